@@ -1,0 +1,1 @@
+"""The science: plain Python, numpy and torch. No prints, settings, Slicer or Qt."""

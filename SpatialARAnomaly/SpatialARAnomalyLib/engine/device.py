@@ -1,0 +1,48 @@
+"""Where torch computes: as asked, or an error; never something else in silence."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Device(StrEnum):
+    """What the user may ask for."""
+
+    AUTO = "auto"
+    """The fastest there is: CUDA, then Apple's MPS, then the CPU."""
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+def require_torch() -> None:
+    """Raise `DeviceError` with the way out where torch is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise DeviceError(
+            "torch-missing",
+            "Training and detection need torch and transformers; they are not installed.",
+            "Install them: pip install 'spatial-ar-anomaly[torch]'",
+        ) from None
+
+
+def resolve_device(asked: Device) -> "torch.device":
+    """The torch device; raises `DeviceError` where the one asked for is not there."""
+    require_torch()
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked is Device.AUTO:
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    if (asked is Device.CUDA and not has_cuda) or (asked is Device.MPS and not has_mps):
+        raise DeviceError(
+            "device-missing",
+            f"Device {asked} was asked for; torch {torch.__version__} finds none here.",
+            "Use --device auto or --device cpu, or install a torch built for this device.",
+        )
+    return torch.device(asked.value)

@@ -1,0 +1,149 @@
+"""The frozen encoder: an image becomes a grid of tokens."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import demonstration
+from .encoder_card import EncoderCard as EncoderCard
+from .encoder_layouts import named_as_transformers
+from .encoder_network import (
+    architecture_of,
+    build_network,
+    channels_of,
+    patch_px_of,
+    settings_of_configuration,
+    settings_of_shapes,
+    used_tensors,
+    weights_sha256,
+)
+from .encoder_weights import read_weights
+from .errors import EncoderError
+
+Statistics = dict[str, tuple[float, float, float]]
+
+_WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Of red, green and blue in ImageNet: what the weights trained on web images (LVD) expect."""
+_SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
+"""What the weights trained on satellite images (SAT-493M) expect."""
+
+_DINOV3_NOTICE = (
+    "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
+    "with what is derived from them, acknowledge DINOv3 in publications, and mind its "
+    "trade-control rules."
+)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns images into tokens, always in the same way."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """What it is."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def embed(self, images: Float[Tensor, "b 1 s t"]) -> Float[Tensor, "b c h w"]:
+        """Tokens of gray images in [0, 1]: float32, on `device`, row by row as in the image."""
+
+
+class DINOv3Encoder:
+    """A DINOv3 in transformers, frozen: its last block after the final LayerNorm.
+
+    The tokens of patches only; the class token (for ConvNeXt: the mean) and the
+    registers are left out, as in the paper's code (`get_intermediate_layers`
+    with its defaults). Gray goes into all three channels.
+    """
+
+    def __init__(
+        self, model: Any, card: EncoderCard, statistics: Statistics, device: torch.device
+    ) -> None:
+        self.card = card
+        self.device = device
+        self._model = model.to(device)
+        self._mean = torch.tensor(statistics["mean"], device=device)[:, None, None]
+        self._std = torch.tensor(statistics["std"], device=device)[:, None, None]
+        self._other_tokens = 1 + getattr(model.config, "num_register_tokens", 0)
+
+    def embed(self, images: Float[Tensor, "b 1 s t"]) -> Float[Tensor, "b c h w"]:
+        """Tokens of gray images in [0, 1]: float32, on `device`, row by row as in the image.
+
+        Raises `EncoderError` `encoder-image-size` when a side is no multiple of
+        the patch: DINOv3 itself would drop the rest without a word.
+        """
+        patch = self.card.patch_px
+        batch, channels, height, width = images.shape
+        if channels != 1 or height % patch or width % patch or not height or not width:
+            raise EncoderError(
+                "encoder-image-size",
+                f"Encoder '{self.card.name}' expects gray images (1 channel) whose sides are "
+                f"multiples of {patch} pixels; found {channels} channel(s) of "
+                f"{height} by {width} pixels.",
+                "Choose another image size (size_px).",
+            )
+        cudnn = torch.backends.cudnn
+        with (
+            torch.inference_mode(),
+            # cuDNN would round the inputs of convolutions to 10 bits (TF32).
+            cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False),
+        ):
+            gray = images.to(self.device, torch.float32)
+            output = self._model(pixel_values=(gray - self._mean) / self._std)
+            tokens: Tensor = output.last_hidden_state[:, self._other_tokens :].transpose(1, 2)
+        # Copied outside: tensors of inference mode cannot take part in training.
+        return tokens.clone(memory_format=torch.contiguous_format).reshape(
+            batch, self.card.channels, height // patch, width // patch
+        )
+
+
+def load_encoder(
+    source: str, *, device: torch.device | str = "cpu", allow_download: bool = False
+) -> Encoder:
+    """The encoder that `source` names, on `device`.
+
+    `source` is `demonstration`; a folder as transformers writes it (also in
+    shards); a `.safetensors` file or folder named as in transformers, timm or
+    Meta's code; or a hub id, looked up in the local cache and, only with
+    `allow_download`, in the network.
+
+    Raises `EncoderError` with a code that says what is wrong: `encoder-missing`,
+    `-not-local`, `-gated`, `-offline`, `-cache`, `-format`, `-damaged`,
+    `-architecture`, `-layout`, `-shape`, `-software`.
+    """
+    if source == demonstration.NAME:
+        statistics = _WEB_STATISTICS
+        weights = demonstration.demonstration_weights(statistics["mean"], statistics["std"])
+        name, revision, notice = demonstration.NAME, None, demonstration.NOTICE
+        settings = settings_of_shapes(weights, name)
+    else:
+        files = read_weights(source, allow_download=allow_download)
+        name, revision, notice = files.name, files.revision, _DINOV3_NOTICE
+        statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
+        configuration = files.configuration or {}
+        # timm's config.json has no model_type: there, shapes tell what the network is.
+        known = "model_type" in configuration
+        architecture = architecture_of(configuration, name) if known else None
+        weights = named_as_transformers(files.tensors, name, architecture)
+        settings = (
+            settings_of_configuration(configuration, weights)
+            if known
+            else settings_of_shapes(weights, name)
+        )
+    model = build_network(weights, settings, name)
+    used = used_tensors(model)
+    card = EncoderCard(
+        name=name,
+        architecture=weights.architecture,
+        channels=channels_of(model),
+        patch_px=patch_px_of(model),
+        parameters=sum(tensor.numel() for tensor in used.values()),
+        weights_sha256=weights_sha256(model, statistics),
+        revision=revision,
+        notice=notice,
+    )
+    return DINOv3Encoder(model, card, statistics, torch.device(device))

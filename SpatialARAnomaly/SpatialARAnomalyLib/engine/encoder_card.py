@@ -1,0 +1,31 @@
+"""What an encoder is, in words and numbers; readable without torch."""
+
+from dataclasses import dataclass
+
+from .specs import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard(Spec):
+    """What an encoder is; stored in every model."""
+
+    name: str
+    """`demonstration`, the hub id, or the folder's or file's own base name (never a path)."""
+    architecture: str
+    """`DINOv3ViT` or `DINOv3ConvNext`."""
+    channels: int
+    """Channels of a token."""
+    patch_px: int
+    """Side of a token in pixels."""
+    parameters: int
+    """How many numbers its tokens depend on."""
+    weights_sha256: str
+    """Over tensors and settings: the same for the same weights in any layout."""
+    revision: str | None = None
+    """The hub's commit, if known."""
+    notice: str
+    """What it is, and its license."""
+
+    def __post_init__(self) -> None:
+        self._require(self.channels > 0, "channels must be positive")
+        self._require(self.patch_px > 0, "patch_px must be positive")

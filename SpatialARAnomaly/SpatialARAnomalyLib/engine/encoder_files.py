@@ -1,0 +1,150 @@
+"""Reads the weights of an encoder from disk; nothing in a file can run."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import EncoderError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIGURATION = "config.json"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFiles:
+    """Weights as their files name them."""
+
+    name: str
+    """The hub id, or the base name of the folder or file: never a path."""
+    tensors: Mapping[str, Tensor]
+    configuration: Mapping[str, Any] | None = None
+    """`config.json`, where there is one."""
+    revision: str | None = None
+    """The hub's commit, if known."""
+
+
+def read_folder(
+    folder: Path, *, name: str | None = None, revision: str | None = None
+) -> WeightFiles:
+    """The weights in a folder: `model.safetensors`, or the files that its index names.
+
+    Raises `EncoderError`: `encoder-missing`, `encoder-format`, `encoder-damaged`.
+    """
+    # Links stay unresolved: those of a hub cache lead to files named by hashes.
+    name = name or Path(os.path.abspath(folder)).name
+    configuration = folder / CONFIGURATION
+    if (folder / WEIGHTS).is_file():
+        tensors = _read_tensors(folder / WEIGHTS)
+    elif (folder / INDEX).is_file():
+        tensors = _read_shards(folder)
+    else:
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        if pickles:
+            raise _not_safetensors(pickles[0])
+        raise EncoderError(
+            "encoder-missing",
+            f"The folder '{name}' holds neither {WEIGHTS} nor {INDEX}.",
+            "Choose the folder that holds the weights, or the .safetensors file itself.",
+        )
+    return WeightFiles(
+        name=name,
+        tensors=tensors,
+        configuration=_read_json(configuration) if configuration.is_file() else None,
+        revision=revision,
+    )
+
+
+def read_file(file: Path) -> WeightFiles:
+    """The weights in one `.safetensors` file.
+
+    Raises `EncoderError`: `encoder-format`, `encoder-damaged`.
+    """
+    if file.suffix.lower() != ".safetensors":
+        raise _not_safetensors(file.name)
+    return WeightFiles(name=file.stem, tensors=_read_tensors(file))
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index spreads the weights over, sorted.
+
+    Raises `EncoderError` `encoder-damaged` for an index that is none, or that
+    leads out of its folder.
+    """
+    spread = _read_json(index).get("weight_map")
+    names = sorted({str(name) for name in spread.values()}) if isinstance(spread, dict) else []
+    if not names or any(
+        not name.endswith(".safetensors") or Path(name).name != name for name in names
+    ):
+        raise EncoderError(
+            "encoder-damaged",
+            f"{index.name} must map tensors to files beside it, under 'weight_map'.",
+            "Download the weights again.",
+        )
+    return names
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    names = shard_names(folder / INDEX)
+    for name in names:
+        if not (folder / name).is_file():
+            raise EncoderError(
+                "encoder-damaged",
+                f"{INDEX} names {len(names)} files; {name} is missing.",
+                "Copy or download all of them into one folder.",
+            )
+        tensors |= _read_tensors(folder / name)
+    return tensors
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except SafetensorError as error:
+        pointer = file.stat().st_size < 1024 and file.read_bytes().startswith(
+            b"version https://git"
+        )
+        raise EncoderError(
+            "encoder-damaged",
+            f"'{file.name}' is not a complete .safetensors file"
+            + (": it is a Git LFS pointer to one." if pointer else "."),
+            "Download it again, with `git lfs pull`." if pointer else "Download it again.",
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EncoderError(
+            "encoder-damaged", f"'{file.name}' is not JSON.", "Download it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise EncoderError(
+            "encoder-damaged", f"'{file.name}' must hold a JSON object.", "Download it again."
+        )
+    return values
+
+
+def _not_safetensors(name: str) -> EncoderError:
+    reason = (
+        "it is a Python pickle, which can run any code when it is read"
+        if name.lower().endswith(PICKLES)
+        else "its format is not known"
+    )
+    return EncoderError(
+        "encoder-format",
+        f"Weights must be in a .safetensors file; '{name}' is not read: {reason}.",
+        "Get the same weights as .safetensors (the hub's pages of timm and Meta have them), or "
+        "convert the file with safetensors.torch.save_file on a machine that may run its code.",
+    )

@@ -1,0 +1,207 @@
+"""A volume as square images of one field of view and pixel size, and scores back on its voxels.
+
+Slices run along the voxel axis nearest to the plane and are never resampled
+across it. In-plane, rows and columns are resampled one after the other, so
+both directions are a matrix per axis: exact, and easy to hold against a law.
+A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+
+from .intensity import intensity_range, scale_intensity
+from .plane_volume import PlaneVolume
+from .specs import IntensitySpec, SliceSpec
+
+MIN_OVERLAP = 0.25
+"""Neighboring tiles share at least this part of the field of view."""
+
+EDGE_WEIGHT = 1e-3
+"""Blending weight at a tile's rim: above zero, so that weights can be normalized there."""
+
+
+@dataclass(frozen=True, eq=False)
+class AxisTiling:
+    """One in-plane axis: `voxels` of `spacing_mm`, covered by square images around `centers`."""
+
+    voxels: int
+    spacing_mm: float
+    spec: SliceSpec
+    patch_px: int
+    centers: tuple[float, ...]
+    """The middle of every tile, as a voxel coordinate."""
+
+    @classmethod
+    def covering(
+        cls, voxels: int, spacing_mm: float, box: tuple[int, int], spec: SliceSpec, patch_px: int
+    ) -> "AxisTiling":
+        """One tile in the middle of the body where it fits, else overlapping tiles."""
+        first, last = box
+        extent_mm = (last - first + 1) * spacing_mm
+        fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
+        middle = (first + last) / 2
+        count = max(1, math.ceil((extent_mm - overlap_mm) / (fov_mm - overlap_mm) - 1e-9))
+        if extent_mm <= fov_mm * (1 + 1e-9):
+            count = 1
+        reach = 0.0 if count == 1 else (extent_mm - fov_mm) / 2 / spacing_mm
+        centers = tuple(middle + offset for offset in np.linspace(-reach, reach, count).tolist())
+        return cls(voxels, spacing_mm, spec, patch_px, centers)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one tile along this axis."""
+        return self.spec.size_px // self.patch_px
+
+    def voxel_of_pixel(self, tile: int, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+        """The voxel coordinate under a pixel coordinate (pixel 0 is the first pixel's center)."""
+        step = self.spec.pixel_mm / self.spacing_mm
+        return self.centers[tile] + (pixel - (self.spec.size_px - 1) / 2) * step
+
+    def pixel_of_voxel(self, tile: int, voxel: Num[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+        """The inverse of `voxel_of_pixel`."""
+        step = self.spec.pixel_mm / self.spacing_mm
+        return (voxel - self.centers[tile]) / step + (self.spec.size_px - 1) / 2
+
+    def pixel_of_token(self, token: Num[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+        """The pixel coordinate of a token's center: (t + ½)·patch − ½."""
+        return (token + 0.5) * self.patch_px - 0.5
+
+    def token_of_pixel(self, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+        """The inverse of `pixel_of_token`."""
+        return (pixel + 0.5) / self.patch_px - 0.5
+
+    @cached_property
+    def pixels_from_voxels(self) -> Float[np.ndarray, "t s v"]:
+        """For every tile, the matrix that resamples voxels to pixels.
+
+        Linear interpolation between voxels; where pixels are coarser, a
+        triangle as wide as two pixels, so that nothing is aliased or skipped.
+        Pixels outside the voxel grid are zero (padding).
+        """
+        width = max(1.0, self.spec.pixel_mm / self.spacing_mm)
+        voxel = np.arange(self.voxels)
+        matrices = []
+        for tile in range(len(self.centers)):
+            at = self.voxel_of_pixel(tile, np.arange(self.spec.size_px))
+            inside = (at > -0.5) & (at < self.voxels - 0.5)
+            held = np.clip(at, 0, self.voxels - 1)  # the grid's last half voxel repeats its edge
+            weights = np.clip(1 - np.abs(held[:, None] - voxel) / width, 0, None)
+            weights /= weights.sum(axis=1, keepdims=True)
+            matrices.append(weights * inside[:, None])
+        return np.stack(matrices).astype(np.float32)
+
+    @cached_property
+    def blend_weights(self) -> Float[np.ndarray, "t v"]:
+        """How much every tile says at every voxel: a partition of unity where any tile reaches."""
+        voxel = np.arange(self.voxels)
+        half_mm = self.spec.fov_mm / 2
+        ramp_mm = self.spec.fov_mm
+        if len(self.centers) > 1:
+            ramp_mm -= (self.centers[1] - self.centers[0]) * self.spacing_mm
+        to_rim_mm = half_mm - np.abs(voxel - np.array(self.centers)[:, None]) * self.spacing_mm
+        weights = np.where(to_rim_mm > 0, np.clip(to_rim_mm / ramp_mm, EDGE_WEIGHT, 1.0), 0.0)
+        total = weights.sum(axis=0)
+        return weights / np.where(total > 0, total, 1.0)
+
+    @cached_property
+    def covered(self) -> Bool[np.ndarray, " v"]:
+        """Which voxels lie in any tile."""
+        return np.asarray(self.blend_weights.sum(axis=0) > 0)
+
+    @cached_property
+    def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
+        """The matrix that puts the tokens of all tiles (side by side) back on voxels.
+
+        Linear between token centers, constant in the outer half of the outer
+        tokens, tiles blended by `blend_weights`.
+        """
+        parts = []
+        for tile, blend in enumerate(self.blend_weights):
+            pixel = self.pixel_of_voxel(tile, np.arange(self.voxels))
+            at = np.clip(self.token_of_pixel(pixel), 0, self.tokens - 1)
+            weights = np.clip(1 - np.abs(at[:, None] - np.arange(self.tokens)), 0, None)
+            parts.append(weights * blend[:, None])
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+class SliceStack:
+    """The slices of one volume as images in [0, 1], and the way back for their token scores."""
+
+    def __init__(
+        self, plane_volume: PlaneVolume, slices: SliceSpec, intensity: IntensitySpec, patch_px: int
+    ) -> None:
+        self.plane_volume = plane_volume
+        self.voxels = plane_volume.voxels
+        self.body = plane_volume.body
+        self.intensity = intensity
+        self.value_range = intensity_range(self.voxels, self.body, intensity)
+        _, rows, columns = self.voxels.shape
+        _, row_mm, column_mm = plane_volume.spacing_mm
+        row_box, column_box = plane_volume.box
+        self.rows = AxisTiling.covering(rows, row_mm, row_box, slices, patch_px)
+        self.columns = AxisTiling.covering(columns, column_mm, column_box, slices, patch_px)
+
+    @property
+    def indices(self) -> list[int]:
+        """The slices that hold some of the body; the others are neither embedded nor scored."""
+        return self.plane_volume.body_slices
+
+    @property
+    def tiles(self) -> int:
+        """Images per slice."""
+        return len(self.rows.centers) * len(self.columns.centers)
+
+    @property
+    def tokens_per_voxel(self) -> float:
+        """How many tokens one voxel of a slice stands for: the area of one over the other's."""
+        token_mm = self.rows.spec.pixel_mm * self.rows.patch_px
+        return self.rows.spacing_mm * self.columns.spacing_mm / token_mm**2
+
+    def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
+        """The tiles of one slice, row by row, in [0, 1]."""
+        pixels = scale_intensity(self.voxels[index], self.value_range, self.intensity)
+        rows = np.einsum("tsr,rc->tsc", self.rows.pixels_from_voxels, pixels, optimize=True)
+        tiles = np.einsum("asc,buc->absu", rows, self.columns.pixels_from_voxels, optimize=True)
+        size = self.rows.spec.size_px
+        return np.ascontiguousarray(tiles.reshape(-1, 1, size, size))
+
+    def voxels_from_tokens(self, scores: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
+        """Token scores of one slice's tiles on the slice's own voxels."""
+        height, width = self.rows.tokens, self.columns.tokens
+        across, along = len(self.rows.centers), len(self.columns.centers)
+        mosaic = (
+            scores.reshape(across, along, height, width)
+            .transpose(0, 2, 1, 3)
+            .reshape(across * height, along * width)
+        )
+        return np.asarray(self.rows.voxels_from_tokens @ mosaic @ self.columns.voxels_from_tokens.T)
+
+    def scored(self, index: int) -> Bool[np.ndarray, "r c"]:
+        """The voxels of one slice that get a score: body, inside the field of view."""
+        return np.asarray(
+            self.body[index] & self.rows.covered[:, None] & self.columns.covered[None, :]
+        )
+
+    def put_back(
+        self, scores: Sequence[Float[np.ndarray, "t h w"]], unscored: float
+    ) -> Float[np.ndarray, "k j i"]:
+        """The score of every voxel of the volume, on its own axes.
+
+        `scores` holds one entry per slice of `indices`, in that order; voxels
+        outside the body or the field of view get `unscored`.
+        """
+        out = np.full(self.voxels.shape, unscored, dtype=np.float32)
+        for index, tokens in zip(self.indices, scores, strict=True):
+            scored = self.scored(index)
+            out[index][scored] = self.voxels_from_tokens(tokens)[scored]
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(out))
+
+    def scored_volume(self) -> Bool[np.ndarray, "k j i"]:
+        """Which voxels of the volume get a score, on its own axes."""
+        covered = self.rows.covered[:, None] & self.columns.covered[None, :]
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & covered))

@@ -1,0 +1,271 @@
+"""The settings of every stage: frozen, checked, and the same on disk as in memory."""
+
+import dataclasses
+import math
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from .errors import SpecError
+
+
+class Plane(StrEnum):
+    """The anatomical plane in which slices are cut."""
+
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+
+
+class Modality(StrEnum):
+    """What made the image (DICOM attribute Modality, 0008,0060)."""
+
+    MR = "MR"
+    CT = "CT"
+
+
+class IntensityMethod(StrEnum):
+    """How voxel values become [0, 1]."""
+
+    PERCENTILE = "percentile"
+    """Two percentiles of the body's voxels (MR has no absolute scale)."""
+    WINDOW = "window"
+    """Two values of the volume's own unit (CT: Hounsfield units)."""
+
+
+class Variance(StrEnum):
+    """The variance of the Gaussian that the autoregressive model predicts."""
+
+    FIXED = "fixed"
+    """One variance for all channels: ranks tokens as the paper's squared error does."""
+    CHANNEL = "channel"
+    """One variance per channel."""
+
+
+class Preset(StrEnum):
+    """The paper's two networks."""
+
+    STANDARD = "standard"
+    """Dilation 1 in all five layers."""
+    DILATED = "dilated"
+    """Dilation 4 in all five layers."""
+
+
+SpecT = TypeVar("SpecT", bound="Spec")
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """`value` as parsed from JSON, turned into the annotated type `kind`."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (option for option in typing.get_args(kind) if option is not type(None))
+        return _read(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise SpecError("spec-type", f"{where} must be a list; found {value!r}.")
+        items = typing.get_args(kind)
+        if items[-1] is not Ellipsis and len(items) != len(value):
+            raise SpecError("spec-type", f"{where} must hold {len(items)} values; found {value!r}.")
+        return tuple(_read(items[0], item, where) for item in value)
+    if isinstance(kind, type) and issubclass(kind, Spec):
+        if not isinstance(value, Mapping):
+            raise SpecError("spec-type", f"{where} must be an object; found {value!r}.")
+        return kind.from_dict(value)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(kind)
+            raise SpecError(
+                "spec-value", f"{where} must be one of {known}; found {value!r}."
+            ) from None
+    if kind is float and type(value) in (int, float):
+        # Also false for NaN, which JSON in Python can carry.
+        if not abs(value) <= sys.float_info.max:
+            raise SpecError("spec-value", f"{where} must be finite; found {value!r}.")
+        return float(value)
+    if type(value) is not kind:
+        raise SpecError("spec-type", f"{where} must be {kind.__name__}; found {value!r}.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types JSON knows."""
+    if isinstance(value, Spec):
+        return value.to_dict()
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Settings that travel: checked when made, read back strictly."""
+
+    @classmethod
+    def from_dict(cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
+        """The spec that `to_dict` wrote.
+
+        Raises `SpecError` for a key it does not know (naming the known ones),
+        a missing key, or a value of the wrong type or out of range.
+        """
+        hints = typing.get_type_hints(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise SpecError(
+                "spec-unknown-key",
+                f"{cls.__name__} does not know {', '.join(unknown)}.",
+                f"It knows: {', '.join(fields)}.",
+            )
+        missing = [
+            name
+            for name, field in fields.items()
+            if name not in values
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise SpecError("spec-missing-key", f"{cls.__name__} lacks {', '.join(missing)}.")
+        return cls(
+            **{
+                name: _read(hints[name], value, f"{cls.__name__}.{name}")
+                for name, value in values.items()
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings in the types JSON knows."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def _require(self, holds: bool, rule: str) -> None:
+        if not holds:
+            found = textwrap.shorten(str(self), 300, placeholder=" …")
+            raise SpecError("spec-value", f"{type(self).__name__}: {rule}; found {found}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntensitySpec(Spec):
+    """How voxel values become [0, 1]; the same in training and detection."""
+
+    method: IntensityMethod
+    low: float
+    """Percentile of the body's voxels, or a value in the volume's unit: becomes 0."""
+    high: float
+    """Likewise: becomes 1 − `headroom`."""
+    headroom: float = 0.0
+    """Share of the range kept for what is brighter than `high`, so that a bright
+    lesion does not drown in the clip."""
+
+    def __post_init__(self) -> None:
+        self._require(
+            math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high,
+            "low must lie below high",
+        )
+        self._require(0 <= self.headroom < 1, "headroom must lie in [0, 1)")
+        if self.method is IntensityMethod.PERCENTILE:
+            self._require(self.low >= 0 and self.high <= 100, "percentiles must lie in [0, 100]")
+
+    @classmethod
+    def for_modality(
+        cls, modality: Modality, window_hu: tuple[float, float] | None = None
+    ) -> "IntensitySpec":
+        """The default for a modality: robust percentiles for MR, a soft-tissue window for CT."""
+        if modality is Modality.CT:
+            low, high = window_hu or (-160.0, 240.0)
+            return cls(method=IntensityMethod.WINDOW, low=low, high=high)
+        return cls(method=IntensityMethod.PERCENTILE, low=1.0, high=99.0, headroom=0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceSpec(Spec):
+    """How a volume becomes square images: one field of view and pixel size per model."""
+
+    plane: Plane = Plane.AXIAL
+    fov_mm: float
+    """Side of the square field of view."""
+    size_px: int = 448
+    """Side of the image in pixels; a multiple of the encoder's patch."""
+
+    def __post_init__(self) -> None:
+        self._require(math.isfinite(self.fov_mm) and self.fov_mm > 0, "fov_mm must be positive")
+        self._require(self.size_px > 0, "size_px must be positive")
+
+    @property
+    def pixel_mm(self) -> float:
+        """Side of a pixel in mm, the same along rows and columns."""
+        return self.fov_mm / self.size_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveSpec(Spec):
+    """The masked CNN: one 3×3 layer per dilation."""
+
+    hidden_channels: int = 256
+    dilations: tuple[int, ...] = (1, 1, 1, 1, 1)
+    variance: Variance = Variance.FIXED
+
+    def __post_init__(self) -> None:
+        self._require(self.hidden_channels > 0, "hidden_channels must be positive")
+        self._require(
+            len(self.dilations) >= 2 and min(self.dilations) >= 1,
+            "dilations must be two or more positive numbers",
+        )
+
+    @classmethod
+    def from_preset(
+        cls, preset: Preset, variance: Variance = Variance.FIXED
+    ) -> "AutoregressiveSpec":
+        """The paper's network of that name (arXiv 2603.02974, its results table)."""
+        dilation = {Preset.STANDARD: 1, Preset.DILATED: 4}[preset]
+        return cls(dilations=(dilation,) * 5, variance=variance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec(Spec):
+    """One training run; the defaults are the paper's."""
+
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    noise_probability: float = 0.2
+    """Share of the batches whose input tokens get noise; the target stays clean."""
+    noise_scale: float = 0.03
+    """Noise as a share of each slice's and channel's spatial standard deviation."""
+    held_out_share: float = 0.2
+    """Share of the normal volumes (at least one) kept for selection and calibration."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        self._require(self.epochs >= 1, "epochs must be at least 1")
+        self._require(self.batch_size >= 1, "batch_size must be at least 1")
+        self._require(0 < self.learning_rate < math.inf, "learning_rate must be positive")
+        self._require(0 <= self.weight_decay < math.inf, "weight_decay must not be negative")
+        self._require(0 <= self.noise_probability <= 1, "noise_probability must lie in [0, 1]")
+        self._require(0 <= self.noise_scale < math.inf, "noise_scale must not be negative")
+        self._require(0 < self.held_out_share < 1, "held_out_share must lie in (0, 1)")
+        self._require(0 <= self.seed < 2**63, "seed must be a non-negative 63-bit integer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingsSpec(Spec):
+    """Which voxels make a finding."""
+
+    false_positive_rate: float = 0.001
+    """Share of the body voxels of held-out normal scans above the threshold."""
+    min_volume_ml: float = 0.5
+    """Smaller connected regions are not findings."""
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.false_positive_rate < 1, "false_positive_rate must lie in (0, 1)")
+        self._require(0 <= self.min_volume_ml < math.inf, "min_volume_ml must not be negative")

@@ -1,0 +1,110 @@
+"""A scan in memory: voxels and where they are."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from .errors import InputError
+from .geometry import PlaneOrientation, check_ras_from_voxel, voxel_spacing_mm
+from .specs import Modality, Plane
+
+MAX_LABEL_VALUES = 1024
+"""A label map has fewer distinct values than this; scanners rarely have."""
+
+LABEL_MAP_FLATNESS = 0.9
+"""Share of neighboring labeled voxels with the same value, from which an integer
+volume is a label map: noise keeps every scan far below (12-bit CT of air: 0.1)."""
+
+CT_AIR_HU = -400.0
+"""The darkest voxels of a CT lie below this (air is −1000 HU); no MR has such values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Scalar voxels [k, j, i] and the affine that puts them into the patient.
+
+    Raises `InputError` for an affine that does not place voxels in space.
+    """
+
+    voxels: Num[np.ndarray, "k j i"]
+    ras_from_voxel: Float[np.ndarray, "4 4"]
+    """Maps (i, j, k, 1) to RAS mm."""
+    modality: Modality | None = None
+    """As the file says; None where the format cannot say."""
+
+    def __post_init__(self) -> None:
+        check_ras_from_voxel(self.ras_from_voxel)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbors along i, j and k."""
+        return voxel_spacing_mm(self.ras_from_voxel)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in milliliters."""
+        return float(abs(np.linalg.det(self.ras_from_voxel[:3, :3]))) / 1000.0
+
+    def content_sha256(self) -> str:
+        """Hash of voxels and place, the same for copies stored in another orientation."""
+        orientation = PlaneOrientation.of(self.ras_from_voxel, Plane.AXIAL)
+        shape = (self.voxels.shape[0], self.voxels.shape[1], self.voxels.shape[2])
+        place = np.round(orientation.ras_from_plane(self.ras_from_voxel, shape), 3) + 0.0
+        digest = hashlib.sha256(place.astype("<f8").tobytes())
+        for one_slice in orientation.apply(self.voxels):
+            digest.update(np.ascontiguousarray(one_slice, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+
+def infer_modality(volume: Volume) -> Modality:
+    """The modality the file names, else CT where voxels are as dark as air in HU, else MR."""
+    if volume.modality is not None:
+        return volume.modality
+    return Modality.CT if float(volume.voxels.min()) < CT_AIR_HU else Modality.MR
+
+
+def check_scan(volume: Volume) -> None:
+    """Raise `InputError` unless the voxels can be a scan: finite, varied, no label map."""
+    voxels = volume.voxels
+    if voxels.size == 0:
+        raise InputError("volume-empty", "The volume must hold voxels; it is empty.")
+    if not np.issubdtype(voxels.dtype, np.integer):
+        finite = np.isfinite(voxels)
+        if not finite.all():
+            bad = voxels.size - int(np.count_nonzero(finite))
+            raise InputError(
+                "voxels-not-finite",
+                f"All voxels must be finite; {bad} of {voxels.size} are NaN or infinite.",
+                "Replace them (for example by the value of air) and export the scan again.",
+            )
+    if voxels.min() == voxels.max():
+        raise InputError(
+            "volume-constant",
+            f"The volume must hold an image; all its voxels are {voxels.flat[0]:g}.",
+            "Choose another volume.",
+        )
+    if _is_label_map(voxels):
+        raise InputError(
+            "label-map",
+            f"Expected a scan; found what looks like a label map "
+            f"({np.unique(voxels).size} distinct integers in flat regions).",
+            "Choose the scan that the labels belong to.",
+        )
+
+
+def _is_label_map(voxels: Num[np.ndarray, "k j i"]) -> bool:
+    if voxels.min() < 0:
+        return False
+    if not np.issubdtype(voxels.dtype, np.integer):
+        thinned = voxels.ravel()[:: max(1, voxels.size // 100_000)]
+        if not np.array_equal(thinned, np.round(thinned)):
+            return False
+    left, right = voxels[..., :-1], voxels[..., 1:]
+    labeled = left > 0
+    count = int(np.count_nonzero(labeled))
+    if count == 0:
+        return np.unique(voxels).size <= 2
+    flat = int(np.count_nonzero(labeled & (left == right)))
+    return flat / count >= LABEL_MAP_FLATNESS and np.unique(voxels).size <= MAX_LABEL_VALUES

@@ -1,0 +1,1 @@
+"""How the engine is run: jobs, events, files and the command line."""

@@ -1,0 +1,119 @@
+"""The demo: train on seeded normal anatomy, find a lesion, keep everything."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from ..engine.device import Device, require_torch
+from ..engine.errors import OutputError
+from ..engine.phantom import add_lesion, normal_head
+from ..engine.progress import Reporter
+from ..engine.specs import AutoregressiveSpec, FindingsSpec, Preset, TrainingSpec
+from ..engine.volume_files import write_nifti, write_nifti_labels
+from .detect_job import Detection, DetectRequest, detect
+from .outputs import make_folder
+from .train_job import TrainRequest, train
+
+NORMALS = 10
+"""Enough that two can be held out, few enough for a demo."""
+
+SIZE_PX = 320
+EPOCHS = 15
+
+FALSE_POSITIVE_RATE = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOutcome:
+    """What the demo made and found."""
+
+    detection: Detection
+    files: dict[str, Path]
+    """The detection's files."""
+    more_files: dict[str, Path]
+    """Volumes and model."""
+    lesion_rank: int | None
+    """The finding that covers most of the lesion, if any."""
+    dice: float
+    """Overlap of that finding with the true lesion."""
+    lesion_ml: float
+
+
+def run_demo(
+    out: Path, seed: int, device: Device, overwrite: bool, report: Reporter
+) -> DemoOutcome:
+    """Make normal heads and one with a lesion, train, detect; all of it stays in `out`.
+
+    Raises `OutputError` where `out` holds something already, unless `overwrite`
+    (which removes an earlier demo).
+    """
+    require_torch()
+    folders = [out / name for name in ("volumes", "model", "results")]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise OutputError(
+                "output-exists",
+                f"The folder {out.name!r} must be new or empty; it is not.",
+                "Choose another with --out, or replace an earlier demo with --overwrite.",
+            )
+        for folder in (*folders, out / "model.training"):
+            shutil.rmtree(folder, ignore_errors=True)
+    volumes, model, results = folders
+    make_folder(volumes)
+    normals = []
+    for number in range(1, NORMALS + 1):
+        report.check_cancelled()
+        normals.append(volumes / f"normal_{number:02d}.nii.gz")
+        write_nifti(normals[-1], normal_head(1000 * seed + number))
+    head, lesion = add_lesion(normal_head(1000 * seed), seed)
+    with_lesion, truth = volumes / "lesion.nii.gz", volumes / "lesion_truth.nii.gz"
+    write_nifti(with_lesion, head)
+    write_nifti_labels(truth, lesion.astype(np.uint8), head.ras_from_voxel)
+
+    train(
+        TrainRequest(
+            normals=tuple(normals),
+            out=model,
+            name="demonstration head",
+            size_px=SIZE_PX,
+            autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
+            training=TrainingSpec(epochs=EPOCHS, batch_size=16),
+            device=device,
+        ),
+        report,
+    )
+    detection, files = detect(
+        DetectRequest(
+            input=with_lesion,
+            model=model,
+            out=results,
+            findings=FindingsSpec(false_positive_rate=FALSE_POSITIVE_RATE),
+            device=device,
+        ),
+        report,
+    )
+    rank, dice = best_overlap(detection, lesion)
+    return DemoOutcome(
+        detection=detection,
+        files=files,
+        more_files={"volumes": volumes, "lesion scan": with_lesion, "truth": truth, "model": model},
+        lesion_rank=rank,
+        dice=dice,
+        lesion_ml=float(np.count_nonzero(lesion)) * head.voxel_ml,
+    )
+
+
+def best_overlap(
+    detection: Detection, lesion: Bool[np.ndarray, "k j i"]
+) -> tuple[int | None, float]:
+    """The rank of the finding that covers most of the lesion, and their Dice coefficient."""
+    ranks = detection.labels[lesion]
+    if not ranks.any():
+        return None, 0.0
+    rank = int(np.bincount(ranks[ranks > 0]).argmax())
+    found = detection.labels == rank
+    both = np.count_nonzero(found & lesion)
+    return rank, 2.0 * both / (np.count_nonzero(found) + np.count_nonzero(lesion))

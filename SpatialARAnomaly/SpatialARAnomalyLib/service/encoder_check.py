@@ -1,0 +1,66 @@
+"""Whether an encoder loads and embeds here, and how fast."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.device import Device, resolve_device
+from ..engine.errors import EncoderError
+from . import encoder_registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCheck:
+    """What an encoder is, and its speed on this machine."""
+
+    name: str
+    architecture: str
+    channels: int
+    patch_px: int
+    parameters: int
+    weights_sha256: str
+    notice: str
+    device: str
+    size_px: int
+    seconds_per_slice: float
+
+
+def check_encoder(source: str, size_px: int, device: Device, allow_download: bool) -> EncoderCheck:
+    """Load the encoder and embed a test slice twice (the second time is told).
+
+    Raises `EncoderError` where it cannot be loaded or its tokens are not finite.
+    """
+    torch_device = resolve_device(device)
+    import torch
+
+    from ..engine.encoder import load_encoder
+
+    encoder = load_encoder(source, device=torch_device, allow_download=allow_download)
+    random = np.random.RandomState(0)
+    image = torch.from_numpy(random.rand(1, 1, size_px, size_px).astype(np.float32))
+    seconds = 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        tokens = encoder.embed(image).cpu()  # the copy waits for the device
+        seconds = time.perf_counter() - begin
+    if not torch.isfinite(tokens).all():
+        raise EncoderError(
+            "encoder-not-finite",
+            "The encoder's tokens must be finite; they are not.",
+            "Get its weights again.",
+        )
+    encoder_registry.remember(encoder.card.weights_sha256, source)
+    card = encoder.card
+    return EncoderCheck(
+        name=card.name,
+        architecture=card.architecture,
+        channels=card.channels,
+        patch_px=card.patch_px,
+        parameters=card.parameters,
+        weights_sha256=card.weights_sha256,
+        notice=card.notice,
+        device=str(torch_device),
+        size_px=size_px,
+        seconds_per_slice=round(seconds, 4),
+    )

@@ -1,0 +1,61 @@
+"""Where this user's encoders lie, by the hash of their weights.
+
+Models hold no paths; this small file in the user's settings lets a model find
+its encoder again. Set SPATIAL_AR_ANOMALY_HOME to keep it elsewhere.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import typer
+
+APP_NAME = "spatial-ar-anomaly"
+HOME_VARIABLE = "SPATIAL_AR_ANOMALY_HOME"
+
+DEMONSTRATION = "demonstration"
+"""The embedded encoder (`engine.demonstration.NAME`, whose module needs torch): never a folder."""
+
+
+def _file() -> Path:
+    home = os.environ.get(HOME_VARIABLE)
+    return (Path(home) if home else Path(typer.get_app_dir(APP_NAME))) / "encoders.json"
+
+
+def _read() -> dict[str, str]:
+    try:
+        known = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
+
+
+def remember(weights_sha256: str, source: str) -> None:
+    """Note where an encoder was loaded from; a folder that cannot be written changes nothing."""
+    if source != DEMONSTRATION and Path(source).exists():
+        source = str(Path(source).resolve())
+    known = _read()
+    if known.get(weights_sha256) == source:
+        return
+    file = _file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=file.parent) as work:
+            partial = Path(work) / file.name
+            partial.write_text(
+                json.dumps(known | {weights_sha256: source}, indent=1), encoding="utf-8"
+            )
+            os.replace(partial, file)
+    except OSError:
+        return
+
+
+def recall(weights_sha256: str) -> str | None:
+    """The source of an encoder used before on this machine, if known and still there."""
+    source = _read().get(weights_sha256)
+    if source is None or (Path(source).is_absolute() and not Path(source).exists()):
+        return None
+    return source

@@ -1,0 +1,123 @@
+"""Result files that appear under their final names only when all of them are complete."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..engine.errors import OutputError
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and see that files can be written into it.
+
+    Raises `OutputError` otherwise; a folder that was made for it is removed again.
+    """
+    missing = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(missing)
+        raise OutputError(
+            "output-unwritable",
+            f"The output folder must be writable; it is not ({error.strerror or error}).",
+            "Choose a folder you may write to.",
+        ) from None
+
+
+@contextmanager
+def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """Gives a folder to write files of these names into; on success they move to `folder`.
+
+    Raises `OutputError` at once where a file exists (unless `overwrite`), a
+    name is no file name, or the folder cannot be written. After an error
+    `folder` is as it was.
+    """
+    _check_names(folder, names, overwrite)
+    missing = _missing(folder)
+    make_folder(folder)
+    done = False
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".partial-", dir=folder, ignore_cleanup_errors=True
+        ) as work:
+            new, old = Path(work) / "new", Path(work) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            # Much may have happened since the first look.
+            _check_names(folder, names, overwrite)
+            _move_all(new, old, folder, names)
+        done = True
+    except OSError as error:
+        raise OutputError(
+            "output-unwritable",
+            f"The results cannot be written ({error.strerror or error}).",
+            "Free disk space or choose another folder.",
+        ) from None
+    finally:
+        if not done:
+            _remove_empty(missing)
+
+
+def _check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    odd = [name for name in names if Path(name).name != name]
+    if odd:
+        raise OutputError(
+            "output-name",
+            f"The name of a result must be a file name; found {odd[0]!r}.",
+            "Choose a name without slashes.",
+        )
+    existing = [name for name in names if os.path.lexists(folder / name)]
+    if existing and not overwrite:
+        raise OutputError(
+            "output-exists",
+            f"The output folder must not hold these files yet: {', '.join(existing)}.",
+            "Choose another folder, or replace them with --overwrite.",
+        )
+    folders = [name for name in existing if (folder / name).is_dir()]
+    if folders:
+        raise OutputError(
+            "output-exists",
+            f"Only files are replaced; these are folders: {', '.join(folders)}.",
+            "Choose another folder for the results.",
+        )
+
+
+def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move the files of `new` to `folder`, what they replace to `old`; after an error, back."""
+    absent = [name for name in names if not (new / name).is_file()]
+    if absent:
+        raise OutputError(
+            "output-incomplete",
+            f"All results must have been made; these were not: {', '.join(absent)}.",
+            "Please report it.",
+        )
+    try:
+        for name in names:
+            if os.path.lexists(folder / name):
+                os.replace(folder / name, old / name)
+            os.replace(new / name, folder / name)
+    except BaseException:
+        for name in names:
+            if os.path.lexists(old / name):
+                os.replace(old / name, folder / name)
+            elif not (new / name).exists():
+                (folder / name).unlink()
+        raise
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and its parents that do not exist, the deepest first."""
+    # Not `Path.exists`, which raises where a parent may not be searched.
+    return [one for one in (folder, *folder.parents) if not os.path.exists(one)]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove the folders as far as they are there and empty."""
+    for one in folders:
+        with suppress(OSError):
+            one.rmdir()

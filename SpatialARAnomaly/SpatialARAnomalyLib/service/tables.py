@@ -1,0 +1,124 @@
+"""Results as tables on stdout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from ..engine.model_store import ModelCard
+
+if TYPE_CHECKING:
+    from .demo import DemoOutcome
+    from .detect_job import Detection
+    from .encoder_check import EncoderCheck
+
+
+def _range(values: tuple[float, float]) -> str:
+    low, high = values
+    return f"{low:.3g} mm" if low == high else f"{low:.3g} to {high:.3g} mm"
+
+
+def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in pairs:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def print_card(card: ModelCard) -> None:
+    """Print what a model is and what it was trained on."""
+    normals, calibration = card.normals, card.calibration
+    training, held_out = len(normals.training_sha256), len(normals.held_out_sha256)
+    _print_pairs(
+        [
+            ("modality", card.modality.value),
+            ("plane", card.slices.plane.value),
+            (
+                "field of view",
+                f"{card.slices.fov_mm:g} mm, {card.slices.size_px} px ({card.slices.pixel_mm:.3g} "
+                f"mm a pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm a token)",
+            ),
+            ("encoder", f"{card.encoder.name} ({card.encoder.architecture})"),
+            ("dilations", " ".join(map(str, card.autoregressive.dilations))),
+            ("variance", card.autoregressive.variance.value),
+            ("normal scans", f"{training} trained on, {held_out} held out"),
+            ("pixel spacing", _range(normals.pixel_spacing_mm)),
+            ("slice spacing", _range(normals.slice_spacing_mm)),
+            ("body size", _range(normals.extent_mm)),
+            (
+                "best epoch",
+                f"{card.best_epoch} of {len(card.curve)}, held-out NLL "
+                f"{card.curve[card.best_epoch - 1].held_out_nll:.4f} nats per channel",
+            ),
+            (
+                "threshold NLL",
+                ", ".join(
+                    f"{calibration.threshold(rate):.4f} at {rate:g}"
+                    for rate in (0.01, 0.001, 0.0001)
+                )
+                + " of normal voxels",
+            ),
+            ("date", card.created),
+            ("weights SHA-256", card.weights_sha256),
+            ("notice", card.notice),
+        ],
+        f"Model {card.name}",
+    )
+
+
+def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
+    """Print the findings and name the files."""
+    spec = detection.spec
+    table = Table(
+        title=f"{len(detection.findings)} findings (NLL above {detection.threshold_nll:.4f}: "
+        f"{spec.false_positive_rate:g} of normal voxels; at least {spec.min_volume_ml:g} mL)",
+        title_justify="left",
+    )
+    for heading in ("rank", "volume mL", "peak NLL", "mean NLL", "p", "R mm", "A mm", "S mm"):
+        table.add_column(heading, justify="right")
+    for finding in detection.findings:
+        table.add_row(
+            str(finding.rank),
+            f"{finding.volume_ml:.2f}",
+            f"{finding.peak_nll:.4f}",
+            f"{finding.mean_nll:.4f}",
+            f"{finding.p_value:.2g}",
+            *(f"{value:.1f}" for value in finding.centroid_ras),
+        )
+    Console().print(table)
+    for kind, path in files.items():
+        print(f"{kind:13}{path}")
+
+
+def print_encoder_check(check: "EncoderCheck") -> None:
+    """Print what an encoder is and how fast."""
+    _print_pairs(
+        [
+            ("architecture", check.architecture),
+            (
+                "tokens",
+                f"{check.channels} channels, one per {check.patch_px} × {check.patch_px} px",
+            ),
+            ("parameters", f"{check.parameters:,}"),
+            ("weights SHA-256", check.weights_sha256),
+            ("device", check.device),
+            ("speed", f"{check.seconds_per_slice:.3f} s a slice of {check.size_px} px"),
+            ("notice", check.notice),
+        ],
+        f"Encoder {check.name}",
+    )
+
+
+def print_demo(outcome: "DemoOutcome") -> None:
+    """Print the demo's findings, its files and how well they fit the lesion."""
+    print_detection(outcome.detection, outcome.files)
+    for kind, path in outcome.more_files.items():
+        print(f"{kind:13}{path}")
+    print(
+        f"The lesion is finding {outcome.lesion_rank or 'none'}: Dice {outcome.dice:.2f} between "
+        f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
+    )
+    print(f"Made with the demonstration encoder: {outcome.detection.card.notice}")

@@ -1,0 +1,473 @@
+"""Where weights may come from, and what is said when they cannot be had; never a network."""
+
+import errno
+import json
+import socket
+import sys
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from Engine import dinov3_examples as examples
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from SpatialARAnomalyLib.engine.encoder import load_encoder
+from SpatialARAnomalyLib.engine.errors import EncoderError
+
+# Before huggingface_hub 1.0 there was one class for both.
+RemoteEntryNotFoundError = getattr(
+    hub_errors, "RemoteEntryNotFoundError", hub_errors.EntryNotFoundError
+)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return examples.save_transformers(examples.vit(), tmp_path_factory.mktemp("saved") / "vit")
+
+
+@pytest.fixture(scope="module")
+def tokens(folder):
+    return load_encoder(str(folder)).embed(examples.images())
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Whoever connects or asks for an address fails, and is counted."""
+    attempts = []
+
+    def refuse(*args, **kwargs):
+        attempts.append(args)
+        raise OSError(errno.ENETUNREACH, "no network in tests")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return attempts
+
+
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path):
+    """An empty cache folder of the hub."""
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    # huggingface_hub reads the variable once, when it is imported.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def put_into_cache(cache, hub_id, files):
+    """Files laid out as huggingface_hub does: blobs, links in a snapshot, a reference."""
+    repository = cache / ("models--" + hub_id.replace("/", "--"))
+    snapshot = repository / "snapshots" / COMMIT
+    for path in (snapshot, repository / "blobs", repository / "refs"):
+        path.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    for number, (name, content) in enumerate(files.items()):
+        blob = repository / "blobs" / f"{number:040}"
+        blob.write_bytes(content)
+        (snapshot / name).symlink_to(blob)
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def failure(source, **options):
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(str(source), **options)
+    return caught.value
+
+
+# Files and folders
+
+
+def test_shards(folder, tokens, tmp_path):
+    encoder = load_encoder(str(examples.shard(folder, tmp_path / "sharded")))
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+    assert encoder.card.weights_sha256 == load_encoder(str(folder)).card.weights_sha256
+
+
+def test_relative_path_wins_over_the_hub(folder, tokens, tmp_path, monkeypatch):
+    examples.write(examples.file_tensors(folder), tmp_path / "owner" / "name" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    encoder = load_encoder("owner/name")
+    assert encoder.card.name == "name"
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+    monkeypatch.chdir(tmp_path / "owner" / "name")
+    assert load_encoder(".").card.name == "name"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{tmp}/private place/vits16",
+        "./vits16",
+        "../vits16",
+        "~/no-such-folder-here/vits16",
+        "some/deep/vits16",
+        "C:\\private place\\vits16",
+        "weights\\vits16",
+    ],
+)
+def test_path_that_does_not_exist(source, tmp_path, no_network):
+    error = failure(source.format(tmp=tmp_path), allow_download=True)
+    assert error.code == "encoder-missing"
+    assert error.message == (
+        "Expected a folder or a .safetensors file; there is no 'vits16' at the path given."
+    )
+    assert not no_network
+
+
+@pytest.mark.parametrize("source", ["vits16.safetensors", "owner/vits16.pth"])
+def test_file_name_is_no_hub_id(source, no_network):
+    assert failure(source, allow_download=True).code == "encoder-missing"
+    assert not no_network
+
+
+@pytest.mark.parametrize("source", ["dinov3_vits16", "two words/name"])
+def test_name_that_is_nothing(source, no_network):
+    error = failure(source, allow_download=True)
+    assert error.code == "encoder-missing"
+    assert f"or a hub id 'owner/name'; found '{source}'." in error.message
+    assert "timm/vit_small_patch16_dinov3.lvd1689m" in error.hint
+    assert not no_network
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "pytorch_model.bin", "W.PTH"])
+def test_pickles_are_not_read(name, tmp_path):
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    for source in (tmp_path / name, tmp_path):
+        if source == tmp_path and name == "W.PTH":
+            continue
+        error = failure(source)
+        assert error.code == "encoder-format"
+        assert error.message == (
+            f"Weights must be in a .safetensors file; '{name}' is not read: it is a Python "
+            "pickle, which can run any code when it is read."
+        )
+        assert "safetensors.torch.save_file" in error.hint
+
+
+def test_other_formats_are_not_read(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    error = failure(tmp_path / "model.onnx")
+    assert error.code == "encoder-format"
+    assert "'model.onnx' is not read: its format is not known." in error.message
+
+
+def test_folder_without_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    error = failure(tmp_path)
+    assert error.code == "encoder-missing"
+    assert error.message == (
+        f"The folder '{tmp_path.name}' holds neither model.safetensors nor "
+        "model.safetensors.index.json."
+    )
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, -1])
+def test_truncated_file(length, folder, tmp_path):
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes((folder / "model.safetensors").read_bytes()[:length])
+    error = failure(file)
+    assert error.code == "encoder-damaged"
+    assert error.message == "'cut.safetensors' is not a complete .safetensors file."
+    assert error.hint == "Download it again."
+    assert str(tmp_path) not in str(error)
+
+
+def test_git_lfs_pointer(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 86363992\n")
+    error = failure(tmp_path)
+    assert error.code == "encoder-damaged"
+    assert "it is a Git LFS pointer to one." in error.message
+    assert "git lfs pull" in error.hint
+
+
+def test_missing_shard(folder, tmp_path):
+    sharded = examples.shard(folder, tmp_path / "sharded")
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+    error = failure(sharded)
+    assert error.code == "encoder-damaged"
+    assert error.message == (
+        "model.safetensors.index.json names 2 files; model-00002-of-00002.safetensors is missing."
+    )
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {},
+        {"weight_map": {}},
+        {"weight_map": ["a"]},
+        {"weight_map": {"a": 1}},
+        {"weight_map": {"a": "../other/model.safetensors"}},
+    ],
+)
+def test_index_that_is_none(index, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    error = failure(tmp_path)
+    assert error.code == "encoder-damaged"
+    assert "must map tensors to files beside it, under 'weight_map'." in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "'config.json' is not JSON."), ("[]", "'config.json' must hold a JSON object.")],
+)
+def test_damaged_configuration(text, said, folder, tmp_path):
+    file = examples.write(examples.file_tensors(folder), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    error = failure(file.parent)
+    assert (error.code, error.message) == ("encoder-damaged", said)
+
+
+def with_configuration(folder, target, **changes):
+    values = json.loads((folder / "config.json").read_text()) | changes
+    file = examples.write(examples.file_tensors(folder), target / "model.safetensors")
+    (target / "config.json").write_text(json.dumps(values))
+    return file.parent
+
+
+@pytest.mark.parametrize("model_type", ["dinov2", ["dinov3_vit"]])
+def test_configuration_of_another_network(model_type, folder, tmp_path):
+    error = failure(with_configuration(folder, tmp_path / "x", model_type=model_type))
+    assert error.code == "encoder-architecture"
+    assert error.message == (
+        "Expected a DINOv3 (dinov3_vit or dinov3_convnext); the config.json of 'x' describes "
+        f"model_type {model_type!r}."
+    )
+
+
+def test_configuration_of_the_other_dinov3(folder, tmp_path):
+    error = failure(with_configuration(folder, tmp_path / "x", model_type="dinov3_convnext"))
+    assert error.code == "encoder-architecture"
+    assert "Expected the weights of a DINOv3ConvNext in 'x'" in error.message
+
+
+def test_configuration_that_makes_no_network(folder, tmp_path):
+    error = failure(with_configuration(folder, tmp_path / "x", hidden_size="wide"))
+    assert error.code == "encoder-architecture"
+    assert "The settings of 'x' do not make a DINOv3ViT (" in error.message
+
+
+def test_configuration_of_another_size(folder, tmp_path):
+    error = failure(with_configuration(folder, tmp_path / "x", intermediate_size=193))
+    assert error.code == "encoder-shape"
+    assert "layer.0.mlp.down_proj.weight (expected (128, 193), found (128, 192))" in error.message
+
+
+def test_whole_numbers_in_the_configuration(folder, tmp_path):
+    encoder = load_encoder(str(with_configuration(folder, tmp_path / "x", rope_theta=100)))
+    assert encoder.card.weights_sha256 == load_encoder(str(folder)).card.weights_sha256
+
+
+def test_patch_size_as_a_pair(folder, tokens, tmp_path):
+    encoder = load_encoder(str(with_configuration(folder, tmp_path / "x", patch_size=[16, 16])))
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+
+
+def test_configuration_decides_the_heads(folder, tokens, tmp_path):
+    encoder = load_encoder(str(with_configuration(folder, tmp_path / "x", num_attention_heads=4)))
+    assert (encoder.embed(examples.images()) - tokens).abs().max() > 0.01
+
+
+def test_transformers_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    error = failure("demonstration")
+    assert error.code == "encoder-software"
+    assert error.message == (
+        "Encoders need the package transformers, 4.56 or newer; it cannot be imported "
+        "(ModuleNotFoundError)."
+    )
+    assert 'pip install "spatial-ar-anomaly[torch]"' in error.hint
+
+
+def test_huggingface_hub_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    error = failure("owner/name")
+    assert error.code == "encoder-software"
+    assert "need the package huggingface_hub" in error.message
+
+
+# The hub
+
+
+def test_hub_cache_needs_no_network(folder, tokens, hub_cache, no_network):
+    put_into_cache(hub_cache, "facebook/dinov3-tiny", contents(folder))
+    encoder = load_encoder("facebook/dinov3-tiny")
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+    assert (encoder.card.name, encoder.card.revision) == ("facebook/dinov3-tiny", COMMIT)
+    assert not no_network
+
+
+def test_hub_cache_with_shards(folder, tokens, hub_cache, no_network, tmp_path):
+    put_into_cache(hub_cache, "a/b", contents(examples.shard(folder, tmp_path / "sharded")))
+    assert torch.equal(load_encoder("a/b").embed(examples.images()), tokens)
+    assert not no_network
+
+
+def test_hub_cache_with_timm_names(folder, tokens, hub_cache, no_network, tmp_path):
+    file = examples.write(
+        examples.as_timm_vit(examples.file_tensors(folder)), tmp_path / "model.safetensors"
+    )
+    configuration = b'{"architecture": "vit_small_patch16_dinov3"}'
+    put_into_cache(
+        hub_cache, "timm/x", {"model.safetensors": file.read_bytes(), "config.json": configuration}
+    )
+    encoder = load_encoder("timm/x")
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+    assert encoder.card.weights_sha256 == load_encoder(str(folder)).card.weights_sha256
+    assert not no_network
+
+
+@pytest.mark.parametrize(
+    "there", [[], ["config.json"], ["config.json", "model.safetensors.index.json"]]
+)
+def test_hub_id_that_is_not_local(there, folder, hub_cache, no_network, tmp_path):
+    files = contents(examples.shard(folder, tmp_path / "sharded"))
+    put_into_cache(hub_cache, "owner/name", {name: files[name] for name in there})
+    error = failure("owner/name")
+    assert error.code == "encoder-not-local"
+    assert error.message == (
+        "The weights of 'owner/name' are not on this machine, and nothing is downloaded without "
+        "permission."
+    )
+    for way_out in ("--allow-download", "local folder", "timm/vit_small_patch16_dinov3.lvd1689m"):
+        assert way_out in error.hint
+    assert not no_network
+
+
+def test_hub_out_of_reach(hub_cache, no_network, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's package tries five times
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-offline"
+    assert error.message.startswith("The hub could not be reached for 'owner/name'")
+    assert str(hub_cache) not in str(error)
+    assert no_network
+
+
+@pytest.fixture
+def answers(hub_cache, monkeypatch):
+    """An empty cache, and a server whose answer the test sets."""
+
+    def hub_that_raises(remote):
+        def download(hub_id, name):
+            raise remote
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+    return hub_that_raises
+
+
+def response(status):
+    """What the hub's exceptions hold of an answer, whichever HTTP client made it."""
+    return SimpleNamespace(status_code=status, headers={}, request=None)
+
+
+def wrapped(error):
+    """As transformers wraps the hub's errors."""
+    outer = OSError("You are trying to access a gated repo.")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        GatedRepoError("401 Client Error", response=response(401)),
+        wrapped(GatedRepoError("401 Client Error", response=response(401))),
+        HfHubHTTPError("403 Forbidden", response=response(403)),
+    ],
+    ids=["gated", "wrapped", "forbidden"],
+)
+def test_gated(remote, answers):
+    answers(remote)
+    error = failure("facebook/dinov3-vits16-pretrain-lvd1689m", allow_download=True)
+    assert error.code == "encoder-gated"
+    assert error.message == (
+        "The hub gives 'facebook/dinov3-vits16-pretrain-lvd1689m' only to accounts that were "
+        "granted access."
+    )
+    for way_out in ("--allow-download", "local folder", "timm/vit_small_patch16_dinov3.lvd1689m"):
+        assert way_out in error.hint
+
+
+def test_unknown_hub_id(answers):
+    answers(RepositoryNotFoundError("404", response=response(404)))
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-missing"
+    assert error.message == "The hub has no 'owner/name', or it is private."
+
+
+def test_hub_id_without_safetensors(answers):
+    answers(RemoteEntryNotFoundError("404", response=response(404)))
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-missing"
+    assert "The hub's 'owner/name' lacks config.json, model.safetensors" in error.message
+
+
+def test_connection_that_breaks_off(answers):
+    answers(TimeoutError("peer closed connection"))
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-offline"
+    assert "the connection broke off (TimeoutError)" in error.message
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_cache_that_cannot_be_written(number, answers):
+    answers(OSError(number, "cannot write", "/home/someone/secret"))
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-cache"
+    assert errno.errorcode[number] in error.message
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_download(sharded, folder, tokens, hub_cache, monkeypatch, tmp_path):
+    """A stand-in for the server: the index is asked for only when there is no single file."""
+    served = examples.shard(folder, tmp_path / "sharded") if sharded else folder
+    asked = []
+
+    def download(hub_id, name):
+        asked.append(name)
+        if not (served / name).exists():
+            raise RemoteEntryNotFoundError("404", response=response(404))
+        target = hub_cache / "snapshots" / COMMIT / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((served / name).read_bytes())
+        return str(target)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    encoder = load_encoder("owner/name", allow_download=True)
+    assert asked[:2] == ["config.json", "model.safetensors"]
+    assert len(asked) == (5 if sharded else 2)
+    assert encoder.card.revision == COMMIT
+    assert torch.equal(encoder.embed(examples.images()), tokens)
+
+
+def test_connection_that_breaks_off_between_files(folder, hub_cache, monkeypatch):
+    def download(hub_id, name):
+        if name == "config.json":
+            return str(folder / name)
+        raise LocalEntryNotFoundError("no connection") from TimeoutError()
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    error = failure("owner/name", allow_download=True)
+    assert error.code == "encoder-offline"
+    assert "(TimeoutError)" in error.message
+
+
+def test_hub_id_that_the_hub_forbids(hub_cache, no_network):
+    error = failure("owner--/name.", allow_download=True)
+    assert error.code == "encoder-missing"
+    assert error.message == "The hub has no 'owner--/name.', or it is private."
+    assert not no_network

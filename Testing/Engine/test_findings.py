@@ -1,0 +1,167 @@
+"""Findings are what a flood fill by hand finds, measured in the patient's millimeters."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from SpatialARAnomalyLib.engine import findings as module
+from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.findings import find
+
+CALIBRATION = Calibration(levels=(0.0, 0.5, 1.0), nll=(-3.0, 0.0, 3.0), tokens=1000, volumes=2)
+
+OBLIQUE = np.array(
+    [
+        [-1.2, 0.3, 0.7, 31.0],
+        [0.4, 1.1, -0.9, -17.0],
+        [0.1, 0.5, 2.9, 250.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""Sheared, anisotropic and left-handed."""
+
+
+def millimeters(spacing: float) -> np.ndarray:
+    return np.diag([spacing, spacing, spacing, 1.0])
+
+
+def volume(shape, peaks) -> np.ndarray:
+    """Zero, but for the values given by voxel (k, j, i)."""
+    nll = np.zeros(shape, dtype=np.float32)
+    for place, value in peaks.items():
+        nll[place] = value
+    return nll
+
+
+def flood_fill(nll, threshold):
+    """Sets of voxels (k, j, i) that reach the threshold and touch, in raster order."""
+    left = [tuple(place) for place in np.argwhere(nll >= threshold)]
+    regions = []
+    while left:
+        region, front = set(), [left[0]]
+        while front:
+            place = front.pop()
+            region.add(place)
+            for step in product((-1, 0, 1), repeat=3):
+                neighbor = tuple(np.add(place, step).tolist())
+                if neighbor in left and neighbor not in region and neighbor not in front:
+                    front.append(neighbor)
+        left = [place for place in left if place not in region]
+        regions.append(sorted(region))
+    return regions
+
+
+def ras(kji):
+    k, j, i = kji
+    return tuple((OBLIQUE @ [i, j, k, 1.0])[:3])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_findings_are_those_of_a_flood_fill(seed):
+    assert np.linalg.det(OBLIQUE[:3, :3]) < 0
+    random = np.random.RandomState(seed)
+    nll = random.normal(size=random.randint(3, 9, size=3)).astype(np.float32)
+    threshold, min_voxels = random.choice([1.0, 1.3, 1.6]), random.randint(1, 5)
+    voxel_ml = abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
+
+    findings, labels = find(nll, OBLIQUE, CALIBRATION, threshold, min_voxels * voxel_ml)
+
+    expected = [region for region in flood_fill(nll, threshold) if len(region) >= min_voxels]
+    expected.sort(key=lambda region: -max(nll[place] for place in region))
+    assert len(findings) == len(expected)
+    hand_made = np.zeros(nll.shape, dtype=np.uint16)
+    for rank, (finding, region) in enumerate(zip(findings, expected, strict=True), start=1):
+        values = [float(nll[place]) for place in region]
+        assert (finding.rank, finding.voxels) == (rank, len(region))
+        assert finding.volume_ml == pytest.approx(len(region) * voxel_ml, rel=1e-12)
+        assert finding.peak_nll == max(values)
+        assert finding.mean_nll == pytest.approx(np.mean(values), rel=1e-12)
+        assert finding.centroid_ras == pytest.approx(
+            np.mean([ras(place) for place in region], axis=0), rel=1e-12
+        )
+        peak = region[int(np.argmax(values))]
+        assert finding.peak_ras == pytest.approx(ras(peak), rel=1e-12)
+        assert finding.p_value == CALIBRATION.p_value(max(values))
+        for place in region:
+            hand_made[place] = rank
+    assert np.array_equal(labels, hand_made)
+
+
+def test_the_seeds_find_something():
+    counts = []
+    for seed in range(12):
+        random = np.random.RandomState(seed)
+        nll = random.normal(size=random.randint(3, 9, size=3))
+        counts.append(len(flood_fill(nll, 1.6)))
+    assert max(counts) >= 5
+
+
+def test_voxels_that_share_only_a_corner_are_one_finding():
+    nll = volume((3, 3, 3), {(0, 0, 0): 2.0, (1, 1, 1): 3.0, (2, 2, 2): 4.0})
+    findings, labels = find(nll, millimeters(10.0), CALIBRATION, 1.0, 0.0)
+    assert [finding.voxels for finding in findings] == [3]
+    assert np.array_equal(labels, nll > 0)
+    assert findings[0].centroid_ras == (10.0, 10.0, 10.0)
+    assert findings[0].peak_ras == (20.0, 20.0, 20.0)
+
+
+def test_a_voxel_at_the_threshold_belongs_to_the_finding():
+    nll = volume((1, 1, 5), {(0, 0, 1): 1.5, (0, 0, 2): 1.25})
+    findings, _ = find(nll, millimeters(10.0), CALIBRATION, 1.25, 0.0)
+    assert [finding.voxels for finding in findings] == [2]
+    assert findings[0].mean_nll == 1.375
+
+
+def test_equal_peaks_rank_by_place():
+    nll = volume((5, 5, 5), {(4, 0, 0): 2.0, (0, 4, 4): 2.0, (2, 2, 0): 2.0, (2, 2, 4): 2.5})
+    _, labels = find(nll, millimeters(1.0), CALIBRATION, 1.0, 0.0)
+    found = [labels[place] for place in ((2, 2, 4), (0, 4, 4), (2, 2, 0), (4, 0, 0))]
+    assert found == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_region_of_exactly_the_least_volume_is_kept(seed):
+    """However the grid is turned: the rounding of a rotation takes nothing away."""
+    q, _ = np.linalg.qr(np.random.RandomState(seed).normal(size=(3, 3)))
+    ras_from_voxel = np.eye(4)
+    ras_from_voxel[:3, :3] = q * 0.7
+    nll = np.zeros((3, 10, 10), dtype=np.float32)
+    nll[0] = 2.0
+    nll[2, :, :9] = 3.0
+    findings, labels = find(nll, ras_from_voxel, CALIBRATION, 1.0, 100 * 0.343 / 1000)
+    assert [finding.voxels for finding in findings] == [100]
+    assert np.array_equal(labels, nll == 2.0)
+    findings, _ = find(nll, ras_from_voxel, CALIBRATION, 1.0, 90 * 0.343 / 1000)
+    assert [finding.voxels for finding in findings] == [90, 100]
+    findings, _ = find(nll, ras_from_voxel, CALIBRATION, 1.0, 101 * 0.343 / 1000)
+    assert findings == []
+
+
+def test_nothing_reaches_the_threshold():
+    nll = np.full((2, 3, 4), 0.5, dtype=np.float32)
+    findings, labels = find(nll, OBLIQUE, CALIBRATION, 0.75, 0.0)
+    assert findings == []
+    assert labels.shape == (2, 3, 4)
+    assert not labels.any()
+
+
+def test_everything_reaches_the_threshold():
+    nll = np.full((2, 3, 4), 0.5, dtype=np.float32)
+    (finding,), labels = find(nll, millimeters(2.0), CALIBRATION, 0.25, 0.0)
+    assert (labels == 1).all()
+    assert finding.voxels == 24
+    assert finding.volume_ml == pytest.approx(24 * 8 / 1000)
+    assert finding.centroid_ras == (3.0, 2.0, 1.0)
+    assert finding.peak_ras == (0.0, 0.0, 0.0)
+    assert finding.mean_nll == finding.peak_nll == 0.5
+
+
+def test_more_findings_than_labels_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MAX_FINDINGS", 2)
+    nll = volume((1, 1, 7), {(0, 0, 0): 2.0, (0, 0, 3): 2.0, (0, 0, 6): 2.0})
+    with pytest.raises(InputError) as caught:
+        find(nll, millimeters(1.0), CALIBRATION, 1.0, 0.0)
+    assert caught.value.message == "Expected at most 2 findings; found 3."
+    assert "Lower the false-positive rate" in caught.value.hint
+    assert len(find(nll, millimeters(1.0), CALIBRATION, 2.5, 0.0)[0]) == 0
