@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from model_examples import CARD
+from Engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.compatibility import (
     check_modality,
     geometry_mismatches,
@@ -121,11 +121,11 @@ def test_a_ct_is_no_mr_as_its_header_says():
 def test_a_ct_is_no_mr_as_its_air_says():
     volume = scan()
     volume.voxels[:] -= 1000.0
-    with pytest.raises(ModelError, match="looks like CT .its darkest voxels are as dark as air"):
+    with pytest.raises(ModelError, match=r"looks like CT \(its darkest voxels are as dark as air"):
         check_modality(CARD, volume)
 
 
 def test_an_mr_is_no_ct():
     card = dataclasses.replace(CARD, modality=Modality.CT)
-    with pytest.raises(ModelError, match="expects CT; the volume looks like MR .nothing in it is"):
+    with pytest.raises(ModelError, match=r"expects CT; the volume looks like MR \(nothing in"):
         check_modality(card, scan())

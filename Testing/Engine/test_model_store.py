@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from model_examples import CARD, CHANNELS, small_model
+from Engine.model_examples import CARD, CHANNELS, small_model
 from SpatialARAnomalyLib.engine import model_store
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError
 from SpatialARAnomalyLib.engine.model_store import (
@@ -130,7 +130,9 @@ def test_the_card_is_readable_by_people_and_by_any_json_reader(folder):
     assert text.count("\n") > 50
 
 
-@pytest.mark.parametrize("name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 250, "undecodable \udce4"])
+@pytest.mark.parametrize(
+    "name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 250, "undecodable \udce4"]
+)
 def test_any_name_is_kept(tmp_path, name):
     card = save_model(tmp_path / name, dataclasses.replace(CARD, name=name), small_model())
     assert card.name == name

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from model_examples import CARD
+from Engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,

@@ -117,7 +117,7 @@ def test_the_epoch_with_the_lowest_held_out_nll_is_kept():
     assert run.best_epoch < len(values)
     # The NLL as the kept model gives it, every volume weighing the same.
     by_volume = [
-        float(run.model.nll(torch.from_numpy(one.astype(np.float32))).mean()) for one in unlike
+        run.model.nll(torch.from_numpy(one.astype(np.float32))).mean().item() for one in unlike
     ]
     assert np.mean(by_volume) == pytest.approx(min(values), abs=1e-5)
 

@@ -78,16 +78,15 @@ def _block_mean(
     voxels: Num[np.ndarray, "n r c"], blocks: tuple[int, ...]
 ) -> Float[np.ndarray, "N R C"]:
     """Means over blocks; the last block of an axis may be cut short."""
-    mean = voxels.astype(np.float32)
+    mean: Float[np.ndarray, "N R C"] = voxels.astype(np.float32)
     for axis, block in enumerate(blocks):
         starts = np.arange(0, voxels.shape[axis], block)
         counts = np.diff(np.append(starts, voxels.shape[axis]))
         shape = [1, 1, 1]
         shape[axis] = counts.size
-        mean = np.add.reduceat(mean, starts, axis=axis, dtype=np.float32) / counts.reshape(
-            shape
-        ).astype(np.float32)
-    return mean
+        total = np.add.reduceat(mean, starts, axis=axis, dtype=np.float32)
+        mean = total / counts.reshape(shape).astype(np.float32)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def _ball(radius_mm: float, spacing_mm: list[float]) -> Bool[np.ndarray, "a b c"]:

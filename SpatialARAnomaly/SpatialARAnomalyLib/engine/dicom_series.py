@@ -1,23 +1,34 @@
 """DICOM series in a study folder: list them, choose one, read it as a volume."""
 
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 
 from .errors import InputError
 from .geometry import LPS_FROM_RAS
 from .specs import Modality
 from .volume import Volume
+from .volume_files import itk_name, native_stderr_closed
 
 POSITION_TOLERANCE = 0.1
 """A slice may stand off its place by this share of the slice distance (scanners round)."""
 
+SAME_POSITION_MM = 1e-3
+"""Images no further apart are at one position."""
+
 ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference of direction cosines within one series."""
+"""Largest difference of direction cosines, and share of the spacing, within one series."""
+
+UNIT_TOLERANCE = 1e-2
+"""Largest error of the length and angle of direction cosines, which some devices round."""
+
+ENCAPSULATED = 0xFFFFFFFF
+"""Length of compressed Pixel Data (DICOM PS3.5 A.4)."""
 
 _TAGS = [
     "SeriesInstanceUID",
@@ -32,7 +43,9 @@ _TAGS = [
     "SpacingBetweenSlices",
     "Rows",
     "Columns",
+    "BitsAllocated",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "NumberOfFrames",
 ]
 
@@ -41,6 +54,42 @@ _TAGS = [
 class _Instance:
     path: Path
     header: Any
+
+    def text(self, tag: str) -> str:
+        return str(self._value(tag) or "")
+
+    def integer(self, tag: str) -> int | None:
+        """The attribute's number; None where it is missing, empty or no whole number."""
+        try:
+            return int(self._value(tag))
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    def numbers(self, tag: str, *shape: int) -> Float64[np.ndarray, "..."] | None:
+        """The attribute's finite numbers; None where it is anything else than that many."""
+        try:
+            values = np.array(self._value(tag), dtype=np.float64)
+        except (TypeError, ValueError):
+            return None
+        return values if values.shape == shape and np.all(np.isfinite(values)) else None
+
+    def _value(self, tag: str) -> Any:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return self.header.get(tag)
+        except Exception:  # pydicom converts only now, and raises anything
+            return None
+
+    def stored_bytes(self) -> int:
+        """Length of the Pixel Data (7FE0,0010), `ENCAPSULATED` where it is compressed."""
+        import pydicom
+
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                header = pydicom.dcmread(self.path, specific_tags=["PixelData"], defer_size=1024)
+                return int(getattr(header.get_item("PixelData"), "length", 0))
+        except Exception:
+            return 0
 
 
 @dataclass(frozen=True)
@@ -61,36 +110,36 @@ class DicomSeries:
 def list_series(folder: Path) -> list[DicomSeries]:
     """The image series below a folder, by series number; other files are passed over."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(folder.rglob("*")):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError):
+            if not path.is_file():
+                continue
+            with warnings.catch_warnings(action="ignore"):
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        except Exception:  # pydicom raises anything on what is not DICOM, or half of it
             continue
-        if "SeriesInstanceUID" not in header or "Rows" not in header:
-            continue
+        instance = _Instance(path, header)
+        uid = instance.text("SeriesInstanceUID")
         # A copy of an image (exports often hold two) is not a second slice.
-        instance = str(header.get("SOPInstanceUID", path))
-        if instance in seen:
+        name = instance.text("SOPInstanceUID") or str(path)
+        if not uid or name in seen:
             continue
-        seen.add(instance)
-        groups[str(header.SeriesInstanceUID)].append(_Instance(path, header))
-    series = []
-    for uid, instances in groups.items():
-        first = instances[0].header
-        number = first.get("SeriesNumber")
-        series.append(
-            DicomSeries(
-                uid=uid,
-                number=None if number is None else int(number),
-                description=str(first.get("SeriesDescription", "")),
-                modality=str(first.get("Modality", "")),
-                instances=tuple(instances),
-            )
+        seen.add(name)
+        groups[uid].append(instance)
+    series = [
+        DicomSeries(
+            uid=uid,
+            number=instances[0].integer("SeriesNumber"),
+            description=instances[0].text("SeriesDescription"),
+            modality=instances[0].text("Modality"),
+            instances=tuple(instances),
         )
+        for uid, instances in groups.items()
+        if any(one.integer("Rows") for one in instances)
+    ]
     return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
 
 
@@ -114,7 +163,11 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
             f"Expected one DICOM series; the folder holds {len(series)} ({listing}).",
             "Choose one with --series NUMBER (or its UID).",
         )
-    chosen = [one for one in series if wanted in (one.uid, str(one.number))]
+    chosen = [
+        one
+        for one in series
+        if wanted == one.uid or (one.number is not None and wanted == str(one.number))
+    ]
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
@@ -134,47 +187,34 @@ def _irregular(code: str, message: str) -> InputError:
     return InputError(code, message, "Export the series complete, or choose another series.")
 
 
+def _damaged() -> InputError:
+    return InputError(
+        "input-damaged",
+        "An image of the DICOM series is truncated or cannot be decoded.",
+        "Copy or export the series again.",
+    )
+
+
 def read_series(series: DicomSeries) -> Volume:
     """The series as a volume, rescale slope and intercept (0028,1053 and 1052) applied.
 
     Voxel axes are the image's columns and rows and the order of slices along
     their normal (DICOM PS3.3 C.7.6.2.1.1); a tilted gantry gives a sheared grid.
-    Raises `InputError` for color or multi-frame images, missing, doubled or
-    unevenly spaced slices, or pixels that cannot be decoded.
+    Raises `InputError` for color, inverted or multi-frame images, images of several
+    sizes or orientations, missing, doubled or unevenly spaced slices, or pixels that
+    cannot be decoded.
     """
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
-    first = series.instances[0].header
-    if any(int(one.header.get("SamplesPerPixel") or 1) != 1 for one in series.instances):
-        raise InputError(
-            "volume-color",
-            "Expected one gray value per pixel; the DICOM series is in color.",
-            "Choose another series.",
-        )
-    if any(int(one.header.get("NumberOfFrames") or 1) != 1 for one in series.instances):
-        raise InputError(
-            "dicom-multiframe",
-            "Expected one image per DICOM file; found multi-frame images.",
-            "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
-        )
+    _check_images(series)
     lps_from_voxel, order = _place(series)
-    size = (int(first.Rows), int(first.Columns))
     slices = []
-    for index in order:
-        try:
-            image = sitk.ReadImage(str(series.instances[index].path), sitk.sitkFloat32)
-        except RuntimeError:
-            raise InputError(
-                "input-damaged",
-                "An image of the DICOM series cannot be decoded.",
-                "Copy or export the series again.",
-            ) from None
-        pixels = sitk.GetArrayFromImage(image).reshape(-1, *image.GetSize()[1::-1])
-        if pixels.shape != (1, *size):
-            raise _irregular(
-                "dicom-size", f"All images of a series must be {size[0]} × {size[1]} pixels."
-            )
-        slices.append(pixels[0])
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    with native_stderr_closed():
+        for index in order:
+            slices.append(_pixels(series.instances[index], reader))
     known = series.modality in set(Modality)
     return Volume(
         np.stack(slices),
@@ -183,51 +223,139 @@ def read_series(series: DicomSeries) -> Volume:
     )
 
 
+def _check_images(series: DicomSeries) -> None:
+    if any((one.integer("NumberOfFrames") or 1) != 1 for one in series.instances):
+        raise InputError(
+            "dicom-multiframe",
+            "Expected one image per DICOM file; found multi-frame images.",
+            "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
+        )
+    sizes = {(one.integer("Rows"), one.integer("Columns")) for one in series.instances}
+    if any(not rows or not columns for rows, columns in sizes):
+        raise _damaged()
+    if len(sizes) > 1:
+        found = ", ".join(sorted(f"{rows} × {columns}" for rows, columns in sizes))
+        raise _irregular(
+            "dicom-size", f"All images of a series must have one size; found {found} pixels."
+        )
+    for one in series.instances:
+        kind = one.text("PhotometricInterpretation") or "MONOCHROME2"
+        if one.integer("SamplesPerPixel") not in (None, 1) or not kind.startswith("MONOCHROME"):
+            raise InputError(
+                "volume-color",
+                "Expected one gray value per pixel; the DICOM series is in color.",
+                "Choose another series.",
+            )
+        if kind != "MONOCHROME2":
+            raise InputError(
+                "dicom-inverted",
+                "Expected images whose high values are bright (MONOCHROME2); "
+                f"the DICOM series is {kind}.",
+                "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
+            )
+
+
+def _pixels(instance: _Instance, reader: Any) -> Float32[np.ndarray, "j i"]:
+    import SimpleITK as sitk
+
+    rows, columns = instance.integer("Rows") or 0, instance.integer("Columns") or 0
+    needed = rows * columns * (instance.integer("BitsAllocated") or 0) // 8
+    # GDCM would leave what is missing as memory was. (`ENCAPSULATED` is never less.)
+    if instance.stored_bytes() < max(needed, 1):
+        raise _damaged()
+    try:
+        reader.SetFileName(itk_name(instance.path))
+        pixels = sitk.GetArrayFromImage(reader.Execute())
+    except (RuntimeError, MemoryError):
+        raise _damaged() from None
+    if pixels.shape != (1, rows, columns):
+        raise _damaged()
+    (image,) = pixels
+    return np.asarray(image, np.float32)
+
+
+def _stacked(series: DicomSeries, tag: str, count: int) -> Float64[np.ndarray, "n m"]:
+    """The `count` numbers of an attribute in every image."""
+    rows = [one.numbers(tag, count) for one in series.instances]
+    found = [row for row in rows if row is not None]
+    if len(found) < len(rows):
+        raise _irregular(
+            "dicom-geometry",
+            f"Every image of a series must have {tag} ({count} numbers); "
+            f"{len(rows) - len(found)} of {len(rows)} do not.",
+        )
+    return np.stack(found)
+
+
 def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
     """`lps_from_voxel` of the series and the order of its instances along the normal."""
-    headers = [one.header for one in series.instances]
-    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if any(header.get(tag) is None for header in headers):
-            raise _irregular("dicom-geometry", f"Every image of a series must have {tag}.")
-    orientations = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
-    spacings = np.array([header.PixelSpacing for header in headers], dtype=float)
-    positions = np.array([header.ImagePositionPatient for header in headers], dtype=float)
-    if np.ptp(orientations, axis=0).max() > ORIENTATION_TOLERANCE or (
-        np.ptp(spacings) > 0
-        and (np.ptp(spacings, axis=0).max() > ORIENTATION_TOLERANCE * spacings.max())
+    positions = _stacked(series, "ImagePositionPatient", 3)
+    orientations = _stacked(series, "ImageOrientationPatient", 6)
+    spacings = _stacked(series, "PixelSpacing", 2)
+    if spacings.min() <= 0:
+        raise _irregular(
+            "spacing-zero", f"PixelSpacing must be positive; found {spacings.min():g} mm."
+        )
+    if (
+        np.ptp(orientations, axis=0).max() > ORIENTATION_TOLERANCE
+        or np.ptp(spacings, axis=0).max() > ORIENTATION_TOLERANCE * spacings.max()
     ):
         raise _irregular(
             "dicom-geometry", "All images of a series must have one orientation and pixel spacing."
         )
     along_row, along_column = orientations[0, :3], orientations[0, 3:]
+    products = [along_row @ along_row, along_column @ along_column, along_row @ along_column]
+    if not np.allclose(products, [1, 1, 0], rtol=0, atol=UNIT_TOLERANCE):
+        raise _irregular(
+            "dicom-geometry",
+            "ImageOrientationPatient must hold two perpendicular unit vectors; it does not.",
+        )
     normal = np.cross(along_row, along_column)
     heights = positions @ normal
     order = [int(index) for index in np.argsort(heights, kind="stable")]
     positions, heights = positions[order], heights[order]
-    count = len(order)
-    if count == 1:
-        thickness = headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness")
-        step = normal * float(thickness or 1.0)
+    if len(order) == 1:
+        step = normal * _thickness_mm(series.instances[0])
     else:
-        step = (positions[-1] - positions[0]) / (count - 1)
-        distance = float(heights[-1] - heights[0]) / (count - 1)
-        gaps = np.diff(heights)
-        if gaps.min() < POSITION_TOLERANCE * distance:
-            raise _irregular(
-                "dicom-4d",
-                f"Expected one image per position; several of the {count} images of the series "
-                "share one (a series over time, or of several contrasts).",
-            )
-        even = positions[0] + np.arange(count)[:, None] * step
-        if np.linalg.norm(positions - even, axis=1).max() > POSITION_TOLERANCE * distance:
-            raise _irregular(
-                "dicom-gap",
-                f"Slices must be evenly spaced; their distances reach from {gaps.min():.2f} to "
-                f"{gaps.max():.2f} mm (a slice may be missing).",
-            )
+        step = _step(positions, heights)
     lps_from_voxel = np.eye(4)
     lps_from_voxel[:3, 0] = along_row * spacings[0, 1]  # PixelSpacing: between rows, columns
     lps_from_voxel[:3, 1] = along_column * spacings[0, 0]
     lps_from_voxel[:3, 2] = step
     lps_from_voxel[:3, 3] = positions[0]
     return lps_from_voxel, order
+
+
+def _thickness_mm(instance: _Instance) -> float:
+    """How far a slice without neighbors reaches along its normal."""
+    for tag in ("SpacingBetweenSlices", "SliceThickness"):
+        thickness = instance.numbers(tag)
+        if thickness:
+            return abs(float(thickness))  # nuclear medicine may count against the normal
+    raise _irregular(
+        "dicom-geometry", "A series of one image must have its SliceThickness; it has none."
+    )
+
+
+def _step(
+    positions: Float64[np.ndarray, "n 3"], heights: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " 3"]:
+    """From one slice to the next, in mm, for positions sorted by height."""
+    last = len(heights) - 1
+    step: Float64[np.ndarray, " 3"] = (positions[-1] - positions[0]) / last
+    distance = float(heights[-1] - heights[0]) / last
+    gaps = np.diff(heights)
+    if gaps.min() <= SAME_POSITION_MM:
+        raise _irregular(
+            "dicom-4d",
+            f"Expected one image per position; several of the {last + 1} images of the series "
+            "share one (a series over time, or of several contrasts).",
+        )
+    even = positions[0] + np.arange(last + 1)[:, None] * step
+    if np.linalg.norm(positions - even, axis=1).max() > POSITION_TOLERANCE * distance:
+        raise _irregular(
+            "dicom-gap",
+            f"Slices must be evenly spaced; their distances reach from {gaps.min():.2f} to "
+            f"{gaps.max():.2f} mm (a slice may be missing).",
+        )
+    return step

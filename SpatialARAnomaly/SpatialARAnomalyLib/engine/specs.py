@@ -183,7 +183,7 @@ class IntensitySpec(Spec):
         if modality is Modality.CT:
             low, high = window_hu or (-160.0, 240.0)
             return cls(method=IntensityMethod.WINDOW, low=low, high=high)
-        return cls(method=IntensityMethod.PERCENTILE, low=1.0, high=99.0, headroom=0.25)
+        return cls(method=IntensityMethod.PERCENTILE, low=1.0, high=99.0, headroom=0.4)
 
 
 @dataclass(frozen=True, kw_only=True)

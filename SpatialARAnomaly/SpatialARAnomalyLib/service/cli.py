@@ -74,10 +74,11 @@ def main() -> None:
     app(prog_name="spatial-ar-anomaly")
 
 
-def _print_version(value: bool) -> None:
-    if value:
+def _print_version(asked: bool) -> bool:
+    if asked:
         print(__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()

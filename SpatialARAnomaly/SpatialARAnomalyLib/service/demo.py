@@ -11,7 +11,7 @@ from ..engine.device import Device, require_torch
 from ..engine.errors import OutputError
 from ..engine.phantom import add_lesion, normal_head
 from ..engine.progress import Reporter
-from ..engine.specs import AutoregressiveSpec, FindingsSpec, Preset, TrainingSpec
+from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from ..engine.volume_files import write_nifti, write_nifti_labels
 from .detect_job import Detection, DetectRequest, detect
 from .outputs import make_folder
@@ -20,10 +20,10 @@ from .train_job import TrainRequest, train
 NORMALS = 10
 """Enough that two can be held out, few enough for a demo."""
 
-SIZE_PX = 320
-EPOCHS = 15
+EPOCHS = 12
 
-FALSE_POSITIVE_RATE = 0.001
+CONTRAST = 0.6
+"""Of the lesion, in units of white matter: a strongly enhancing mass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def run_demo(
         report.check_cancelled()
         normals.append(volumes / f"normal_{number:02d}.nii.gz")
         write_nifti(normals[-1], normal_head(1000 * seed + number))
-    head, lesion = add_lesion(normal_head(1000 * seed), seed)
+    head, lesion = add_lesion(normal_head(1000 * seed), seed, contrast=CONTRAST)
     with_lesion, truth = volumes / "lesion.nii.gz", volumes / "lesion_truth.nii.gz"
     write_nifti(with_lesion, head)
     write_nifti_labels(truth, lesion.astype(np.uint8), head.ras_from_voxel)
@@ -78,7 +78,6 @@ def run_demo(
             normals=tuple(normals),
             out=model,
             name="demonstration head",
-            size_px=SIZE_PX,
             autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
             training=TrainingSpec(epochs=EPOCHS, batch_size=16),
             device=device,
@@ -90,7 +89,6 @@ def run_demo(
             input=with_lesion,
             model=model,
             out=results,
-            findings=FindingsSpec(false_positive_rate=FALSE_POSITIVE_RATE),
             device=device,
         ),
         report,

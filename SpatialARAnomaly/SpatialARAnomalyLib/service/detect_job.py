@@ -84,7 +84,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     report.stage("read", 1, 4)
     card, model = load_model(request.model)
     own_name, volume = find_one_input(request.input, request.series).read()
-    name = request.name or own_name
+    name = own_name if request.name is None else request.name
     check_modality(card, volume)
     turned = PlaneVolume(volume, card.slices.plane, card.modality)
     for mismatch in geometry_mismatches(card, turned):

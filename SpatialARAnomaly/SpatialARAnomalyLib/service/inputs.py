@@ -6,7 +6,7 @@ from pathlib import Path
 from ..engine.dicom_series import choose_series, list_series, read_series
 from ..engine.errors import InputError
 from ..engine.volume import Volume, check_scan
-from ..engine.volume_files import has_volume_suffix, read_volume_file, volume_name
+from ..engine.volume_files import has_volume_suffix, read_volume_file, unreadable, volume_name
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Input:
         volume = read_series(chosen)
         check_scan(volume)
         name = self.path.resolve().name
-        return (name if len(series) == 1 else f"{name}_series{chosen.number}"), volume
+        if len(series) > 1 and chosen.number is not None:
+            name = f"{name}_series{chosen.number}"
+        return name, volume
 
 
 def find_inputs(path: Path, series: str | None = None) -> list[Input]:
@@ -38,24 +40,40 @@ def find_inputs(path: Path, series: str | None = None) -> list[Input]:
 
     Raises `InputError` where there is none, or where `series` makes no sense.
     """
-    if not path.exists():
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+        entries = sorted(path.iterdir()) if is_folder else []
+        files = [one for one in entries if _is_volume_file(one)]
+    except OSError as error:
+        raise unreadable(error) from None
+    if not exists:
         raise InputError(
             "input-missing",
             f"{path.name!r} does not exist.",
             "Check the path for typing errors.",
         )
-    if not path.is_dir():
+    if not is_folder:
+        if series is not None:
+            raise InputError(
+                "series-of-file",
+                f"A series can be chosen in a DICOM folder only; {path.name!r} is a file.",
+                "Leave --series out, or give the folder.",
+            )
         return [Input(path)]
-    files = sorted(one for one in path.iterdir() if one.is_file() and has_volume_suffix(one))
     if files and series is None:
         return [Input(one) for one in files]
-    if not any(path.iterdir()):
+    if not entries:
         raise InputError(
             "input-empty",
             f"The folder {path.name!r} is empty.",
             "Choose a folder with a DICOM series or volume files.",
         )
     return [Input(path, series)]
+
+
+def _is_volume_file(path: Path) -> bool:
+    # macOS leaves hidden companions (._scan.nii) on drives of other systems.
+    return has_volume_suffix(path) and not path.name.startswith(".") and path.is_file()
 
 
 def find_one_input(path: Path, series: str | None = None) -> Input:

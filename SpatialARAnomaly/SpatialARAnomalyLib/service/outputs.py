@@ -64,12 +64,13 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
 
 
 def _check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    odd = [name for name in names if Path(name).name != name]
+    # A backslash parts folders on Windows; a leading point hides a file elsewhere.
+    odd = [name for name in names if Path(name).name != name or "\\" in name or name[:1] == "."]
     if odd:
         raise OutputError(
             "output-name",
             f"The name of a result must be a file name; found {odd[0]!r}.",
-            "Choose a name without slashes.",
+            "Choose a name without slashes that does not begin with a point.",
         )
     existing = [name for name in names if os.path.lexists(folder / name)]
     if existing and not overwrite:

@@ -105,9 +105,17 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
             f"({encoder.card.patch_px} px); found {request.size_px} px.",
             f"Use {round(request.size_px / encoder.card.patch_px) * encoder.card.patch_px} px.",
         )
+    if request.window_hu is not None:  # checked before the long way to its use
+        IntensitySpec.for_modality(Modality.CT, request.window_hu)
 
     report.stage("read", 1, 4)
     normals, modality = _survey(request, report)
+    if request.window_hu is not None and modality is not Modality.CT:
+        raise SpecError(
+            "window-not-ct",
+            f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
+            "Leave out --window-hu.",
+        )
     slices = SliceSpec(
         plane=request.plane,
         fov_mm=request.fov_mm or _default_fov_mm(normals),
@@ -180,7 +188,8 @@ def _survey(request: TrainRequest, report: Reporter) -> tuple[list[_Normal], Mod
         report.check_cancelled()
         try:
             _, volume = source.read()
-            found = infer_modality(volume)
+            # What the file says counts most, then what the user says, then what it looks like.
+            found = volume.modality or request.modality or infer_modality(volume)
             modality = modality or found
             if found is not modality:
                 raise InputError(
@@ -318,7 +327,7 @@ def _calibrate(
     """The NLL of the held-out normals' body voxels, mapped back as detection maps it."""
     from ..engine.detection import score_slice
 
-    samples: list[Float[np.ndarray, " n"]] = []
+    samples: list[Float[np.ndarray, " _"]] = []
     tokens_in_body = 0.0
     for done, (normal, key) in enumerate(held_out, start=1):
         report.check_cancelled()

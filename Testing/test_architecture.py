@@ -1,0 +1,253 @@
+"""Who may import whom, and what no file of the program does."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import SpatialARAnomalyLib
+from Engine.model_examples import CARD, small_model
+from SpatialARAnomalyLib.engine.model_store import save_model
+
+PACKAGE = Path(SpatialARAnomalyLib.__file__).parent
+NAME = PACKAGE.name
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+SLICER = {"slicer", "qt", "ctk", "vtk"}
+PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+HEAVY = ["torch", "transformers", "huggingface_hub", "scipy", "SimpleITK", "matplotlib"]
+
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def tree(file: str) -> ast.Module:
+    return ast.parse(FILES[file].read_text(encoding="utf-8"), file)
+
+
+def imports(module: ast.AST, file: str) -> Iterator[str]:
+    """Full names of all modules a file imports, wherever in it."""
+    package = [NAME, *Path(file).parts[:-1]]
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            full = ".".join([*base, *([node.module] if node.module else [])])
+            # What is imported may itself be a module.
+            yield full
+            yield from (f"{full}.{alias.name}" for alias in node.names)
+
+
+def rooms(module: ast.AST, file: str) -> set[str]:
+    """The rooms (engine, service, slicerapp) that a file imports from."""
+    names = (name.split(".") for name in imports(module, file))
+    return {parts[1] for parts in names if parts[0] == NAME and len(parts) > 1}
+
+
+def calls(module: ast.AST) -> Iterator[str]:
+    """What is called, as written: `print`, `torch.load`."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def without_docstring(module: ast.Module) -> Iterator[str]:
+    """Public modules, classes, functions and methods that say nothing of themselves."""
+    if not ast.get_docstring(module):
+        yield "the module"
+    places: list[tuple[str, ast.Module | ast.ClassDef]] = [("", module)]
+    while places:
+        prefix, place = places.pop()
+        for node in place.body:
+            kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            if not isinstance(node, kinds) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node):
+                yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                places.append((f"{prefix}{node.name}.", node))
+
+
+def top(names: Iterator[str]) -> set[str]:
+    """Packages of others among full module names."""
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {NAME}
+
+
+def declared(*extras: str) -> set[str]:
+    """Distributions that pyproject names, normalized."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][one] for one in extras)]
+    return {
+        normalized(re.match(r"[\w.-]+", requirement)[0]) for one in lists for requirement in one
+    }
+
+
+def normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_go_one_way(file):
+    room = file.split("/")[0]
+    below = {
+        "engine": {"engine"},
+        "service": {"engine", "service", "__version__"},
+        "slicerapp": {"engine", "service", "slicerapp", "__version__"},
+        "__init__.py": set(),
+    }[room]
+    assert rooms(tree(file), file) <= below
+    if room != "slicerapp":
+        assert not top(imports(tree(file), file)) & SLICER
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("engine/")])
+def test_the_engine_neither_prints_nor_asks(file):
+    assert not {"print", "input"} & set(calls(tree(file)))
+    assert not top(imports(tree(file), file)) & {"click", "rich", "typer"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_can_run_code_hidden_in_data(file):
+    module = tree(file)
+    assert not {name.split(".")[0] for name in imports(module, file)} & PICKLES
+    assert not {"torch.load", "torch.save", "eval", "exec"} & set(calls(module))
+    for node in ast.walk(module):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert ast.unparse(node.value) == "False"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_annotations_stay_checkable(file):
+    assert "__future__.annotations" not in set(imports(tree(file), file))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("slicerapp/")])
+def test_everything_public_says_what_it_is(file):
+    assert list(without_docstring(tree(file))) == []
+
+
+def test_what_is_imported_is_declared():
+    distributions = importlib.metadata.packages_distributions()
+    imported = {
+        package
+        for file in FILES
+        if not file.startswith("slicerapp/")
+        for package in top(imports(tree(file), file))
+    }
+    assert {"numpy", "torch", "typer"} <= imported
+    missing = {
+        package
+        for package in imported
+        if not {normalized(one) for one in distributions.get(package, [])} & declared("torch")
+    }
+    assert missing == set()
+
+
+def test_what_is_declared_is_imported():
+    distributions = importlib.metadata.packages_distributions()
+    imported = {
+        normalized(distribution)
+        for file in FILES
+        for package in top(imports(tree(file), file))
+        for distribution in distributions.get(package, [])
+    }
+    assert declared("torch") - imported == set()
+
+
+BAD = ast.parse(
+    '''
+from __future__ import annotations
+import qt
+from .. import service
+from ..service.cli import main
+def outer():
+    """Documented."""
+    import pickle
+    print(torch.load("x"))
+class Open:
+    """Documented."""
+    def method(self): ...
+    def _own(self): ...
+def _own(): ...
+'''
+)
+
+
+def test_these_tests_see_what_they_look_for():
+    file = "engine/bad.py"
+    assert rooms(BAD, file) == {"service"}
+    assert {"qt", "pickle", "__future__.annotations"} <= set(imports(BAD, file))
+    assert set(calls(BAD)) == {"print", "torch.load"}
+    assert sorted(without_docstring(BAD)) == ["Open.method", "the module"]
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+COMMANDS = [
+    ["--help"],
+    ["--version"],
+    ["train", "--help"],
+    ["detect", "--help"],
+    ["demo", "--help"],
+    ["encoders", "check", "--help"],
+    ["models", "show", "--help"],
+    ["models", "verify", "--help"],
+]
+
+
+def test_help_is_light():
+    """Neither importing the package nor asking for help loads what takes seconds."""
+    code = """
+import json, sys
+import SpatialARAnomalyLib
+heavy, commands = json.loads(sys.argv[1])
+loaded = {"import": [name for name in heavy if name in sys.modules]}
+from SpatialARAnomalyLib.service import cli
+for command in commands:
+    sys.argv[1:] = command
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+    loaded[" ".join(command)] = [name for name in heavy if name in sys.modules]
+print(json.dumps(loaded), file=sys.stderr)
+"""
+    done = run_python(code, json.dumps([HEAVY, COMMANDS]))
+    assert done.returncode == 0, done.stderr
+    expected = {"import": []} | {" ".join(command): [] for command in COMMANDS}
+    assert json.loads(done.stderr) == expected
+    assert "Usage: spatial-ar-anomaly models show" in done.stdout
+    assert SpatialARAnomalyLib.__version__ in done.stdout.splitlines()
+
+
+def test_a_model_is_shown_and_verified_where_torch_is_not_installed(tmp_path):
+    save_model(tmp_path / "brain", CARD, small_model())
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from SpatialARAnomalyLib.service import cli
+cli.main()
+"""
+    shown = run_python(code, "models", "show", str(tmp_path / "brain"), "--json")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert json.loads(shown.stdout)["name"] == CARD.name
+    verified = run_python(code, "models", "verify", str(tmp_path / "brain"))
+    assert (verified.returncode, verified.stderr) == (0, "")
+    assert "complete and unchanged" in verified.stdout
