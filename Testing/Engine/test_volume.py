@@ -267,6 +267,6 @@ def test_scan_is_no_label_map(name):
 
 
 def test_real_numbers_are_no_labels(head):
-    # One voxel between two integers among flat regions: a resampled map, not a label map.
+    # Flat regions, but of half numbers.
     voxels = head.tissues.astype(np.float32) + 0.5
     check_scan(Volume(voxels, np.eye(4)))

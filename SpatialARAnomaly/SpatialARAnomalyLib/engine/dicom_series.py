@@ -27,6 +27,7 @@ ORIENTATION_TOLERANCE = 1e-3
 UNIT_TOLERANCE = 1e-2
 """Largest error of the length and angle of direction cosines, which some devices round."""
 
+PIXEL_DATA = 0x7FE00010
 ENCAPSULATED = 0xFFFFFFFF
 """Length of compressed Pixel Data (DICOM PS3.5 A.4)."""
 
@@ -54,6 +55,13 @@ _TAGS = [
 class _Instance:
     path: Path
     header: Any
+    stored_bytes: int
+    """Length of the pixel data; `ENCAPSULATED` where they are compressed."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns; 0 where the image does not say."""
+        return self.integer("Rows") or 0, self.integer("Columns") or 0
 
     def text(self, tag: str) -> str:
         return str(self._value(tag) or "")
@@ -80,16 +88,23 @@ class _Instance:
         except Exception:  # pydicom converts only now, and raises anything
             return None
 
-    def stored_bytes(self) -> int:
-        """Length of the Pixel Data (7FE0,0010), `ENCAPSULATED` where it is compressed."""
-        import pydicom
 
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                header = pydicom.dcmread(self.path, specific_tags=["PixelData"], defer_size=1024)
-                return int(getattr(header.get_item("PixelData"), "length", 0))
-        except Exception:
-            return 0
+def _read_header(path: Path) -> _Instance:
+    from pydicom.filereader import read_partial
+    from pydicom.tag import BaseTag, Tag
+
+    stored_bytes = 0
+
+    def at_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        nonlocal stored_bytes
+        if tag != PIXEL_DATA:
+            return False
+        stored_bytes = length
+        return True
+
+    with warnings.catch_warnings(action="ignore"), path.open("rb") as stream:
+        header = read_partial(stream, at_pixel_data, specific_tags=[Tag(tag) for tag in _TAGS])
+    return _Instance(path, header, stored_bytes)
 
 
 @dataclass(frozen=True)
@@ -109,19 +124,15 @@ class DicomSeries:
 
 def list_series(folder: Path) -> list[DicomSeries]:
     """The image series below a folder, by series number; other files are passed over."""
-    import pydicom
-
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
     for path in sorted(folder.rglob("*")):
         try:
             if not path.is_file():
                 continue
-            with warnings.catch_warnings(action="ignore"):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            instance = _read_header(path)
         except Exception:  # pydicom raises anything on what is not DICOM, or half of it
             continue
-        instance = _Instance(path, header)
         uid = instance.text("SeriesInstanceUID")
         # A copy of an image (exports often hold two) is not a second slice.
         name = instance.text("SOPInstanceUID") or str(path)
@@ -224,15 +235,19 @@ def read_series(series: DicomSeries) -> Volume:
 
 
 def _check_images(series: DicomSeries) -> None:
+    for one in series.instances:
+        rows, columns = one.size
+        needed = rows * columns * (one.integer("BitsAllocated") or 0) // 8
+        # GDCM would leave what is missing as memory was. (`ENCAPSULATED` is never less.)
+        if one.stored_bytes < max(needed, 1) or min(one.size) < 1:
+            raise _damaged()
     if any((one.integer("NumberOfFrames") or 1) != 1 for one in series.instances):
         raise InputError(
             "dicom-multiframe",
             "Expected one image per DICOM file; found multi-frame images.",
             "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
         )
-    sizes = {(one.integer("Rows"), one.integer("Columns")) for one in series.instances}
-    if any(not rows or not columns for rows, columns in sizes):
-        raise _damaged()
+    sizes = {one.size for one in series.instances}
     if len(sizes) > 1:
         found = ", ".join(sorted(f"{rows} × {columns}" for rows, columns in sizes))
         raise _irregular(
@@ -255,20 +270,28 @@ def _check_images(series: DicomSeries) -> None:
             )
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether compressed pixel data have an end: GDCM would search long for it."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return "PixelData" in pydicom.dcmread(path, specific_tags=["PixelData"])
+    except Exception:  # pydicom raises anything on damaged files
+        return False
+
+
 def _pixels(instance: _Instance, reader: Any) -> Float32[np.ndarray, "j i"]:
     import SimpleITK as sitk
 
-    rows, columns = instance.integer("Rows") or 0, instance.integer("Columns") or 0
-    needed = rows * columns * (instance.integer("BitsAllocated") or 0) // 8
-    # GDCM would leave what is missing as memory was. (`ENCAPSULATED` is never less.)
-    if instance.stored_bytes() < max(needed, 1):
+    if instance.stored_bytes == ENCAPSULATED and not _is_whole(instance.path):
         raise _damaged()
     try:
         reader.SetFileName(itk_name(instance.path))
         pixels = sitk.GetArrayFromImage(reader.Execute())
     except (RuntimeError, MemoryError):
         raise _damaged() from None
-    if pixels.shape != (1, rows, columns):
+    if pixels.shape != (1, *instance.size):
         raise _damaged()
     (image,) = pixels
     return np.asarray(image, np.float32)

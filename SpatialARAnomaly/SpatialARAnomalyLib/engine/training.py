@@ -124,7 +124,10 @@ def fit(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             squared_error += float(loss.detach()) * len(chosen)
-            report.progress((epoch - 1) * batches + batch + 1, training.epochs * batches, "batch")
+            if batch + 1 < batches:
+                report.progress(
+                    (epoch - 1) * batches + batch + 1, training.epochs * batches, "batch"
+                )
         variance = _held_out_variance(model, held_out_tokens, training.batch_size, report)
         if autoregressive.variance is Variance.FIXED:
             variance = variance.mean().expand_as(variance).clone()
@@ -149,6 +152,7 @@ def fit(
         report.epoch(figures)
         if checkpoint is not None:
             _save_checkpoint(checkpoint, fingerprint, run, optimizer)
+        report.progress(epoch * batches, training.epochs * batches, "batch")
     model.load_state_dict(run.best_weights)
     return run
 

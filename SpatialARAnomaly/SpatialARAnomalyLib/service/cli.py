@@ -320,7 +320,7 @@ def detect(
     allow_mismatch: Annotated[
         bool,
         typer.Option(
-            "--allow-mismatch", help="Score a scan whose spacing or size is far from the model's."
+            "--allow-mismatch", help="Score a scan of other modality, spacing or size all the same."
         ),
     ] = False,
     device: DeviceOption = Device.AUTO,

@@ -14,6 +14,7 @@ LINE_INTERVAL_S = 5.0
 """Without a terminal (a log file), progress is told at most this often."""
 
 _STAGE_WORDS = {
+    "make": "Making scans",
     "read": "Reading",
     "embed": "Embedding slices",
     "fit": "Training",

@@ -64,14 +64,17 @@ def run_demo(
     volumes, model, results = folders
     make_folder(volumes)
     normals = []
+    report.stage("make", 1, 1)
     for number in range(1, NORMALS + 1):
         report.check_cancelled()
         normals.append(volumes / f"normal_{number:02d}.nii.gz")
         write_nifti(normals[-1], normal_head(1000 * seed + number))
+        report.progress(number, NORMALS + 1, "scan")
     head, lesion = add_lesion(normal_head(1000 * seed), seed, contrast=CONTRAST)
     with_lesion, truth = volumes / "lesion.nii.gz", volumes / "lesion_truth.nii.gz"
     write_nifti(with_lesion, head)
     write_nifti_labels(truth, lesion.astype(np.uint8), head.ras_from_voxel)
+    report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
     train(
         TrainRequest(

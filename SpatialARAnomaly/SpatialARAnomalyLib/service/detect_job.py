@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt16
 
 from ..engine.calibration import Calibration
-from ..engine.compatibility import check_modality, geometry_mismatches, mismatch_error
+from ..engine.compatibility import mismatches
 from ..engine.device import Device, require_torch, resolve_device
 from ..engine.errors import EncoderError
 from ..engine.findings import Finding, find
@@ -85,17 +85,16 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     card, model = load_model(request.model)
     own_name, volume = find_one_input(request.input, request.series).read()
     name = own_name if request.name is None else request.name
-    check_modality(card, volume)
     turned = PlaneVolume(volume, card.slices.plane, card.modality)
-    for mismatch in geometry_mismatches(card, turned):
+    for mismatch in mismatches(card, volume, turned):
         if not request.allow_mismatch:
-            raise mismatch_error(mismatch)
-        report.notice("model-geometry", mismatch)
+            raise mismatch
+        report.notice(mismatch.code, mismatch.message)
     files = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
+    device = resolve_device(request.device)
+    model = model.to(device)
+    encoder = _find_encoder(card, request, str(device))
     with appear_together(request.out, list(files.values()), overwrite=request.overwrite) as partial:
-        device = resolve_device(request.device)
-        model = model.to(device)
-        encoder = _find_encoder(card, request, str(device))
         clock.lap("read")
 
         from ..engine.detection import nll_volume

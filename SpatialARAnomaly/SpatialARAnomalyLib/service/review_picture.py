@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_FINDINGS = 4
 """Rows of the picture."""
 
+PANEL_INCHES = 3.6
+"""Longer side of one slice."""
+
 OVERLAY_OPACITY = 0.65
 NOTICE = "Research use only. Not a medical device."
 
@@ -59,21 +62,24 @@ def write_review(path: Path, detection: "Detection") -> None:
     if not rows:
         peaks = [np.array(np.unravel_index(int(nll.argmax()), nll.shape))]
 
-    _, height_mm, width_mm = (
-        size * mm for size, mm in zip(gray.shape, turned.spacing_mm, strict=True)
+    height_mm, width_mm = turned.extent_mm
+    panel = np.array([width_mm, height_mm]) / max(width_mm, height_mm) * PANEL_INCHES
+    figure = Figure(
+        figsize=(max(2 * panel[0], 5.0) + 1.2, len(peaks) * (panel[1] + 0.5) + 0.7),
+        dpi=120,
+        layout="constrained",
     )
-    panel = np.array([width_mm, height_mm]) / max(width_mm, height_mm) * 3.6
-    figure = Figure(figsize=(2 * panel[0] + 1.6, len(peaks) * (panel[1] + 0.55) + 0.9), dpi=120)
     FigureCanvasAgg(figure)
-    figure.patch.set_facecolor("black")
     axes = figure.subplots(len(peaks), 2, squeeze=False)
     box = turned.box
     aspect = turned.spacing_mm[1] / turned.spacing_mm[2]
+    # Half of what is kept for the very bright is shown, else all else would be dim.
+    brightest = 1.0 - stack.intensity.headroom / 2
     image: AxesImage | None = None
     for row, peak in enumerate(peaks):
         index = int(peak[0])
         for axis in axes[row]:
-            _draw_slice(axis, gray[index], aspect, box, _SIDES[plane])
+            _draw_slice(axis, gray[index] / brightest, aspect, box, _SIDES[plane])
         image = _draw_overlay(axes[row][1], detection, nll[index], aspect)
         for finding in detection.findings:
             region = labels[index] == finding.rank
@@ -100,8 +106,8 @@ def write_review(path: Path, detection: "Detection") -> None:
                 "No findings (slice of the highest NLL)", color="0.9", fontsize=8
             )
     assert image is not None
-    bar = figure.colorbar(image, ax=axes.ravel().tolist(), fraction=0.04, pad=0.02)
-    bar.set_label("NLL (nats per channel)", color="0.9", fontsize=9)
+    bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02, extend="max")
+    bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
     more = len(detection.findings) - len(rows)
@@ -110,7 +116,7 @@ def write_review(path: Path, detection: "Detection") -> None:
         f" (top {len(rows)} shown)" if more > 0 else ""
     )
     figure.suptitle(f"{detection.card.name} · {heading}", color="0.95", fontsize=10)
-    figure.text(0.02, 0.012, NOTICE, color="0.7", fontsize=7)
+    figure.supxlabel(NOTICE, color="0.7", fontsize=7)
     figure.savefig(path, facecolor="black")
 
 

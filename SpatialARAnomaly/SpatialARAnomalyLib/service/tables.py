@@ -69,11 +69,17 @@ def print_card(card: ModelCard) -> None:
     )
 
 
+def count_findings(detection: "Detection") -> str:
+    """`1 finding`, `2 findings`."""
+    count = len(detection.findings)
+    return f"{count} finding" + ("" if count == 1 else "s")
+
+
 def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
     """Print the findings and name the files."""
     spec = detection.spec
     table = Table(
-        title=f"{len(detection.findings)} findings (NLL above {detection.threshold_nll:.4f}: "
+        title=f"{count_findings(detection)} (NLL above {detection.threshold_nll:.4f}: "
         f"{spec.false_positive_rate:g} of normal voxels; at least {spec.min_volume_ml:g} mL)",
         title_justify="left",
     )
@@ -121,4 +127,4 @@ def print_demo(outcome: "DemoOutcome") -> None:
         f"The lesion is finding {outcome.lesion_rank or 'none'}: Dice {outcome.dice:.2f} between "
         f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
     )
-    print(f"Made with the demonstration encoder: {outcome.detection.card.notice}")
+    print(outcome.detection.card.notice)
