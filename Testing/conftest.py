@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import socket
-from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -39,10 +38,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep the user's settings and model cache out of the tests."""
-    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(tmp_path / "settings"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(home / "settings"))
+    monkeypatch.setenv("HF_HOME", str(home / "hub"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -202,6 +202,13 @@ def test_nrrd_in_every_space(tmp_path, space, signs, data):
     same(read_volume_file(path), voxels, placed.ras_from_voxel)
 
 
+def test_detached_header_without_a_last_line_break(tmp_path):
+    voxels = random_voxels((30, 40, 50), "i2")
+    path = write_itk(tmp_path / "scan.mhd", voxels, np.eye(4))
+    path.write_bytes(path.read_bytes().rstrip())
+    np.testing.assert_array_equal(read_volume_file(path).voxels, voxels)
+
+
 def test_nrrd_without_a_space_is_taken_as_itk_does(tmp_path):
     voxels = random_voxels((4, 5, 6), "f4")
     volume = read_volume_file(nrrd(tmp_path / "scan.nrrd", voxels, "spacings: 1.5 2.5 3.5"))

@@ -71,7 +71,7 @@ def test_twice_from_one_seed_gives_identical_files(site, uninterrupted, tmp_path
     train(request_for(site, tmp_path / "model"), SilentReporter())
     assert tree(tmp_path / "model") == tree(uninterrupted[0])
     # Nothing else is left: no work in progress.
-    assert [path.name for path in tmp_path.iterdir() if path.name != "settings"] == ["model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_order_of_the_normals_does_not_matter(site, uninterrupted, tmp_path):

@@ -57,7 +57,7 @@ _COMPRESSED = re.compile(
     rb"^(encoding:\s*(gz|bz)|CompressedData\s*=\s*True)", re.IGNORECASE | re.MULTILINE
 )
 _DATA_FILE = re.compile(
-    rb"^(?:data ?file:|ElementDataFile[ \t]*[=:])[ \t]*(.*?)[ \t\r]*\n",
+    rb"^(?:data ?file:|ElementDataFile[ \t]*[=:])[ \t]*(.*?)[ \t\r]*(?:\n|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
 _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)

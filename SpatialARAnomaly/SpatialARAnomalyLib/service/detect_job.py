@@ -92,9 +92,9 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
         report.notice(mismatch.code, mismatch.message)
     files = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
     device = resolve_device(request.device)
-    model = model.to(device)
-    encoder = _find_encoder(card, request, str(device))
     with appear_together(request.out, list(files.values()), overwrite=request.overwrite) as partial:
+        encoder = _find_encoder(card, request, str(device))
+        model = model.to(device)
         clock.lap("read")
 
         from ..engine.detection import nll_volume

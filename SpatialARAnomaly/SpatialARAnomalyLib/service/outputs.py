@@ -65,7 +65,9 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
 
 def _check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     # A backslash parts folders on Windows; a leading point hides a file elsewhere.
-    odd = [name for name in names if Path(name).name != name or "\\" in name or name[:1] == "."]
+    odd = [
+        name for name in names if Path(name).name != name or "\\" in name or name[:1] in ("", ".")
+    ]
     if odd:
         raise OutputError(
             "output-name",
