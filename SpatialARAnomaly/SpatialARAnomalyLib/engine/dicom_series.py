@@ -11,9 +11,9 @@ from jaxtyping import Float, Float32, Float64
 
 from .errors import InputError
 from .geometry import LPS_FROM_RAS
+from .itk_files import itk_name, native_stderr_closed
 from .specs import Modality
 from .volume import Volume
-from .volume_files import itk_name, native_stderr_closed
 
 POSITION_TOLERANCE = 0.1
 """A slice may stand off its place by this share of the slice distance (scanners round)."""

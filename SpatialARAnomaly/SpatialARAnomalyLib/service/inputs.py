@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ..engine.dicom_series import choose_series, list_series, read_series
 from ..engine.errors import InputError
+from ..engine.file_refusals import unreadable
 from ..engine.volume import Volume, check_scan
-from ..engine.volume_files import has_volume_suffix, read_volume_file, unreadable, volume_name
+from ..engine.volume_files import has_volume_suffix, read_volume_file, volume_name
 
 
 @dataclass(frozen=True)
