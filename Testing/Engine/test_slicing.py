@@ -189,20 +189,20 @@ def test_images_hold_the_place_they_show(seed, plane):
 
 @pytest.mark.parametrize("plane", list(Plane))
 @pytest.mark.parametrize("seed", range(8))
-def test_constant_scores_come_back_constant_on_the_body(seed, plane):
+def test_constant_values_come_back_constant_on_the_body(seed, plane):
     grid = random_grid(seed, plane=plane, slices=4, largest_mm=400.0)
     stack = stack_of(grid, plane, block(grid))
     side = stack.rows.tokens
-    scores = [np.full((stack.tiles, side, side), 2.5, np.float32) for _ in stack.indices]
-    back = stack.put_back(scores, unscored=-1.0)
+    values = [np.full((stack.tiles, side, side), 2.5, np.float32) for _ in stack.indices]
+    back = stack.put_back(values, outside=-1.0)
     assert back.shape == grid.shape_kji
-    scored = stack.scored_volume()
-    assert scored.mean() > 0.9
-    np.testing.assert_allclose(back[scored], 2.5, rtol=1e-5)
-    np.testing.assert_array_equal(back[~scored], -1.0)
+    inside = stack.inside_volume()
+    assert inside.mean() > 0.9
+    np.testing.assert_allclose(back[inside], 2.5, rtol=1e-5)
+    np.testing.assert_array_equal(back[~inside], -1.0)
 
 
-def test_slices_without_body_are_not_scored():
+def test_slices_without_body_are_left_out():
     voxels = np.zeros((20, 40, 40), np.float32)
     voxels[5:11, 8:32, 8:32] = 1.0
     grid_affine = np.diag([4.0, 4.0, 8.0, 1.0])
@@ -219,3 +219,26 @@ def test_reversing_the_slices_changes_nothing_but_their_order():
     flipped = stack_of(grid, Plane.AXIAL, np.flip(voxels, axis).copy())
     for index in range(5):
         np.testing.assert_array_equal(flipped.images(4 - index), stack.images(index))
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_inside_are_those_centered_on_the_body(seed, plane):
+    """By brute force over tiles and tokens."""
+    grid = random_grid(seed, plane=plane, slices=2, largest_mm=300.0)
+    stack = stack_of(grid, plane, block(grid))
+    stack.body = np.random.RandomState(seed).rand(*stack.body.shape) > 0.4
+    found = stack.tokens_inside(1)
+    side = np.arange(stack.rows.tokens)
+    tile = 0
+    for a in range(len(stack.rows.centers)):
+        for b in range(len(stack.columns.centers)):
+            rows = stack.rows.voxel_of_pixel(a, stack.rows.pixel_of_token(side))
+            columns = stack.columns.voxel_of_pixel(b, stack.columns.pixel_of_token(side))
+            for t, row in enumerate(rows):
+                for u, column in enumerate(columns):
+                    r, c = round(row), round(column)
+                    on_grid = 0 <= r < stack.rows.voxels and 0 <= c < stack.columns.voxels
+                    assert found[tile, t, u] == (on_grid and stack.body[1, r, c])
+            tile += 1
+    assert 0 < found.mean() < 1

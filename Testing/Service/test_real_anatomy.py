@@ -97,7 +97,7 @@ def test_a_normal_head_has_fewer_voxels_above_the_threshold_than_one_in_a_hundre
     assert result.exit_code == 0, result.stderr
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
     nll = voxels_of(tmp_path / "out" / "normal_nll.nrrd")
-    brain = nll > manifest["unscored_nll"]
+    brain = nll > manifest["outside_nll"]
     assert np.mean(nll[brain] > manifest["threshold_nll"]) < 0.01
 
 

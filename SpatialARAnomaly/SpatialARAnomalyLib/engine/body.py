@@ -1,4 +1,4 @@
-"""Where the patient is: a mask that keeps air out of scores and statistics."""
+"""Where the patient is: a mask that keeps air out of results and statistics."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -78,14 +78,14 @@ def _block_mean(
     voxels: Num[np.ndarray, "n r c"], blocks: tuple[int, ...]
 ) -> Float[np.ndarray, "N R C"]:
     """Means over blocks; the last block of an axis may be cut short."""
-    mean: Float[np.ndarray, "N R C"] = voxels.astype(np.float32)
-    for axis, block in enumerate(blocks):
-        starts = np.arange(0, voxels.shape[axis], block)
-        counts = np.diff(np.append(starts, voxels.shape[axis]))
-        shape = [1, 1, 1]
-        shape[axis] = counts.size
+    mean: Num[np.ndarray, "_ _ _"] = voxels
+    # Columns first: they shrink most, and the volume is never copied whole.
+    for axis in (2, 1, 0):
+        size = voxels.shape[axis]
+        starts = np.arange(0, size, blocks[axis])
+        counts = np.diff(np.append(starts, size)).astype(np.float32)
         total = np.add.reduceat(mean, starts, axis=axis, dtype=np.float32)
-        mean = total / counts.reshape(shape).astype(np.float32)
+        mean = total / np.expand_dims(counts, [other for other in range(3) if other != axis])
     return np.asarray(mean, dtype=np.float32)
 
 

@@ -33,7 +33,7 @@ def embed_slices(
 
 
 @torch.inference_mode()
-def score_slice(
+def slice_nll(
     tokens: Float[np.ndarray, "t c h w"], model: AutoregressiveModel
 ) -> Float[np.ndarray, "t h w"]:
     """The NLL of every token of one slice's tiles, in nats per channel."""
@@ -51,8 +51,8 @@ def nll_volume(
     Outside the body or the field of view it is the lowest value the model can
     give (`AutoregressiveModel.lowest_nll`), so that an overlay is clear there.
     """
-    scores = []
+    nll = []
     for tokens in embed_slices(stack, encoder, report):
-        scores.append(score_slice(tokens, model))
-        report.progress(len(scores), len(stack.indices), "slice")
-    return stack.put_back(scores, unscored=model.lowest_nll)
+        nll.append(slice_nll(tokens, model))
+        report.progress(len(nll), len(stack.indices), "slice")
+    return stack.put_back(nll, outside=model.lowest_nll)

@@ -1,4 +1,4 @@
-"""A volume as square images of one field of view and pixel size, and scores back on its voxels.
+"""A volume as square images of one field of view and pixel size, and token values on voxels.
 
 Slices run along the voxel axis nearest to the plane and are never resampled
 across it. In-plane, rows and columns are resampled one after the other, so
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from .intensity import intensity_range, scale_intensity
 from .plane_volume import PlaneVolume
@@ -114,6 +114,15 @@ class AxisTiling:
         return np.asarray(self.blend_weights.sum(axis=0) > 0)
 
     @cached_property
+    def voxels_under_tokens(self) -> tuple[Int[np.ndarray, "t n"], Bool[np.ndarray, "t n"]]:
+        """For every tile, the voxel nearest to each token's center, and whether it exists."""
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        tiles = range(len(self.centers))
+        voxel = np.stack([np.rint(self.voxel_of_pixel(tile, pixel)) for tile in tiles])
+        held = np.clip(voxel, 0, self.voxels - 1)
+        return held.astype(np.intp), np.asarray(held == voxel)
+
+    @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
         """The matrix that puts the tokens of all tiles (side by side) back on voxels.
 
@@ -130,7 +139,7 @@ class AxisTiling:
 
 
 class SliceStack:
-    """The slices of one volume as images in [0, 1], and the way back for their token scores."""
+    """The slices of one volume as images in [0, 1], and the way back for their tokens' values."""
 
     def __init__(
         self, plane_volume: PlaneVolume, slices: SliceSpec, intensity: IntensitySpec, patch_px: int
@@ -148,19 +157,13 @@ class SliceStack:
 
     @property
     def indices(self) -> list[int]:
-        """The slices that hold some of the body; the others are neither embedded nor scored."""
+        """The slices that hold some of the body; the others are not embedded."""
         return self.plane_volume.body_slices
 
     @property
     def tiles(self) -> int:
         """Images per slice."""
         return len(self.rows.centers) * len(self.columns.centers)
-
-    @property
-    def tokens_per_voxel(self) -> float:
-        """How many tokens one voxel of a slice stands for: the area of one over the other's."""
-        token_mm = self.rows.spec.pixel_mm * self.rows.patch_px
-        return self.rows.spacing_mm * self.columns.spacing_mm / token_mm**2
 
     def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
         """The tiles of one slice, row by row, in [0, 1]."""
@@ -170,38 +173,46 @@ class SliceStack:
         size = self.rows.spec.size_px
         return np.ascontiguousarray(tiles.reshape(-1, 1, size, size))
 
-    def voxels_from_tokens(self, scores: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
-        """Token scores of one slice's tiles on the slice's own voxels."""
+    def slice_from_tokens(self, values: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
+        """The values of one slice's tokens, tile by tile, on the slice's own voxels."""
         height, width = self.rows.tokens, self.columns.tokens
-        across, along = len(self.rows.centers), len(self.columns.centers)
+        down, across = len(self.rows.centers), len(self.columns.centers)
         mosaic = (
-            scores.reshape(across, along, height, width)
+            values.reshape(down, across, height, width)
             .transpose(0, 2, 1, 3)
-            .reshape(across * height, along * width)
+            .reshape(down * height, across * width)
         )
         return np.asarray(self.rows.voxels_from_tokens @ mosaic @ self.columns.voxels_from_tokens.T)
 
-    def scored(self, index: int) -> Bool[np.ndarray, "r c"]:
-        """The voxels of one slice that get a score: body, inside the field of view."""
+    def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
+        """The voxels of one slice that get a value: body, inside the field of view."""
         return np.asarray(
             self.body[index] & self.rows.covered[:, None] & self.columns.covered[None, :]
         )
 
-    def put_back(
-        self, scores: Sequence[Float[np.ndarray, "t h w"]], unscored: float
-    ) -> Float[np.ndarray, "k j i"]:
-        """The score of every voxel of the volume, on its own axes.
+    def tokens_inside(self, index: int) -> Bool[np.ndarray, "t h w"]:
+        """The tokens of one slice whose center lies on a voxel of the body."""
+        rows, row_on_grid = self.rows.voxels_under_tokens
+        columns, column_on_grid = self.columns.voxels_under_tokens
+        found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
+        found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
+        return found.reshape(self.tiles, self.rows.tokens, self.columns.tokens)
 
-        `scores` holds one entry per slice of `indices`, in that order; voxels
-        outside the body or the field of view get `unscored`.
+    def put_back(
+        self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float
+    ) -> Float[np.ndarray, "k j i"]:
+        """The value of every voxel of the volume, on its own axes.
+
+        `values` holds those of the tokens of every slice of `indices`, in that
+        order; voxels outside the body or the field of view get `outside`.
         """
-        out = np.full(self.voxels.shape, unscored, dtype=np.float32)
-        for index, tokens in zip(self.indices, scores, strict=True):
-            scored = self.scored(index)
-            out[index][scored] = self.voxels_from_tokens(tokens)[scored]
+        out = np.full(self.voxels.shape, outside, dtype=np.float32)
+        for index, tokens in zip(self.indices, values, strict=True):
+            inside = self.inside(index)
+            out[index][inside] = self.slice_from_tokens(tokens)[inside]
         return np.ascontiguousarray(self.plane_volume.orientation.undo(out))
 
-    def scored_volume(self) -> Bool[np.ndarray, "k j i"]:
-        """Which voxels of the volume get a score, on its own axes."""
+    def inside_volume(self) -> Bool[np.ndarray, "k j i"]:
+        """Which voxels of the volume get a value, on its own axes."""
         covered = self.rows.covered[:, None] & self.columns.covered[None, :]
         return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & covered))

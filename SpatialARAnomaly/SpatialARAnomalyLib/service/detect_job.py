@@ -57,7 +57,7 @@ class Detection:
     card: ModelCard
     nll: Float[np.ndarray, "k j i"]
     """Nats per channel, on the volume's grid."""
-    unscored_nll: float
+    outside_nll: float
     """The value of `nll` outside the body or the field of view."""
     threshold_nll: float
     spec: FindingsSpec
@@ -121,7 +121,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
             stack=stack,
             card=card,
             nll=nll,
-            unscored_nll=model.lowest_nll,
+            outside_nll=model.lowest_nll,
             threshold_nll=threshold,
             spec=request.findings,
             findings=findings,

@@ -165,7 +165,7 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
         "false_positive_rate": detection.spec.false_positive_rate,
         "threshold_nll": detection.threshold_nll,
         "min_volume_ml": detection.spec.min_volume_ml,
-        "unscored_nll": detection.unscored_nll,
+        "outside_nll": detection.outside_nll,
         "nll_unit": "nats per channel",
         "findings": [finding_row(finding) for finding in detection.findings],
         "outputs": {

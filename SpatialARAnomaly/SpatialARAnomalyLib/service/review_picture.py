@@ -1,11 +1,13 @@
 """The review picture: the slices of the top findings beside their overlay."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Num
 
+from ..engine.findings import Finding
 from ..engine.intensity import scale_intensity
 from ..engine.specs import Plane
 from .colors import rank_color
@@ -51,80 +53,79 @@ def write_review(path: Path, detection: "Detection") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    stack = detection.stack
-    turned = stack.plane_volume
-    plane = detection.card.slices.plane
-    gray = scale_intensity(stack.voxels, stack.value_range, stack.intensity)
-    nll = turned.orientation.apply(detection.nll)
-    labels = turned.orientation.apply(detection.labels)
-    rows = detection.findings[:MAX_FINDINGS]
-    peaks = [np.argwhere((labels == one.rank) & (nll >= one.peak_nll))[0] for one in rows]
-    if not rows:
-        peaks = [np.array(np.unravel_index(int(nll.argmax()), nll.shape))]
-
-    height_mm, width_mm = turned.extent_mm
-    panel = np.array([width_mm, height_mm]) / max(width_mm, height_mm) * PANEL_INCHES
-    figure = Figure(
-        figsize=(max(2 * panel[0], 5.0) + 1.2, len(peaks) * (panel[1] + 0.5) + 0.7),
-        dpi=120,
-        layout="constrained",
-    )
+    shown = detection.findings[:MAX_FINDINGS]
+    slices = _slices_of(detection, shown)
+    height_mm, width_mm = detection.stack.plane_volume.extent_mm
+    width, height = PANEL_INCHES / max(width_mm, height_mm) * np.array([width_mm, height_mm])
+    size = (max(2 * width, 5.0) + 1.2, len(slices) * (max(height, 1.0) + 0.5) + 0.7)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(peaks), 2, squeeze=False)
-    box = turned.box
-    aspect = turned.spacing_mm[1] / turned.spacing_mm[2]
-    # Half of what is kept for the very bright is shown, else all else would be dim.
-    brightest = 1.0 - stack.intensity.headroom / 2
-    image: AxesImage | None = None
-    for row, peak in enumerate(peaks):
-        index = int(peak[0])
-        for axis in axes[row]:
-            _draw_slice(axis, gray[index] / brightest, aspect, box, _SIDES[plane])
-        image = _draw_overlay(axes[row][1], detection, nll[index], aspect)
-        for finding in detection.findings:
-            region = labels[index] == finding.rank
-            if region.any():
-                axes[row][1].contour(
-                    region, levels=[0.5], colors=[rank_color(finding.rank)], linewidths=1.2
-                )
-        axes[row][0].set_title(
-            f"slice {index + 1} of {gray.shape[0]} ({plane})", color="0.75", fontsize=8
-        )
-        if rows:
-            one = rows[row]
-            position = ", ".join(
-                f"{axis} {abs(value):.0f}"
-                for axis, value in zip(_towards(one.peak_ras), one.peak_ras, strict=True)
-            )
-            title = (
-                f"Anomaly {one.rank}: {one.volume_ml:.1f} mL, peak NLL {one.peak_nll:.2f}, "
-                f"p = {one.p_value:.2g}\n{position} mm"
-            )
-            axes[row][1].set_title(title, color=rank_color(one.rank), fontsize=8)
-        else:
-            axes[row][1].set_title(
-                "No findings (slice of the highest NLL)", color="0.9", fontsize=8
-            )
+    axes = figure.subplots(len(slices), 2, squeeze=False)
+    image = None
+    for row, index in enumerate(slices):
+        image = _draw_row(axes[row], detection, index)
+        title = _title(shown[row]) if shown else "No findings (slice of the highest NLL)"
+        color = rank_color(shown[row].rank) if shown else "0.9"
+        axes[row][1].set_title(title, color=color, fontsize=8)
     assert image is not None
     bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02, extend="max")
     bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
-    more = len(detection.findings) - len(rows)
-    heading = f"{len(detection.findings)} finding{'s' if len(detection.findings) != 1 else ''}"
-    heading += f" at {detection.spec.false_positive_rate:g} of normal voxels" + (
-        f" (top {len(rows)} shown)" if more > 0 else ""
-    )
-    figure.suptitle(f"{detection.card.name} · {heading}", color="0.95", fontsize=10)
+    figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10)
     figure.supxlabel(NOTICE, color="0.7", fontsize=7)
     figure.savefig(path, facecolor="black")
 
 
-def _towards(ras: tuple[float, float, float]) -> tuple[str, ...]:
-    return tuple(
-        positive if value >= 0 else negative
-        for value, positive, negative in zip(ras, "RAS", "LPI", strict=True)
+def _slices_of(detection: "Detection", findings: list[Finding]) -> list[int]:
+    """The slice of every finding's peak; without findings that of the highest NLL."""
+    volume, orientation = detection.volume, detection.stack.plane_volume.orientation
+    if not findings:
+        nll = orientation.apply(detection.nll)
+        return [int(np.unravel_index(int(nll.argmax()), nll.shape)[0])]
+    k, j, i = volume.voxels.shape
+    plane_from_ras = np.linalg.inv(orientation.ras_from_plane(volume.ras_from_voxel, (k, j, i)))
+    return [round((plane_from_ras @ [*one.peak_ras, 1.0])[2]) for one in findings]
+
+
+def _title(finding: Finding) -> str:
+    position = ", ".join(
+        f"{positive if value >= 0 else negative} {abs(value):.0f}"
+        for value, positive, negative in zip(finding.peak_ras, "RAS", "LPI", strict=True)
     )
+    return (
+        f"Anomaly {finding.rank}: {finding.volume_ml:.1f} mL, peak NLL {finding.peak_nll:.2f}, "
+        f"p = {finding.p_value:.2g}\n{position} mm"
+    )
+
+
+def _heading(detection: "Detection", shown: int) -> str:
+    count = len(detection.findings)
+    heading = f"{detection.card.name} · {count} finding" + ("" if count == 1 else "s")
+    heading += f" at {detection.spec.false_positive_rate:g} of normal voxels"
+    return heading + (f" (top {shown} shown)" if count > shown else "")
+
+
+def _draw_row(axes: "Sequence[Axes]", detection: "Detection", index: int) -> "AxesImage":
+    """Draw one slice twice: plain, and under its overlay with every finding outlined."""
+    stack = detection.stack
+    turned, plane = stack.plane_volume, detection.card.slices.plane
+    nll = turned.orientation.apply(detection.nll)[index]
+    labels = turned.orientation.apply(detection.labels)[index]
+    gray = scale_intensity(stack.voxels[index], stack.value_range, stack.intensity)
+    # Half of what is kept for the very bright is shown, else all else would be dim.
+    gray = gray / (1.0 - stack.intensity.headroom / 2)
+    _, row_mm, column_mm = turned.spacing_mm
+    for axis in axes:
+        _draw_slice(axis, gray, row_mm / column_mm, turned.box, _SIDES[plane])
+    axes[0].set_title(
+        f"slice {index + 1} of {len(stack.voxels)} ({plane})", color="0.75", fontsize=8
+    )
+    image = _draw_overlay(axes[1], detection, nll, row_mm / column_mm)
+    for rank in np.unique(labels[labels > 0]).tolist():
+        if min(labels.shape) > 1:  # a line has no outline
+            axes[1].contour(labels == rank, [0.5], colors=[rank_color(rank)], linewidths=1.2)
+    return image
 
 
 def _draw_slice(

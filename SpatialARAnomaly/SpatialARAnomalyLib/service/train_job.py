@@ -325,21 +325,21 @@ def _calibrate(
     report: Reporter,
 ) -> Calibration:
     """The NLL of the held-out normals' body voxels, mapped back as detection maps it."""
-    from ..engine.detection import score_slice
+    from ..engine.detection import slice_nll
 
     samples: list[Float[np.ndarray, " _"]] = []
-    tokens_in_body = 0.0
+    tokens_in_body = 0
     for done, (normal, key) in enumerate(held_out, start=1):
         report.check_cancelled()
         stack = preparation.stack(normal)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
-        nll = stack.put_back([score_slice(one, model) for one in tokens], model.lowest_nll)
-        inside = nll[stack.scored_volume()]
+        nll = stack.put_back([slice_nll(one, model) for one in tokens], model.lowest_nll)
+        inside = nll[stack.inside_volume()]
         samples.append(inside)
-        tokens_in_body += inside.size * stack.tokens_per_voxel
+        tokens_in_body += sum(int(stack.tokens_inside(index).sum()) for index in stack.indices)
         report.progress(done, len(held_out), "volume")
-    return Calibration.of(samples, max(1, round(tokens_in_body)))
+    return Calibration.of(samples, max(1, tokens_in_body))
 
 
 def _summary(

@@ -1,0 +1,86 @@
+"""Write golden.json: what one fixed scan gives at every stage of the way to its NLL.
+
+    python Testing/Golden/make_golden.py
+
+Nothing here is trained or random beyond frozen streams, so that the values hold
+on every machine to the tolerance of the test. A change of them is a change of
+what existing models see: it needs a new schema or a reason in the changelog.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
+from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
+from SpatialARAnomalyLib.engine.encoder import load_encoder
+from SpatialARAnomalyLib.engine.phantom import normal_head
+from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    IntensitySpec,
+    Modality,
+    Plane,
+    Preset,
+    SliceSpec,
+)
+
+GOLDEN = Path(__file__).with_name("golden.json")
+
+
+def summary(values: np.ndarray) -> dict[str, float]:
+    """Mean, spread and two percentiles."""
+    values = np.asarray(values, dtype=np.float64)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "p25": float(np.percentile(values, 25)),
+        "p95": float(np.percentile(values, 95)),
+    }
+
+
+def fixed_model(preset: Preset, channels: int) -> AutoregressiveModel:
+    """The preset's network with weights from a frozen stream."""
+    model = AutoregressiveModel(AutoregressiveSpec.from_preset(preset), channels)
+    random = np.random.RandomState(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = max(1, int(np.prod(parameter.shape[1:])))
+            values = random.uniform(-1, 1, size=tuple(parameter.shape)) / np.sqrt(fan_in)
+            parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+        model.variance.fill_(0.5)
+    return model.eval()
+
+
+def golden() -> dict[str, dict[str, float]]:
+    """Summaries of every stage."""
+    head = normal_head(0, shape_kji=(8, 64, 64), spacing_mm=(3.6, 3.6, 15.0))
+    encoder = load_encoder("demonstration")
+    turned = PlaneVolume(head, Plane.CORONAL, Modality.MR)
+    slices = SliceSpec(plane=Plane.CORONAL, fov_mm=150.0, size_px=128)
+    intensity = IntensitySpec.for_modality(Modality.MR)
+    stack = SliceStack(turned, slices, intensity, encoder.card.patch_px)
+    index = stack.indices[len(stack.indices) // 2]
+    tokens = list(embed_slices(stack, encoder, SilentReporter()))
+    values = {
+        "voxels": summary(head.voxels),
+        "body": summary(stack.body),
+        "value_range": summary(np.array(stack.value_range * 8)),
+        "images": summary(stack.images(index)),
+        # The final LayerNorm makes all channels together the same for every token.
+        "tokens_channel_0": summary(np.stack(tokens)[:, :, 0]),
+        "tokens_channel_50": summary(np.stack(tokens)[:, :, 50]),
+    }
+    for preset in Preset:
+        model = fixed_model(preset, encoder.card.channels)
+        nll = [slice_nll(one, model) for one in tokens]
+        nll = stack.put_back(nll, model.lowest_nll)
+        values[f"nll_{preset}"] = summary(nll)
+    return values
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(golden(), indent=1) + "\n")

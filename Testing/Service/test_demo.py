@@ -1,0 +1,52 @@
+"""The demo as its user sees it: the lesion is the first finding, all is kept and named."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from Service.small_site import run, tree
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "my demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(out.parent / "settings"))
+        result = run("demo", "--out", out, "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    return out, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.timeout(600)
+def test_the_lesion_is_the_first_finding(demo):
+    out, events = demo
+    result = events[-1]
+    assert result["event"] == "result"
+    assert result["dice"] >= 0.5
+    labels = np.asarray(nib.load(out / "results" / "lesion_labels.nii.gz").dataobj)
+    truth = np.asarray(nib.load(out / "volumes" / "lesion_truth.nii.gz").dataobj) > 0
+    first = labels == 1
+    dice = 2 * np.count_nonzero(first & truth) / (np.count_nonzero(first) + np.count_nonzero(truth))
+    assert dice == pytest.approx(result["dice"])
+    peaks = [finding["peak_nll"] for finding in result["findings"]]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_volumes_model_and_results_are_kept(demo):
+    out, _ = demo
+    kept = tree(out)
+    assert sum(name.startswith("volumes/normal_") for name in kept) == 10
+    assert {"volumes/lesion.nii.gz", "volumes/lesion_truth.nii.gz"} <= set(kept)
+    assert {"model/model.json", "model/model.safetensors"} <= set(kept)
+    assert sum(name.startswith("results/") for name in kept) == 6
+    assert not any("training" in name or "partial" in name for name in kept)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(demo):
+    out, _ = demo
+    before = tree(out)
+    result = run("demo", "--out", out)
+    assert result.exit_code == 2
+    assert "must be new or empty" in result.stderr
+    assert tree(out) == before
