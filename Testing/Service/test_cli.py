@@ -99,7 +99,7 @@ def test_files_tell_the_same_findings(detection):
         assert row["peak_nll"] == pytest.approx(nll[inside].max(), abs=1e-4)
         assert nll[inside].min() >= manifest["threshold_nll"]
         assert segment["labelValue"] == row["rank"]
-        assert segment["name"] == f"Anomaly {row['rank']}"
+        assert segment["name"] == f"Finding {row['rank']}"
         assert "Neoplasm" not in str(segment)
 
 
@@ -142,7 +142,7 @@ def test_no_findings_is_a_result_too(scan, site, tmp_path):
         "detect", scan[0], "--model", site.model, "--out", tmp_path, "--min-volume-ml", 9999
     )
     assert result.exit_code == 0
-    assert "0 findings" in result.stdout
+    assert "no findings" in result.stdout
     assert len(list(tmp_path.iterdir())) == 6
     segmentation = slicerio.read_segmentation(str(tmp_path / "Müller 7_anomalies.seg.nrrd"))
     assert segmentation["segments"] == []
@@ -201,8 +201,9 @@ def test_help_of_every_command(command):
         assert "Example" in result.stdout or command[0] in ("models", "encoders")
 
 
-def test_ctrl_c_cancels_a_training_that_then_resumes(site, tmp_path):
-    """As a user: Ctrl-C, exit code 130, no model; the same command again finishes."""
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_ctrl_c_cancels_a_training(site, tmp_path):
+    """As a user: Ctrl-C, exit code 130, no model, what was done is kept."""
     arguments = [*COMMAND, "train", *map(str, site.normals), "--out", str(tmp_path / "model")]
     arguments += [*TRAIN_OPTIONS, "--epochs", "400", "--json"]
     process = subprocess.Popen(
@@ -233,6 +234,7 @@ def killable(site, tmp_path_factory):
     return command, whole
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("seed", range(4))
 def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):
     """Killed at a seeded moment of embedding or training, run again: the same model."""
@@ -252,3 +254,54 @@ def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, env=ALONE, timeout=120)
     assert again.returncode == 0, again.stderr
     assert tree(tmp_path / "model") == tree(whole)
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(site, tmp_path):
+    name = "brain [/x] [bold]t1"
+    result = run(
+        "train", *site.normals, "--out", tmp_path / "model", *TRAIN_OPTIONS, "--name", name
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert name in run("models", "show", tmp_path / "model").stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp932"])
+def test_poor_consoles_get_help_and_cards_too(encoding, site):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for arguments in (["--help"], ["models", "show", str(site.model)]):
+        result = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, env=environment, timeout=60
+        )
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
+    ],
+    ids=["python", "cpu", "mps", "cuda"],
+)
+def test_too_little_memory_is_told_as_such(error, site, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("SpatialARAnomalyLib.service.train_job.train", fail)
+    result = run("train", *site.normals, "--out", tmp_path / "model", "--json")
+    assert result.exit_code == 2
+    event = json.loads(result.stdout.splitlines()[-1])
+    assert (event["event"], event["code"]) == ("failed", "out-of-memory")
+
+
+def test_an_error_of_ours_is_an_internal_one(site, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("SpatialARAnomalyLib.service.train_job.train", fail)
+    result = run("train", *site.normals, "--out", tmp_path / "model", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout.splitlines()[-1])["code"] == "internal"
+    assert "ZeroDivisionError" in result.stderr

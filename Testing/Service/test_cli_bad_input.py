@@ -364,7 +364,8 @@ def test_a_model_whose_encoder_is_gone_says_so(site, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_device_that_is_not_there(site, tmp_path):
+def test_a_device_that_is_not_there(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = run(
         "detect",
         site.normals[0],

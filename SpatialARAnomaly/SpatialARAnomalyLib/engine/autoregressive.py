@@ -101,4 +101,4 @@ class AutoregressiveModel(nn.Module):
     @property
     def lowest_nll(self) -> float:
         """The NLL of a perfectly predicted token: no token's is lower."""
-        return 0.5 * float((2 * math.pi * self.variance.double()).log().mean())
+        return 0.5 * float((2 * math.pi * self.variance.cpu().double()).log().mean())

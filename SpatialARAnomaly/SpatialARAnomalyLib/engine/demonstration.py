@@ -6,7 +6,6 @@ from jaxtyping import Float
 
 from .encoder_layouts import VIT, NamedWeights
 
-NAME = "demonstration"
 NOTICE = (
     "Demonstration encoder: DINOv3 architecture with seeded random weights made by this project; "
     "for demos and tests, not for clinical or research results."

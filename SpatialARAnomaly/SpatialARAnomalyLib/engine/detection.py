@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 
 from .autoregressive import AutoregressiveModel
+from .device import exact_float32
 from .encoder import Encoder
 from .progress import Reporter
 from .slicing import SliceStack
@@ -40,7 +41,8 @@ def slice_nll(
     on_device = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32)).to(
         model.variance.device
     )
-    return model.nll(on_device).cpu().numpy()
+    with exact_float32():
+        return model.nll(on_device).cpu().numpy()
 
 
 def nll_volume(

@@ -1,5 +1,7 @@
 """Where torch computes: as asked, or an error; never something else in silence."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -46,3 +48,15 @@ def resolve_device(asked: Device) -> "torch.device":
             "Use --device auto or --device cpu, or install a torch built for this device.",
         )
     return torch.device(asked.value)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions in full float32 on CUDA too, so that all devices share one calibration.
+
+    cuDNN would by default round their inputs to 10 bits (TF32).
+    """
+    from torch.backends import cudnn
+
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
+        yield

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import demonstration
+from .device import exact_float32
+from .encoder_card import DEMONSTRATION
 from .encoder_card import EncoderCard as EncoderCard
 from .encoder_layouts import named_as_transformers
 from .encoder_network import (
@@ -86,12 +88,7 @@ class DINOv3Encoder:
                 f"{height} by {width} pixels.",
                 "Choose another image size (size_px).",
             )
-        cudnn = torch.backends.cudnn
-        with (
-            torch.inference_mode(),
-            # cuDNN would round the inputs of convolutions to 10 bits (TF32).
-            cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False),
-        ):
+        with torch.inference_mode(), exact_float32():
             gray = images.to(self.device, torch.float32)
             output = self._model(pixel_values=(gray - self._mean) / self._std)
             tokens: Tensor = output.last_hidden_state[:, self._other_tokens :].transpose(1, 2)
@@ -115,10 +112,10 @@ def load_encoder(
     `-not-local`, `-gated`, `-offline`, `-cache`, `-format`, `-damaged`,
     `-architecture`, `-layout`, `-shape`, `-software`.
     """
-    if source == demonstration.NAME:
+    if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
         weights = demonstration.demonstration_weights(statistics["mean"], statistics["std"])
-        name, revision, notice = demonstration.NAME, None, demonstration.NOTICE
+        name, revision, notice = DEMONSTRATION, None, demonstration.NOTICE
         settings = settings_of_shapes(weights, name)
     else:
         files = read_weights(source, allow_download=allow_download)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from .specs import Spec
 
+DEMONSTRATION = "demonstration"
+"""The name of the embedded encoder (`demonstration.py`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCard(Spec):

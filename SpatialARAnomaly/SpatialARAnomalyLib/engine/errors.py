@@ -5,8 +5,9 @@ class SpatialARError(Exception):
     """A failure that the user can act on.
 
     `code` is a stable slug for programs, `message` says what was expected and
-    what was found, `hint` says what to do. None of them names a patient or a
-    folder.
+    what was found, `hint` says what to do. They are for the user's eyes: they may
+    hold the base name of a file the user named, and never go into models or
+    manifests.
     """
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:

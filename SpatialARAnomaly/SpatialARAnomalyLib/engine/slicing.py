@@ -196,7 +196,7 @@ class SliceStack:
         columns, column_on_grid = self.columns.voxels_under_tokens
         found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
         found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
-        return found.reshape(self.tiles, self.rows.tokens, self.columns.tokens)
+        return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
 
     def put_back(
         self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float

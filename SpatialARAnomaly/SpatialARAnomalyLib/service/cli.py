@@ -1,7 +1,9 @@
 """The command line: train, detect, models, encoders, demo."""
 
+import io
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..engine.device import Device
+from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import Cancelled, DeviceError, SpatialARError
 from ..engine.specs import (
     AutoregressiveSpec,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_CANCELLED = 130
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+"""Words of torch's out-of-memory errors."""
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -71,6 +77,10 @@ ENCODER_HELP = (
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console of few characters shows a stand-in rather than an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="spatial-ar-anomaly")
 
 
@@ -104,6 +114,9 @@ def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
+    if threading.current_thread() is not threading.main_thread():  # Python allows no other
+        yield lambda: False
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, note) for number in numbers]
     try:
@@ -124,8 +137,10 @@ def _as_user_error(error: BaseException) -> SpatialARError | None:
     """The error as one the user can act on, if it is one."""
     if isinstance(error, SpatialARError):
         return error
-    # Told by name: torch need not be loaded to know its out-of-memory error.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # Told by name and words: torch need not be loaded to know its out-of-memory
+    # errors, which are plain RuntimeErrors on the CPU and on MPS.
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
         return DeviceError(
             "out-of-memory",
             "The device has too little free memory for this job.",
@@ -217,7 +232,7 @@ def train(
         Variance,
         typer.Option("--variance", help="One variance for all channels, or one per channel."),
     ] = Variance.FIXED,
-    encoder: Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)] = "demonstration",
+    encoder: Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)] = DEMONSTRATION,
     fov_mm: Annotated[
         float | None,
         typer.Option("--fov-mm", help="Side of a slice in mm.  [default: 1.1 × the largest body]"),
@@ -227,16 +242,22 @@ def train(
         tuple[float, float] | None,
         typer.Option("--window-hu", help="CT window, low and high.  [default: -160 240]"),
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the slices.")] = 40,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Slices per step.")] = 64,
+    epochs: Annotated[
+        int, typer.Option("--epochs", help="Passes over the slices.")
+    ] = TrainingSpec.epochs,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Slices per step.")
+    ] = TrainingSpec.batch_size,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Of AdamW, constant.")
-    ] = 1e-3,
+    ] = TrainingSpec.learning_rate,
     held_out_share: Annotated[
         float,
-        typer.Option("--held-out-share", help="Share of the scans kept for selection."),
-    ] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 42,
+        typer.Option(
+            "--held-out-share", help="Share of the scans kept for selection and calibration."
+        ),
+    ] = TrainingSpec.held_out_share,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = TrainingSpec.seed,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     overwrite: OverwriteOption = False,
@@ -313,10 +334,10 @@ def detect(
         typer.Option(
             "--false-positive-rate", help="Share of normal body voxels above the threshold."
         ),
-    ] = 0.001,
+    ] = FindingsSpec.false_positive_rate,
     min_volume_ml: Annotated[
         float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
-    ] = 0.5,
+    ] = FindingsSpec.min_volume_ml,
     allow_mismatch: Annotated[
         bool,
         typer.Option(
@@ -405,7 +426,7 @@ def models_verify(
 
 @encoders_app.command("check")
 def encoders_check(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=ENCODER_HELP)] = "demonstration",
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=ENCODER_HELP)] = DEMONSTRATION,
     size_px: Annotated[int, typer.Option("--size-px", help="Side of the test slice.")] = 448,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
@@ -419,9 +440,8 @@ def encoders_check(
         return check_encoder(source, size_px, device, allow_download)
 
     def as_result(check: Any) -> dict[str, Any]:
-        from dataclasses import asdict
-
-        return asdict(check)
+        result: dict[str, Any] = check.to_dict()
+        return result
 
     def show(check: Any) -> None:
         from .tables import print_encoder_check

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt16
 from ..engine.calibration import Calibration
 from ..engine.compatibility import mismatches
 from ..engine.device import Device, require_torch, resolve_device
+from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import EncoderError
 from ..engine.findings import Finding, find
 from ..engine.model_store import ModelCard, load_model
@@ -154,7 +155,7 @@ def _find_encoder(card: ModelCard, request: DetectRequest, device: str) -> "Enco
     known = encoder_registry.recall(card.encoder.weights_sha256)
     named = card.encoder.name
     source = request.encoder or known or named
-    if source == named and named != "demonstration" and "/" not in named:
+    if source == named and named != DEMONSTRATION and "/" not in named:
         raise EncoderError(
             "encoder-not-found",
             f"Model {card.name!r} needs the encoder {named!r}, which was not found on this "

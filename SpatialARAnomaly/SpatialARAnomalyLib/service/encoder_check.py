@@ -2,10 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..engine.device import Device, resolve_device
+from ..engine.encoder_card import EncoderCard
 from ..engine.errors import EncoderError
 from . import encoder_registry
 
@@ -14,16 +16,15 @@ from . import encoder_registry
 class EncoderCheck:
     """What an encoder is, and its speed on this machine."""
 
-    name: str
-    architecture: str
-    channels: int
-    patch_px: int
-    parameters: int
-    weights_sha256: str
-    notice: str
+    card: EncoderCard
     device: str
     size_px: int
     seconds_per_slice: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Card and speed as one flat JSON object."""
+        speed = {"size_px": self.size_px, "seconds_per_slice": self.seconds_per_slice}
+        return self.card.to_dict() | {"device": self.device} | speed
 
 
 def check_encoder(source: str, size_px: int, device: Device, allow_download: bool) -> EncoderCheck:
@@ -51,15 +52,8 @@ def check_encoder(source: str, size_px: int, device: Device, allow_download: boo
             "Get its weights again.",
         )
     encoder_registry.remember(encoder.card.weights_sha256, source)
-    card = encoder.card
     return EncoderCheck(
-        name=card.name,
-        architecture=card.architecture,
-        channels=card.channels,
-        patch_px=card.patch_px,
-        parameters=card.parameters,
-        weights_sha256=card.weights_sha256,
-        notice=card.notice,
+        card=encoder.card,
         device=str(torch_device),
         size_px=size_px,
         seconds_per_slice=round(seconds, 4),

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import typer
 
+from ..engine.encoder_card import DEMONSTRATION
+
 APP_NAME = "spatial-ar-anomaly"
 HOME_VARIABLE = "SPATIAL_AR_ANOMALY_HOME"
-
-DEMONSTRATION = "demonstration"
-"""The embedded encoder (`engine.demonstration.NAME`, whose module needs torch): never a folder."""
 
 
 def _file() -> Path:

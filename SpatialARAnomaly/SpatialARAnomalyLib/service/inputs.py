@@ -1,5 +1,6 @@
 """From what a user names (files, folders) to volumes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +18,20 @@ class Input:
     path: Path
     series: str | None = None
 
-    def read(self) -> tuple[str, Volume]:
+    def read(self, check_cancelled: Callable[[], None] = lambda: None) -> tuple[str, Volume]:
         """A name for its results, and the checked volume.
 
+        `check_cancelled` is called before every file that is read, and may raise to stop.
         Raises `InputError` for anything that is not one readable scan.
         """
         if not self.path.is_dir():
+            check_cancelled()
             volume = read_volume_file(self.path)
             check_scan(volume)
             return volume_name(self.path), volume
-        series = list_series(self.path)
+        series = list_series(self.path, check_cancelled)
         chosen = choose_series(series, self.series)
-        volume = read_series(chosen)
+        volume = read_series(chosen, check_cancelled)
         check_scan(volume)
         name = self.path.resolve().name
         if len(series) > 1 and chosen.number is not None:
@@ -36,28 +39,35 @@ class Input:
         return name, volume
 
 
-def find_inputs(path: Path, series: str | None = None) -> list[Input]:
+def find_inputs(
+    path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
+) -> list[Input]:
     """The scans a path stands for: a file, a DICOM series, or every volume file of a folder.
 
+    `check_cancelled` is called before every file of the folder, and may raise to stop.
     Raises `InputError` where there is none, or where `series` makes no sense.
     """
     try:
         exists, is_folder = path.exists(), path.is_dir()
         entries = sorted(path.iterdir()) if is_folder else []
-        files = [one for one in entries if _is_volume_file(one)]
+        files = []
+        for one in entries:
+            check_cancelled()
+            if _is_volume_file(one):
+                files.append(one)
     except OSError as error:
         raise unreadable(error) from None
     if not exists:
         raise InputError(
             "input-missing",
-            f"{path.name!r} does not exist.",
+            f"{_shown_name(path)!r} does not exist.",
             "Check the path for typing errors.",
         )
     if not is_folder:
         if series is not None:
             raise InputError(
                 "series-of-file",
-                f"A series can be chosen in a DICOM folder only; {path.name!r} is a file.",
+                f"A series can be chosen in a DICOM folder only; {_shown_name(path)!r} is a file.",
                 "Leave --series out, or give the folder.",
             )
         return [Input(path)]
@@ -66,7 +76,7 @@ def find_inputs(path: Path, series: str | None = None) -> list[Input]:
     if not entries:
         raise InputError(
             "input-empty",
-            f"The folder {path.name!r} is empty.",
+            f"The folder {_shown_name(path)!r} is empty.",
             "Choose a folder with a DICOM series or volume files.",
         )
     return [Input(path, series)]
@@ -77,14 +87,21 @@ def _is_volume_file(path: Path) -> bool:
     return has_volume_suffix(path) and not path.name.startswith(".") and path.is_file()
 
 
-def find_one_input(path: Path, series: str | None = None) -> Input:
+def _shown_name(path: Path) -> str:
+    """The path's last part as the user wrote it; "." and ".." as the folder they stand for."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+def find_one_input(
+    path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
+) -> Input:
     """The only scan a path stands for; raises `InputError` where there are several."""
-    inputs = find_inputs(path, series)
+    inputs = find_inputs(path, series, check_cancelled)
     if len(inputs) == 1:
         return inputs[0]
     raise InputError(
         "input-several",
-        f"Expected one scan; the folder {path.name!r} holds {len(inputs)} volume files "
+        f"Expected one scan; the folder {_shown_name(path)!r} holds {len(inputs)} volume files "
         f"({', '.join(one.path.name for one in inputs[:5])}"
         f"{', …' if len(inputs) > 5 else ''}).",
         "Name one of them.",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 from ..engine.errors import OutputError
 
 
@@ -21,9 +22,9 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         _remove_empty(missing)
-        raise OutputError(
-            "output-unwritable",
-            f"The output folder must be writable; it is not ({error.strerror or error}).",
+        raise unwritable(
+            "The output folder must be writable; it is not",
+            error,
             "Choose a folder you may write to.",
         ) from None
 
@@ -39,10 +40,11 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
     _check_names(folder, names, overwrite)
     missing = _missing(folder)
     make_folder(folder)
+    remove_stale_partials(folder)
     done = False
     try:
         with tempfile.TemporaryDirectory(
-            prefix=".partial-", dir=folder, ignore_cleanup_errors=True
+            prefix=PARTIAL_PREFIX, dir=folder, ignore_cleanup_errors=True
         ) as work:
             new, old = Path(work) / "new", Path(work) / "old"
             new.mkdir()
@@ -53,11 +55,7 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
             _move_all(new, old, folder, names)
         done = True
     except OSError as error:
-        raise OutputError(
-            "output-unwritable",
-            f"The results cannot be written ({error.strerror or error}).",
-            "Free disk space or choose another folder.",
-        ) from None
+        raise unwritable("The results cannot be written", error) from None
     finally:
         if not done:
             _remove_empty(missing)

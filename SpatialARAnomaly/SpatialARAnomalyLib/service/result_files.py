@@ -15,6 +15,7 @@ from ..engine.geometry import LPS_FROM_RAS
 from ..engine.progress import Reporter
 from ..engine.volume_files import write_nifti_labels, write_nrrd
 from .colors import rank_color
+from .notices import RESEARCH_NOTICE
 from .review_picture import write_review
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ RESULT_SUFFIXES = {
 
 RUN_FILE = "run.json"
 """The manifest of the run."""
-
-RESEARCH_NOTICE = "For research use only. Not a medical device."
 
 TERMINOLOGY: dict[str, Any] = {
     "contextName": "Segmentation category and type - DICOM master list",
@@ -107,8 +106,8 @@ def _write_segmentation(path: Path, detection: "Detection") -> None:
     size_kji = detection.labels.shape
     segments = [
         {
-            "id": f"Anomaly_{finding.rank}",
-            "name": f"Anomaly {finding.rank}",
+            "id": f"Finding_{finding.rank}",
+            "name": f"Finding {finding.rank}",
             "color": list(rank_color(finding.rank)),
             "labelValue": finding.rank,
             "layer": 0,
@@ -141,7 +140,7 @@ def _version(package: str) -> str | None:
 
 
 def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -> None:
-    """Write what was run on what with which result: hashes and numbers, no names or paths."""
+    """Write what was run on what with which result; no name of a scan or patient, no path."""
     card = detection.card
     k, j, i = detection.nll.shape
     manifest = {

@@ -11,6 +11,7 @@ from ..engine.findings import Finding
 from ..engine.intensity import scale_intensity
 from ..engine.specs import Plane
 from .colors import rank_color
+from .notices import RESEARCH_NOTICE, count_findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
 
     from .detect_job import Detection
 
-MAX_FINDINGS = 4
+MAX_ROWS = 4
 """Rows of the picture."""
 
 PANEL_INCHES = 3.6
 """Longer side of one slice."""
 
 OVERLAY_OPACITY = 0.65
-NOTICE = "Research use only. Not a medical device."
 
 _SIDES = {
     Plane.AXIAL: ("R", "L", "A", "P"),
@@ -53,7 +53,7 @@ def write_review(path: Path, detection: "Detection") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = detection.findings[:MAX_FINDINGS]
+    shown = detection.findings[:MAX_ROWS]
     slices = _slices_of(detection, shown)
     height_mm, width_mm = detection.stack.plane_volume.extent_mm
     width, height = PANEL_INCHES / max(width_mm, height_mm) * np.array([width_mm, height_mm])
@@ -73,7 +73,7 @@ def write_review(path: Path, detection: "Detection") -> None:
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
     figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10)
-    figure.supxlabel(NOTICE, color="0.7", fontsize=7)
+    figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
     figure.savefig(path, facecolor="black")
 
 
@@ -94,16 +94,15 @@ def _title(finding: Finding) -> str:
         for value, positive, negative in zip(finding.peak_ras, "RAS", "LPI", strict=True)
     )
     return (
-        f"Anomaly {finding.rank}: {finding.volume_ml:.1f} mL, peak NLL {finding.peak_nll:.2f}, "
+        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL, peak NLL {finding.peak_nll:.2f}, "
         f"p = {finding.p_value:.2g}\n{position} mm"
     )
 
 
 def _heading(detection: "Detection", shown: int) -> str:
-    count = len(detection.findings)
-    heading = f"{detection.card.name} · {count} finding" + ("" if count == 1 else "s")
+    heading = f"{detection.card.name} · {count_findings(detection.findings)}"
     heading += f" at {detection.spec.false_positive_rate:g} of normal voxels"
-    return heading + (f" (top {shown} shown)" if count > shown else "")
+    return heading + (f" (top {shown} shown)" if len(detection.findings) > shown else "")
 
 
 def _draw_row(axes: "Sequence[Axes]", detection: "Detection", index: int) -> "AxesImage":

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..engine.model_store import ModelCard
+from .notices import count_findings
 
 if TYPE_CHECKING:
     from .demo import DemoOutcome
@@ -20,11 +22,12 @@ def _range(values: tuple[float, float]) -> str:
 
 
 def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    # As text: what is in brackets is a name, not rich's markup.
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     Console().print(table)
 
 
@@ -69,17 +72,11 @@ def print_card(card: ModelCard) -> None:
     )
 
 
-def count_findings(detection: "Detection") -> str:
-    """`1 finding`, `2 findings`."""
-    count = len(detection.findings)
-    return f"{count} finding" + ("" if count == 1 else "s")
-
-
 def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
     """Print the findings and name the files."""
     spec = detection.spec
     table = Table(
-        title=f"{count_findings(detection)} (NLL above {detection.threshold_nll:.4f}: "
+        title=f"{count_findings(detection.findings)} (NLL above {detection.threshold_nll:.4f}: "
         f"{spec.false_positive_rate:g} of normal voxels; at least {spec.min_volume_ml:g} mL)",
         title_justify="left",
     )
@@ -101,20 +98,21 @@ def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
 
 def print_encoder_check(check: "EncoderCheck") -> None:
     """Print what an encoder is and how fast."""
+    card = check.card
     _print_pairs(
         [
-            ("architecture", check.architecture),
+            ("architecture", card.architecture),
             (
                 "tokens",
-                f"{check.channels} channels, one per {check.patch_px} × {check.patch_px} px",
+                f"{card.channels} channels, one per {card.patch_px} × {card.patch_px} px",
             ),
-            ("parameters", f"{check.parameters:,}"),
-            ("weights SHA-256", check.weights_sha256),
+            ("parameters", f"{card.parameters:,}"),
+            ("weights SHA-256", card.weights_sha256),
             ("device", check.device),
             ("speed", f"{check.seconds_per_slice:.3f} s a slice of {check.size_px} px"),
-            ("notice", check.notice),
+            ("notice", card.notice),
         ],
-        f"Encoder {check.name}",
+        f"Encoder {card.name}",
     )
 
 
