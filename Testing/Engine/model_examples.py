@@ -52,7 +52,10 @@ CARD = ModelCard(
         EpochFigures(epoch=2, train_mse=0.25, held_out_nll=1.25),
     ),
     best_epoch=2,
-    calibration=Calibration.of([np.random.RandomState(0).gamma(3.0, size=5000)], tokens=400),
+    calibration=Calibration.of(
+        [np.random.RandomState(0).gamma(3.0, size=5000)],
+        [np.random.RandomState(1).gamma(2.5, size=400)],
+    ),
     weights_sha256="",
     notice="Of a test.",
 )

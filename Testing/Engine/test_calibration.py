@@ -5,8 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from SpatialARAnomalyLib.engine import calibration as module
-from SpatialARAnomalyLib.engine.calibration import LEVELS, Calibration
+from SpatialARAnomalyLib.engine.calibration import LEVELS, Calibration, thinned
 from SpatialARAnomalyLib.engine.errors import SpecError
+from SpatialARAnomalyLib.engine.slicing import AxisTiling
+from SpatialARAnomalyLib.engine.specs import SliceSpec
 
 SAMPLE = np.random.RandomState(7).gamma(2.0, size=20_000)
 GRID_RATES = (0.5, 0.25, 0.1, 0.01, 1e-3, 1e-4)
@@ -15,7 +17,12 @@ GRID_RATES = (0.5, 0.25, 0.1, 0.01, 1e-3, 1e-4)
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return Calibration.of([SAMPLE[:12_000], SAMPLE[12_000:]], tokens=SAMPLE.size)
+    """Of scans whose voxels and tokens have the same NLL."""
+    return both(SAMPLE[:12_000], SAMPLE[12_000:])
+
+
+def both(*samples: np.ndarray) -> Calibration:
+    return Calibration.of(samples, samples)
 
 
 @pytest.mark.parametrize("rate", GRID_RATES)
@@ -42,7 +49,7 @@ def test_quantiles_are_kept_finely_enough_in_the_upper_tail():
 @pytest.mark.parametrize("rate", [0.999, 0.9, 0.333, 0.05, 0.0123, 1e-3, 4e-5, 1e-6])
 def test_p_value_inverts_the_threshold(calibration, rate):
     n = calibration.tokens
-    expected = (1 + rate * n) / (1 + n)
+    expected = (2 + rate * (n - 1)) / (1 + n)  # the token at the threshold is one more
     assert calibration.p_value(calibration.threshold(rate)) == pytest.approx(expected, rel=1e-9)
 
 
@@ -53,10 +60,15 @@ def test_p_value_is_what_counting_gives(calibration, share):
     assert calibration.p_value(nll) == pytest.approx(counted, abs=1 / SAMPLE.size)
 
 
-def test_p_value_counts_tokens_not_voxels():
-    many_voxels_a_token = Calibration.of([SAMPLE], tokens=99)
-    assert many_voxels_a_token.p_value(1e9) == 1 / 100
-    assert many_voxels_a_token.p_value(many_voxels_a_token.threshold(0.1)) == pytest.approx(0.109)
+def test_thresholds_rest_on_voxels_and_p_values_on_tokens():
+    tokens = 100.0 + np.arange(99.0)
+    calibration = Calibration.of([SAMPLE], [tokens])
+    assert calibration.threshold(0.1) == both(SAMPLE).threshold(0.1)
+    assert calibration.p_value(SAMPLE.max()) == 1.0
+    assert calibration.p_value(1e9) == 1 / 100
+    assert calibration.p_value(tokens[-1]) == 2 / 100
+    # 10 of the 99 tokens reach the tenth from above.
+    assert calibration.p_value(tokens[-10]) == pytest.approx(11 / 100)
 
 
 def test_p_value_never_rises_with_the_nll(calibration):
@@ -81,7 +93,7 @@ def test_p_value_is_one_at_the_minimum_and_never_zero(calibration):
 def test_ties_get_the_largest_tail():
     """Of 100 tokens 40 have 1, 50 have 2 and 10 have 3: 60 reach 2, and 10 reach 3."""
     sample = np.repeat([1.0, 2.0, 3.0], [40, 50, 10])
-    calibration = Calibration.of([sample], tokens=100)
+    calibration = both(sample)
     assert calibration.p_value(1.0) == 1.0
     # Interpolated quantiles leave one sample's share of doubt at a step.
     assert calibration.p_value(2.0) == pytest.approx(61 / 101, abs=1 / 100)
@@ -91,7 +103,7 @@ def test_ties_get_the_largest_tail():
 
 
 def test_a_sample_of_one_value_says_little():
-    calibration = Calibration.of([np.full(10, 2.5)], tokens=4)
+    calibration = Calibration.of([np.full(10, 2.5)], [np.full(4, 2.5)])
     assert calibration.threshold(0.001) == 2.5
     assert calibration.p_value(2.5) == 1.0
     assert calibration.p_value(2.6) == 1 / 5
@@ -100,22 +112,60 @@ def test_a_sample_of_one_value_says_little():
 def test_what_is_kept_is_of_the_whole_sample(calibration):
     assert (calibration.volumes, calibration.tokens) == (2, 20_000)
     assert (calibration.nll[0], calibration.nll[-1]) == (SAMPLE.min(), SAMPLE.max())
-    other_order = Calibration.of([SAMPLE[::-1]], tokens=SAMPLE.size)
-    assert other_order.nll == calibration.nll
+    other_order = both(SAMPLE[::-1])
+    assert other_order.nll == other_order.token_nll == calibration.nll
 
 
-def test_a_large_volume_is_thinned_evenly(monkeypatch):
+@pytest.mark.parametrize(("volumes", "step"), [(1, 2), (2, 4), (3, 7), (500, 1000)])
+def test_volumes_are_thinned_evenly_so_that_all_fit(monkeypatch, volumes, step):
     monkeypatch.setattr(module, "MAX_SAMPLE", 1000)
-    calibration = Calibration.of([SAMPLE[:1999]], tokens=1)
-    assert calibration.nll == tuple(np.quantile(SAMPLE[:1999:2], LEVELS).tolist())
-    calibration = Calibration.of([SAMPLE[:1000]], tokens=1)
-    assert calibration.nll == tuple(np.quantile(SAMPLE[:1000], LEVELS).tolist())
+    kept = thinned(SAMPLE[:1999], volumes)
+    assert np.array_equal(kept, SAMPLE[:1999:step])
+    assert kept.base is None  # the whole sample can go
+    assert kept.size * volumes <= 1000
+
+
+def test_a_small_volume_is_kept_whole():
+    assert np.array_equal(thinned(SAMPLE, 400), SAMPLE)
 
 
 def test_float32_samples_are_counted_in_float64():
     sample = SAMPLE.astype(np.float32)
-    calibration = Calibration.of([sample], tokens=5)
-    assert calibration.nll == Calibration.of([sample.astype(np.float64)], tokens=5).nll
+    assert both(sample) == both(sample.astype(np.float64))
+
+
+def test_a_rate_needs_ten_tokens_above_its_threshold(calibration):
+    assert calibration.supports(10 / SAMPLE.size)
+    assert not calibration.supports(9.9 / SAMPLE.size)
+    assert both(SAMPLE[:1000]).supports(0.01)
+    assert not both(SAMPLE[:1000]).supports(0.001)
+
+
+def on_voxels(axis: AxisTiling, tokens: np.ndarray) -> np.ndarray:
+    """The values of token grids [n, h, w] on voxels, as `SliceStack.slice_from_tokens` does it."""
+    return axis.voxels_from_tokens @ tokens @ axis.voxels_from_tokens.T
+
+
+@pytest.mark.parametrize("spacing_mm", [1.0, 0.7, 3.1])
+def test_p_values_of_normal_tokens_are_not_too_small(spacing_mm):
+    """Of independent normal tokens put on voxels, a share u at most has p up to u."""
+    size_px, patch_px = 224, 16
+    voxels = round(size_px / spacing_mm)
+    spec = SliceSpec(fov_mm=float(size_px), size_px=size_px)
+    axis = AxisTiling.covering(voxels, spacing_mm, (0, voxels - 1), spec, patch_px)
+    random = np.random.RandomState(11)
+    held_out, fresh = random.normal(size=(2, 150, axis.tokens, axis.tokens))
+    on_grid = on_voxels(axis, held_out).ravel()
+    calibration = Calibration.of([on_grid], [held_out.ravel()])
+    (centers,), _ = axis.voxels_under_tokens
+    peaks = on_voxels(axis, fresh)[:, centers][:, :, centers].ravel()
+    p = np.array([calibration.p_value(peak) for peak in peaks.tolist()])
+    for u in (0.1, 0.01):
+        assert 0.4 * u <= np.mean(p <= u) <= 1.3 * u
+    # Resting on voxels, p would claim far too much.
+    of_voxels = both(on_grid)
+    p = np.array([of_voxels.p_value(token) for token in fresh.ravel().tolist()])
+    assert np.mean(p <= 0.01) > 3 * 0.01
 
 
 @pytest.mark.parametrize(
@@ -132,10 +182,12 @@ def test_float32_samples_are_counted_in_float64():
     ],
 )
 def test_quantiles_that_are_none_are_refused(levels, nll):
-    with pytest.raises(SpecError, match="Calibration: levels must rise from 0 to 1 and nll with"):
-        Calibration(levels=levels, nll=nll, tokens=1, volumes=1)
+    good = tuple(float(number) for number in range(len(levels)))
+    for values in ({"nll": nll, "token_nll": good}, {"nll": good, "token_nll": nll}):
+        with pytest.raises(SpecError, match="Calibration: levels must rise from 0 to 1, and nll"):
+            Calibration(levels=levels, **values, tokens=1, volumes=1)
 
 
 def test_a_calibration_rests_on_something():
     with pytest.raises(SpecError, match="tokens and volumes must be positive"):
-        Calibration(levels=(0.0, 1.0), nll=(0.0, 1.0), tokens=0, volumes=1)
+        Calibration(levels=(0.0, 1.0), nll=(0.0, 1.0), token_nll=(0.0, 1.0), tokens=0, volumes=1)

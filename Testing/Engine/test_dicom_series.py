@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from Engine.dicom_examples import AXIAL, Series, save, small_series
 from Engine.grids import rotation
 from SpatialARAnomalyLib.engine.dicom_series import choose_series, list_series, read_series
-from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volume import Volume, check_scan
 
@@ -107,7 +108,7 @@ def test_single_slice_is_as_thick_as_it_says(tmp_path, attributes, step_mm):
 # Values
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+@pytest.mark.parametrize("modality", ["CT", "MR", ""])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2"])
 @pytest.mark.parametrize(("slope", "intercept"), [("1", "-1024"), ("0.0123", "-3.7"), ("-2", "5")])
 def test_rescale_slope_and_intercept(tmp_path, dtype, slope, intercept, modality):
@@ -118,7 +119,7 @@ def test_rescale_slope_and_intercept(tmp_path, dtype, slope, intercept, modality
     volume = read(folder)
     exact = series.stored * float(slope) + float(intercept)
     np.testing.assert_array_equal(volume.voxels, exact.astype(np.float32))
-    assert volume.modality == {"CT": Modality.CT, "MR": Modality.MR, "PT": None}[modality]
+    assert volume.modality == {"CT": Modality.CT, "MR": Modality.MR, "": None}[modality]
 
 
 def test_rescale_of_every_slice_is_its_own(tmp_path):
@@ -144,6 +145,45 @@ def test_compressed_pixels(tmp_path, capfd, name):
     data = (tmp_path / "a" / name).read_bytes()
     (tmp_path / "a" / name).write_bytes(data[: len(data) // 2])
     assert refused(tmp_path / "a", capfd).code in ("input-damaged", "input-empty")
+
+
+def test_voxels_are_held_once(tmp_path):
+    stored = np.random.RandomState(0).randint(0, 3000, (40, 64, 64)).astype("i2")
+    series = small_series().with_(stored=stored)
+    listed = choose_series(list_series(series.write(tmp_path)), None)
+    read_series(listed)  # modules are loaded
+    tracemalloc.start()
+    volume = read_series(listed)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(volume.voxels, stored)
+    assert 4 * stored.size < peak < 6 * stored.size
+
+
+@pytest.mark.parametrize("stage", ["list", "read"])
+def test_reading_is_cancelled_between_files(tmp_path, stage):
+    folder = small_series(5).write(tmp_path)
+    calls = 0
+
+    def cancel_at_third() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Cancelled
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    listed = choose_series(list_series(folder, count), None)
+    read_series(listed, count)
+    assert calls == 10
+    calls = 0
+    with pytest.raises(Cancelled):
+        list_series(folder, cancel_at_third) if stage == "list" else read_series(
+            listed, cancel_at_third
+        )
+    assert calls == 3
 
 
 # Series of a study
@@ -179,7 +219,9 @@ def test_study_is_listed_in_order_with_what_tells_series_apart():
     with pytest.raises(InputError, match=rf"the folder holds {len(listed)} \(") as caught:
         choose_series(listed, None)
     assert all(str(one) in caught.value.message for one in listed)
-    assert "--series NUMBER" in caught.value.hint
+    assert caught.value.hint == (
+        "Choose one with --series NUMBER (or its UID), or give a folder that holds only one."
+    )
 
 
 @pytest.mark.parametrize("folder", ["98892001/CT2N", "98892003/MR700"])
@@ -375,6 +417,14 @@ def test_series_that_is_nowhere(tmp_path, capfd, attributes, code, words):
     assert (error.code, words in error.message) == (code, True), error.message
 
 
+@pytest.mark.parametrize("modality", ["PT", "US", "NM", "RTDOSE", "ct"])
+def test_modality_that_is_neither_is_not_guessed(tmp_path, capfd, modality):
+    error = refused(small_series().write(tmp_path, Modality=modality), capfd)
+    assert error.code == "modality-unsupported"
+    assert error.message == f"Expected a DICOM series of modality MR or CT; found {modality!r}."
+    assert "convert it to NIfTI or NRRD if it is to be treated as one" in error.hint
+
+
 @pytest.mark.parametrize("attributes", [{}, {"SliceThickness": ""}, {"SliceThickness": 0}])
 def test_single_slice_of_unknown_thickness(tmp_path, capfd, attributes):
     error = refused(small_series(1).write(tmp_path, **attributes), capfd)
@@ -397,18 +447,28 @@ def test_real_truncated_image(tmp_path, capfd):
     assert refused(tmp_path, capfd).code == "input-damaged"
 
 
-@pytest.mark.parametrize("name", ["SC_rgb_rle.dcm", "examples_palette.dcm", "rtdose.dcm"])
-def test_real_images_that_are_no_slices(tmp_path, capfd, name):
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SC_rgb_rle.dcm", "volume-color"),
+        ("examples_palette.dcm", "volume-color"),
+        ("rtdose.dcm", "dicom-multiframe"),
+    ],
+)
+def test_real_images_that_are_no_slices(tmp_path, capfd, name, code):
     shutil.copy(FILES / name, tmp_path)
-    expected = "dicom-multiframe" if name == "rtdose.dcm" else "volume-color"
-    assert refused(tmp_path, capfd).code == expected
+    assert refused(tmp_path, capfd).code == "modality-unsupported"
+    image = pydicom.dcmread(FILES / name)
+    image.Modality = "MR"
+    save(image, tmp_path / name)
+    assert refused(tmp_path, capfd).code == code
 
 
 def test_c_libraries_keep_silent(tmp_path, capfd):
     # Its 12-bit JPEG makes libjpeg complain before it succeeds.
     image = pydicom.dcmread(FILES / "JPEG-lossy.dcm")
     image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 0], list(AXIAL)
-    image.PixelSpacing, image.SliceThickness = [1, 1], 2
+    image.PixelSpacing, image.SliceThickness, image.Modality = [1, 1], 2, "MR"
     save(image, tmp_path / "image.dcm")
     capfd.readouterr()
     volume = read(tmp_path)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError
+from SpatialARAnomalyLib.engine import feature_store
+from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError, OutputError
 from SpatialARAnomalyLib.engine.feature_store import FeatureStore, feature_key
 
 SHAPE = (7, 5, 3, 4)
@@ -65,7 +66,7 @@ def test_an_interrupted_embedding_leaves_nothing_under_the_key(store, error):
     with pytest.raises(type(error)):
         store.write("key", SHAPE, interrupted())
     assert "key" not in store
-    assert files(store) == ["key.partial"]
+    assert files(store) == []
 
     store.write("key", SHAPE, batches(3, 4))
     assert np.array_equal(store.open("key"), TOKENS.astype(np.float16))
@@ -74,7 +75,7 @@ def test_an_interrupted_embedding_leaves_nothing_under_the_key(store, error):
 
 def test_a_longer_leftover_is_harmless(store):
     store.folder.mkdir(parents=True)
-    (store.folder / "key.partial").write_bytes(b"\xff" * 100_000)
+    (store.folder / "key.npy.partial").write_bytes(b"\xff" * 100_000)
     assert "key" not in store
     store.write("key", SHAPE, batches(7))
     assert np.array_equal(store.open("key"), TOKENS.astype(np.float16))
@@ -111,6 +112,25 @@ def test_a_full_disk_is_an_error_the_user_can_act_on(store, monkeypatch):
     assert caught.value.message == "The tokens cannot be stored (No space left on device)."
     assert "Free disk space" in caught.value.hint
     assert "key" not in store
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 65520.0, -1e30])
+def test_tokens_that_half_precision_cannot_hold_are_refused(store, value):
+    bad = TOKENS.copy()
+    bad[5, 2, 1, 3] = value
+    with pytest.raises(EncoderError) as caught:
+        store.write("key", SHAPE, [bad[:3], bad[3:]])
+    assert caught.value.code == "encoder-not-finite"
+    assert caught.value.message == (
+        "The encoder's tokens must be finite and within ±65504; they are not."
+    )
+    assert files(store) == []
+
+
+def test_the_key_changes_with_the_way_to_the_tokens(monkeypatch):
+    before = feature_key("12", encoder="ab")
+    monkeypatch.setattr(feature_store, "PREPARATION_VERSION", 2)
+    assert feature_key("12", encoder="ab") != before
 
 
 def test_the_key_changes_with_all_that_changes_tokens():

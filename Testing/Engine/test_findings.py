@@ -1,5 +1,6 @@
 """Findings are what a flood fill by hand finds, measured in the patient's millimeters."""
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,13 @@ from SpatialARAnomalyLib.engine.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.findings import find
 
-CALIBRATION = Calibration(levels=(0.0, 0.5, 1.0), nll=(-3.0, 0.0, 3.0), tokens=1000, volumes=2)
+CALIBRATION = Calibration(
+    levels=(0.0, 0.5, 1.0),
+    nll=(-3.0, 0.0, 3.0),
+    token_nll=(-4.0, 0.5, 4.0),
+    tokens=1000,
+    volumes=2,
+)
 
 OBLIQUE = np.array(
     [
@@ -155,6 +162,17 @@ def test_everything_reaches_the_threshold():
     assert finding.centroid_ras == (3.0, 2.0, 1.0)
     assert finding.peak_ras == (0.0, 0.0, 0.0)
     assert finding.mean_nll == finding.peak_nll == 0.5
+
+
+def test_regions_are_counted_without_a_copy_of_the_volume():
+    nll = np.random.RandomState(0).normal(size=(40, 64, 64)).astype(np.float32)
+    find(nll, OBLIQUE, CALIBRATION, 3.0, 0.0)
+    tracemalloc.start()
+    findings, labels = find(nll, OBLIQUE, CALIBRATION, 3.0, 0.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(finding.voxels for finding in findings) == np.count_nonzero(labels) > 100
+    assert peak < 12 * nll.size  # regions, labels, a mask; 8 bytes each more in int64
 
 
 def test_more_findings_than_labels_are_refused(monkeypatch):

@@ -358,6 +358,30 @@ def test_a_taken_name_is_told(folder):
     assert "--overwrite" in caught.value.hint
 
 
+def test_a_folder_that_may_not_be_read_is_told(folder, monkeypatch):
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(OutputError) as caught:
+        check_free(folder, overwrite=True)
+    assert caught.value.code == "output-unwritable"
+    assert caught.value.message == (
+        "The model folder 'brain' cannot be looked into (Permission denied)."
+    )
+    assert "Choose another name" in caught.value.hint
+
+
+def test_what_a_killed_save_left_is_removed_by_a_later_one(folder, tmp_path):
+    left = tmp_path / ".partial-killed"
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "model.safetensors").write_bytes(b"half")
+    for one in (left / "new", left):
+        os.utime(one, (0, 0))
+    save_model(folder, CARD, small_model())
+    assert sorted(os.listdir(tmp_path)) == ["brain"]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "model with more", "dangling link"])
 def test_what_is_no_model_is_never_replaced(tmp_path, kind):
     folder = tmp_path / "thesis"
@@ -393,7 +417,7 @@ def test_a_model_replaces_a_model(folder, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("moment", ["weights", "card", "old away", "new in"])
+@pytest.mark.parametrize("moment", ["weights", "card", "flush", "old away", "new in"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failed_save_changes_nothing(folder, tmp_path, monkeypatch, error, moment, exists):
     target = folder if exists else tmp_path / "other"
@@ -403,9 +427,11 @@ def test_a_failed_save_changes_nothing(folder, tmp_path, monkeypatch, error, mom
         raise error
 
     if moment == "weights":
-        monkeypatch.setattr(safetensors.torch, "save_file", fail)
+        monkeypatch.setattr(safetensors.torch, "save", fail)
     elif moment == "card":
         monkeypatch.setattr(Path, "write_text", fail)
+    elif moment == "flush":
+        monkeypatch.setattr(os, "fsync", fail)
     else:
         replace, calls = os.replace, []
 

@@ -1,15 +1,14 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
-from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
+from SpatialARAnomalyLib.engine.checkpoint import check_checkpoint
+from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec, Variance
-from SpatialARAnomalyLib.engine.training import (
-    add_feature_noise,
-    check_checkpoint,
-    fit,
-    split_held_out,
-)
+from SpatialARAnomalyLib.engine.training import add_feature_noise, fit, split_held_out
 
 CHANNELS, SIDE = 6, 7
 SPEC = AutoregressiveSpec(hidden_channels=12, dilations=(1, 1, 1))
@@ -82,6 +81,30 @@ def test_the_same_seed_gives_the_same_model():
 def test_another_seed_gives_another_model():
     other = train(training=TrainingSpec(epochs=4, batch_size=4, seed=7))
     assert other.curve != train().curve
+
+
+def test_the_largest_seed_trains():
+    largest = TrainingSpec(epochs=2, batch_size=4, seed=2**32 - 1)
+    assert train(training=largest).curve != train(training=TrainingSpec(epochs=2)).curve
+
+
+def test_every_epoch_of_every_seed_draws_its_own_order(monkeypatch):
+    orders = []
+    randperm = torch.randperm
+
+    def note(count, *, generator):
+        orders.append(tuple(randperm(count, generator=generator).tolist()))
+        return torch.tensor(orders[-1])
+
+    monkeypatch.setattr(torch, "randperm", note)
+    for seed in (0, 1, 2**32 - 1):
+        train(training=TrainingSpec(epochs=3, batch_size=4, seed=seed))
+    assert len(set(orders)) == 9
+
+
+def test_the_generators_of_gpus_are_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("not ours"))
+    assert train(training=TrainingSpec(epochs=1)).curve
 
 
 def test_the_global_random_state_is_left_alone():
@@ -164,6 +187,37 @@ def test_a_torn_checkpoint_is_told(tmp_path, keep):
     with pytest.raises(SpatialARError, match="cannot be read") as error:
         train(tmp_path)
     assert error.value.code == "checkpoint-damaged"
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    """Told in words; with space again, the training goes on as if nothing had been."""
+    replaced = []
+
+    def full_after_two(file: int) -> None:
+        replaced.append(file)
+        if len(replaced) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", full_after_two)
+    with pytest.raises(OutputError) as caught:
+        train(tmp_path)
+    monkeypatch.undo()
+    assert caught.value.code == "output-unwritable"
+    assert caught.value.message == (
+        "The checkpoint of the training cannot be written (No space left on device)."
+    )
+    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
+    recorder = CancelAfterEpochs(5)
+    assert_same(train(tmp_path, recorder), train())
+    assert recorder.epochs_left == 3
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
+    train(tmp_path, training=TrainingSpec(epochs=2, batch_size=4))
+    assert steps == ["fsync", "replace"] * 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -4,7 +4,9 @@ import gzip
 import os
 import re
 import struct
+import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +16,7 @@ import SimpleITK as sitk
 from Engine.grids import Grid, random_grid
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.geometry import LPS_FROM_RAS
+from SpatialARAnomalyLib.engine.itk_files import native_stderr_silenced
 from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.engine.volume import Volume, check_scan
 from SpatialARAnomalyLib.engine.volume_files import (
@@ -209,6 +212,12 @@ def test_detached_header_without_a_last_line_break(tmp_path):
     np.testing.assert_array_equal(read_volume_file(path).voxels, voxels)
 
 
+def test_detached_voxels_may_be_named_as_in_this_folder(tmp_path):
+    voxels = random_voxels((3, 4, 5), "i2")
+    path = nrrd(tmp_path / "scan.nhdr", voxels, "spacings: 1 1 1", data="./100 percent.raw")
+    np.testing.assert_array_equal(read_volume_file(path).voxels, voxels)
+
+
 def test_nrrd_without_a_space_is_taken_as_itk_does(tmp_path):
     voxels = random_voxels((4, 5, 6), "f4")
     volume = read_volume_file(nrrd(tmp_path / "scan.nrrd", voxels, "spacings: 1.5 2.5 3.5"))
@@ -264,6 +273,19 @@ def test_nifti_slope_and_intercept(tmp_path, dtype, slope, intercept):
     edited(path, 112, "<2f", slope, intercept)
     exact = stored.astype(np.float64) * np.float32(slope) + np.float64(np.float32(intercept))
     np.testing.assert_array_equal(read_volume_file(path).voxels, exact.astype(np.float32))
+
+
+def test_scaled_nifti_is_never_held_in_double_precision(tmp_path):
+    stored = random_voxels((40, 64, 64), "i2")
+    path = edited(write_sform(tmp_path / "scan.nii", stored, np.eye(4)), 112, "<2f", 0.5, 3.0)
+    read_volume_file(path)  # modules are loaded
+    tracemalloc.start()
+    volume = read_volume_file(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(volume.voxels, stored * np.float32(0.5) + np.float32(3))
+    assert volume.voxels.dtype == np.float32
+    assert 6 * stored.size < peak < 8 * stored.size
 
 
 def test_nifti_without_a_slope_is_taken_as_stored(tmp_path):
@@ -382,11 +404,14 @@ def test_link_is_followed(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode on Windows")
-def test_name_that_itk_cannot_open(tmp_path):
+def test_name_that_is_no_unicode(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.nrrd"))
+    nifti = scan_nifti(tmp_path, path.with_suffix(".nii").name)
     path.write_bytes(b"NRRD0004\n")
-    with pytest.raises(InputError, match="must be Unicode"):
-        read_volume_file(path)
+    for one in (path, nifti):
+        with pytest.raises(InputError, match="must be Unicode; it holds other bytes") as caught:
+            read_volume_file(one)
+        assert caught.value.code == "input-name"
     with pytest.raises(InputError, match="must be Unicode"):
         write_nrrd(path, np.zeros((2, 2, 2), np.int16), np.eye(4))
 
@@ -648,7 +673,7 @@ OTHER_FAULTS = {
             (f / "v.raw").unlink(),
         )[0],
         "input-damaged",
-        "damaged",
+        "the file with its voxels is missing",
     ),
     "no MetaImage": (lambda f: scan_itk(f, "nrrd").rename(f / "x.mha"), "input-damaged", "damaged"),
     "impossible number of dimensions": (
@@ -679,6 +704,100 @@ def test_other_bad_files_are_refused(tmp_path, capfd, fault):
     make, code, words = OTHER_FAULTS[fault]
     error = refused(make(tmp_path), capfd)
     assert (error.code, words in error.message) == (code, True), error.message
+
+
+ELSEWHERE = "one in another folder"
+LISTED = "a list or pattern of files"
+
+
+@pytest.mark.parametrize("suffix", ["nhdr", "mhd", "nrrd", "mha"])
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("/etc/hostname", ELSEWHERE),
+        ("../scan.raw", ELSEWHERE),
+        ("..", ELSEWHERE),
+        ("below/scan.raw", ELSEWHERE),
+        ("./../scan.raw", ELSEWHERE),
+        (r"..\scan.raw", ELSEWHERE),
+        (r"\\server\share\scan.raw", ELSEWHERE),
+        ("//server/share/scan.raw", ELSEWHERE),
+        (r"C:\scan.raw", ELSEWHERE),
+        ("C:scan.raw", ELSEWHERE),
+        ("LIST", LISTED),
+        ("LIST 2", LISTED),
+        ("scan%03d.raw 1 3 1", LISTED),
+        ("", "none"),
+    ],
+)
+def test_voxels_in_other_files_are_not_opened(tmp_path, capfd, monkeypatch, suffix, named, found):
+    path = scan_itk(tmp_path, {"nrrd": "nhdr", "mha": "mhd"}.get(suffix, suffix))
+    header = path.read_text().replace("scan.raw", named)
+    path = written(tmp_path / f"x.{suffix}", header.encode())
+
+    def opened(*_args: object) -> None:
+        raise AssertionError("ITK has the header")
+
+    monkeypatch.setattr(sitk, "ImageFileReader", opened)
+    error = refused(path, capfd)
+    assert error.code == "input-data-file"
+    assert error.message == (
+        f"Expected a header that names one file of voxels, in its own folder; it names {found}."
+    )
+    assert "save the scan as one file (.nrrd or .mha)" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("suffix", "before", "after"),
+    [
+        ("nhdr", "\ndata file: scan.raw", "\rDATAFILE: /etc/hostname"),
+        ("nhdr", "data file: scan.raw", "data file: scan.raw\ndata file: /etc/hostname"),
+        ("mhd", "ElementDataFile = ", "  ElementDataFile \n : /"),
+        ("mhd", "ElementDataFile = ", "Comment =\nElementDataFile = LOCAL\nElementDataFile = /"),
+    ],
+)
+def test_header_cannot_hide_where_its_voxels_are(tmp_path, capfd, suffix, before, after):
+    path = scan_itk(tmp_path, suffix)
+    text = path.read_text()
+    assert before in text
+    path.write_bytes(text.replace(before, after).encode())
+    assert refused(path, capfd).code == "input-data-file"
+
+
+def test_header_too_long_to_be_looked_through_is_refused(tmp_path, capfd):
+    path = header_edited(scan_itk(tmp_path, "nhdr"), "data file", "# x\n" * 300_000 + "data file")
+    assert "its header is longer than 1,048,576 bytes" in refused(path, capfd).message
+    path = scan_itk(tmp_path, "mhd")
+    path.write_text("Comment = x\n" * 100_000 + path.read_text())
+    assert refused(path, capfd).code == "input-damaged"
+
+
+@pytest.mark.parametrize("console", ["none", "no descriptor"])
+def test_program_without_a_console_reads_volumes(tmp_path, monkeypatch, console):
+    voxels = random_voxels((3, 4, 5), "i2")
+    path = write_itk(tmp_path / "scan.mha", voxels, np.eye(4))
+    if console == "none":
+        monkeypatch.setattr(sys, "stderr", None)
+    else:
+
+        def no_descriptor(_number: int) -> int:
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(os, "dup", no_descriptor)
+    np.testing.assert_array_equal(read_volume_file(path).voxels, voxels)
+
+
+def test_native_stderr_is_silent_within_and_back_after(capfd):
+    def fail() -> None:
+        with native_stderr_silenced():
+            os.write(2, b"within ")
+            raise KeyError
+
+    os.write(2, b"before ")
+    with pytest.raises(KeyError):
+        fail()
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"
 
 
 def test_file_that_may_not_be_opened(tmp_path, monkeypatch):
@@ -772,3 +891,9 @@ def test_damaged_bytes_end_as_a_volume_or_an_input_error(tmp_path, capfd, suffix
         "volume-empty",
     }
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_nrrd_that_cannot_be_written_is_an_os_error(tmp_path):
+    """ITK raises RuntimeError; what writes results knows OSError."""
+    with pytest.raises(OSError, match="could not be written"):
+        write_nrrd(tmp_path / "no such folder" / "x.nrrd", np.zeros((2, 2, 2), "f4"), np.eye(4))

@@ -6,6 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from Service.small_site import run, tree
+from SpatialARAnomalyLib.engine.device import Device
+from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.service import demo as demo_job
+from SpatialARAnomalyLib.service.outputs import write_marker
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +55,42 @@ def test_a_folder_with_something_in_it_is_left_alone(demo):
     assert result.exit_code == 2
     assert "must be new or empty" in result.stderr
     assert tree(out) == before
+
+
+def fill(out) -> None:
+    for name in ("volumes/scan.nii", "model/model.json", "results/paper.txt", "notes.txt"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("years of work")
+
+
+@pytest.mark.parametrize("marker", [None, "{}", '{"what": "somebody\'s demo"}'])
+def test_what_is_no_demo_is_never_replaced(tmp_path, marker):
+    fill(tmp_path)
+    if marker is not None:
+        (tmp_path / "demo.json").write_text(marker)
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="Only an earlier demo is replaced") as caught:
+        demo_job.run_demo(tmp_path, 1, Device.CPU, True, SilentReporter())
+    assert caught.value.code == "output-not-a-demo"
+    assert tree(tmp_path) == before
+
+
+def test_an_earlier_demo_is_replaced_and_what_else_is_there_kept(tmp_path, monkeypatch):
+    class BegunError(Exception):
+        pass
+
+    def begin(_: int) -> None:
+        raise BegunError
+
+    monkeypatch.setattr(demo_job, "normal_head", begin)
+    out = tmp_path / "demo"
+    with pytest.raises(BegunError):
+        demo_job.run_demo(out, 1, Device.CPU, False, SilentReporter())
+    assert json.loads((out / "demo.json").read_text())["what"] == "SpatialARAnomaly demo"
+    fill(out)
+    (out / "model.training" / "features").mkdir(parents=True)
+    write_marker(out / "model.training" / "training.json", "SpatialARAnomaly training in progress")
+    (out / "model.training" / "features" / "one.npy").write_text("tokens")
+    with pytest.raises(BegunError):
+        demo_job.run_demo(out, 1, Device.CPU, True, SilentReporter())
+    assert sorted(tree(out)) == ["demo.json", "notes.txt", "volumes"]

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from SpatialARAnomalyLib.engine import demonstration
 from SpatialARAnomalyLib.service import encoder_registry
 from SpatialARAnomalyLib.service.encoder_registry import recall, remember
 
@@ -56,7 +55,6 @@ def test_a_path_that_is_gone_is_not_recalled(home, tmp_path):
 
 def test_the_demonstration_encoder_is_no_folder(home, tmp_path):
     """`load_encoder` takes the name for the embedded one, whatever lies beside."""
-    assert encoder_registry.DEMONSTRATION == demonstration.NAME
     (tmp_path / "demonstration").mkdir()
     remember("aa", "demonstration")
     assert recall("aa") == "demonstration"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from Engine.dicom_examples import small_series
-from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volume import Volume
@@ -133,6 +133,49 @@ def noted(path: Path) -> Path:
 def test_what_is_no_scan(tmp_path, make, code, words, hint):
     error = refused(make(tmp_path))
     assert (error.code, words in error.message, hint in error.hint) == (code, True, True)
+
+
+def test_folder_named_by_a_dot_is_told_by_its_name(tmp_path, monkeypatch, head):
+    folder = made(tmp_path / "study 1")
+    monkeypatch.chdir(folder)
+    for dots in (".", "../study 1/."):
+        with pytest.raises(InputError, match="The folder 'study 1' is empty"):
+            find_inputs(Path(dots))
+    for name in ("a.nii", "b.nii"):
+        write_nifti(folder / name, head)
+    with pytest.raises(InputError, match="the folder 'study 1' holds 2 volume files"):
+        find_one_input(Path("."))
+    monkeypatch.chdir(made(folder / "below"))
+    with pytest.raises(InputError, match="the folder 'study 1' holds 2 volume files"):
+        find_one_input(Path(".."))
+
+
+def test_reading_is_cancelled_before_any_file(tmp_path, head):
+    write_nifti(tmp_path / "a.nii", head)
+    write_nifti(tmp_path / "b.nii", head)
+    study = small_series(slices=4).write(tmp_path / "study")
+    calls = []
+
+    def cancel_at(number: int):
+        def check() -> None:
+            calls.append(number)
+            if len(calls) == number:
+                raise Cancelled
+
+        calls.clear()
+        return check
+
+    # Of the folder: two files and a folder; of the series: listed, then read.
+    for files, work in (
+        (3, lambda check: find_inputs(tmp_path, check_cancelled=check)),
+        (4, lambda check: find_one_input(study, check_cancelled=check)),
+        (1, find_inputs(tmp_path)[0].read),
+        (8, find_one_input(study).read),
+    ):
+        work(cancel_at(99))
+        assert len(calls) == files
+        with pytest.raises(Cancelled):
+            work(cancel_at(files))
 
 
 def test_series_of_a_file_makes_no_sense(tmp_path, head):

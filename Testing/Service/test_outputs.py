@@ -3,11 +3,17 @@
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from SpatialARAnomalyLib.engine.errors import OutputError
-from SpatialARAnomalyLib.service.outputs import appear_together, make_folder
+from SpatialARAnomalyLib.service.outputs import (
+    appear_together,
+    is_marked,
+    make_folder,
+    write_marker,
+)
 
 NAMES = ["scan_nll.nrrd", "scan_findings.csv", "run.json"]
 EARLIER = {"scan_findings.csv": "earlier", "notes.txt": "mine"}
@@ -213,3 +219,44 @@ def test_a_folder_is_made_and_stays_empty(tmp_path):
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert listing(tmp_path / "a" / "b") == {}
+
+
+def leave(folder: Path, name: str, age_h: float, files: tuple[str, ...]) -> Path:
+    """A partial folder as a process that was killed leaves it."""
+    left = folder / name
+    for file in files:
+        (left / file).parent.mkdir(parents=True, exist_ok=True)
+        (left / file).write_text("half")
+    then = time.time() - 3600 * age_h
+    for one in (*left.iterdir(), left):
+        os.utime(one, (then, then))
+    return left
+
+
+def test_what_a_killed_run_left_goes_after_a_day(tmp_path):
+    stale = leave(tmp_path, ".partial-a", 25, ("new/run.json",))
+    fresh = leave(tmp_path, ".partial-b", 23, ("new/run.json",))
+    # Killed while it replaced: this may be the only copy.
+    only_copy = leave(tmp_path, ".partial-c", 25, ("new/run.json", "old/run.json"))
+    not_ours = leave(tmp_path, ".partial-d", 25, ("thesis.txt",))
+    link = tmp_path / ".partial-link"
+    link.symlink_to(not_ours)
+    with appear_together(tmp_path, ["run.json"], overwrite=False) as partial:
+        assert not stale.exists()
+        (partial / "run.json").write_text("new")
+    assert sorted(os.listdir(tmp_path)) == [
+        *(one.name for one in (fresh, only_copy, not_ours, link)),
+        "run.json",
+    ]
+    assert (not_ours / "thesis.txt").read_text() == "half"
+
+
+def test_a_marker_is_known_again_and_nothing_else_is(tmp_path):
+    marker = tmp_path / "demo.json"
+    assert not is_marked(marker, "a demo")
+    write_marker(marker, "a demo")
+    assert is_marked(marker, "a demo")
+    assert not is_marked(marker, "a training")
+    for text in ("", "[]", '"a demo"', '{"what": 5}', "[" * 100_000):
+        marker.write_text(text)
+        assert not is_marked(marker, "a demo")

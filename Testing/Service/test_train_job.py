@@ -1,16 +1,33 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import SpatialARAnomalyLib
 from Service.small_site import SHAPE_KJI, SPACING_MM, tree
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
+from SpatialARAnomalyLib.engine.errors import (
+    Cancelled,
+    InputError,
+    OutputError,
+    SpatialARError,
+    SpecError,
+)
+from SpatialARAnomalyLib.engine.model_store import read_card
 from SpatialARAnomalyLib.engine.phantom import normal_head
+from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
 from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.slicing import SliceStack
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
-from SpatialARAnomalyLib.engine.volume_files import write_nifti
+from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti
 from SpatialARAnomalyLib.service import train_job
 from SpatialARAnomalyLib.service.train_job import TrainRequest, train
+from SpatialARAnomalyLib.service.training_folder import TrainingFolder
 
 
 def request_for(site, out, **changes) -> TrainRequest:
@@ -92,14 +109,14 @@ def test_cancelling_anywhere_and_resuming_gives_the_same_model(site, uninterrupt
 
 
 def test_embedded_volumes_are_not_embedded_again(site, tmp_path):
-    first, second = Recorder(cancel_at=10), Recorder()
+    second = Recorder()
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), first)
+        train(request_for(site, tmp_path / "model"), CancelAfterSlices(13))
     features = list((tmp_path / "model.training" / "features").glob("*.npy"))
     assert features
     before = {path: path.stat().st_mtime_ns for path in features}
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), Recorder(cancel_at=12))
+        train(request_for(site, tmp_path / "model"), CancelAfterSlices(14))
     assert {path: path.stat().st_mtime_ns for path in features} == before
     train(request_for(site, tmp_path / "model"), second)
     assert second.embedded < 4 * SHAPE_KJI[0]
@@ -107,7 +124,7 @@ def test_embedded_volumes_are_not_embedded_again(site, tmp_path):
 
 def test_an_unfinished_training_with_other_settings_is_not_mixed_up(site, tmp_path):
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), Recorder(cancel_at=12))
+        train(request_for(site, tmp_path / "model"), CancelAfterSlices(7))
     other = request_for(site, tmp_path / "model", training=TrainingSpec(epochs=3, batch_size=4))
     # Cancelled before the first epoch: nothing to mix up yet. After one: refused.
     with pytest.raises(Cancelled):
@@ -118,6 +135,20 @@ def test_an_unfinished_training_with_other_settings_is_not_mixed_up(site, tmp_pa
           SilentReporter())  # fmt: skip
     card = json.loads((tmp_path / "model" / "model.json").read_text())
     assert card["training"]["batch_size"] == 4
+
+
+class CancelAfterSlices(SilentReporter):
+    """Cancels once so many slices are embedded."""
+
+    def __init__(self, slices: int) -> None:
+        self.slices, self.over = slices, False
+
+    def progress(self, done, total, unit) -> None:
+        self.over |= unit == "slice" and done >= self.slices
+
+    def check_cancelled(self) -> None:
+        if self.over:
+            raise Cancelled
 
 
 class CancelAfterEpoch(SilentReporter):
@@ -154,3 +185,199 @@ def test_the_default_field_of_view_fits_the_largest_body(site, uninterrupted):
     largest = card["normals"]["extent_mm"][1]
     assert card["slices"]["fov_mm"] % train_job.FOV_STEP_MM == 0
     assert 1.1 * largest <= card["slices"]["fov_mm"] < 1.1 * largest + train_job.FOV_STEP_MM
+
+
+# The folder of the training in progress
+
+
+def never(*_: object) -> None:
+    pytest.fail("not reached")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("marker", [None, "{}", '{"what": "my own training"}'])
+def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, marker, restart):
+    work = tmp_path / "model.training"
+    (work / "features").mkdir(parents=True)
+    (work / "features" / "mine.npy").write_text("years of work")
+    if marker is not None:
+        (work / "training.json").write_text(marker)
+    before = tree(tmp_path)
+    monkeypatch.setattr(train_job, "resolve_device", never)
+    with pytest.raises(OutputError, match="it exists and is not of a training") as caught:
+        train(request_for(site, tmp_path / "model", restart=restart), SilentReporter())
+    assert caught.value.code == "output-not-a-training"
+    assert tree(tmp_path) == before
+
+
+def test_a_file_in_the_folders_place_is_told(tmp_path):
+    (tmp_path / "model.training").write_text("years of work")
+    (tmp_path / "other.training").symlink_to(tmp_path / "nowhere")
+    for name in ("model", "other"):
+        with pytest.raises(OutputError) as caught:
+            TrainingFolder(tmp_path / name).check()
+        assert caught.value.code == "output-not-a-training"
+
+
+@pytest.mark.parametrize("folder", ["model", "model.training", "model.training/features"])
+def test_scans_in_a_folder_that_is_written_are_refused(site, tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    if folder != "model":
+        (tmp_path / "model.training" / "training.json").write_text(
+            '{"what": "SpatialARAnomaly training in progress"}'
+        )
+    scan = tmp_path / folder / "normal.nii.gz"
+    shutil.copy(site.normals[0], scan)
+    # An existing folder of that name is refused before, unless its files go away meanwhile.
+    monkeypatch.setattr(train_job, "check_free", lambda *_: None)
+    monkeypatch.setattr(train_job, "resolve_device", never)
+    request = request_for(site, tmp_path / "model", normals=(*site.normals, scan))
+    with pytest.raises(InputError, match=r"must lie outside the folder 'model.*normal\.nii\.gz"):
+        train(request, SilentReporter())
+    assert scan.exists()
+
+
+def test_only_what_the_training_wrote_is_removed(site, tmp_path):
+    work = tmp_path / "model.training"
+    with pytest.raises(Cancelled):
+        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(1))
+    assert set(tree(work)) >= {"training.json", "features", "checkpoint.safetensors"}
+    (work / "notes.txt").write_text("mine")
+    (work / "features" / "mine.txt").write_text("mine")
+    (work / "features" / "torn.npy.partial").write_text("left by a kill")
+    (work / "checkpoint.safetensors.partial").write_text("left by a kill")
+    train(request_for(site, tmp_path / "model"), SilentReporter())
+    left = {name for name, content in tree(work).items() if content is not None}
+    assert left - {"lock", "training.json"} == {"notes.txt", "features/mine.txt"}
+
+
+def test_a_training_that_fails_before_anything_is_kept_leaves_no_folder(site, tmp_path):
+    with pytest.raises(InputError, match=r"normal_\d.nii.gz: the body must be larger than a token"):
+        train(request_for(site, tmp_path / "model", fov_mm=9000.0, size_px=64), SilentReporter())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_restart_keeps_the_tokens(site, tmp_path):
+    with pytest.raises(Cancelled):
+        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(2))
+    recorder = Recorder()
+    train(request_for(site, tmp_path / "model", restart=True), recorder)
+    assert recorder.embedded == 0
+    assert recorder.epochs == [1, 2, 3]
+
+
+def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkeypatch):
+    class Notices(SilentReporter):
+        def __init__(self) -> None:
+            self.told = []
+
+        def notice(self, code, text) -> None:
+            self.told.append((code, text))
+
+    def forbidden(_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(TrainingFolder, "clear", forbidden)
+    report = Notices()
+    train(request_for(site, tmp_path / "model"), report)
+    assert report.told == [
+        (
+            "training-left",
+            "The model is saved; 'model.training' cannot be removed (Permission denied).",
+        )
+    ]
+    assert tree(tmp_path / "model") == tree(uninterrupted[0])
+
+
+def test_a_second_training_of_that_name_is_refused(site, tmp_path):
+    with TrainingFolder(tmp_path / "model").hold():
+        with pytest.raises(OutputError, match=r"is running in 'model\.training'") as caught:
+            train(request_for(site, tmp_path / "model"), SilentReporter())
+        assert caught.value.code == "training-running"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_a_killed_training_lets_go_of_its_folder(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from SpatialARAnomalyLib.service.training_folder import TrainingFolder
+folder = TrainingFolder(Path(sys.argv[1]))
+with folder.hold():
+    folder.checkpoint.write_text("of an epoch")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(SpatialARAnomalyLib.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")], env=environment, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    folder = TrainingFolder(tmp_path / "model")
+    with folder.hold():
+        assert folder.checkpoint.read_text() == "of an epoch"
+        folder.clear()
+    assert os.listdir(tmp_path) == []
+
+
+# What is asked
+
+
+def test_the_present_folder_is_a_model_with_a_name(site, tmp_path, monkeypatch):
+    (tmp_path / "brain").mkdir()
+    monkeypatch.chdir(tmp_path / "brain")
+    asked = request_for(site, Path("."), name=None, overwrite=True)
+    card = train(asked, SilentReporter())
+    assert card.name == "brain"
+    assert sorted(tree(tmp_path)) == ["brain", "brain/model.json", "brain/model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fov_mm": 0.0}, "SliceSpec: fov_mm must be positive; found"),
+        ({"fov_mm": -5.0}, "SliceSpec: fov_mm must be positive; found"),
+        ({"size_px": 0}, "SliceSpec: size_px must be positive; found"),
+        ({"size_px": 7}, r"must be a multiple of .*; found 7 px\. Use 16 px"),
+        ({"size_px": 100}, r"must be a multiple of .*; found 100 px\. Use 96 px"),
+    ],
+)
+def test_field_of_view_and_size_are_checked_before_scans_are_read(
+    site, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr(train_job, "_survey", never)
+    with pytest.raises(SpecError, match=message):
+        train(request_for(site, tmp_path / "model", **changes), SilentReporter())
+
+
+def test_a_scan_that_cannot_be_used_is_named(site, tmp_path):
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_text("no scan")
+    with pytest.raises(InputError) as caught:
+        train(request_for(site, tmp_path / "model", normals=(*site.normals, bad)), SilentReporter())
+    assert caught.value.message.startswith("bad.nii.gz: ")
+    # Also where the message is read from the error itself.
+    assert str(caught.value).startswith("bad.nii.gz: ")
+
+
+def test_tokens_of_an_earlier_preparation_are_not_used(site, tmp_path, monkeypatch):
+    with pytest.raises(Cancelled):
+        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(1))
+    monkeypatch.setattr(train_job, "PREPARATION_VERSION", 2)
+    with pytest.raises(SpatialARError, match="other volumes or settings"):
+        train(request_for(site, tmp_path / "model"), SilentReporter())
+
+
+def test_p_values_rest_on_the_tokens_of_the_held_out_body(site, uninterrupted):
+    card = read_card(uninterrupted[0])
+    (held_out,) = (
+        volume
+        for volume in map(read_volume_file, site.normals)
+        if volume.content_sha256() in card.normals.held_out_sha256
+    )
+    turned = PlaneVolume(held_out, card.slices.plane, card.modality)
+    stack = SliceStack(turned, card.slices, card.intensity, card.encoder.patch_px)
+    in_body = sum(int(stack.tokens_inside(index).sum()) for index in stack.indices)
+    assert 50 < in_body == card.calibration.tokens < len(stack.indices) * 7 * 7
+    assert card.calibration.volumes == 1
+    assert not np.allclose(card.calibration.token_nll, card.calibration.nll)

@@ -1,6 +1,8 @@
 """What an NLL means: how often held-out normal scans reach it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -12,69 +14,107 @@ LEVELS = np.unique(
 )
 """Shares at which quantiles are kept: every percent, and 20 per decade of the upper tail."""
 
-MAX_SAMPLE = 4_000_000
-"""Voxels taken from one volume at most, evenly thinned."""
+MAX_SAMPLE = 8_000_000
+"""Voxels kept of all held-out volumes together, at most."""
+
+MIN_TOKENS_ABOVE = 10
+"""Tokens that must lie above a threshold for its rate to be more than a guess."""
+
+
+def thinned(sample: Float[np.ndarray, " _"], volumes: int) -> Float[np.ndarray, " _"]:
+    """The sample of one of so many volumes, evenly thinned so that all fit `MAX_SAMPLE`."""
+    share = max(1, MAX_SAMPLE // volumes)
+    # A copy: a view would keep the whole sample in memory.
+    return sample[:: max(1, -(-sample.size // share))].copy()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Spec):
-    """Quantiles of the NLL of body voxels in normal scans that were not trained on."""
+    """Quantiles of the NLL in the body of normal scans that were not trained on.
+
+    Thresholds rest on voxels, because a rate is a share of what is shown.
+    p-values rest on tokens: a voxel's NLL is a mean of tokens around it, so
+    voxels are less extreme than tokens and more alike.
+
+    Neighboring tokens are alike too, and n tokens are not n patients. The
+    held-out scans also chose the epoch and set the variance, so rates and
+    p-values are a little optimistic.
+    """
 
     levels: tuple[float, ...]
-    """Share of those voxels at or below `nll`."""
+    """Share of the voxels at or below `nll`, and of the tokens at or below `token_nll`."""
     nll: tuple[float, ...]
-    """Nats per channel, ascending."""
+    """Of body voxels, nats per channel, ascending."""
+    token_nll: tuple[float, ...]
+    """Of tokens whose center lies in the body, nats per channel, ascending."""
     tokens: int
-    """Tokens of the body that the quantiles rest on; voxels within one are not independent."""
+    """Those tokens."""
     volumes: int
     """Held-out normal volumes."""
 
     def __post_init__(self) -> None:
         self._require(
-            len(self.levels) == len(self.nll) >= 2
+            len(self.levels) == len(self.nll) == len(self.token_nll) >= 2
             and self.levels[0] == 0.0
             and self.levels[-1] == 1.0
-            and all(a < b for a, b in zip(self.levels, self.levels[1:], strict=False))
-            and all(a <= b for a, b in zip(self.nll, self.nll[1:], strict=False))
-            and bool(np.isfinite(self.nll).all()),
-            "levels must rise from 0 to 1 and nll with them",
+            and all(a < b for a, b in pairwise(self.levels))
+            and all(a <= b for a, b in pairwise(self.nll))
+            and all(a <= b for a, b in pairwise(self.token_nll))
+            and bool(np.isfinite(self.nll + self.token_nll).all()),
+            "levels must rise from 0 to 1, and nll and token_nll with them",
         )
         self._require(self.tokens >= 1 and self.volumes >= 1, "tokens and volumes must be positive")
 
     @classmethod
-    def of(cls, samples: list[Float[np.ndarray, " _"]], tokens: int) -> "Calibration":
-        """The quantiles of the body voxels' NLL, one array per held-out normal volume."""
-        thinned = [one[:: max(1, -(-one.size // MAX_SAMPLE))] for one in samples]
-        nll = np.quantile(np.concatenate(thinned).astype(np.float64), LEVELS)
+    def of(
+        cls,
+        voxel_samples: Sequence[Float[np.ndarray, " _"]],
+        token_samples: Sequence[Float[np.ndarray, " _"]],
+    ) -> "Calibration":
+        """The quantiles of the body's voxels and tokens, one array each per held-out volume."""
         return cls(
             levels=tuple(LEVELS.tolist()),
-            nll=tuple(np.maximum.accumulate(nll).tolist()),
-            tokens=tokens,
-            volumes=len(samples),
+            nll=_quantiles(voxel_samples),
+            token_nll=_quantiles(token_samples),
+            tokens=sum(one.size for one in token_samples),
+            volumes=len(voxel_samples),
         )
 
     def threshold(self, false_positive_rate: float) -> float:
         """The NLL that this share of normal body voxels exceeds."""
         return float(np.interp(1.0 - false_positive_rate, self.levels, self.nll))
 
+    def supports(self, false_positive_rate: float) -> bool:
+        """Whether enough tokens lie above the threshold of this rate to tell it from others."""
+        return false_positive_rate * self.tokens >= MIN_TOKENS_ABOVE
+
     def p_value(self, nll: float) -> float:
         """How likely a token of normal body reaches this NLL: (1 + r)/(1 + n).
 
         r of n held-out tokens reach it; so p is never below 1/(1 + n), what
-        the data at hand can show (Davison & Hinkley 1997, §4.2).
+        the data at hand can show (Davison & Hinkley 1997, §4.2). The peak of a
+        finding lies between tokens and never above the highest of them, so its
+        p is conservative; only at the rim of the body can that highest token
+        be one centered outside, which was not counted.
         """
-        if nll > self.nll[-1]:
-            tail = 0.0
+        if nll > self.token_nll[-1]:
+            reaching = 0.0
         else:
-            # Where quantiles tie, the largest tail is the honest one.
-            first = int(np.searchsorted(self.nll, nll, side="left"))
-            if self.nll[first] == nll or first == 0:
-                tail = 1.0 - self.levels[first]
-            else:
-                span = self.nll[first] - self.nll[first - 1]
-                part = (nll - self.nll[first - 1]) / span
-                level = self.levels[first - 1] + part * (
-                    self.levels[first] - self.levels[first - 1]
-                )
-                tail = 1.0 - level
-        return (1.0 + tail * self.tokens) / (1.0 + self.tokens)
+            # The token of rank k (from 0) is the quantile at k/(n − 1); n − k reach it.
+            reaching = 1.0 + (1.0 - self._token_level(nll)) * (self.tokens - 1)
+        return (1.0 + reaching) / (1.0 + self.tokens)
+
+    def _token_level(self, nll: float) -> float:
+        """The share of tokens below an NLL that is not above all of them."""
+        first = int(np.searchsorted(self.token_nll, nll, side="left"))
+        # Where quantiles tie, the lowest level is the honest one.
+        if self.token_nll[first] == nll or first == 0:
+            return self.levels[first]
+        span = self.token_nll[first] - self.token_nll[first - 1]
+        part = (nll - self.token_nll[first - 1]) / span
+        return self.levels[first - 1] + part * (self.levels[first] - self.levels[first - 1])
+
+
+def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
+    nll = np.quantile(np.concatenate(samples).astype(np.float64), LEVELS)
+    return tuple(np.maximum.accumulate(nll).tolist())

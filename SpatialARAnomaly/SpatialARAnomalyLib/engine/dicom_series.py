@@ -2,6 +2,7 @@
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from .errors import InputError
+from .file_refusals import unicode_name
 from .geometry import LPS_FROM_RAS
-from .itk_files import itk_name, native_stderr_closed
+from .itk_files import native_stderr_silenced
 from .specs import Modality
 from .volume import Volume
 
@@ -122,11 +124,17 @@ class DicomSeries:
         return f"{number}: {self.modality} {self.description!r}, {len(self.instances)} images"
 
 
-def list_series(folder: Path) -> list[DicomSeries]:
-    """The image series below a folder, by series number; other files are passed over."""
+def list_series(
+    folder: Path, check_cancelled: Callable[[], None] = lambda: None
+) -> list[DicomSeries]:
+    """The image series below a folder, by series number; other files are passed over.
+
+    `check_cancelled` is called before every file, and may raise to stop.
+    """
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
     for path in sorted(folder.rglob("*")):
+        check_cancelled()
         try:
             if not path.is_file():
                 continue
@@ -172,7 +180,7 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
         raise InputError(
             "series-ambiguous",
             f"Expected one DICOM series; the folder holds {len(series)} ({listing}).",
-            "Choose one with --series NUMBER (or its UID).",
+            "Choose one with --series NUMBER (or its UID), or give a folder that holds only one.",
         )
     chosen = [
         one
@@ -206,32 +214,47 @@ def _damaged() -> InputError:
     )
 
 
-def read_series(series: DicomSeries) -> Volume:
+def read_series(series: DicomSeries, check_cancelled: Callable[[], None] = lambda: None) -> Volume:
     """The series as a volume, rescale slope and intercept (0028,1053 and 1052) applied.
 
     Voxel axes are the image's columns and rows and the order of slices along
     their normal (DICOM PS3.3 C.7.6.2.1.1); a tilted gantry gives a sheared grid.
-    Raises `InputError` for color, inverted or multi-frame images, images of several
-    sizes or orientations, missing, doubled or unevenly spaced slices, or pixels that
-    cannot be decoded.
+    `check_cancelled` is called before every image, and may raise to stop.
+    Raises `InputError` for another Modality (0008,0060) than MR or CT, color, inverted
+    or multi-frame images, images of several sizes or orientations, missing, doubled or
+    unevenly spaced slices, or pixels that cannot be decoded.
     """
     import SimpleITK as sitk
 
+    modality = _modality(series)
     _check_images(series)
     lps_from_voxel, order = _place(series)
-    slices = []
+    voxels = np.empty((0, 0, 0), dtype=np.float32)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetOutputPixelType(sitk.sitkFloat32)
-    with native_stderr_closed():
-        for index in order:
-            slices.append(_pixels(series.instances[index], reader))
-    known = series.modality in set(Modality)
-    return Volume(
-        np.stack(slices),
-        LPS_FROM_RAS @ lps_from_voxel,
-        modality=Modality(series.modality) if known else None,
-    )
+    with native_stderr_silenced():
+        for k, index in enumerate(order):
+            check_cancelled()
+            image = _pixels(series.instances[index], reader)
+            if k == 0:  # only now is the size more than what a header promises
+                voxels = np.empty((len(order), *image.shape), dtype=np.float32)
+            voxels[k] = image
+    return Volume(voxels, LPS_FROM_RAS @ lps_from_voxel, modality=modality)
+
+
+def _modality(series: DicomSeries) -> Modality | None:
+    """As the header says; None where it is empty, as in volume files."""
+    if not series.modality:
+        return None
+    if series.modality not in set(Modality):
+        raise InputError(
+            "modality-unsupported",
+            f"Expected a DICOM series of modality MR or CT; found {series.modality!r}.",
+            "Choose another series, or convert it to NIfTI or NRRD if it is to be treated "
+            "as one of these.",
+        )
+    return Modality(series.modality)
 
 
 def _check_images(series: DicomSeries) -> None:
@@ -287,7 +310,7 @@ def _pixels(instance: _Instance, reader: Any) -> Float32[np.ndarray, "j i"]:
     if instance.stored_bytes == ENCAPSULATED and not _is_whole(instance.path):
         raise _damaged()
     try:
-        reader.SetFileName(itk_name(instance.path))
+        reader.SetFileName(unicode_name(instance.path))
         pixels = sitk.GetArrayFromImage(reader.Execute())
     except (RuntimeError, MemoryError):
         raise _damaged() from None

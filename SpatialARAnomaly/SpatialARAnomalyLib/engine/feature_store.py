@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,32 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float16
 
-from .errors import OutputError
+from .atomic_files import replacing, unwritable
+from .errors import EncoderError
+
+PREPARATION_VERSION = 1
+"""Of the way from volume to tokens; to be raised when slicing, intensity, body
+mask or embedding change, so that tokens of before are not taken for those of now."""
 
 
 def feature_key(volume_sha256: str, **settings: Any) -> str:
     """A name for the tokens of one volume under settings that change them (JSON values)."""
-    text = json.dumps({"volume": volume_sha256, **settings}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    decisive = {"volume": volume_sha256, "preparation": PREPARATION_VERSION, **settings}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"]:
+    """The tokens in half precision; raises `EncoderError` where one is not finite in it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = np.ascontiguousarray(tokens, dtype="<f2")
+    if not np.isfinite(half).all():
+        raise EncoderError(
+            "encoder-not-finite",
+            f"The encoder's tokens must be finite and within ±{np.finfo(np.float16).max:g}; "
+            "they are not.",
+            "Get its weights again, or choose another encoder.",
+        )
+    return half
 
 
 class FeatureStore:
@@ -48,27 +66,24 @@ class FeatureStore:
     ) -> None:
         """Store the batches, one after the other, as one array of `shape`.
 
-        Raises `OutputError` where the disk does not take them.
+        Raises `OutputError` where the disk does not take them, and
+        `EncoderError` where a token is not finite in half precision.
         """
-        partial = self.folder / f"{key}.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(self._path(key)) as partial, partial.open("wb") as file:
                 np.lib.format.write_array_header_1_0(
                     file, {"descr": "<f2", "fortran_order": False, "shape": shape}
                 )
                 written = 0
                 for batch in batches:
                     assert batch.shape[1:] == shape[1:], f"{batch.shape} for {shape}"
-                    file.write(np.ascontiguousarray(batch, dtype="<f2").data)
+                    file.write(_half(batch).data)
                     written += len(batch)
                 assert written == shape[0], f"{written} of {shape[0]} images"
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._path(key))
         except OSError as error:
-            raise OutputError(
-                "output-unwritable",
-                f"The tokens cannot be stored ({error.strerror or error}).",
+            raise unwritable(
+                "The tokens cannot be stored",
+                error,
                 "Free disk space or choose another folder; what is stored is kept.",
             ) from None

@@ -1,5 +1,7 @@
 """Why a volume file is refused: one wording for all formats."""
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Num
 
@@ -16,6 +18,20 @@ def unreadable(error: OSError) -> InputError:
         f"The input cannot be opened: {error.strerror or 'unknown reason'}.",
         "Check that you are allowed to read it and that its drive is connected.",
     )
+
+
+def unicode_name(path: Path) -> str:
+    """The path as text; raises `InputError` for bytes that are no Unicode."""
+    name = str(path)
+    try:
+        name.encode()  # ITK would end the process, and no result can have such a name
+    except UnicodeEncodeError:
+        raise InputError(
+            "input-name",
+            "The name of a file or folder must be Unicode; it holds other bytes.",
+            "Rename it.",
+        ) from None
+    return name
 
 
 def damaged(reason: str) -> InputError:

@@ -22,7 +22,7 @@ oblique affine must not drop a region of exactly that volume."""
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A connected region whose every voxel reaches the threshold."""
+    """A connected region whose every voxel reaches the threshold, ranked by peak NLL."""
 
     rank: int
     """From 1, by peak NLL; also the finding's value in the label map."""
@@ -59,7 +59,10 @@ def find(
     if count == 0:
         return [], labels
     voxel_ml = float(abs(np.linalg.det(ras_from_voxel[:3, :3]))) / 1000.0
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for one_slice in regions:  # of all at once, `bincount` would make a copy in int64
+        counts = np.bincount(one_slice.ravel())
+        sizes[: counts.size] += counts
     boxes = ndimage.find_objects(regions)
     kept = []
     for region, box in enumerate(boxes, start=1):

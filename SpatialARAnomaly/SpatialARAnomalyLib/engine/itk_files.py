@@ -1,7 +1,8 @@
 """NRRD and MetaImage through SimpleITK, and what its C code needs to be kept from.
 
-ITK replaces places it cannot read by 0 or 1 mm, MetaIO takes damaged voxels for
-good ones or ends the process: such files are found out before it sees them.
+ITK replaces places it cannot read by 0 or 1 mm and opens whatever file a header
+names, MetaIO takes damaged voxels for good ones or ends the process: such files are
+found out before it sees them.
 """
 
 import math
@@ -11,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -26,6 +27,7 @@ from .file_refusals import (
     no_color,
     no_spacing,
     single_precision,
+    unicode_name,
 )
 from .geometry import LPS_FROM_RAS, voxel_spacing_mm
 from .volume import Volume
@@ -33,7 +35,7 @@ from .volume import Volume
 TEXT_RATIO = 4
 """Nor does a list of numbers as text: two characters for eight bytes."""
 
-HEADER_BYTES = 1 << 16
+HEADER_BYTES = 1 << 20
 """Longer than the text header of a NRRD or MetaImage file."""
 
 _READERS = {
@@ -53,39 +55,37 @@ _LOST_PLACE = re.compile(
 _COMPRESSED = re.compile(
     rb"^(encoding:\s*(gz|bz)|CompressedData\s*=\s*True)", re.IGNORECASE | re.MULTILINE
 )
-_DATA_FILE = re.compile(
-    rb"^(?:data ?file:|ElementDataFile[ \t]*[=:])[ \t]*(.*?)[ \t\r]*(?:\n|\Z)",
-    re.IGNORECASE | re.MULTILINE,
-)
+_DATA_FILE = {
+    "NrrdImageIO": re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
+    "MetaImageIO": re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
+}
+_NRRD_END = re.compile(rb"\n\r?\n|\r\r")
 _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)
 
 
 @contextmanager
-def native_stderr_closed() -> Iterator[None]:
-    """C libraries print what they then also raise; the user reads it once, from us."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as devnull:
-        os.dup2(devnull.fileno(), 2)
+def native_stderr_silenced() -> Iterator[None]:
+    """C libraries print what they then also raise; the user reads it once, from us.
+
+    Redirects file descriptor 2 of the whole process: for one thread only. Does
+    nothing where there is none, as in a program without a console.
+    """
+    if sys.stderr is not None:
+        sys.stderr.flush()
     try:
+        kept = os.dup(2)
+    except OSError:
+        kept = None
+    if kept is None:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as devnull:
+            os.dup2(devnull.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def itk_name(path: Path) -> str:
-    """The path as ITK takes it; raises `InputError` for bytes that are no Unicode."""
-    name = str(path)
-    try:
-        name.encode()  # ITK would end the process
-    except UnicodeEncodeError:
-        raise InputError(
-            "input-name",
-            "The name of a file or folder must be Unicode; it holds other bytes.",
-            "Rename it.",
-        ) from None
-    return name
 
 
 def _check_place(start: bytes) -> None:
@@ -99,15 +99,52 @@ def _check_place(start: bytes) -> None:
         )
 
 
-def _data_file(path: Path, start: bytes) -> tuple[Path, int] | None:
-    """The file with the header's voxels, and where they begin; None if there are several."""
-    named = _DATA_FILE.search(start)
-    if named is None:
-        return path, 0
-    if named[1].upper() == b"LOCAL":
-        return path, named.end()
-    data = path.parent / os.fsdecode(named[1])
-    return (data, 0) if data.is_file() else None
+def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
+    """The file with the header's voxels, and where they begin.
+
+    Raises `InputError` unless it is the header's own or one beside it: a header from
+    elsewhere must not make ITK open another file of this computer or of a server.
+    """
+    is_meta = format_ == "MetaImageIO"
+    # All of them: which one counts is for ITK to say, and no header needs two.
+    found = list(_DATA_FILE[format_].finditer(start))
+    if not found and is_meta:
+        raise damaged("it is truncated or damaged")
+    if not is_meta and len(start) == HEADER_BYTES and not _NRRD_END.search(start):
+        raise damaged(f"its header is longer than {HEADER_BYTES:,} bytes")
+    files = []
+    for field in found:
+        name = field[1].strip().decode(errors="surrogateescape")
+        if is_meta and name.upper() == "LOCAL":
+            files.append((path, field.end()))
+        else:
+            files.append((path.parent / _name_beside(name), 0))
+    file, offset = files[0] if files else (path, 0)
+    if not os.path.isfile(file):
+        raise damaged("the file with its voxels is missing")
+    return file, offset
+
+
+def _name_beside(name: str) -> str:
+    """The name, if it can only be that of one file in the header's own folder."""
+    plain = name.removeprefix("./")
+    if any(letter < " " for letter in plain):
+        raise damaged("it is truncated or damaged")
+    if not plain:
+        found = "none"
+    elif "%" in plain or plain.startswith("LIST"):
+        found = "a list or pattern of files"
+    # Windows' rules know the separators of every system, drives and servers.
+    elif plain == ".." or PureWindowsPath(plain).name != plain:
+        found = "one in another folder"
+    else:
+        return plain
+    raise InputError(
+        "input-data-file",
+        f"Expected a header that names one file of voxels, in its own folder; it names {found}.",
+        "Put the voxels beside the header and name only their file in it, or save the scan as "
+        "one file (.nrrd or .mha).",
+    )
 
 
 def _check_zlib(path: Path, offset: int) -> None:
@@ -130,15 +167,15 @@ def read_itk(path: Path) -> Volume:
 
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(itk_name(path))
-    # Named, since ITK knows suffixes in lower case only.
-    format_ = _READERS[path.suffix.lower()]
-    reader.SetImageIO(format_)
+    name, format_ = unicode_name(path), _READERS[path.suffix.lower()]
     if format_ == "MetaImageIO" and not _DIMENSIONS.search(start):
         raise damaged("it is truncated or damaged")  # MetaIO would end the process
+    data_file, offset = _data_file(path, start, format_)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.SetImageIO(format_)  # by itself ITK knows suffixes in lower case only
     try:
-        with native_stderr_closed():
+        with native_stderr_silenced():
             reader.ReadImageInformation()
             if any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
                 raise label_map("a Slicer segmentation")
@@ -148,14 +185,13 @@ def read_itk(path: Path) -> Volume:
             _check_place(start)
             voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
             compressed = _COMPRESSED.search(start)
-            if data := _data_file(path, start):
-                check_size(
-                    math.prod(reader.GetSize()) * voxel_bytes,
-                    data[0].stat().st_size,
-                    DEFLATE_RATIO if compressed else TEXT_RATIO,
-                )
-                if compressed and format_ == "MetaImageIO":
-                    _check_zlib(*data)
+            check_size(
+                math.prod(reader.GetSize()) * voxel_bytes,
+                data_file.stat().st_size,
+                DEFLATE_RATIO if compressed else TEXT_RATIO,
+            )
+            if compressed and format_ == "MetaImageIO":
+                _check_zlib(data_file, offset)
             image = reader.Execute()
     except RuntimeError as error:
         _check_place(start)
@@ -179,7 +215,10 @@ def read_itk(path: Path) -> Volume:
 def write_nrrd(
     path: Path, voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
 ) -> None:
-    """Write a compressed NRRD; its affine is kept in double precision."""
+    """Write a compressed NRRD; its affine is kept in double precision.
+
+    Raises `OSError` where the disk is full or the folder not writable.
+    """
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(voxels)
@@ -188,4 +227,7 @@ def write_nrrd(
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps_from_voxel[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(lps_from_voxel[:3, 3].tolist())
-    sitk.WriteImage(image, itk_name(path), useCompression=True)
+    try:
+        sitk.WriteImage(image, unicode_name(path), useCompression=True)
+    except RuntimeError as error:
+        raise OSError("the NRRD file could not be written") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync, unwritable
 from .calibration import Calibration
 from .encoder_card import EncoderCard
 from .errors import ModelError, OutputError, SpecError
@@ -99,7 +100,14 @@ def check_free(folder: Path, overwrite: bool) -> None:
             f"The model folder {folder.name!r} must not exist yet; it does.",
             "Choose another name, or replace it with --overwrite.",
         )
-    held = {one.name for one in folder.iterdir()} if folder.is_dir() else {""}
+    try:
+        held = {one.name for one in folder.iterdir()} if folder.is_dir() else {""}
+    except OSError as error:
+        raise unwritable(
+            f"The model folder {folder.name!r} cannot be looked into",
+            error,
+            "Choose another name, or a folder you may read.",
+        ) from None
     # Nothing but a model (or nothing at all) goes away when the folder is replaced.
     if (held and CARD_FILE not in held) or held - {CARD_FILE, WEIGHTS_FILE}:
         raise OutputError(
@@ -117,32 +125,31 @@ def save_model(folder: Path, card: ModelCard, model: "AutoregressiveModel") -> M
     something else has that name, or the disk does not take the model; then
     what was there is there still.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     check_free(folder, overwrite=True)
+    remove_stale_partials(folder.parent)
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            prefix=".partial-", dir=folder.parent, ignore_cleanup_errors=True
+            prefix=PARTIAL_PREFIX, dir=folder.parent, ignore_cleanup_errors=True
         ) as work:
             new, old = Path(work) / "new", Path(work) / "old"
             new.mkdir()
-            weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-            save_file(weights, new / WEIGHTS_FILE)
+            # Not `save_file`, whose errors hold the path.
+            (new / WEIGHTS_FILE).write_bytes(save(weights))
             card = dataclasses.replace(card, weights_sha256=_file_sha256(new / WEIGHTS_FILE))
             content = card.to_dict()
             (new / CARD_FILE).write_text(
                 json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n",
                 encoding="utf-8",
             )
+            for file in (WEIGHTS_FILE, CARD_FILE):
+                sync(new / file)
             _replace(folder, new, old)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            "output-unwritable",
-            f"The model cannot be written ({getattr(error, 'strerror', None) or error}).",
-            "Free disk space or choose another folder.",
-        ) from None
+    except OSError as error:
+        raise unwritable("The model cannot be written", error) from None
     return card
 
 

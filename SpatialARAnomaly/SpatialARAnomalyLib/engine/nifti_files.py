@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float32, Num
 
 from .errors import InputError
 from .file_refusals import (
@@ -46,6 +46,18 @@ def _repairs_untold() -> Iterator[None]:
         logger.disabled = was_disabled
 
 
+def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
+    """The voxels of nibabel's array proxy, scaled in double precision and kept in single."""
+    voxels = np.ascontiguousarray(stored.get_unscaled().reshape(shape, order="F").T)
+    if (stored.slope, stored.inter) == (1.0, 0.0):
+        return single_precision(voxels)
+    scaled: Float32[np.ndarray, "k j i"] = np.empty(voxels.shape, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for to, one_slice in zip(scaled, voxels, strict=True):  # nibabel: the volume in double
+            to[:] = one_slice.astype(np.float64) * stored.slope + stored.inter
+    return scaled
+
+
 def read_nifti(path: Path) -> Volume:
     """The volume of a NIfTI file; raises `InputError` as `read_volume_file` does."""
     import nibabel
@@ -75,7 +87,7 @@ def read_nifti(path: Path) -> Volume:
                 path.stat().st_size,
                 DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1,
             )
-            voxels = np.asanyarray(image.dataobj).reshape(shape)
+            voxels = _voxels(image.dataobj, shape)
             mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     except (
         OSError,
@@ -89,7 +101,7 @@ def read_nifti(path: Path) -> Volume:
         raise damaged("it is truncated, or not a NIfTI file") from None
     ras_from_voxel = np.array(image.affine, dtype=np.float64)
     ras_from_voxel[:3] *= mm_per_unit
-    return Volume(single_precision(np.ascontiguousarray(voxels.T)), ras_from_voxel)
+    return Volume(voxels, ras_from_voxel)
 
 
 def write_nifti_labels(

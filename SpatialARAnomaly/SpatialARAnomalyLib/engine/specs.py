@@ -254,7 +254,7 @@ class TrainingSpec(Spec):
         self._require(0 <= self.noise_probability <= 1, "noise_probability must lie in [0, 1]")
         self._require(0 <= self.noise_scale < math.inf, "noise_scale must not be negative")
         self._require(0 < self.held_out_share < 1, "held_out_share must lie in (0, 1)")
-        self._require(0 <= self.seed < 2**63, "seed must be a non-negative 63-bit integer")
+        self._require(0 <= self.seed < 2**32, "seed must lie in [0, 2³²)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ PLACE_STEP_MM = 1e-3
 """Places of copies that differ by less have, as a rule, one hash."""
 
 CT_AIR_HU = -400.0
-"""The darkest voxels of a CT lie below this (air is −1000 HU); no MR has such values."""
+"""The darkest voxels of a CT lie below this (air is −1000 HU). No MR magnitude image
+has such values; phase images do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Volume:
     ras_from_voxel: Float[np.ndarray, "4 4"]
     """Maps (i, j, k, 1) to RAS mm."""
     modality: Modality | None = None
-    """As the file says; None where the format cannot say."""
+    """As the file says; None where it does not."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)

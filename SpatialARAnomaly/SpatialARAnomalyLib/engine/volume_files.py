@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .errors import InputError
-from .file_refusals import damaged, unreadable
+from .file_refusals import damaged, unicode_name, unreadable
 from .itk_files import ITK_SUFFIXES, read_itk, write_nrrd
 from .nifti_files import NIFTI_SUFFIXES, read_nifti, write_nifti, write_nifti_labels
 from .volume import Volume
@@ -38,8 +38,9 @@ def volume_name(path: Path) -> str:
 def read_volume_file(path: Path) -> Volume:
     """The volume of a NIfTI, NRRD or MetaImage file, with its rescale slope applied.
 
-    Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, or one
-    whose header says that it is a label map or does not place it in space.
+    Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, one whose
+    header says that it is a label map or does not place it in space, or a name
+    that is no Unicode.
     """
     try:
         size_bytes = path.stat().st_size
@@ -57,6 +58,7 @@ def read_volume_file(path: Path) -> Volume:
         raise unreadable(error) from None
     if not has_volume_suffix(path):
         raise _no_volume_file(f"a file of another kind ({path.suffix or 'without a suffix'})")
+    unicode_name(path)
     if size_bytes == 0:
         raise damaged("it is empty")
     if path.name.lower().endswith(NIFTI_SUFFIXES):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from ..engine.atomic_files import unwritable
 from ..engine.device import Device, require_torch
 from ..engine.errors import OutputError
 from ..engine.phantom import add_lesion, normal_head
@@ -14,8 +15,9 @@ from ..engine.progress import Reporter
 from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from ..engine.volume_files import write_nifti, write_nifti_labels
 from .detect_job import Detection, DetectRequest, detect
-from .outputs import make_folder
+from .outputs import is_marked, make_folder, write_marker
 from .train_job import TrainRequest, train
+from .training_folder import TrainingFolder
 
 NORMALS = 10
 """Enough that two can be held out, few enough for a demo."""
@@ -24,6 +26,11 @@ EPOCHS = 12
 
 CONTRAST = 0.6
 """Of the lesion, in units of white matter: a strongly enhancing mass."""
+
+
+MARKER_FILE = "demo.json"
+MARKER = "SpatialARAnomaly demo"
+"""Only where a folder's marker says so does `--overwrite` remove anything from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +54,19 @@ def run_demo(
 ) -> DemoOutcome:
     """Make normal heads and one with a lesion, train, detect; all of it stays in `out`.
 
-    Raises `OutputError` where `out` holds something already, unless `overwrite`
-    (which removes an earlier demo).
+    Raises `OutputError` where `out` holds something already, unless that is an
+    earlier demo and `overwrite`.
     """
     require_torch()
-    folders = [out / name for name in ("volumes", "model", "results")]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not overwrite:
-            raise OutputError(
-                "output-exists",
-                f"The folder {out.name!r} must be new or empty; it is not.",
-                "Choose another with --out, or replace an earlier demo with --overwrite.",
-            )
-        for folder in (*folders, out / "model.training"):
-            shutil.rmtree(folder, ignore_errors=True)
-    volumes, model, results = folders
+    volumes, model, results = (out / name for name in ("volumes", "model", "results"))
+    if _is_taken(out):
+        _check_replaceable(out, overwrite)
+        _remove_demo((volumes, model, results), TrainingFolder(model))
+    make_folder(out)
+    try:
+        write_marker(out / MARKER_FILE, MARKER)
+    except OSError as error:
+        raise unwritable("The demo cannot be written", error) from None
     make_folder(volumes)
     normals = []
     report.stage("make", 1, 1)
@@ -105,6 +110,41 @@ def run_demo(
         dice=dice,
         lesion_ml=float(np.count_nonzero(lesion)) * head.voxel_ml,
     )
+
+
+def _is_taken(out: Path) -> bool:
+    try:
+        return out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise unwritable(f"The folder {out.name!r} cannot be looked into", error) from None
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputError(
+            "output-exists",
+            f"The folder {out.name!r} must be new or empty; it is not.",
+            "Choose another with --out, or replace an earlier demo with --overwrite.",
+        )
+    if not is_marked(out / MARKER_FILE, MARKER):
+        raise OutputError(
+            "output-not-a-demo",
+            f"Only an earlier demo is replaced; {out.name!r} is none (no {MARKER_FILE} of ours).",
+            "Choose another folder with --out.",
+        )
+
+
+def _remove_demo(folders: tuple[Path, ...], training: TrainingFolder) -> None:
+    try:
+        # First: it refuses where an interrupted demo's training still runs.
+        if training.path.exists():
+            with training.hold():
+                training.clear()
+        for folder in folders:
+            if folder.exists():
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise unwritable("The earlier demo cannot be removed", error) from None
 
 
 def best_overlap(

@@ -84,7 +84,9 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     clock = _Clock()
     report.stage("read", 1, 4)
     card, model = load_model(request.model)
-    own_name, volume = find_one_input(request.input, request.series).read()
+    own_name, volume = find_one_input(request.input, request.series, report.check_cancelled).read(
+        report.check_cancelled
+    )
     name = own_name if request.name is None else request.name
     turned = PlaneVolume(volume, card.slices.plane, card.modality)
     for mismatch in mismatches(card, volume, turned):
@@ -106,7 +108,14 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
         clock.lap("embed")
 
         report.stage("find", 3, 4)
-        threshold = card.calibration.threshold(request.findings.false_positive_rate)
+        rate = request.findings.false_positive_rate
+        threshold = card.calibration.threshold(rate)
+        if not card.calibration.supports(rate):
+            report.notice(
+                "threshold-rough",
+                f"A rate of {rate:g} is rarer than the {card.calibration.tokens} tokens of held-out "
+                "normal body can show; the threshold is a rough one.",
+            )
         findings, labels = find(
             nll,
             volume.ras_from_voxel,

@@ -1,11 +1,13 @@
 """Result files that appear under their final names only when all of them are complete."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .. import __version__
 from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 from ..engine.errors import OutputError
 
@@ -27,6 +29,21 @@ def make_folder(folder: Path) -> None:
             error,
             "Choose a folder you may write to.",
         ) from None
+
+
+def write_marker(file: Path, what: str) -> None:
+    """Note what a folder is, so that a later run knows it for its own; may raise `OSError`."""
+    about = {"what": what, "engine_version": __version__}
+    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def is_marked(file: Path, what: str) -> bool:
+    """Whether `write_marker` wrote this file for that."""
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and about.get("what") == what
 
 
 @contextmanager

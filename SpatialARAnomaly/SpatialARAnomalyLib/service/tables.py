@@ -60,7 +60,8 @@ def print_card(card: ModelCard) -> None:
                 "threshold NLL",
                 ", ".join(
                     f"{calibration.threshold(rate):.4f} at {rate:g}"
-                    for rate in (0.01, 0.001, 0.0001)
+                    for rate in (0.1, 0.01, 0.001, 0.0001)
+                    if rate == 0.1 or calibration.supports(rate)
                 )
                 + " of normal voxels",
             ),

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import __version__
-from ..engine.calibration import Calibration
+from ..engine.calibration import Calibration, thinned
 from ..engine.device import Device, resolve_device
+from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
-from ..engine.feature_store import FeatureStore, feature_key
+from ..engine.feature_store import PREPARATION_VERSION, FeatureStore, feature_key
 from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, save_model
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
@@ -34,9 +35,11 @@ from ..engine.specs import (
 from ..engine.volume import infer_modality
 from . import encoder_registry
 from .inputs import Input, find_inputs
-from .outputs import make_folder
+from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:
+    import torch
+
     from ..engine.autoregressive import AutoregressiveModel
     from ..engine.encoder import Encoder
 
@@ -62,14 +65,14 @@ class TrainRequest:
     """By default 1.1 × the largest body in the plane."""
     size_px: int = 448
     window_hu: tuple[float, float] | None = None
-    encoder: str = "demonstration"
+    encoder: str = DEMONSTRATION
     autoregressive: AutoregressiveSpec = field(default_factory=AutoregressiveSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
     device: Device = Device.AUTO
     allow_download: bool = False
     overwrite: bool = False
     restart: bool = False
-    """Discard an unfinished training of this name instead of resuming it."""
+    """Discard the checkpoint of an unfinished training of this name instead of resuming it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +94,33 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     removed at the end. Raises `SpatialARError` for unusable input, and
     `Cancelled` through `report`; no model folder appears in either case.
     """
+    # So that `.` has a name, too.
+    request = dataclasses.replace(request, out=Path(os.path.realpath(request.out)))
     check_free(request.out, request.overwrite)
+    folder = TrainingFolder(request.out)
+    folder.check()
+    # Checked before the long way to their use; the field of view may yet be unknown.
+    SliceSpec(fov_mm=1.0 if request.fov_mm is None else request.fov_mm, size_px=request.size_px)
+    if request.window_hu is not None:
+        IntensitySpec.for_modality(Modality.CT, request.window_hu)
+    sources = [source for path in request.normals for source in find_inputs(path)]
+    _check_outside(sources, (request.out, folder.path))
+
     device = resolve_device(request.device)
-    from ..engine.autoregressive import AutoregressiveModel  # noqa: F401 - torch from here on
     from ..engine.encoder import load_encoder
-    from ..engine.training import check_checkpoint, fit, split_held_out
 
     encoder = load_encoder(request.encoder, device=device, allow_download=request.allow_download)
-    if request.size_px % encoder.card.patch_px:
+    patch_px = encoder.card.patch_px
+    if request.size_px % patch_px:
         raise SpecError(
             "size-not-patches",
-            f"The slice size must be a multiple of the encoder's patch "
-            f"({encoder.card.patch_px} px); found {request.size_px} px.",
-            f"Use {round(request.size_px / encoder.card.patch_px) * encoder.card.patch_px} px.",
+            f"The slice size must be a multiple of the encoder's patch ({patch_px} px); "
+            f"found {request.size_px} px.",
+            f"Use {max(1, round(request.size_px / patch_px)) * patch_px} px.",
         )
-    if request.window_hu is not None:  # checked before the long way to its use
-        IntensitySpec.for_modality(Modality.CT, request.window_hu)
 
     report.stage("read", 1, 4)
-    normals, modality = _survey(request, report)
+    normals, modality = _survey(sources, request, report)
     if request.window_hu is not None and modality is not Modality.CT:
         raise SpecError(
             "window-not-ct",
@@ -118,25 +129,62 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
         )
     slices = SliceSpec(
         plane=request.plane,
-        fov_mm=request.fov_mm or _default_fov_mm(normals),
+        fov_mm=_default_fov_mm(normals) if request.fov_mm is None else request.fov_mm,
         size_px=request.size_px,
     )
     intensity = IntensitySpec.for_modality(modality, request.window_hu)
+    preparation = _Preparation(slices, intensity, modality, encoder, FeatureStore(folder.features))
+    with folder.hold():
+        if request.restart:
+            folder.discard_checkpoint()
+        card, model = _fit_and_calibrate(
+            request, normals, preparation, device, folder.checkpoint, report
+        )
+        card = save_model(request.out, card, model)
+        encoder_registry.remember(encoder.card.weights_sha256, request.encoder)
+        try:
+            folder.clear()
+        except OSError as error:
+            report.notice(
+                "training-left",
+                f"The model is saved; {folder.path.name!r} cannot be removed "
+                f"({error.strerror or error}).",
+            )
+    return card
+
+
+def _check_outside(sources: list[Input], folders: tuple[Path, ...]) -> None:
+    """Raise `InputError` where a scan lies in a folder that training writes."""
+    for source in sources:
+        place = Path(os.path.realpath(source.path))
+        for folder in folders:
+            if place.is_relative_to(folder):
+                raise InputError(
+                    "input-in-output",
+                    f"The normal scans must lie outside the folder {folder.name!r}, which the "
+                    f"training writes; {source.path.name!r} does not.",
+                    "Move the scans, or choose another name for the model.",
+                )
+
+
+def _fit_and_calibrate(
+    request: TrainRequest,
+    normals: list[_Normal],
+    preparation: "_Preparation",
+    device: "torch.device",
+    checkpoint: Path,
+    report: Reporter,
+) -> "tuple[ModelCard, AutoregressiveModel]":
+    """The trained network and its card, which lacks only the weights' hash."""
+    from ..engine.checkpoint import check_checkpoint
+    from ..engine.training import fit, split_held_out
+
     training_indices, held_out_indices = split_held_out(
         [normal.sha256 for normal in normals], request.training
     )
-
-    work = request.out.with_name(f"{request.out.name}.training")
-    if request.restart and work.exists():
-        shutil.rmtree(work)
-    fingerprint = _fingerprint(request, normals, slices, intensity, encoder)
-    checkpoint = work / "checkpoint.safetensors"
+    fingerprint = _fingerprint(request, normals, preparation)
     check_checkpoint(checkpoint, fingerprint)
-    make_folder(work)
 
-    preparation = _Preparation(
-        slices, intensity, modality, encoder, FeatureStore(work / "features")
-    )
     report.stage("embed", 2, 4)
     keys = _embed(normals, preparation, report)
 
@@ -155,15 +203,16 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     report.stage("calibrate", 4, 4)
     held_out = [(normals[index], keys[index]) for index in held_out_indices]
     calibration = _calibrate(held_out, preparation, run.model.eval(), report)
+    encoder_card = preparation.encoder.card
     card = ModelCard(
         schema=SCHEMA,
         name=request.name or request.out.name,
         created=date.today().isoformat(),
         engine_version=__version__,
-        modality=modality,
-        slices=slices,
-        intensity=intensity,
-        encoder=encoder.card,
+        modality=preparation.modality,
+        slices=preparation.slices,
+        intensity=preparation.intensity,
+        encoder=encoder_card,
         autoregressive=request.autoregressive,
         training=request.training,
         normals=_summary(normals, training_indices, held_out_indices),
@@ -171,23 +220,21 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
         best_epoch=run.best_epoch,
         calibration=calibration,
         weights_sha256="",
-        notice=encoder.card.notice,
+        notice=encoder_card.notice,
     )
-    card = save_model(request.out, card, run.model)
-    encoder_registry.remember(encoder.card.weights_sha256, request.encoder)
-    shutil.rmtree(work)
-    return card
+    return card, run.model
 
 
-def _survey(request: TrainRequest, report: Reporter) -> tuple[list[_Normal], Modality]:
+def _survey(
+    sources: list[Input], request: TrainRequest, report: Reporter
+) -> tuple[list[_Normal], Modality]:
     """Read every normal once: usable, one modality, none twice, at least two."""
-    sources = [source for path in request.normals for source in find_inputs(path)]
     normals: list[_Normal] = []
     modality = request.modality
     for done, source in enumerate(sources, start=1):
         report.check_cancelled()
         try:
-            _, volume = source.read()
+            _, volume = source.read(report.check_cancelled)
             # What the file says counts most, then what the user says, then what it looks like.
             found = volume.modality or request.modality or infer_modality(volume)
             modality = modality or found
@@ -199,8 +246,9 @@ def _survey(request: TrainRequest, report: Reporter) -> tuple[list[_Normal], Mod
                 )
         except SpatialARError as error:
             # Among many scans the message must say which one.
-            error.message = f"{source.path.name}: {error.message}"
-            raise
+            raise type(error)(
+                error.code, f"{source.path.name}: {error.message}", error.hint
+            ) from None
         sha256 = volume.content_sha256()
         for earlier in normals:
             if earlier.sha256 == sha256:
@@ -238,19 +286,12 @@ def _default_fov_mm(normals: list[_Normal]) -> float:
     return math.ceil(FOV_MARGIN * largest / FOV_STEP_MM) * FOV_STEP_MM
 
 
-def _fingerprint(
-    request: TrainRequest,
-    normals: list[_Normal],
-    slices: SliceSpec,
-    intensity: IntensitySpec,
-    encoder: "Encoder",
-) -> str:
+def _fingerprint(request: TrainRequest, normals: list[_Normal], preparation: "_Preparation") -> str:
     """Hash of all that decides the result, so that only the same training is resumed."""
     decisive = {
         "normals": sorted(normal.sha256 for normal in normals),
-        "slices": slices.to_dict(),
-        "intensity": intensity.to_dict(),
-        "encoder": encoder.card.weights_sha256,
+        "preparation": PREPARATION_VERSION,
+        **preparation.settings,
         "autoregressive": request.autoregressive.to_dict(),
         "training": request.training.to_dict(),
     }
@@ -267,16 +308,19 @@ class _Preparation:
     encoder: "Encoder"
     store: FeatureStore
 
-    def key(self, normal: _Normal) -> str:
-        return feature_key(
-            normal.sha256,
-            slices=self.slices.to_dict(),
-            intensity=self.intensity.to_dict(),
-            encoder=self.encoder.card.weights_sha256,
-        )
+    @property
+    def settings(self) -> dict[str, object]:
+        return {
+            "slices": self.slices.to_dict(),
+            "intensity": self.intensity.to_dict(),
+            "encoder": self.encoder.card.weights_sha256,
+        }
 
-    def stack(self, normal: _Normal) -> SliceStack:
-        _, volume = normal.source.read()
+    def key(self, normal: _Normal) -> str:
+        return feature_key(normal.sha256, **self.settings)
+
+    def stack(self, normal: _Normal, report: Reporter) -> SliceStack:
+        _, volume = normal.source.read(report.check_cancelled)
         if volume.content_sha256() != normal.sha256:
             raise InputError(
                 "normal-changed",
@@ -284,7 +328,16 @@ class _Preparation:
                 "Start the training again.",
             )
         turned = PlaneVolume(volume, self.slices.plane, self.modality)
-        return SliceStack(turned, self.slices, self.intensity, self.encoder.card.patch_px)
+        stack = SliceStack(turned, self.slices, self.intensity, self.encoder.card.patch_px)
+        if not any(stack.tokens_inside(index).any() for index in stack.indices):
+            token_mm = self.slices.pixel_mm * self.encoder.card.patch_px
+            raise InputError(
+                "body-without-tokens",
+                f"{normal.source.path.name}: the body must be larger than a token; no token of "
+                f"{token_mm:.0f} mm has its center in it.",
+                "Choose a smaller field of view or a larger slice size.",
+            )
+        return stack
 
 
 def _embed(normals: list[_Normal], preparation: _Preparation, report: Reporter) -> list[str]:
@@ -300,7 +353,7 @@ def _embed(normals: list[_Normal], preparation: _Preparation, report: Reporter) 
         if key in preparation.store:
             done += normal.body_slices
             continue
-        stack = preparation.stack(normal)
+        stack = preparation.stack(normal, report)
         before = done
 
         def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
@@ -324,22 +377,23 @@ def _calibrate(
     model: "AutoregressiveModel",
     report: Reporter,
 ) -> Calibration:
-    """The NLL of the held-out normals' body voxels, mapped back as detection maps it."""
+    """The NLL of the held-out normals' body: of its tokens, and of its voxels as in detection."""
     from ..engine.detection import slice_nll
 
-    samples: list[Float[np.ndarray, " _"]] = []
-    tokens_in_body = 0
+    voxel_nll: list[Float[np.ndarray, " _"]] = []
+    token_nll: list[Float[np.ndarray, " _"]] = []
     for done, (normal, key) in enumerate(held_out, start=1):
         report.check_cancelled()
-        stack = preparation.stack(normal)
+        stack = preparation.stack(normal, report)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
-        nll = stack.put_back([slice_nll(one, model) for one in tokens], model.lowest_nll)
-        inside = nll[stack.inside_volume()]
-        samples.append(inside)
-        tokens_in_body += sum(int(stack.tokens_inside(index).sum()) for index in stack.indices)
+        nll = [slice_nll(one, model) for one in tokens]
+        inside = stack.put_back(nll, model.lowest_nll)[stack.inside_volume()]
+        voxel_nll.append(thinned(inside, len(held_out)))
+        in_body = [stack.tokens_inside(index) for index in stack.indices]
+        token_nll.append(np.stack(nll)[np.stack(in_body)])
         report.progress(done, len(held_out), "volume")
-    return Calibration.of(samples, max(1, tokens_in_body))
+    return Calibration.of(voxel_nll, token_nll)
 
 
 def _summary(

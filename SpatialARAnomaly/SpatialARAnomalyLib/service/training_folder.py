@@ -1,0 +1,106 @@
+"""The folder of a training in progress: known by a marker, held by one process at a time."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..engine.atomic_files import unwritable
+from ..engine.errors import OutputError
+from .outputs import is_marked, make_folder, write_marker
+
+MARKER_FILE = "training.json"
+LOCK_FILE = "lock"
+MARKER = "SpatialARAnomaly training in progress"
+"""Without this in its marker a folder is somebody else's: nothing is written into it or removed."""
+
+
+class TrainingFolder:
+    """Where the tokens and the checkpoint of the training of a model lie until it is done."""
+
+    def __init__(self, model: Path) -> None:
+        self.path = model.with_name(f"{model.name}.training")
+        self.features = self.path / "features"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+
+    def check(self) -> None:
+        """Raise `OutputError` unless the folder is new, empty or of a training."""
+        try:
+            held = os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.lexists(self.path):
+                return
+            held = [self.path.name]  # a file, or a link to nowhere
+        except OSError as error:
+            raise unwritable(
+                f"The folder {self.path.name!r} of the training cannot be looked into",
+                error,
+                "Choose another name for the model.",
+            ) from None
+        if held and not is_marked(self.path / MARKER_FILE, MARKER):
+            raise OutputError(
+                "output-not-a-training",
+                f"{self.path.name!r} is where this training would keep its work; it exists and "
+                "is not of a training.",
+                "Choose another name for the model, or move that folder away.",
+            )
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other trainings out; at the end a folder with nothing to resume goes away.
+
+        The system lets go of the lock when the process dies, however it dies.
+        Raises `OutputError` as `check` does, where another training runs, or
+        where the folder cannot be written.
+        """
+        self.check()
+        make_folder(self.path)
+        lock = FileLock(self.path / LOCK_FILE, timeout=0)
+        try:
+            if not is_marked(self.path / MARKER_FILE, MARKER):
+                write_marker(self.path / MARKER_FILE, MARKER)
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                "training-running",
+                f"Another training of this name is running in {self.path.name!r}.",
+                "Wait for it, or choose another name for the model.",
+            ) from None
+        except OSError as error:
+            raise unwritable("The folder of the training cannot be locked", error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            with suppress(OSError):
+                self._remove_if_empty()
+
+    def discard_checkpoint(self) -> None:
+        """Begin anew, with the tokens that are there: they belong to the scans."""
+        try:
+            for file in self.path.glob("checkpoint.*"):
+                file.unlink()
+        except OSError as error:
+            raise unwritable("The checkpoint cannot be removed", error) from None
+
+    def clear(self) -> None:
+        """Remove what a training has written and nothing else; may raise `OSError`."""
+        for file in (
+            *self.path.glob("checkpoint.*"),
+            *self.features.glob("*.npy"),
+            *self.features.glob("*.partial"),
+        ):
+            file.unlink()
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.features.rmdir()
+        if self.features.exists() or any(self.path.glob("checkpoint.*")):
+            return
+        # The marker goes last: without it the rest would be taken for another's.
+        (self.path / LOCK_FILE).unlink(missing_ok=True)
+        if os.listdir(self.path) == [MARKER_FILE]:
+            (self.path / MARKER_FILE).unlink()
+            self.path.rmdir()
