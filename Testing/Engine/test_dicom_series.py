@@ -1,7 +1,6 @@
 """DICOM series: placed as PS3.3 C.7.6.2 says, rescaled, and refused where they are no volume."""
 
 import shutil
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -312,18 +311,13 @@ def test_folder_without_images(tmp_path, capfd):
     assert "found no DICOM images" in error.message
 
 
-def test_large_folder_is_listed_from_headers(tmp_path):
-    image = small_series(1).image(0)
-    path = save(image, tmp_path / "0.dcm")
-    data = path.read_bytes()
-    uid = str(image.SOPInstanceUID).encode()
-    for number in range(1, 1000):
-        own = uid[:-3] + b"%03d" % number
-        (tmp_path / f"{number}.dcm").write_bytes(data.replace(uid, own))
-    start = time.perf_counter()
-    (only,) = list_series(tmp_path)
-    assert len(only.instances) in (999, 1000)
-    assert time.perf_counter() - start < 3
+def test_listing_reads_headers_only(tmp_path):
+    """Files that end within their pixels are listed all the same."""
+    folder = small_series(4).write(tmp_path)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-20])
+    (only,) = list_series(folder)
+    assert len(only.instances) == 4
 
 
 # What is no volume: how images of a series differ, the error's code, words of its message

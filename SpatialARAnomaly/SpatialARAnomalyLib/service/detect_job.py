@@ -113,7 +113,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
         if not card.calibration.supports(rate):
             report.notice(
                 "threshold-rough",
-                f"A rate of {rate:g} is rarer than the {card.calibration.tokens} tokens of held-out "
+                f"A rate of {rate:g} is rarer than {card.calibration.tokens} tokens of held-out "
                 "normal body can show; the threshold is a rough one.",
             )
         findings, labels = find(
