@@ -897,3 +897,21 @@ def test_a_nrrd_that_cannot_be_written_is_an_os_error(tmp_path):
     """ITK raises RuntimeError; what writes results knows OSError."""
     with pytest.raises(OSError, match="could not be written"):
         write_nrrd(tmp_path / "no such folder" / "x.nrrd", np.zeros((2, 2, 2), "f4"), np.eye(4))
+
+
+def test_a_nifti_with_two_places_is_refused(tmp_path):
+    """As of files registered to a template: programs disagree on which form holds."""
+    voxels = np.random.RandomState(0).rand(5, 6, 7).astype("f4")
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=4)
+    nib.save(image, tmp_path / "one place.nii")
+    assert np.array_equal(read_volume_file(tmp_path / "one place.nii").ras_from_voxel, affine)
+    moved = affine.copy()
+    moved[0, 3] = 5.0
+    image.set_sform(moved, code=4)
+    nib.save(image, tmp_path / "two places.nii")
+    with pytest.raises(InputError, match="5 mm apart") as error:
+        read_volume_file(tmp_path / "two places.nii")
+    assert error.value.code == "affine-ambiguous"

@@ -305,3 +305,27 @@ def test_an_error_of_ours_is_an_internal_one(site, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert json.loads(result.stdout.splitlines()[-1])["code"] == "internal"
     assert "ZeroDivisionError" in result.stderr
+
+
+def test_a_model_s_name_is_no_formula(site, scan, tmp_path):
+    name = "m$\\frac{$ 脳"
+    result = run("train", *site.normals, "--out", tmp_path / "m", *TRAIN_OPTIONS, "--name", name)
+    assert result.exit_code == 0, result.stderr
+    result = run("detect", scan[0], "--model", tmp_path / "m", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_an_allowed_mismatch_is_on_record(site, tmp_path):
+    head = normal_head(3, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM)
+    path = tmp_path / "small.nrrd"
+    write_nrrd(path, head.voxels, head.ras_from_voxel @ np.diag([0.3, 0.3, 1.0, 1.0]))
+    out = tmp_path / "out"
+    run("detect", path, "--model", site.model, "--out", out, "--allow-mismatch")
+    recorded = json.loads((out / "run.json").read_text())["mismatches_allowed"]
+    assert any("pixel spacing" in one for one in recorded)
+
+
+def test_sizes_that_are_no_sizes():
+    result = run("encoders", "check", "--size-px", "-16")
+    assert result.exit_code == 2
+    assert "The size must be positive" in result.stderr

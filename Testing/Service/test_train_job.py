@@ -335,9 +335,9 @@ def test_the_present_folder_is_a_model_with_a_name(site, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fov_mm": 0.0}, "SliceSpec: fov_mm must be positive; found"),
-        ({"fov_mm": -5.0}, "SliceSpec: fov_mm must be positive; found"),
-        ({"size_px": 0}, "SliceSpec: size_px must be positive; found"),
+        ({"fov_mm": 0.0}, "fov_mm must be positive; found"),
+        ({"fov_mm": -5.0}, "fov_mm must be positive; found"),
+        ({"size_px": 0}, "size_px must be positive; found"),
         ({"size_px": 7}, r"must be a multiple of .*; found 7 px\. Use 16 px"),
         ({"size_px": 100}, r"must be a multiple of .*; found 100 px\. Use 96 px"),
     ],

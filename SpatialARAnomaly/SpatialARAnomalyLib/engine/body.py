@@ -16,6 +16,9 @@ CT_BODY_HU = -300.0
 TISSUE_SHARE = 0.2
 """MR: tissue begins this part of the way from the dark to the bright class's mean."""
 
+AIR_SHARE = 0.08
+"""MR: noise in air stays below this share of bright tissue; dark tissue does not."""
+
 CLOSING_MM = 6.0
 """Gaps narrower than twice this (skull, sulci) belong to the body."""
 
@@ -69,8 +72,10 @@ def _tissue_threshold(coarse: Float[np.ndarray, "N R C"]) -> float:
     if high <= low:
         return float(high)
     clipped = np.clip(coarse, low, high)
-    bright = clipped > threshold_otsu(clipped)
+    bright = clipped > threshold_otsu(clipped.ravel())  # in 3-D it may take it for colors
     dark_mean, bright_mean = clipped[~bright].mean(), clipped[bright].mean()
+    if np.percentile(coarse, 2.0) > AIR_SHARE * bright_mean:
+        return -np.inf  # nothing is as dark as air: a cropped scan is body throughout
     return float(dark_mean + TISSUE_SHARE * (bright_mean - dark_mean))
 
 

@@ -26,6 +26,9 @@ from .volume import Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
+MAX_FORMS_APART_MM = 0.1
+"""Rounding of the qform's quaternion stays far below this."""
+
 NIFTI_INTENT_LABEL = 1002
 """The NIfTI-1 intent code of a label map."""
 
@@ -58,6 +61,22 @@ def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
     return scaled
 
 
+def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
+    """Refuse two forms that put the voxels in two places: programs disagree on which holds."""
+    qform, sform = image.get_qform(coded=True), image.get_sform(coded=True)
+    if not (qform[1] > 0 and sform[1] > 0):
+        return
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]).T
+    corners[:3] *= np.array(shape)[:, None] - 1
+    apart_mm = float(np.abs((qform[0] - sform[0]) @ corners).max())
+    if apart_mm > MAX_FORMS_APART_MM:
+        raise InputError(
+            "affine-ambiguous",
+            f"The header's qform and sform must agree; they put voxels {apart_mm:.3g} mm apart.",
+            "Save the scan again from the program it is viewed in, so that it has one place.",
+        )
+
+
 def read_nifti(path: Path) -> Volume:
     """The volume of a NIfTI file; raises `InputError` as `read_volume_file` does."""
     import nibabel
@@ -80,6 +99,7 @@ def read_nifti(path: Path) -> Volume:
                 raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
             if int(header["intent_code"]) == NIFTI_INTENT_LABEL:
                 raise label_map("its NIfTI intent says so")
+            _check_one_place(image, shape)
             if 0 in stored_header["pixdim"][1:4]:
                 raise no_spacing()
             check_size(

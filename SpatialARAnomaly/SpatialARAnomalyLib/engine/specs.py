@@ -149,8 +149,10 @@ class Spec:
 
     def _require(self, holds: bool, rule: str) -> None:
         if not holds:
-            found = textwrap.shorten(str(self), 300, placeholder=" …")
-            raise SpecError("spec-value", f"{type(self).__name__}: {rule}; found {found}.")
+            named = [field.name for field in dataclasses.fields(self) if field.name in rule]
+            told = ", ".join(f"{name} = {getattr(self, name)!r}" for name in named) or str(self)
+            found = textwrap.shorten(told, 300, placeholder=" …")
+            raise SpecError("spec-value", f"{rule}; found {found}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The command line: train, detect, models, encoders, demo."""
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -158,8 +159,6 @@ def _run(
     device: Device,
 ) -> None:
     """Run a job with progress, cancel and errors told in the way asked for; sets the exit code."""
-    import os
-
     from .console import JsonLines, TerminalProgress
     from .events import (
         PROTOCOL,
@@ -175,6 +174,9 @@ def _run(
     try:
         with _cancel_on_signal() as cancelled, view:
             result = job(EventReporter(view, cancelled))
+    except BrokenPipeError:  # nobody reads on; what is left unsaid must not fail at exit
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise typer.Exit(EXIT_CANCELLED) from None
     except (Cancelled, KeyboardInterrupt):
         if as_json:
             view(CancelledEvent())

@@ -12,7 +12,7 @@ from ..engine.calibration import Calibration
 from ..engine.compatibility import mismatches
 from ..engine.device import Device, require_torch, resolve_device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.errors import EncoderError
+from ..engine.errors import EncoderError, SpecError
 from ..engine.findings import Finding, find
 from ..engine.model_store import ModelCard, load_model
 from ..engine.plane_volume import PlaneVolume
@@ -64,6 +64,8 @@ class Detection:
     spec: FindingsSpec
     findings: list[Finding]
     labels: UInt16[np.ndarray, "k j i"]
+    mismatches: tuple[str, ...]
+    """How the scan is unlike the model's normals, where that was allowed."""
     device: str
     seconds: dict[str, float]
     """Time of every stage."""
@@ -80,6 +82,8 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     Raises `SpatialARError` for an input, model or output that cannot be used,
     `Cancelled` through `report`; nothing is written in either case.
     """
+    if request.name is not None and not request.name.strip():
+        raise SpecError("name-empty", "The name of the results must not be empty.")
     require_torch()
     clock = _Clock()
     report.stage("read", 1, 4)
@@ -89,7 +93,8 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     )
     name = own_name if request.name is None else request.name
     turned = PlaneVolume(volume, card.slices.plane, card.modality)
-    for mismatch in mismatches(card, volume, turned):
+    found_mismatches = mismatches(card, volume, turned)
+    for mismatch in found_mismatches:
         if not request.allow_mismatch:
             raise mismatch
         report.notice(mismatch.code, mismatch.message)
@@ -136,6 +141,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
             spec=request.findings,
             findings=findings,
             labels=labels,
+            mismatches=tuple(mismatch.message for mismatch in found_mismatches),
             device=str(device),
             seconds=clock.seconds,
         )
@@ -157,6 +163,11 @@ class _Clock:
         self._since = now
 
 
+def _can_be_found(name: str) -> bool:
+    """Whether an encoder's name alone tells where it is: the embedded one, or a hub id."""
+    return name == DEMONSTRATION or "/" in name
+
+
 def _find_encoder(card: ModelCard, request: DetectRequest, device: str) -> "Encoder":
     """The encoder the model was trained with: the same weights, wherever they lie now."""
     from ..engine.encoder import load_encoder
@@ -164,7 +175,7 @@ def _find_encoder(card: ModelCard, request: DetectRequest, device: str) -> "Enco
     known = encoder_registry.recall(card.encoder.weights_sha256)
     named = card.encoder.name
     source = request.encoder or known or named
-    if source == named and named != DEMONSTRATION and "/" not in named:
+    if request.encoder is None and known is None and not _can_be_found(named):
         raise EncoderError(
             "encoder-not-found",
             f"Model {card.name!r} needs the encoder {named!r}, which was not found on this "

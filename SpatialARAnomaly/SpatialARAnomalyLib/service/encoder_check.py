@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine.device import Device, resolve_device
 from ..engine.encoder_card import EncoderCard
-from ..engine.errors import EncoderError
+from ..engine.errors import EncoderError, SpecError
 from . import encoder_registry
 
 
@@ -32,6 +32,8 @@ def check_encoder(source: str, size_px: int, device: Device, allow_download: boo
 
     Raises `EncoderError` where it cannot be loaded or its tokens are not finite.
     """
+    if size_px < 1:
+        raise SpecError("size-not-positive", f"The size must be positive; found {size_px} px.")
     torch_device = resolve_device(device)
     import torch
 

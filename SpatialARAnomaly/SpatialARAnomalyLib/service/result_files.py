@@ -160,6 +160,7 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
             "encoder_weights_sha256": card.encoder.weights_sha256,
             "encoder_notice": card.encoder.notice,
         },
+        "mismatches_allowed": list(detection.mismatches),
         "device": detection.device,
         "false_positive_rate": detection.spec.false_positive_rate,
         "threshold_nll": detection.threshold_nll,

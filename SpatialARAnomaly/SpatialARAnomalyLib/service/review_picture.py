@@ -1,5 +1,6 @@
 """The review picture: the slices of the top findings beside their overlay."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,9 +73,12 @@ def write_review(path: Path, detection: "Detection") -> None:
     bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
-    figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10)
+    # A model's name is no formula, and may have letters that the font lacks.
+    figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10, parse_math=False)
     figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
-    figure.savefig(path, facecolor="black")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(path, facecolor="black")
 
 
 def _slices_of(detection: "Detection", findings: list[Finding]) -> list[int]:

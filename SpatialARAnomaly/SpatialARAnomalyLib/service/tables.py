@@ -25,7 +25,7 @@ def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
     # As text: what is in brackets is a name, not rich's markup.
     table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")  # a hash is shown whole
     for name, value in pairs:
         table.add_row(Text(name), Text(value))
     Console().print(table)
