@@ -259,6 +259,11 @@ def test_configuration_that_makes_no_network(folder, tmp_path):
     assert "The settings of 'x' do not make a DINOv3ViT (" in error.message
 
 
+def test_heads_that_do_not_part_the_channels(folder, tmp_path):
+    error = failure(with_configuration(folder, tmp_path / "x", num_attention_heads=3))
+    assert error.code == "encoder-architecture"
+
+
 def test_configuration_of_another_size(folder, tmp_path):
     error = failure(with_configuration(folder, tmp_path / "x", intermediate_size=193))
     assert error.code == "encoder-shape"

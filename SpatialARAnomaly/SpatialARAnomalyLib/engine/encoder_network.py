@@ -254,6 +254,9 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
             "that does not fit the installed torch breaks it: reinstall or remove that.",
         ) from error
     try:
+        if architecture == VIT and settings["hidden_size"] % settings["num_attention_heads"]:
+            # transformers would find out at the first image.
+            raise ValueError("heads do not part the channels")
         with torch.device("meta"):
             return network(configuration(**settings))
     except Exception as error:
