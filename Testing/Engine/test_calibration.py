@@ -184,7 +184,7 @@ def test_p_values_of_normal_tokens_are_not_too_small(spacing_mm):
 def test_quantiles_that_are_none_are_refused(levels, nll):
     good = tuple(float(number) for number in range(len(levels)))
     for values in ({"nll": nll, "token_nll": good}, {"nll": good, "token_nll": nll}):
-        with pytest.raises(SpecError, match="Calibration: levels must rise from 0 to 1, and nll"):
+        with pytest.raises(SpecError, match="levels must rise from 0 to 1, and nll"):
             Calibration(levels=levels, **values, tokens=1, volumes=1)
 
 

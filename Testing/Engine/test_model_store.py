@@ -262,7 +262,7 @@ def test_a_newer_schema_asks_for_an_update(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 0}, "model.json is not valid: ModelCard: schema must be 1; found"),
+        ({"schema": 0}, "model.json is not valid: schema must be 1; found"),
         ({"colour": "red"}, "model.json is not valid: ModelCard does not know colour."),
         ({"modality": "PET"}, "ModelCard.modality must be one of MR, CT; found 'PET'."),
         ({"best_epoch": 1.5}, "ModelCard.best_epoch must be int; found 1.5."),
