@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from .calibration import Calibration
 from .errors import InputError
+from .geometry import voxel_ml
 
 MAX_FINDINGS = np.iinfo(np.uint16).max
 """As many as the label map has numbers."""
@@ -58,7 +59,7 @@ def find(
     labels = np.zeros(nll.shape, dtype=np.uint16)
     if count == 0:
         return [], labels
-    voxel_ml = float(abs(np.linalg.det(ras_from_voxel[:3, :3]))) / 1000.0
+    ml = voxel_ml(ras_from_voxel)
     sizes = np.zeros(count + 1, dtype=np.int64)
     for one_slice in regions:  # of all at once, `bincount` would make a copy in int64
         counts = np.bincount(one_slice.ravel())
@@ -66,7 +67,7 @@ def find(
     boxes = ndimage.find_objects(regions)
     kept = []
     for region, box in enumerate(boxes, start=1):
-        if sizes[region] * voxel_ml < min_volume_ml * (1 - VOLUME_TOLERANCE):
+        if sizes[region] * ml < min_volume_ml * (1 - VOLUME_TOLERANCE):
             continue
         inside = regions[box] == region
         kept.append((float(nll[box][inside].max()), region, box))
@@ -87,7 +88,7 @@ def find(
         findings.append(
             Finding(
                 rank=rank,
-                volume_ml=float(sizes[region] * voxel_ml),
+                volume_ml=float(sizes[region] * ml),
                 peak_nll=peak,
                 mean_nll=float(values.mean()),
                 centroid_ras=_ras(ras_from_voxel, start + places.mean(axis=0)),

@@ -41,6 +41,11 @@ def voxel_spacing_mm(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[float, f
     return float(i), float(j), float(k)
 
 
+def voxel_ml(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
+    """Volume of one voxel in milliliters."""
+    return float(abs(np.linalg.det(ras_from_voxel[:3, :3]))) / 1000.0
+
+
 def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
     """Raise `InputError` unless the matrix places voxels in space."""
     if not np.all(np.isfinite(ras_from_voxel)):

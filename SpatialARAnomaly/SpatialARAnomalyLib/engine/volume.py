@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from .errors import InputError
-from .geometry import PlaneOrientation, check_ras_from_voxel, voxel_spacing_mm
+from .geometry import PlaneOrientation, check_ras_from_voxel, voxel_ml, voxel_spacing_mm
 from .specs import Modality, Plane
 
 MAX_LABEL_VALUES = 1024
@@ -55,7 +55,7 @@ class Volume:
     @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in milliliters."""
-        return float(abs(np.linalg.det(self.ras_from_voxel[:3, :3]))) / 1000.0
+        return voxel_ml(self.ras_from_voxel)
 
     def content_sha256(self) -> str:
         """Hash of voxels and place, the same for copies stored in another orientation."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from ..engine.atomic_files import PARTIAL_PREFIX
 from ..engine.encoder_card import DEMONSTRATION
 
 APP_NAME = "spatial-ar-anomaly"
@@ -42,7 +43,7 @@ def remember(weights_sha256: str, source: str) -> None:
     file = _file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=file.parent) as work:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=file.parent) as work:
             partial = Path(work) / file.name
             partial.write_text(
                 json.dumps(known | {weights_sha256: source}, indent=1), encoding="utf-8"
