@@ -251,3 +251,60 @@ cli.main()
     verified = run_python(code, "models", "verify", str(tmp_path / "brain"))
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "complete and unchanged" in verified.stdout
+
+
+LIGHT = [
+    "engine.errors",
+    "engine.specs",
+    "engine.progress",
+    "engine.device",
+    "engine.encoder_card",
+    "engine.calibration",
+    "engine.model_store",
+    "service.events",
+    "service.notices",
+    "service.colors",
+    "service.worker",
+    "service.model_list",
+    "service.user_folder",
+    "service.finding_terms",
+    "service.redaction",
+]
+"""What the panel imports in Slicer's Python, before any package of ours is installed."""
+
+ABSENT = [
+    "jaxtyping", "typer", "safetensors", "torch", "transformers", "nibabel", "rich", "slicerio",
+    "filelock", "scipy", "skimage", "SimpleITK", "matplotlib", "huggingface_hub", "click",
+]  # fmt: skip
+
+
+BEFORE_ALL = ["__main__", "sitecustomize", "_distutils_hack", "distutils-precedence"]
+"""What an interpreter may have loaded before it runs anything."""
+
+
+def test_the_panel_s_modules_need_numpy_alone(tmp_path):
+    save_model(tmp_path / "models" / "brain", CARD, small_model())
+    code = """
+import importlib, json, sys
+from pathlib import Path
+absent, light, folder = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(absent))
+for name in light:
+    importlib.import_module("SpatialARAnomalyLib." + name)
+from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.model_store import ModelCard, read_card
+from SpatialARAnomalyLib.service.model_list import list_models
+(entry,) = list_models(Path(folder))
+assert entry.card == read_card(entry.folder) == ModelCard.from_dict(entry.card.to_dict())
+calibration = Calibration.from_dict(json.loads(json.dumps(entry.card.calibration.to_dict())))
+threshold = calibration.threshold(0.01)
+assert calibration.supports(0.5) and 0 < calibration.p_value(threshold) < 1
+others = {name.split(".")[0] for name in sys.modules if sys.modules[name] is not None}
+others = {name for name in others if not name.startswith("__editable__")}
+print(json.dumps([threshold, sorted(others - set(sys.stdlib_module_names))]))
+"""
+    done = run_python(code, json.dumps([ABSENT, LIGHT, str(tmp_path / "models")]))
+    assert done.returncode == 0, done.stderr
+    threshold, others = json.loads(done.stdout)
+    assert threshold == CARD.calibration.threshold(0.01)
+    assert set(others) <= {"SpatialARAnomalyLib", "numpy", *BEFORE_ALL}

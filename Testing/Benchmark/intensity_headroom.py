@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 
 import numpy as np
-from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
 from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
 from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.findings import find
@@ -56,7 +56,7 @@ def intensities(stack: SliceStack) -> np.ndarray:
 
 def first_finding(score, stack, head, lesion, samples):
     """Whether the lesion is the first finding, its Dice, and how many others there are."""
-    calibration = Calibration.of(samples, samples)  # p-values are not looked at here
+    calibration = fit_calibration(samples, samples)  # p-values are not looked at here
     threshold = calibration.threshold(RATE)
     score = np.where(stack.inside_volume(), score, score.min()).astype(np.float32)
     findings, labels = find(score, head.ras_from_voxel, calibration, threshold, MIN_ML)

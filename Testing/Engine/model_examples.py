@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
 from SpatialARAnomalyLib.engine.encoder_card import EncoderCard
 from SpatialARAnomalyLib.engine.model_store import SCHEMA, ModelCard, NormalsSummary
 from SpatialARAnomalyLib.engine.progress import EpochFigures
@@ -52,7 +52,7 @@ CARD = ModelCard(
         EpochFigures(epoch=2, train_mse=0.25, held_out_nll=1.25),
     ),
     best_epoch=2,
-    calibration=Calibration.of(
+    calibration=fit_calibration(
         [np.random.RandomState(0).gamma(3.0, size=5000)],
         [np.random.RandomState(1).gamma(2.5, size=400)],
     ),

@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from SpatialARAnomalyLib.engine import calibration as module
-from SpatialARAnomalyLib.engine.calibration import LEVELS, Calibration, thinned
+from SpatialARAnomalyLib.engine import calibration_fit as module
+from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.calibration_fit import LEVELS, fit_calibration, thinned
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.slicing import AxisTiling
 from SpatialARAnomalyLib.engine.specs import SliceSpec
@@ -22,7 +23,7 @@ def calibration() -> Calibration:
 
 
 def both(*samples: np.ndarray) -> Calibration:
-    return Calibration.of(samples, samples)
+    return fit_calibration(samples, samples)
 
 
 @pytest.mark.parametrize("rate", GRID_RATES)
@@ -62,7 +63,7 @@ def test_p_value_is_what_counting_gives(calibration, share):
 
 def test_thresholds_rest_on_voxels_and_p_values_on_tokens():
     tokens = 100.0 + np.arange(99.0)
-    calibration = Calibration.of([SAMPLE], [tokens])
+    calibration = fit_calibration([SAMPLE], [tokens])
     assert calibration.threshold(0.1) == both(SAMPLE).threshold(0.1)
     assert calibration.p_value(SAMPLE.max()) == 1.0
     assert calibration.p_value(1e9) == 1 / 100
@@ -103,7 +104,7 @@ def test_ties_get_the_largest_tail():
 
 
 def test_a_sample_of_one_value_says_little():
-    calibration = Calibration.of([np.full(10, 2.5)], [np.full(4, 2.5)])
+    calibration = fit_calibration([np.full(10, 2.5)], [np.full(4, 2.5)])
     assert calibration.threshold(0.001) == 2.5
     assert calibration.p_value(2.5) == 1.0
     assert calibration.p_value(2.6) == 1 / 5
@@ -156,7 +157,7 @@ def test_p_values_of_normal_tokens_are_not_too_small(spacing_mm):
     random = np.random.RandomState(11)
     held_out, fresh = random.normal(size=(2, 150, axis.tokens, axis.tokens))
     on_grid = on_voxels(axis, held_out).ravel()
-    calibration = Calibration.of([on_grid], [held_out.ravel()])
+    calibration = fit_calibration([on_grid], [held_out.ravel()])
     (centers,), _ = axis.voxels_under_tokens
     peaks = on_voxels(axis, fresh)[:, centers][:, :, centers].ravel()
     p = np.array([calibration.p_value(peak) for peak in peaks.tolist()])

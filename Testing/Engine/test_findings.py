@@ -5,10 +5,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from SpatialARAnomalyLib.engine import findings as module
 from SpatialARAnomalyLib.engine.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.findings import find
+from SpatialARAnomalyLib.engine.findings import find, find_in_box
 
 CALIBRATION = Calibration(
     levels=(0.0, 0.5, 1.0),
@@ -173,6 +174,79 @@ def test_regions_are_counted_without_a_copy_of_the_volume():
     tracemalloc.stop()
     assert sum(finding.voxels for finding in findings) == np.count_nonzero(labels) > 100
     assert peak < 12 * nll.size  # regions, labels, a mask; 8 bytes each more in int64
+
+
+def by_labeling(nll, ras_from_voxel, threshold, min_volume_ml):
+    """The label map and the voxels of every finding, by labeling the whole grid."""
+    regions, count = ndimage.label(nll >= threshold, structure=np.ones((3, 3, 3)))
+    ml = abs(np.linalg.det(ras_from_voxel[:3, :3])) / 1000
+    kept = []
+    for region in range(1, count + 1):
+        inside = regions == region
+        if np.count_nonzero(inside) * ml >= min_volume_ml * (1 - 1e-6):
+            kept.append((-float(nll[inside].max()), region))
+    labels = np.zeros(nll.shape, dtype=np.uint16)
+    for rank, (_, region) in enumerate(sorted(kept), start=1):
+        labels[regions == region] = rank
+    return labels, [np.argwhere(labels == rank) for rank in range(1, len(kept) + 1)]
+
+
+GRIDS = [(9, 11, 13), (1, 1, 40), (1, 30, 1), (25, 1, 1), (2, 17, 3), (6, 1, 19), (12, 12, 12)]
+
+
+@pytest.mark.parametrize("shape", GRIDS)
+@pytest.mark.parametrize("share", [0.02, 0.15, 0.4, 0.8, 1.0])
+@pytest.mark.parametrize("kind", ["noise", "smooth", "steps", "turned"])
+def test_findings_are_those_of_labeling_the_whole_grid(shape, share, kind):
+    """Whatever the shape, the share above, the ties, and the order of the axes in memory."""
+    random = np.random.RandomState(sum(shape) + int(100 * share))
+    nll = random.normal(size=shape)
+    if kind == "smooth":
+        nll = ndimage.gaussian_filter(nll, 1.5)
+    if kind == "steps":
+        nll = np.round(2 * nll)
+    nll = nll.astype(np.float32)
+    if kind == "turned":
+        nll = np.ascontiguousarray(nll.T).T
+        assert nll.flags.f_contiguous
+    threshold = float(np.quantile(nll, 1 - share))
+    min_volume_ml = random.choice([0.0, 3.0]) * abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
+
+    findings, labels = find(nll, OBLIQUE, CALIBRATION, threshold, min_volume_ml)
+
+    expected, regions = by_labeling(nll, OBLIQUE, threshold, min_volume_ml)
+    assert np.array_equal(labels, expected)
+    assert len(findings) == len(regions)
+    for finding, places in zip(findings, regions, strict=True):
+        values = nll[tuple(places.T)]
+        assert finding.voxels == len(places)
+        assert finding.peak_nll == values.max()
+        assert finding.mean_nll == pytest.approx(values.astype(float).mean(), rel=1e-12, abs=1e-12)
+        assert finding.peak_ijk == tuple(places[values.argmax()][::-1])
+        assert finding.peak_ras == pytest.approx(ras(places[values.argmax()]), rel=1e-12)
+        assert finding.centroid_ras == pytest.approx(ras(places.mean(axis=0)), rel=1e-12)
+
+
+def test_the_box_holds_the_findings_and_no_more():
+    nll = volume((9, 9, 9), {(2, 3, 4): 2.0, (2, 3, 5): 3.0, (5, 7, 1): 2.5, (8, 8, 8): 1.5})
+    findings, box = find_in_box(nll, millimeters(10.0), CALIBRATION, 2.0, 0.0)
+    assert box.start_kji == (2, 3, 1)
+    assert box.labels.shape == (4, 5, 5)
+    _, labels = find(nll, millimeters(10.0), CALIBRATION, 2.0, 0.0)
+    assert np.array_equal(labels[2:6, 3:8, 1:6], box.labels)
+    assert np.array_equal(labels, box.on_grid(nll.shape))
+    assert [finding.peak_ijk for finding in findings] == [(5, 3, 2), (1, 7, 5)]
+    assert find_in_box(nll, millimeters(10.0), CALIBRATION, 9.0, 0.0) == ([], None)
+
+
+def test_a_memory_mapped_volume_is_only_read(tmp_path):
+    nll = np.random.RandomState(0).normal(size=(5, 6, 7)).astype(np.float32)
+    np.save(tmp_path / "nll.npy", nll)
+    mapped = np.load(tmp_path / "nll.npy", mmap_mode="r")
+    assert (
+        find(mapped, OBLIQUE, CALIBRATION, 1.0, 0.0)[0]
+        == find(nll, OBLIQUE, CALIBRATION, 1.0, 0.0)[0]
+    )
 
 
 def test_more_findings_than_labels_are_refused(monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 from Engine.model_examples import CARD
@@ -197,3 +198,17 @@ def test_presets_are_the_papers_networks():
     dilated = AutoregressiveSpec.from_preset(Preset.DILATED, Variance.CHANNEL)
     assert dilated.dilations == (4, 4, 4, 4, 4)
     assert (dilated.hidden_channels, dilated.variance) == (256, Variance.CHANNEL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableSpec(Spec):
+    rows: tuple[dict[str, Any], ...] = ()
+
+
+def test_rows_of_any_json_come_back_as_they_were():
+    rows = [{"a": 1, "b": [None, "x"]}, {}]
+    spec = TableSpec.from_dict({"rows": rows})
+    assert spec.to_dict() == {"rows": rows}
+    with pytest.raises(SpecError, match="must be an object; found 5") as caught:
+        TableSpec.from_dict({"rows": [5]})
+    assert caught.value.code == "spec-type"

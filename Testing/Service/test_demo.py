@@ -10,6 +10,7 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service import demo as demo_job
+from SpatialARAnomalyLib.service import sample_scans
 from SpatialARAnomalyLib.service.outputs import write_marker
 
 
@@ -79,10 +80,10 @@ def test_an_earlier_demo_is_replaced_and_what_else_is_there_kept(tmp_path, monke
     class BegunError(Exception):
         pass
 
-    def begin(_: int) -> None:
+    def begin(*_: int) -> None:
         raise BegunError
 
-    monkeypatch.setattr(demo_job, "normal_head", begin)
+    monkeypatch.setattr(sample_scans, "training_head", begin)
     out = tmp_path / "demo"
     with pytest.raises(BegunError):
         demo_job.run_demo(out, 1, Device.CPU, False, SilentReporter())

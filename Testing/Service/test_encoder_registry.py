@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from SpatialARAnomalyLib.service import encoder_registry
 from SpatialARAnomalyLib.service.encoder_registry import recall, remember
+from SpatialARAnomalyLib.service.user_folder import HOME_VARIABLE
 
 HUB_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
 
@@ -13,7 +14,7 @@ HUB_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home" / "of the user"
-    monkeypatch.setenv(encoder_registry.HOME_VARIABLE, str(home))
+    monkeypatch.setenv(HOME_VARIABLE, str(home))
     monkeypatch.chdir(tmp_path)
     return home
 
@@ -107,6 +108,7 @@ def test_what_is_known_already_is_not_written_again(home):
 
 
 def test_without_the_variable_it_lies_in_the_users_settings(monkeypatch):
-    monkeypatch.delenv(encoder_registry.HOME_VARIABLE)
-    monkeypatch.setattr("typer.get_app_dir", lambda name: f"/settings/{name}")
+    monkeypatch.delenv(HOME_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/settings")
+    monkeypatch.setattr("sys.platform", "linux")
     assert encoder_registry._file() == Path("/settings/spatial-ar-anomaly/encoders.json")

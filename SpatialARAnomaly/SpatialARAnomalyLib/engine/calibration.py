@@ -1,31 +1,17 @@
-"""What an NLL means: how often held-out normal scans reach it."""
+"""What an NLL means: how often held-out normal scans reach it.
 
-from collections.abc import Sequence
+Readable with numpy alone; how it is learned is in `calibration_fit`.
+"""
+
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float
 
 from .specs import Spec
 
-LEVELS = np.unique(
-    np.concatenate([np.linspace(0.0, 0.99, 100), 1.0 - np.logspace(-1, -6, 101), [1.0]])
-)
-"""Shares at which quantiles are kept: every percent, and 20 per decade of the upper tail."""
-
-MAX_SAMPLE = 8_000_000
-"""Voxels kept of all held-out volumes together, at most."""
-
 MIN_TOKENS_ABOVE = 10
 """Tokens that must lie above a threshold for its rate to be more than a guess."""
-
-
-def thinned(sample: Float[np.ndarray, " _"], volumes: int) -> Float[np.ndarray, " _"]:
-    """The sample of one of so many volumes, evenly thinned so that all fit `MAX_SAMPLE`."""
-    share = max(1, MAX_SAMPLE // volumes)
-    # A copy: a view would keep the whole sample in memory.
-    return sample[:: max(1, -(-sample.size // share))].copy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +51,6 @@ class Calibration(Spec):
         )
         self._require(self.tokens >= 1 and self.volumes >= 1, "tokens and volumes must be positive")
 
-    @classmethod
-    def of(
-        cls,
-        voxel_samples: Sequence[Float[np.ndarray, " _"]],
-        token_samples: Sequence[Float[np.ndarray, " _"]],
-    ) -> "Calibration":
-        """The quantiles of the body's voxels and tokens, one array each per held-out volume."""
-        return cls(
-            levels=tuple(LEVELS.tolist()),
-            nll=_quantiles(voxel_samples),
-            token_nll=_quantiles(token_samples),
-            tokens=sum(one.size for one in token_samples),
-            volumes=len(voxel_samples),
-        )
-
     def threshold(self, false_positive_rate: float) -> float:
         """The NLL that this share of normal body voxels exceeds."""
         return float(np.interp(1.0 - false_positive_rate, self.levels, self.nll))
@@ -113,8 +84,3 @@ class Calibration(Spec):
         span = self.token_nll[first] - self.token_nll[first - 1]
         part = (nll - self.token_nll[first - 1]) / span
         return self.levels[first - 1] + part * (self.levels[first] - self.levels[first - 1])
-
-
-def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
-    nll = np.quantile(np.concatenate(samples).astype(np.float64), LEVELS)
-    return tuple(np.maximum.accumulate(nll).tolist())

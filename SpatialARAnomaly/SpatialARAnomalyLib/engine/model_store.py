@@ -165,10 +165,11 @@ def _replace(folder: Path, new: Path, old: Path) -> None:
         raise
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path, *, with_weights: bool = True) -> ModelCard:
     """The card of a model folder, verified: schema, content hash and the weights' hash.
 
-    Raises `ModelError` for a folder that is missing, no model, newer than this
+    Without `with_weights` the weights need only be there: a quick look at many
+    models. Raises `ModelError` for a folder that is missing, no model, newer than this
     program, damaged or changed after training.
     """
     try:
@@ -217,14 +218,17 @@ def read_card(folder: Path) -> ModelCard:
             "model-damaged", f"{CARD_FILE} is not valid: {error.message}", "Copy the model again."
         ) from None
     try:
-        weights_sha256 = _file_sha256(folder / WEIGHTS_FILE)
+        if with_weights:
+            weights_sha256 = _file_sha256(folder / WEIGHTS_FILE)
+        else:
+            (folder / WEIGHTS_FILE).stat()
     except OSError as error:
         raise ModelError(
             "model-damaged",
             f"The model lacks a readable {WEIGHTS_FILE} ({error.strerror or error}).",
             "Copy the model again.",
         ) from None
-    if weights_sha256 != card.weights_sha256:
+    if with_weights and weights_sha256 != card.weights_sha256:
         raise ModelError(
             "model-tampered",
             f"{WEIGHTS_FILE} is not the trained one: its SHA-256 differs from the model's.",

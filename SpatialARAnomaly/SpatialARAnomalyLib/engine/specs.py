@@ -74,6 +74,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if items[-1] is not Ellipsis and len(items) != len(value):
             raise SpecError("spec-type", f"{where} must hold {len(items)} values; found {value!r}.")
         return tuple(_read(items[0], item, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise SpecError("spec-type", f"{where} must be an object; found {value!r}.")
+        return dict(value)
     if isinstance(kind, type) and issubclass(kind, Spec):
         if not isinstance(value, Mapping):
             raise SpecError("spec-type", f"{where} must be an object; found {value!r}.")

@@ -16,7 +16,7 @@ import typer
 from .. import __version__
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.errors import Cancelled, DeviceError, SpatialARError
+from ..engine.errors import Cancelled, SpatialARError
 from ..engine.specs import (
     AutoregressiveSpec,
     FindingsSpec,
@@ -26,6 +26,7 @@ from ..engine.specs import (
     TrainingSpec,
     Variance,
 )
+from .user_errors import as_user_error, internal_error
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_CANCELLED = 130
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
-"""Words of torch's out-of-memory errors."""
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -134,22 +132,6 @@ def _fail(error: SpatialARError) -> NoReturn:
     raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def _as_user_error(error: BaseException) -> SpatialARError | None:
-    """The error as one the user can act on, if it is one."""
-    if isinstance(error, SpatialARError):
-        return error
-    # Told by name and words: torch need not be loaded to know its out-of-memory
-    # errors, which are plain RuntimeErrors on the CPU and on MPS.
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
-        return DeviceError(
-            "out-of-memory",
-            "The device has too little free memory for this job.",
-            "Close other programs, use a smaller --size-px or another --device.",
-        )
-    return None
-
-
 def _run(
     job: "Callable[[EventReporter], Result]",
     as_result: Callable[[Result], dict[str, Any]],
@@ -184,12 +166,10 @@ def _run(
             print("Cancelled. Nothing was written under its final name.", file=sys.stderr)
         raise typer.Exit(EXIT_CANCELLED) from None
     except Exception as error:
-        known = _as_user_error(error)
+        known = as_user_error(error)
         if known is None:
             traceback.print_exc()
-            known = SpatialARError(
-                "internal", f"Internal error ({type(error).__name__}).", "Please report it."
-            )
+            known = internal_error(error)
             code = EXIT_FAILED
         else:
             code = EXIT_BAD_INPUT

@@ -10,23 +10,14 @@ from jaxtyping import Bool
 from ..engine.atomic_files import unwritable
 from ..engine.device import Device, require_torch
 from ..engine.errors import OutputError
-from ..engine.phantom import add_lesion, normal_head
 from ..engine.progress import Reporter
-from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from ..engine.volume_files import write_nifti, write_nifti_labels
-from .detect_job import Detection, DetectRequest, detect
+from .demonstration_model import train_demonstration, write_normals
+from .detect_job import DetectRequest, detect
+from .find_anomalies import Detection
 from .outputs import is_marked, make_folder, write_marker
-from .train_job import TrainRequest, train
+from .sample_scans import NORMALS, head_with_lesion
 from .training_folder import TrainingFolder
-
-NORMALS = 10
-"""Enough that two can be held out, few enough for a demo."""
-
-EPOCHS = 12
-
-CONTRAST = 0.6
-"""Of the lesion, in units of white matter: a strongly enhancing mass."""
-
 
 MARKER_FILE = "demo.json"
 MARKER = "SpatialARAnomaly demo"
@@ -68,30 +59,22 @@ def run_demo(
     except OSError as error:
         raise unwritable("The demo cannot be written", error) from None
     make_folder(volumes)
-    normals = []
     report.stage("make", 1, 1)
-    for number in range(1, NORMALS + 1):
+
+    def told(done: int) -> None:
         report.check_cancelled()
-        normals.append(volumes / f"normal_{number:02d}.nii.gz")
-        write_nifti(normals[-1], normal_head(1000 * seed + number))
-        report.progress(number, NORMALS + 1, "scan")
-    head, lesion = add_lesion(normal_head(1000 * seed), seed, contrast=CONTRAST)
+        if done:
+            report.progress(done, NORMALS + 1, "scan")
+
+    normals = write_normals(volumes, seed, told)
+    report.progress(NORMALS, NORMALS + 1, "scan")
+    head, lesion = head_with_lesion(seed)
     with_lesion, truth = volumes / "lesion.nii.gz", volumes / "lesion_truth.nii.gz"
     write_nifti(with_lesion, head)
     write_nifti_labels(truth, lesion.astype(np.uint8), head.ras_from_voxel)
     report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
-    train(
-        TrainRequest(
-            normals=tuple(normals),
-            out=model,
-            name="demonstration head",
-            autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
-            training=TrainingSpec(epochs=EPOCHS, batch_size=16),
-            device=device,
-        ),
-        report,
-    )
+    train_demonstration(normals, model, device, report)
     detection, files = detect(
         DetectRequest(
             input=with_lesion,

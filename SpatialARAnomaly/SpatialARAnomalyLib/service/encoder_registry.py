@@ -1,7 +1,7 @@
 """Where this user's encoders lie, by the hash of their weights.
 
 Models hold no paths; this small file in the user's settings lets a model find
-its encoder again. Set SPATIAL_AR_ANOMALY_HOME to keep it elsewhere.
+its encoder again.
 """
 
 import json
@@ -9,18 +9,13 @@ import os
 import tempfile
 from pathlib import Path
 
-import typer
-
 from ..engine.atomic_files import PARTIAL_PREFIX
 from ..engine.encoder_card import DEMONSTRATION
-
-APP_NAME = "spatial-ar-anomaly"
-HOME_VARIABLE = "SPATIAL_AR_ANOMALY_HOME"
+from .user_folder import user_folder
 
 
 def _file() -> Path:
-    home = os.environ.get(HOME_VARIABLE)
-    return (Path(home) if home else Path(typer.get_app_dir(APP_NAME))) / "encoders.json"
+    return user_folder() / "encoders.json"
 
 
 def _read() -> dict[str, str]:

@@ -54,7 +54,7 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
     name is no file name, or the folder cannot be written. After an error
     `folder` is as it was.
     """
-    _check_names(folder, names, overwrite)
+    check_names(folder, names, overwrite)
     missing = _missing(folder)
     make_folder(folder)
     remove_stale_partials(folder)
@@ -68,7 +68,7 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
             old.mkdir()
             yield new
             # Much may have happened since the first look.
-            _check_names(folder, names, overwrite)
+            check_names(folder, names, overwrite)
             _move_all(new, old, folder, names)
         done = True
     except OSError as error:
@@ -78,7 +78,8 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
             _remove_empty(missing)
 
 
-def _check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Raise `OutputError` where a name is no file name, or that of what may not be replaced."""
     # A backslash parts folders on Windows; a leading point hides a file elsewhere.
     odd = [
         name for name in names if Path(name).name != name or "\\" in name or name[:1] in ("", ".")

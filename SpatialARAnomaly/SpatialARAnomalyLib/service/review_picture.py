@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-    from .detect_job import Detection
+    from .find_anomalies import Detection
 
 MAX_ROWS = 4
 """Rows of the picture."""

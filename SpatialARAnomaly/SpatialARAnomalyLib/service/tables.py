@@ -12,8 +12,8 @@ from .notices import count_findings
 
 if TYPE_CHECKING:
     from .demo import DemoOutcome
-    from .detect_job import Detection
     from .encoder_check import EncoderCheck
+    from .find_anomalies import Detection
 
 
 def _range(values: tuple[float, float]) -> str:

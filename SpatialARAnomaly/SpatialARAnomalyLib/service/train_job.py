@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import __version__
-from ..engine.calibration import Calibration, thinned
+from ..engine.calibration import Calibration
+from ..engine.calibration_fit import fit_calibration, thinned
 from ..engine.device import Device, resolve_device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
@@ -393,7 +394,7 @@ def _calibrate(
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
         report.progress(done, len(held_out), "volume")
-    return Calibration.of(voxel_nll, token_nll)
+    return fit_calibration(voxel_nll, token_nll)
 
 
 def _summary(

@@ -1,0 +1,144 @@
+"""The module as Slicer finds it; what it does is in SpatialARAnomalyLib."""
+
+import sys
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.SampleHeads import registerSampleData
+from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
+from SpatialARAnomalyLib.slicerapp.SharedWorker import stopSharedWorker
+from SpatialARAnomalyLib.slicerapp.Widget import Panel
+
+ICONS = Path(__file__).parent / "Resources" / "Icons"
+
+
+class SpatialARAnomaly(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Spatial AR Anomaly")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["SpatialARAnomaly contributors"]
+        parent.helpText = _(
+            "Finds what does not look normal in a scan, by a model of normal scans: every place "
+            "is scored by how unlikely it is after what lies before it. Choose a volume and a "
+            "model, click <b>Detect anomalies</b>, and review the findings. Everything runs on "
+            "this computer.<p><b>For research use only. Not a medical device.</b></p>"
+        )
+        parent.acknowledgementText = _(
+            "The method is of Erdil et al., "
+            '<a href="https://arxiv.org/abs/2603.02974">arXiv 2603.02974</a>; slices are embedded '
+            'by <a href="https://arxiv.org/abs/2508.10104">DINOv3</a>. Please cite both.'
+        )
+        slicer.app.connect("startupCompleted()", lambda: registerSampleData(ICONS))
+
+
+class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Loads the panel and follows Slicer's life cycle."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+
+    def setup(self):
+        """Called once, when the module is opened first."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SpatialARAnomaly.ui"))
+        self.layout.addWidget(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        self.logic = SpatialARAnomalyLogic()
+        self.panel = Panel(self.ui, self.logic)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Called when the module is unloaded or Slicer quits."""
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.cleanup()
+            self.logic.cleanup()
+        stopSharedWorker()
+
+    def enter(self):
+        """Called whenever the user comes to the module."""
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self):
+        """Called whenever the user leaves the module; a detection goes on."""
+        self.panel.exit()
+
+    def onSceneStartClose(self, caller, event):
+        """The nodes of the scene are about to go."""
+        self.panel.setParameters(None)
+
+    def onSceneEndClose(self, caller, event):
+        """An empty scene is there."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """A scene was loaded: its settings are the panel's."""
+        self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Bind the panel to the scene's settings."""
+        self.panel.setParameters(self.logic.getParameterNode())
+
+    def onReload(self):
+        """Reload the library with the module."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "SpatialARAnomalyLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+
+class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
+    """The logic for scripts: `detect`, `findAgain`, `export`; see `slicerapp.Logic`."""
+
+    def getParameterNode(self):
+        """The scene's settings."""
+        return SpatialARAnomalyParameterNode(super().getParameterNode())
+
+
+class SpatialARAnomalyTest(ScriptedLoadableModuleTest):
+    """The self-test; needs no network."""
+
+    modelsFolder = None
+    """Where the demonstration model may lie already; by default it is trained."""
+
+    def setUp(self):
+        """Start with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run all tests."""
+        self.setUp()
+        self.test_DetectInSampleHead()
+
+    def test_DetectInSampleHead(self):
+        """The lesion of the sample head is found and shown."""
+        logic = SpatialARAnomalyLogic()
+        try:
+            detectInSampleHead(logic, self.modelsFolder)
+        finally:
+            logic.cleanup()
+        self.delayDisplay("Test passed")

@@ -1,0 +1,41 @@
+"""How the demonstration model is made: normal heads in files, and a short training on them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..engine.device import Device
+from ..engine.model_store import ModelCard
+from ..engine.progress import Reporter
+from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from ..engine.volume_files import write_nifti
+from . import sample_scans
+from .train_job import TrainRequest, train
+
+EPOCHS = 12
+
+NAME = "demonstration head"
+
+
+def write_normals(folder: Path, seed: int, told: Callable[[int], None]) -> list[Path]:
+    """Write the heads to learn from; `told` hears before each how many are done."""
+    files = []
+    for number in range(1, sample_scans.NORMALS + 1):
+        told(number - 1)
+        files.append(folder / f"normal_{number:02d}.nii.gz")
+        write_nifti(files[-1], sample_scans.training_head(seed, number))
+    return files
+
+
+def train_demonstration(
+    normals: list[Path], model: Path, device: Device, report: Reporter
+) -> ModelCard:
+    """Train on the heads and write the model's folder; `train` says what it raises."""
+    request = TrainRequest(
+        normals=tuple(normals),
+        out=model,
+        name=NAME,
+        autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
+        training=TrainingSpec(epochs=EPOCHS, batch_size=16),
+        device=device,
+    )
+    return train(request, report)

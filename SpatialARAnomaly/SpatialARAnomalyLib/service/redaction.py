@@ -1,0 +1,43 @@
+"""Keeps the places of scans and the names of users out of the log and of events."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from .worker_protocol import Request
+
+_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\":;,()]+[\\/])+")
+
+
+def without_folders(text: str) -> str:
+    """The text with only the last part of every path."""
+    # Those that may hold a space, which a pattern cannot tell from the end of a path.
+    for known in (sys.prefix, sys.base_prefix, str(Path.home())):
+        if len(known) > 1:
+            text = text.replace(known, "…")
+    return _PATH.sub("…/", text)
+
+
+def without_places(text: str, request: Request) -> str:
+    """The text without the paths that a request names, and without what they are called."""
+    named = sorted({*_paths(request.inputs), *_paths({"output": request.output})}, key=len)
+    for path in reversed(named):
+        if re.search(r"[\\/]", path):
+            text = text.replace(path, "<path>")
+        else:  # as a whole word: a folder may be called as a part of our own code is
+            text = re.sub(rf"(?<!\w){re.escape(path)}(?!\w)", "<path>", text)
+    return text
+
+
+def _paths(values: Mapping[str, Any]) -> Iterator[str]:
+    """The paths among the values, their folders and names, also as `repr` shows them."""
+    for value in values.values():
+        if not isinstance(value, str) or not re.search(r"[\\/]", value):
+            continue
+        path = PurePath(value)
+        for shown in (value, str(path.parent), path.name):
+            if len(shown) > 3:
+                yield shown
+                yield repr(shown)[1:-1]

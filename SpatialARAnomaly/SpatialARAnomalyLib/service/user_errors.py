@@ -1,0 +1,46 @@
+"""Which errors of the machine a user can act on, told in the user's words."""
+
+from ..engine.errors import DeviceError, SpatialARError
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+"""Words of torch's out-of-memory errors."""
+
+
+def as_user_error(error: BaseException) -> SpatialARError | None:
+    """The error as one the user can act on, if it is one."""
+    if isinstance(error, SpatialARError):
+        return error
+    # Told by name and words: torch need not be loaded to know its out-of-memory
+    # errors, which are plain RuntimeErrors on the CPU and on MPS.
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
+        return DeviceError(
+            "out-of-memory",
+            "The device has too little free memory for this job.",
+            "Close other programs, use a smaller --size-px or another --device.",
+        )
+    return None
+
+
+def missing_package(error: BaseException) -> SpatialARError | None:
+    """The error that names the package of others which could not be imported, if that is it."""
+    if getattr(error, "code", "") == "torch-missing":
+        name: str | None = "torch"
+    elif isinstance(error, ImportError):
+        name = (error.name or "").split(".")[0] or None
+    else:
+        return None
+    if name is None or name == __name__.split(".")[0]:
+        return None
+    return SpatialARError(
+        "package-missing",
+        f"The Python package {name!r} is needed; it is not installed, or cannot be loaded.",
+        "Install the packages of SpatialARAnomaly, and restart.",
+    )
+
+
+def internal_error(error: BaseException) -> SpatialARError:
+    """What is told of an error that nobody foresaw."""
+    return SpatialARError(
+        "internal", f"Internal error ({type(error).__name__}).", "Please report it."
+    )

@@ -1,0 +1,109 @@
+"""What a detection loaded, kept for the next one, which then loads nothing."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.model_store import CARD_FILE, WEIGHTS_FILE, ModelCard, load_model
+from .model_encoder import load_model_encoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..engine.autoregressive import AutoregressiveModel
+    from ..engine.encoder import Encoder
+
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptModel:
+    folder: Path
+    stamp: _Stamp | None
+    device: "torch.device"
+    card: ModelCard
+    network: "AutoregressiveModel"
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptEncoder:
+    source: str | None
+    device: "torch.device"
+    encoder: "Encoder"
+
+
+class Warm:
+    """The model and the encoder of the last detection, in its device's memory.
+
+    What is not needed any more goes before its successor comes, so that the
+    memory of one of each is enough.
+    """
+
+    def __init__(self) -> None:
+        self._model: _KeptModel | None = None
+        self._encoder: _KeptEncoder | None = None
+
+    def model(
+        self, folder: Path, device: "torch.device"
+    ) -> "tuple[ModelCard, AutoregressiveModel, bool]":
+        """The model of a folder on `device`, and whether it was warm.
+
+        A model whose files were touched since is loaded, and so verified, again.
+        Raises `ModelError` as `load_model` does.
+        """
+        stamp = _stamp(folder)
+        kept = self._model
+        if (
+            kept is not None
+            and stamp is not None
+            and (kept.folder, kept.stamp, kept.device) == (folder, stamp, device)
+        ):
+            return kept.card, kept.network, True
+        kept = self._model = None
+        _return_memory()
+        card, network = load_model(folder, device)
+        self._model = _KeptModel(folder, stamp, device, card, network)
+        return card, network, False
+
+    def encoder(
+        self, card: ModelCard, source: str | None, device: "torch.device", allow_download: bool
+    ) -> "tuple[Encoder, bool]":
+        """The encoder of a model on `device`, and whether it was warm.
+
+        Raises `EncoderError` as `load_model_encoder` does.
+        """
+        kept = self._encoder
+        if (
+            kept is not None
+            and kept.device == device
+            and kept.encoder.card.weights_sha256 == card.encoder.weights_sha256
+            and source in (None, kept.source)
+        ):
+            return kept.encoder, True
+        kept = self._encoder = None
+        _return_memory()
+        encoder = load_model_encoder(card, source, device, allow_download)
+        self._encoder = _KeptEncoder(source, device, encoder)
+        return encoder, False
+
+    def release(self) -> None:
+        """Keep nothing: after the device ran out of memory, that is what it lacks."""
+        self._model = self._encoder = None
+        _return_memory()
+
+
+def _return_memory() -> None:
+    """Give what torch holds of a GPU's memory for later back to the GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _stamp(folder: Path) -> _Stamp | None:
+    """Tells whether the files of a model are those of another time; None where they are not."""
+    try:
+        found = [(folder / file).stat() for file in (CARD_FILE, WEIGHTS_FILE)]
+    except OSError:
+        return None
+    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)

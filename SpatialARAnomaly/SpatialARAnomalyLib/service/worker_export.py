@@ -1,0 +1,145 @@
+"""The worker's export: the findings as they were reviewed, in the formats of others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt16
+
+from ..engine.errors import InputError
+from ..engine.geometry import check_ras_from_voxel
+from ..engine.label_box import LabelBox
+from ..engine.progress import Reporter
+from ..engine.specs import Spec
+from ..engine.volume_files import write_nifti_labels, write_nrrd
+from .array_files import Affine, Three, affine_array, check_same_size, read_labels, read_nll
+from .findings_table import write_table
+from .outputs import appear_together
+from .segmentation_file import Segment, write_segmentation
+
+
+class ExportFormat(StrEnum):
+    """What can be written."""
+
+    LABELS_NIFTI = "labels_nifti"
+    LABELS_NRRD = "labels_nrrd"
+    SEGMENTATION = "segmentation"
+    FINDINGS = "findings"
+    NLL = "nll"
+
+
+SUFFIXES = {
+    ExportFormat.LABELS_NIFTI: "_labels.nii.gz",
+    ExportFormat.LABELS_NRRD: "_labels.nrrd",
+    ExportFormat.SEGMENTATION: "_anomalies.seg.nrrd",
+    ExportFormat.FINDINGS: "_findings.csv",
+    ExportFormat.NLL: "_nll.nrrd",
+}
+"""What follows the scan's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInputs(Spec):
+    """What there is to write."""
+
+    labels: str | None = None
+    """A `.npy` file of the part of the label map that holds all segments; None for none."""
+    labels_start_kji: Three = (0, 0, 0)
+    size_kji: Three
+    """Of the scan."""
+    nll: str | None = None
+    """A `.npy` file of [k, j, i]."""
+    ras_from_voxel: Affine
+    findings: tuple[dict[str, Any], ...] = ()
+    """Rows of the table."""
+    columns: tuple[str, ...] = ()
+    """Which of their values, in this order."""
+    segments: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._require(min(self.size_kji) > 0, "size_kji must be positive")
+        for what in ("value", "id"):
+            found = [getattr(segment, what) for segment in self.segments]
+            self._require(len(set(found)) == len(found), f"no two segments may share a {what}")
+        self._require(len(set(self.columns)) == len(self.columns), "columns must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec(Spec):
+    """How to write it."""
+
+    formats: tuple[ExportFormat, ...] = (
+        ExportFormat.LABELS_NIFTI,
+        ExportFormat.LABELS_NRRD,
+        ExportFormat.SEGMENTATION,
+        ExportFormat.FINDINGS,
+    )
+    name: str = "scan"
+    """Begins the names of the files."""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self._require(
+            len(set(self.formats)) == len(self.formats) >= 1, "formats must be some, each once"
+        )
+        self._require(bool(self.name.strip()), "name must not be empty")
+
+
+def export(
+    inputs: ExportInputs, spec: ExportSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Write the files, all or none; what the result says of them.
+
+    Raises `SpatialARError` for inputs that do not fit together or an output
+    that cannot be used, `Cancelled` through `report`.
+    """
+    report.stage("write", 1, 1)
+    ras_from_voxel = affine_array(inputs.ras_from_voxel)
+    check_ras_from_voxel(ras_from_voxel)
+    labels = _whole_labels(inputs)
+    writers: dict[ExportFormat, Callable[[Path], None]] = {
+        ExportFormat.LABELS_NIFTI: lambda path: write_nifti_labels(path, labels, ras_from_voxel),
+        ExportFormat.LABELS_NRRD: lambda path: write_nrrd(path, labels, ras_from_voxel),
+        ExportFormat.SEGMENTATION: lambda path: write_segmentation(
+            path, labels, ras_from_voxel, inputs.segments
+        ),
+        ExportFormat.FINDINGS: lambda path: write_table(path, inputs.columns, inputs.findings),
+        ExportFormat.NLL: lambda path: _write_nll(path, inputs),
+    }
+    names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
+    with appear_together(output, list(names.values()), overwrite=spec.overwrite) as partial:
+        for done, (one, name) in enumerate(names.items(), start=1):
+            report.check_cancelled()
+            writers[one](partial / name)
+            report.progress(done, len(names), "file")
+    return {"files": {one.value: str(output / name) for one, name in names.items()}}
+
+
+def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
+    """The label map on the scan's grid."""
+    if inputs.labels is None:
+        return np.zeros(inputs.size_kji, dtype=np.uint16)
+    box = LabelBox(read_labels(Path(inputs.labels)), inputs.labels_start_kji)
+    ends = [a + b for a, b in zip(box.start_kji, box.labels.shape, strict=True)]
+    if min(box.start_kji) < 0 or any(a > b for a, b in zip(ends, inputs.size_kji, strict=True)):
+        raise InputError(
+            "array-size",
+            "The label map must lie within the scan; it does not.",
+            "Try again; the file is the program's own.",
+        )
+    return box.on_grid(inputs.size_kji)
+
+
+def _write_nll(path: Path, inputs: ExportInputs) -> None:
+    if inputs.nll is None:
+        raise InputError(
+            "nll-missing",
+            "The NLL volume was asked for, and is not among the inputs.",
+            "Export without it, or detect again.",
+        )
+    nll = read_nll(Path(inputs.nll))
+    check_same_size(inputs.size_kji, nll)
+    write_nrrd(path, nll, affine_array(inputs.ras_from_voxel))

@@ -1,0 +1,51 @@
+"""A model of the sample heads, trained on this machine in about a minute."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..engine.device import Device
+from .Detection import Outcome, outcomeOf
+from .Progress import Progress, StageProgress
+from .WorkerProcess import WorkerProcess
+
+FOLDER = "demonstration-head"
+"""Its folder among the user's models."""
+
+
+class DemonstrationModel:
+    """Trains the model in the worker; it appears in the folder only when complete."""
+
+    def __init__(
+        self,
+        models: Path,
+        device: Device,
+        worker: WorkerProcess,
+        onProgress: Callable[[Progress], None],
+        onEnd: Callable[[Outcome], None],
+    ) -> None:
+        self._worker = worker
+        self._onEnd = onEnd
+        stages = StageProgress()
+
+        def heard(event: dict[str, Any]) -> None:
+            progress = stages.hear(event)
+            if progress is not None:
+                onProgress(progress)
+
+        self._job: int | None = worker.submit(
+            "demonstration_model",
+            spec={"device": device.value},
+            output=models / FOLDER,
+            onEvent=heard,
+            onEnd=self._answered,
+        )
+
+    def cancel(self) -> None:
+        """Stop; nothing of the model stays."""
+        if self._job is not None:
+            self._worker.cancel(self._job)
+
+    def _answered(self, event: dict[str, Any]) -> None:
+        self._job = None
+        self._onEnd(Outcome() if event["event"] == "result" else outcomeOf(event))

@@ -1,0 +1,283 @@
+"""One detection, from a volume node to a result in the scene; nothing is added before the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from ..engine.calibration import Calibration
+from ..engine.device import Device
+from ..engine.errors import InputError, SpatialARError
+from .ArrayTransfer import Transfer, copying, writingNpy
+from .ErrorWords import asUserError
+from .FindingsTable import newTable, writeFindings
+from .NodeConversion import (
+    checkScan,
+    modalityOf,
+    newImage,
+    rasFromVoxel,
+    setRasFromVoxel,
+    stateOf,
+    voxelsOf,
+)
+from .Progress import Progress, StageProgress, stageName
+from .Result import Result
+from .ResultsDisplay import prepareOverlay
+from .Segments import newSegmentation, writeSegments
+from .WorkerProcess import WorkerProcess
+from .WorkFolder import WorkFolder
+
+NLL_FILE = "nll.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings:
+    """What the user chose."""
+
+    model: Path
+    falsePositiveRate: float
+    leastVolumeMl: float
+    device: Device
+    allowMismatch: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended: with a result, an error, or cancelled (neither)."""
+
+    result: Result | None = None
+    error: SpatialARError | None = None
+    notices: tuple[str, ...] = ()
+    """What the user should know that stopped nothing."""
+
+
+class Detection:
+    """Sends a volume to the worker and brings the result into the scene.
+
+    `onEnd` is called exactly once. The volume is watched by its id only: it
+    may be deleted or changed meanwhile, and then there is no result.
+    Raises `InputError` at once for a volume that cannot be searched.
+    """
+
+    def __init__(
+        self,
+        volume: "slicer.vtkMRMLScalarVolumeNode | None",
+        settings: DetectionSettings,
+        worker: WorkerProcess,
+        onProgress: Callable[[Progress], None],
+        onEnd: Callable[[Outcome], None],
+    ) -> None:
+        checkScan(volume)
+        self.settings = settings
+        self.volumeId: str = volume.GetID()
+        self._state = stateOf(volume)
+        self._affine = rasFromVoxel(volume)
+        self._modality = modalityOf(volume)
+        self._worker = worker
+        self._onProgress = onProgress
+        self._onEnd = onEnd
+        self._stages = StageProgress()
+        self._notices: list[str] = []
+        self._job: int | None = None
+        self._ended = False
+        self.folder = WorkFolder()
+        self._onProgress(Progress(0.0, stageName("send")))
+        self._transfer: Transfer | None = Transfer(
+            writingNpy(voxelsOf(volume), self.folder.path / "voxels.npy"), self._sent
+        )
+
+    def cancel(self) -> None:
+        """Stop, at whatever stage."""
+        self.stop(Outcome())
+
+    def stop(self, outcome: Outcome) -> None:
+        """End with this outcome; the worker's job is cancelled."""
+        if self._ended:
+            return
+        if self._job is not None and outcome.error is None:
+            # The worker says when it has stopped: until then the next job would wait for it.
+            self._worker.cancel(self._job)
+            return
+        if self._job is not None:
+            self._worker.cancel(self._job)
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._transfer is not None:
+            self._transfer.cancel()
+            self._transfer = None
+        if outcome.result is None:
+            self.folder.remove()
+        self._onEnd(outcome)
+
+    def _sent(self, error: Exception | None) -> None:
+        self._transfer = None
+        if error is not None:
+            self._end(Outcome(error=asUserError(error)))
+            return
+        if not self._unchanged():
+            return
+        self._job = self._worker.submit(
+            "detect",
+            inputs={
+                "voxels": str(self.folder.path / "voxels.npy"),
+                "ras_from_voxel": self._affine.tolist(),
+                "modality": self._modality,
+                "model": str(self.settings.model),
+            },
+            spec={
+                "false_positive_rate": self.settings.falsePositiveRate,
+                "min_volume_ml": self.settings.leastVolumeMl,
+                "device": self.settings.device.value,
+                "allow_mismatch": self.settings.allowMismatch,
+            },
+            output=self.folder.path / "results",
+            onEvent=self._heard,
+            onEnd=self._answered,
+        )
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "notice":
+            self._notices.append(str(event.get("text")))
+        progress = self._stages.hear(event)
+        if progress is not None and not self._ended:
+            self._onProgress(progress)
+
+    def _answered(self, event: dict[str, Any]) -> None:
+        self._job = None
+        if self._ended:
+            return
+        if event["event"] != "result":
+            self._end(outcomeOf(event))
+            return
+        if not self._unchanged():
+            return
+        try:
+            found = np.load(event["files"]["nll"], mmap_mode="r", allow_pickle=False)
+            node = slicer.mrmlScene.GetNodeByID(self.volumeId)
+            if found.shape != voxelsOf(node).shape:
+                raise ValueError("the NLL volume has another size than the scan")
+            image, voxels = newImage(found.shape)
+        except (OSError, ValueError, KeyError, MemoryError) as error:
+            self._end(Outcome(error=asUserError(error)))
+            return
+        self._onProgress(Progress(1.0, stageName("load")))
+        self._transfer = Transfer(
+            copying(found, voxels), lambda problem: self._loaded(problem, event, image)
+        )
+
+    def _loaded(
+        self, error: Exception | None, event: dict[str, Any], image: "slicer.vtkImageData"
+    ) -> None:
+        self._transfer = None
+        if error is None and not self._unchanged():
+            return
+        result = None
+        if error is None:
+            try:
+                result = self._addToScene(event, image)
+            except Exception as problem:  # whatever it is, the scene must be as it was
+                error = problem
+        if error is not None:
+            self._end(Outcome(error=asUserError(error)))
+            return
+        self._end(Outcome(result=result, notices=tuple(self._notices)))
+
+    def _unchanged(self) -> bool:
+        """Whether the volume is still what was sent; if not, that is the end."""
+        node = slicer.mrmlScene.GetNodeByID(self.volumeId)
+        if node is None:
+            error = InputError(
+                "volume-deleted",
+                _("The volume was deleted during the detection; there is no result."),
+                _("Load it again and click Detect anomalies."),
+            )
+        elif stateOf(node) != self._state:
+            error = InputError(
+                "volume-changed",
+                _("The volume was changed during the detection; the result was discarded."),
+                _("Click Detect anomalies again."),
+            )
+        else:
+            return True
+        self._end(Outcome(error=error))
+        return False
+
+    def _addToScene(self, event: dict[str, Any], image: "slicer.vtkImageData") -> Result:
+        """All nodes of the result; after an error the scene is as it was."""
+        scene = slicer.mrmlScene
+        scan = scene.GetNodeByID(self.volumeId)
+        name = scan.GetName()
+        added = []
+        try:
+            volume = scene.AddNewNodeByClass(
+                "vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(f"{name} NLL")
+            )
+            added.append(volume)
+            setRasFromVoxel(volume, self._affine)
+            volume.SetAndObserveImageData(image)
+            volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+            result = Result(volume)
+            result.scan = scan
+            result.calibration = Calibration.from_dict(event["calibration"])
+            result.modelName = str(event["model"]["name"])
+            result.falsePositiveRate = float(event["false_positive_rate"])
+            result.leastVolumeMl = self.settings.leastVolumeMl
+            segmentation = newSegmentation(f"{name} anomalies", scan)
+            added.append(segmentation)
+            rows = event["findings"]
+            writeSegments(
+                segmentation,
+                loadLabels(event),
+                event["labels_start_kji"] or (0, 0, 0),
+                self._affine,
+                rows,
+            )
+            result.segmentation = segmentation
+            table = newTable(f"{name} findings")
+            added.append(table)
+            writeFindings(table, rows, [])
+            result.table = table
+            result.mark()
+            prepareOverlay(result)
+            for node in added:
+                placeBeside(node, scan)
+        except BaseException:
+            for node in reversed(added):
+                scene.RemoveNode(node)
+            raise
+        return result
+
+
+def loadLabels(event: dict[str, Any]) -> np.ndarray | None:
+    """The cropped label map of a `detect` or `find` result; None without findings."""
+    path = event["files"].get("labels")
+    return None if path is None else np.load(path, allow_pickle=False)
+
+
+def outcomeOf(event: dict[str, Any]) -> Outcome:
+    """The outcome of a job that brought no result."""
+    if event["event"] == "cancelled":
+        return Outcome()
+    return Outcome(
+        error=SpatialARError(
+            str(event.get("code")), str(event.get("text")), str(event.get("hint") or "")
+        )
+    )
+
+
+def placeBeside(node: "slicer.vtkMRMLNode", scan: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Put a node into the scan's folder of the subject hierarchy, as DICOM export needs it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    item, scanItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(scan)
+    if item and scanItem:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(scanItem))

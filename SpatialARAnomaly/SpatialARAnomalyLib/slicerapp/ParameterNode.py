@@ -1,0 +1,28 @@
+"""What the panel is set to, kept in the scene."""
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+
+@parameterNodeWrapper
+class SpatialARAnomalyParameterNode:
+    """The panel's settings; per-user ones (device, folders) are in `Settings`.
+
+    inputVolume - the scan to search
+    modelSha256 - hash of the chosen model's weights: a scene holds no paths
+    resultVolume - the NLL volume of the result under review
+    overlayOpacity - of the NLL volume over the scan
+    falsePositiveRate - share of normal voxels above the threshold
+    leastVolumeMl - smaller regions are not findings
+    allowMismatch - search a scan that is unlike the model's normals all the same
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    modelSha256: str = ""
+    resultVolume: vtkMRMLScalarVolumeNode
+    overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
+    falsePositiveRate: Annotated[float, WithinRange(1e-6, 0.1)] = 0.001
+    leastVolumeMl: Annotated[float, WithinRange(0.0, 1000.0)] = 0.5
+    allowMismatch: bool = False

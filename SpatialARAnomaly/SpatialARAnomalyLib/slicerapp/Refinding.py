@@ -1,0 +1,142 @@
+"""The findings of a result at another threshold: made by the worker, put into its nodes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from .Detection import Outcome, loadLabels, outcomeOf, placeBeside
+from .ErrorWords import asUserError
+from .FindingsTable import followed, newTable, readReviews, writeFindings
+from .NllFiles import NllFiles
+from .NodeConversion import rasFromVoxel
+from .Result import Result
+from .Segments import newSegmentation, wasEdited, writeSegments
+from .WorkerProcess import WorkerProcess
+from .WorkFolder import WorkFolder
+
+
+class Refinding:
+    """Finds again in the NLL volume of one result; a newer request replaces an older one."""
+
+    def __init__(self, worker: WorkerProcess, files: NllFiles) -> None:
+        self._worker = worker
+        self._files = files
+        self._job: int | None = None
+        self._turn = 0
+        self._running = False
+
+    @property
+    def running(self) -> bool:
+        """Whether findings are being made."""
+        return self._running
+
+    def request(
+        self,
+        result: Result,
+        rate: float,
+        leastVolumeMl: float,
+        onEnd: Callable[[Outcome], None],
+    ) -> None:
+        """Make the result's findings anew; `onEnd` is called unless a newer request comes."""
+        self.cancel()
+        self._running = True
+        turn, resultId = self._turn, result.id
+        calibration = result.calibration.to_dict()
+
+        def provided(file: Path | None, error: Exception | None) -> None:
+            if turn != self._turn:
+                return
+            volume = slicer.mrmlScene.GetNodeByID(resultId)
+            if file is None or volume is None:
+                self._running = False
+                onEnd(Outcome(error=asUserError(error) if error is not None else None))
+                return
+            folder = WorkFolder()
+            self._job = self._worker.submit(
+                "find",
+                inputs={
+                    "nll": str(file),
+                    "ras_from_voxel": rasFromVoxel(volume).tolist(),
+                    "calibration": calibration,
+                },
+                spec={"false_positive_rate": rate, "min_volume_ml": leastVolumeMl},
+                output=folder.path / "results",
+                onEnd=lambda event: answered(event, folder),
+            )
+
+        def answered(event: dict[str, Any], folder: WorkFolder) -> None:
+            try:
+                if turn == self._turn:
+                    self._job = None
+                    self._running = False
+                    onEnd(self._outcome(event, resultId, rate, leastVolumeMl))
+            finally:
+                folder.remove()
+
+        self._files.provide(result.volume, provided)
+
+    def cancel(self) -> None:
+        """Drop a request that is under way."""
+        self._turn += 1
+        self._running = False
+        self._files.cancel()
+        if self._job is not None:
+            self._worker.cancel(self._job)
+            self._job = None
+
+    def _outcome(
+        self, event: dict[str, Any], resultId: str, rate: float, leastVolumeMl: float
+    ) -> Outcome:
+        if event["event"] != "result":
+            return outcomeOf(event)
+        result = Result.of(slicer.mrmlScene.GetNodeByID(resultId))
+        if result is None:
+            return Outcome()
+        try:
+            notices = updateFindings(result, event)
+        except (OSError, ValueError, KeyError) as error:
+            return Outcome(error=asUserError(error))
+        result.leastVolumeMl = leastVolumeMl
+        return Outcome(result=result, notices=notices)
+
+
+def updateFindings(result: Result, event: dict[str, Any]) -> tuple[str, ...]:
+    """Put new findings into the result's nodes; what the user should know.
+
+    Reviews follow their places. Segments that somebody edited stay as they
+    are: the new ones then come in a segmentation of their own.
+    """
+    notices = []
+    labels = loadLabels(event)
+    start = event["labels_start_kji"] or (0, 0, 0)
+    affine = rasFromVoxel(result.volume)
+    rows = event["findings"]
+    # A result outlives its scan: both have the same grid.
+    scan = result.scan if result.scan is not None else result.volume
+    segmentation = result.segmentation
+    if segmentation is not None and wasEdited(segmentation):
+        notices.append(
+            _(
+                "The segmentation was edited by hand: it is kept, "
+                "and the new findings are in another one."
+            )
+        )
+        if segmentation.GetDisplayNode() is not None:
+            segmentation.GetDisplayNode().SetVisibility(False)
+        segmentation = None
+    if segmentation is None:
+        segmentation = newSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
+        placeBeside(segmentation, scan)
+        result.segmentation = segmentation
+    writeSegments(segmentation, labels, start, affine, rows)
+    table = result.table
+    if table is None:
+        table = newTable(_("{name} findings").format(name=scan.GetName()))
+        placeBeside(table, scan)
+        result.table = table
+    reviews = followed(readReviews(table), labels, start, affine)
+    writeFindings(table, rows, reviews)
+    return tuple(notices)

@@ -1,0 +1,135 @@
+"""A detection's result in the scene: an NLL volume and the nodes that belong to it.
+
+All is kept in nodes, their attributes and references, so that a saved scene
+brings it back.
+"""
+
+import json
+
+import slicer
+from slicer.util import getNodesByClass
+
+from ..engine.calibration import Calibration
+from ..engine.errors import SpecError
+from .NodeConversion import ROLE
+
+NLL, SEGMENTATION, FINDINGS = "NLL", "Segmentation", "Findings"
+
+_PREFIX = "SpatialARAnomaly."
+_SCAN = f"{_PREFIX}Scan"
+
+
+class Result:
+    """The nodes of one result, found from its NLL volume; deleted ones are None."""
+
+    def __init__(self, volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
+        self.volume = volume
+
+    @classmethod
+    def of(cls, node: "slicer.vtkMRMLNode | None") -> "Result | None":
+        """The result whose NLL volume the node is, if it is one and complete."""
+        if node is None or node.GetAttribute(ROLE) != NLL or node.GetImageData() is None:
+            return None
+        result = cls(node)
+        try:
+            Calibration.from_dict(json.loads(result._attribute("Calibration")))
+        except (SpecError, ValueError, TypeError):
+            return None  # an attribute was changed by somebody else
+        return result
+
+    @classmethod
+    def all(cls) -> "list[Result]":
+        """The results of the scene."""
+        found = (cls.of(node) for node in getNodesByClass("vtkMRMLScalarVolumeNode"))
+        return [result for result in found if result is not None]
+
+    @property
+    def id(self) -> str:
+        """The NLL volume's node id."""
+        return self.volume.GetID()
+
+    @property
+    def scan(self) -> "slicer.vtkMRMLScalarVolumeNode | None":
+        """The volume that was searched."""
+        return self.volume.GetNodeReference(_SCAN)
+
+    @scan.setter
+    def scan(self, node: "slicer.vtkMRMLScalarVolumeNode") -> None:
+        self.volume.SetNodeReferenceID(_SCAN, node.GetID())
+
+    @property
+    def segmentation(self) -> "slicer.vtkMRMLSegmentationNode | None":
+        """The findings as segments."""
+        return self.volume.GetNodeReference(f"{_PREFIX}{SEGMENTATION}")
+
+    @segmentation.setter
+    def segmentation(self, node: "slicer.vtkMRMLSegmentationNode") -> None:
+        node.SetAttribute(ROLE, SEGMENTATION)
+        self.volume.SetNodeReferenceID(f"{_PREFIX}{SEGMENTATION}", node.GetID())
+
+    @property
+    def table(self) -> "slicer.vtkMRMLTableNode | None":
+        """The findings as rows."""
+        return self.volume.GetNodeReference(f"{_PREFIX}{FINDINGS}")
+
+    @table.setter
+    def table(self, node: "slicer.vtkMRMLTableNode") -> None:
+        node.SetAttribute(ROLE, FINDINGS)
+        self.volume.SetNodeReferenceID(f"{_PREFIX}{FINDINGS}", node.GetID())
+
+    @property
+    def calibration(self) -> Calibration:
+        """What the NLL means; raises `SpecError` or `ValueError` where it was tampered with."""
+        return Calibration.from_dict(json.loads(self._attribute("Calibration")))
+
+    @calibration.setter
+    def calibration(self, values: Calibration) -> None:
+        self._setAttribute("Calibration", json.dumps(values.to_dict()))
+
+    @property
+    def modelName(self) -> str:
+        """The model that was used."""
+        return self._attribute("Model")
+
+    @modelName.setter
+    def modelName(self, name: str) -> None:
+        self._setAttribute("Model", name)
+
+    @property
+    def falsePositiveRate(self) -> float:
+        """Share of normal voxels above the threshold that is shown."""
+        return self._number("FalsePositiveRate", 0.001)
+
+    @falsePositiveRate.setter
+    def falsePositiveRate(self, rate: float) -> None:
+        self._setAttribute("FalsePositiveRate", repr(float(rate)))
+
+    @property
+    def leastVolumeMl(self) -> float:
+        """Smaller regions are not findings."""
+        return self._number("LeastVolumeMl", 0.5)
+
+    @leastVolumeMl.setter
+    def leastVolumeMl(self, volume: float) -> None:
+        self._setAttribute("LeastVolumeMl", repr(float(volume)))
+
+    @property
+    def threshold(self) -> float:
+        """The least NLL of what is shown, nats per channel."""
+        return self.calibration.threshold(self.falsePositiveRate)
+
+    def mark(self) -> None:
+        """Make the volume known as an NLL volume; the last step of making a result."""
+        self.volume.SetAttribute(ROLE, NLL)
+
+    def _attribute(self, name: str) -> str:
+        return self.volume.GetAttribute(_PREFIX + name) or ""
+
+    def _setAttribute(self, name: str, value: str) -> None:
+        self.volume.SetAttribute(_PREFIX + name, value)
+
+    def _number(self, name: str, default: float) -> float:
+        try:
+            return float(self._attribute(name))
+        except ValueError:
+            return default

@@ -1,0 +1,184 @@
+"""How a result is shown: the overlay over the scan, its legend, and the views as they were."""
+
+import json
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import arrayFromVTKMatrix, getNodesByClass, setSliceViewerLayers
+
+from .FindingsTable import REJECTED, Row
+from .NllColors import colorNode, colorRange
+from .NodeConversion import ROLE
+from .Result import Result
+from .Segments import segmentId
+
+ABOVE_ALL = 1e30
+"""Upper end of the values shown."""
+
+LEGEND_FORMAT = "%.3g"
+
+LEGEND_FONT_SIZE = 12
+
+MARGIN = 0.05
+"""A point this share of a view from its border is as good as outside."""
+
+LAYERS = "SpatialARAnomaly.Layers"
+"""Attribute: foreground opacity of every slice view before a result was shown."""
+
+
+def prepareOverlay(result: Result) -> None:
+    """Give the NLL volume its colors, range and legend."""
+    volume = result.volume
+    volume.CreateDefaultDisplayNodes()
+    display = volume.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetAndObserveColorNodeID(colorNode().GetID())
+    # Fixed by the model: an automatic window would show every scan's brightest as alarming.
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(*colorRange(result.calibration))
+    display.AutoThresholdOff()
+    display.ApplyThresholdOn()
+    display.SetInterpolate(True)
+    display.EndModify(modified)
+    showThreshold(result, result.falsePositiveRate)
+    legend = _colorsLogic().AddDefaultColorLegendDisplayNode(volume)
+    legend.SetTitleText(_("NLL (nats per channel)"))
+    legend.SetLabelFormat(LEGEND_FORMAT)
+    legend.GetTitleTextProperty().SetFontSize(LEGEND_FONT_SIZE)
+    legend.GetLabelTextProperty().SetFontSize(LEGEND_FONT_SIZE)
+    legend.SetVisibility(True)
+
+
+def _colorsLogic() -> "slicer.vtkSlicerColorLogic":
+    return slicer.modules.colors.logic()
+
+
+def showThreshold(result: Result, falsePositiveRate: float) -> None:
+    """Show only what reaches the threshold of this rate."""
+    threshold = result.calibration.threshold(falsePositiveRate)
+    result.volume.GetDisplayNode().SetThreshold(threshold, ABOVE_ALL)
+
+
+def showReviews(result: Result, rows: list[Row]) -> None:
+    """Hide the segments of rejected findings."""
+    segmentation = result.segmentation
+    if segmentation is None or segmentation.GetDisplayNode() is None:
+        return
+    display = segmentation.GetDisplayNode()
+    modified = display.StartModify()
+    for row in rows:
+        segment = segmentId(row["rank"])
+        if segmentation.GetSegmentation().GetSegment(segment) is not None:
+            display.SetSegmentVisibility(segment, row["status"] != REJECTED)
+    display.EndModify(modified)
+
+
+def showResult(result: Result, opacity: float) -> None:
+    """Put the overlay over its scan in all slice views, and no other result's segments."""
+    setSliceViewerLayers(
+        background=result.scan if result.scan is not None else "keep-current",
+        foreground=result.volume,
+        foregroundOpacity=opacity,
+    )
+    for legend in _legends(result.volume):
+        legend.Modified()  # a view looks at its layers only when the legend changes
+    for other in Result.all():
+        _setSegmentsVisible(other, other.id == result.id)
+
+
+def setOpacity(opacity: float) -> None:
+    """Set how strong the overlay is where one is shown."""
+    for view in _sliceCompositeNodes():
+        if _showsResult(view):
+            view.SetForegroundOpacity(opacity)
+
+
+def removeLegend(volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Remove a volume's legend, which Slicer leaves behind when the volume is deleted."""
+    for legend in _legends(volume):
+        slicer.mrmlScene.RemoveNode(legend)
+
+
+def _legends(
+    volume: "slicer.vtkMRMLScalarVolumeNode",
+) -> "list[slicer.vtkMRMLColorLegendDisplayNode]":
+    nodes = [volume.GetNthDisplayNode(i) for i in range(volume.GetNumberOfDisplayNodes())]
+    return [
+        node for node in nodes if node is not None and node.IsA("vtkMRMLColorLegendDisplayNode")
+    ]
+
+
+def jumpTo(ras: tuple[float, float, float]) -> None:
+    """Show a point of the scene (RAS mm) in all slice views; they move only if it is outside."""
+    for view in getNodesByClass("vtkMRMLSliceNode"):
+        view.JumpSliceByOffsetting(*ras)
+        xyFromRas = np.linalg.inv(arrayFromVTKMatrix(view.GetXYToRAS()))
+        x, y = (xyFromRas @ [*ras, 1.0])[:2]
+        width, height = view.GetDimensions()[:2]
+        inside = [
+            MARGIN * size < place < (1 - MARGIN) * size for place, size in ((x, width), (y, height))
+        ]
+        if not all(inside):
+            view.JumpSliceByCentering(*ras)
+
+
+def _sliceCompositeNodes() -> "list[slicer.vtkMRMLSliceCompositeNode]":
+    return list(getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
+def _showsResult(view: "slicer.vtkMRMLSliceCompositeNode") -> bool:
+    node = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
+    return node is not None and bool(node.GetAttribute(ROLE))
+
+
+def rememberLayers(keeper: "slicer.vtkMRMLNode") -> None:
+    """Note in a node what the slice views show, unless that is a result of ours already.
+
+    As node references, which stay right when a scene is saved and loaded.
+    """
+    views = _sliceCompositeNodes()
+    if any(_showsResult(view) for view in views):
+        return
+    keeper.SetAttribute(
+        LAYERS, json.dumps({view.GetLayoutName(): view.GetForegroundOpacity() for view in views})
+    )
+    for view in views:
+        for layer in ("Background", "Foreground", "Label"):
+            shown = getattr(view, f"Get{layer}VolumeID")()
+            keeper.SetNodeReferenceID(_layerRole(view, layer), shown)
+
+
+def remembersLayers(keeper: "slicer.vtkMRMLNode") -> bool:
+    """Whether there is something to restore."""
+    return bool(keeper.GetAttribute(LAYERS))
+
+
+def restoreLayers(keeper: "slicer.vtkMRMLNode") -> None:
+    """Show again what `rememberLayers` noted, as far as it is still in the scene."""
+    try:
+        opacities = json.loads(keeper.GetAttribute(LAYERS) or "{}")
+    except ValueError:
+        return
+    for view in _sliceCompositeNodes():
+        if view.GetLayoutName() not in opacities:
+            continue
+        modified = view.StartModify()
+        for layer in ("Background", "Foreground", "Label"):
+            node = keeper.GetNodeReference(_layerRole(view, layer))
+            getattr(view, f"Set{layer}VolumeID")(node.GetID() if node is not None else None)
+        view.SetForegroundOpacity(float(opacities[view.GetLayoutName()]))
+        view.EndModify(modified)
+    keeper.RemoveAttribute(LAYERS)
+    for result in Result.all():
+        _setSegmentsVisible(result, False)
+
+
+def _layerRole(view: "slicer.vtkMRMLSliceCompositeNode", layer: str) -> str:
+    return f"SpatialARAnomaly.{view.GetLayoutName()}.{layer}"
+
+
+def _setSegmentsVisible(result: Result, visible: bool) -> None:
+    segmentation = result.segmentation
+    if segmentation is not None and segmentation.GetDisplayNode() is not None:
+        segmentation.GetDisplayNode().SetVisibility(visible)

@@ -1,0 +1,105 @@
+"""Sample data that needs no download: seeded heads of nobody, one of them with a lesion."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .Detection import outcomeOf
+from .ErrorWords import asUserError, inOneLine
+from .NodeConversion import setRasFromVoxel
+from .SharedWorker import sharedWorker
+from .WorkerProcess import WorkerProcess
+from .WorkFolder import WorkFolder
+
+CATEGORY = "SpatialARAnomaly"
+
+NOT_FETCHED = ""
+"""Slicer takes the length of a sample's addresses, also of one that has none."""
+
+NORMAL, LESION = "normal", "lesion"
+
+
+def sampleNames() -> dict[str, str]:
+    """The samples as Sample Data lists them."""
+    return {NORMAL: _("Normal head (generated)"), LESION: _("Head with lesion (generated)")}
+
+
+def registerSampleData(icons: Path) -> None:
+    """Add the heads, and Slicer's own MRHead, to the Sample Data module."""
+    from SampleData import SampleDataLogic
+
+    title = getattr(SampleDataLogic, "registerCustomSampleDataCategory", None)
+    if title is not None:
+        title(CATEGORY, title=_("Anomaly detection"))
+    for kind, name in sampleNames().items():
+        SampleDataLogic.registerCustomSampleDataSource(
+            category=CATEGORY,
+            sampleName=name,
+            thumbnailFileName=str(icons / f"SampleHead_{kind}.png"),
+            uris=NOT_FETCHED,
+            customDownloader=lambda source, kind=kind: [loadSampleHead(kind)],
+        )
+    # Slicer's own sample, fetched by Slicer when the user clicks it.
+    SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName="MRHead",
+        thumbnailFileName=str(icons / "SampleHead_MRHead.png"),
+        uris=NOT_FETCHED,
+        customDownloader=lambda source: [SampleDataLogic().downloadSample("MRHead")],
+    )
+
+
+def loadSampleHead(
+    kind: str, worker: WorkerProcess | None = None
+) -> "slicer.vtkMRMLScalarVolumeNode | None":
+    """The head as a volume node, shown in the views; None after an error, which is displayed.
+
+    Waits for the worker in an event loop of its own, so that Slicer stays alive.
+    """
+    loop = qt.QEventLoop()
+    answers: list[Any] = []
+
+    def end(answer: Any) -> None:
+        answers.append(answer)
+        loop.quit()
+
+    requestSampleHead(kind, worker or sharedWorker(), end)
+    if not answers:
+        loop.exec_()
+    answer = answers[0]
+    if isinstance(answer, Exception):
+        slicer.util.errorDisplay(inOneLine(asUserError(answer)))
+        return None
+    slicer.util.setSliceViewerLayers(background=answer, fit=True)
+    return answer
+
+
+def requestSampleHead(kind: str, worker: WorkerProcess, onEnd: Callable[[Any], None]) -> None:
+    """Have the worker make a head; `onEnd` gets its volume node or an exception."""
+    folder = WorkFolder()
+
+    def answered(event: dict[str, Any]) -> None:
+        try:
+            onEnd(_volumeOf(event, kind))
+        except Exception as error:
+            onEnd(error)
+        finally:
+            folder.remove()
+
+    worker.submit("sample", spec={"kind": kind}, output=folder.path / "sample", onEnd=answered)
+
+
+def _volumeOf(event: dict[str, Any], kind: str) -> "slicer.vtkMRMLScalarVolumeNode":
+    if event["event"] != "result":
+        outcome = outcomeOf(event)
+        raise outcome.error or InterruptedError(_("Making the sample was cancelled."))
+    voxels = np.load(event["files"]["voxels"], allow_pickle=False)
+    name = {NORMAL: "NormalHead", LESION: "HeadWithLesion"}[kind]
+    node = slicer.util.addVolumeFromArray(voxels, name=slicer.mrmlScene.GenerateUniqueName(name))
+    setRasFromVoxel(node, np.asarray(event["ras_from_voxel"]))
+    return node

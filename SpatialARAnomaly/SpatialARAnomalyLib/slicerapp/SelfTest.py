@@ -1,0 +1,90 @@
+"""The test inside Slicer: a sample head, the demonstration model, a detection, the scene."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from ..engine.device import Device
+from ..service.model_list import list_models
+from .DemonstrationModel import FOLDER
+from .Detection import DetectionSettings, Outcome
+from .FindingsTable import peakOf, readRows
+from .Logic import Logic
+from .NodeConversion import rasFromVoxel
+from .Result import Result
+from .SampleHeads import LESION, requestSampleHead
+
+TIMEOUT_MS = 600_000
+"""For one step; the training takes about a minute on two cores."""
+
+
+def waitFor(start: Callable[[Callable[..., None]], None]) -> Any:
+    """Run an event loop until the callback given to `start` is called; what it was called with."""
+    loop = qt.QEventLoop()
+    answers: list[Any] = []
+
+    def end(*answer: Any) -> None:
+        answers.append(answer[0] if len(answer) == 1 else answer)
+        loop.quit()
+
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.timeout.connect(loop.quit)
+    timer.start(TIMEOUT_MS)
+    start(end)
+    if not answers:
+        loop.exec_()
+    timer.stop()
+    assert answers, "no answer in time"
+    return answers[0]
+
+
+def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
+    """Detect in the head with a lesion and check the scene; raises `AssertionError`.
+
+    `models` is a folder that may hold the demonstration model already.
+    """
+    with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
+        models = models or Path(temporary)
+        if not (models / FOLDER).exists():
+            outcome: Outcome = waitFor(
+                lambda end: logic.makeDemonstrationModel(models, Device.CPU, end)
+            )
+            assert outcome.error is None, outcome.error
+        (entry,) = [one for one in list_models(models) if one.folder.name == FOLDER]
+        assert entry.card is not None, entry.error
+        scan = waitFor(lambda end: requestSampleHead(LESION, logic.worker, end))
+        assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
+        settings = DetectionSettings(
+            model=entry.folder,
+            falsePositiveRate=0.001,
+            leastVolumeMl=0.5,
+            device=Device.CPU,
+            allowMismatch=False,
+        )
+        outcome = waitFor(lambda end: logic.detect(scan, settings, end))
+    assert outcome.error is None, outcome.error
+    result = outcome.result
+    assert result is not None, "cancelled"
+    checkResult(result, scan)
+    return result
+
+
+def checkResult(result: Result, scan: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Check the nodes of a result against the scan they came from."""
+    rows = readRows(result.table)
+    assert rows, "the lesion was not found"
+    assert abs(rasFromVoxel(result.volume) - rasFromVoxel(scan)).max() < 1e-9
+    assert result.volume.GetImageData().GetDimensions() == scan.GetImageData().GetDimensions()
+    segments = result.segmentation.GetSegmentation()
+    assert segments.GetNumberOfSegments() == len(rows)
+    display = result.volume.GetDisplayNode()
+    assert not display.GetAutoWindowLevel()
+    assert abs(display.GetLowerThreshold() - result.threshold) < 1e-6
+    voxels = slicer.util.arrayFromVolume(result.volume)
+    assert abs(float(voxels.max()) - rows[0]["peak_nll"]) < 1e-4
+    assert all(abs(one) < 500 for one in peakOf(rows[0]))

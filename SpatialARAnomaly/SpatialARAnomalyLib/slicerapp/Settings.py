@@ -1,0 +1,62 @@
+"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's path."""
+
+from pathlib import Path
+
+import qt
+import slicer
+
+from ..engine.device import Device
+from ..service.user_folder import models_folder
+
+GROUP = "SpatialARAnomaly"
+
+
+def _value(key: str, default: str) -> str:
+    return slicer.util.settingsValue(f"{GROUP}/{key}", default, converter=str)
+
+
+def _set(key: str, value: str) -> None:
+    qt.QSettings().setValue(f"{GROUP}/{key}", value)
+
+
+def device() -> Device:
+    """Where to compute."""
+    try:
+        return Device(_value("Device", Device.AUTO.value))
+    except ValueError:
+        return Device.AUTO
+
+
+def setDevice(device: Device) -> None:
+    """Remember where to compute."""
+    _set("Device", device.value)
+
+
+def modelsFolder() -> Path:
+    """Where the user's models lie."""
+    return Path(_value("ModelsFolder", "") or models_folder())
+
+
+def setModelsFolder(folder: Path) -> None:
+    """Remember where the user's models lie."""
+    _set("ModelsFolder", str(folder))
+
+
+def lastModel() -> str:
+    """Hash of the weights of the model chosen last."""
+    return _value("LastModel", "")
+
+
+def setLastModel(weightsSha256: str) -> None:
+    """Remember the model chosen last."""
+    _set("LastModel", weightsSha256)
+
+
+def exportFolder() -> str:
+    """Where results were exported to last."""
+    return _value("ExportFolder", "")
+
+
+def setExportFolder(folder: str) -> None:
+    """Remember where results were exported to."""
+    _set("ExportFolder", folder)

@@ -1,0 +1,108 @@
+"""The panel: its sections joined, and what happens when scenes come and go."""
+
+from collections.abc import Callable
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .DetectPanel import DetectPanel
+from .ExportPanel import ExportPanel
+from .Logic import Logic
+from .LogPanel import LogPanel
+from .ParameterNode import SpatialARAnomalyParameterNode
+from .Result import Result
+from .ReviewPanel import ReviewPanel
+
+
+def confirmByDialog(text: str) -> bool:
+    """Ask the user."""
+    return slicer.util.confirmYesNoDisplay(text, windowTitle=_("Anomaly detection"))
+
+
+class Panel:
+    """All sections over one logic."""
+
+    def __init__(
+        self, ui: object, logic: Logic, confirm: Callable[[str], bool] = confirmByDialog
+    ) -> None:
+        self.ui = ui
+        self.logic = logic
+        self._parameters: SpatialARAnomalyParameterNode | None = None
+        self._gui: int | None = None
+        self._observer: int | None = None
+        self.log = LogPanel(ui)
+        logic.worker.log = self.log.append
+        self.export = ExportPanel(ui, logic, confirm)
+        self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
+        self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        # A node that was just added has no voxels yet: look once it has come to rest.
+        self._arrival = qt.QTimer()
+        self._arrival.setSingleShot(True)
+        self._arrival.setInterval(0)
+        self._arrival.timeout.connect(self._chooseScan)
+        scene = slicer.mrmlScene
+        self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
+
+    def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
+        """Bind the widgets to the settings of a scene; None while there is none."""
+        if self._parameters is not None:
+            self._parameters.disconnectGui(self._gui)
+            self._parameters.RemoveObserver(self._observer)
+        self._parameters = parameters
+        if parameters is not None:
+            self._gui = parameters.connectGui(self.ui)
+            self._observer = parameters.AddObserver("ModifiedEvent", self._parametersChanged)
+            self._chooseScan()
+        self.review.setParameters(parameters)
+        self.detect.setParameters(parameters)
+
+    def _nodeArrives(self, scene: object, event: str) -> None:
+        self._arrival.start()
+
+    def _chooseScan(self) -> None:
+        """Take the likely scan where none is chosen."""
+        if self._parameters is not None and self._parameters.inputVolume is None:
+            self._parameters.inputVolume = _likelyScan()
+
+    def _parametersChanged(self, caller: object, event: str) -> None:
+        self.review.update()
+        self.detect.refresh()
+
+    def enter(self) -> None:
+        """The user opens the module."""
+        self.detect.enter()
+        self.review.setActive(True)
+
+    def exit(self) -> None:
+        """The user goes to another module; what runs goes on."""
+        self.review.setActive(False)
+
+    def cleanup(self) -> None:
+        """The module is unloaded, or Slicer quits."""
+        slicer.mrmlScene.RemoveObserver(self._nodeAdded)
+        self._arrival.stop()
+        self._arrival.timeout.disconnect(self._chooseScan)
+        self.setParameters(None)
+        self.logic.worker.log = _unheard
+        self.review.cleanup()
+        self.detect.cleanup()
+        self.export.cleanup()
+
+
+def _unheard(text: str) -> None:
+    """Log of a worker whose panel is gone."""
+
+
+def _likelyScan() -> "slicer.vtkMRMLScalarVolumeNode | None":
+    """The volume the views show, or else the first that is neither label map nor result."""
+    shown = [
+        slicer.mrmlScene.GetNodeByID(view.GetBackgroundVolumeID() or "")
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    ]
+    loaded = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    for node in [*shown, *loaded]:
+        plain = node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        if plain and Result.of(node) is None:
+            return node
+    return None

@@ -1,0 +1,87 @@
+"""`slicer.packaging`: Python packages a module needs. A test installs none."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+
+class InstallationInTestError(RuntimeError):
+    """A test came to the point where packages would be installed."""
+
+
+def _as_requirements(requirements: Any) -> list[Requirement]:
+    if isinstance(requirements, str | Requirement):
+        requirements = [requirements]
+    return [item if isinstance(item, Requirement) else Requirement(item) for item in requirements]
+
+
+def load_requirements(path: str | Path) -> list[Requirement]:
+    """The requirements of a file, one a line; comments and options of pip are left out."""
+    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def _is_satisfied(requirement: Requirement, extras: frozenset[str]) -> bool:
+    if requirement.marker is not None and not any(
+        requirement.marker.evaluate({"extra": extra}) for extra in extras or ("",)
+    ):
+        return True
+    try:
+        found = importlib.metadata.distribution(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if not requirement.specifier.contains(found.version, prereleases=True):
+        return False
+    if not requirement.extras:
+        return True
+    asked = frozenset(requirement.extras)
+    needed = (Requirement(text) for text in found.requires or ())
+    return all(_is_satisfied(item, asked) for item in needed if item.marker is not None)
+
+
+def pip_check(req: Any) -> bool:
+    """Whether the requirements are installed, by their metadata alone."""
+    return all(_is_satisfied(item, frozenset()) for item in _as_requirements(req))
+
+
+def pip_ensure(
+    requirements: Any,
+    constraints: Any = None,
+    skip_packages: list[str] | None = None,
+    prompt_install: bool = True,
+    prompt_restart: bool = True,
+    requester: str | None = None,
+    skip_in_testing: bool = True,
+    show_progress: bool = True,
+) -> None:
+    """Nothing if the requirements are there or tests skip them; otherwise an error."""
+    missing = [item for item in _as_requirements(requirements) if not pip_check(item)]
+    if missing and not skip_in_testing:
+        pip_install(missing)
+
+
+def pip_install(
+    requirements: Any,
+    constraints: Any = None,
+    no_deps_requirements: Any = None,
+    skip_packages: list[str] | None = None,
+    blocking: bool = True,
+    show_progress: bool = True,
+    requester: str | None = None,
+    logCallback: Any = None,
+    completedCallback: Any = None,
+) -> None:
+    """An error: tests install nothing."""
+    raise InstallationInTestError(f"a test would install {requirements}")
+
+
+def pip_uninstall(requirements: Any, *args: Any, **kwargs: Any) -> None:
+    """An error: tests remove nothing."""
+    raise InstallationInTestError(f"a test would remove {requirements}")
+
+
+def isPipInstallInProgress() -> bool:
+    """False: nothing is ever installed."""
+    return False

@@ -1,0 +1,143 @@
+"""What is kept between detections is what the next one needs, and nothing of another."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from Service.small_site import run
+from SpatialARAnomalyLib.engine import encoder as encoder_module
+from SpatialARAnomalyLib.engine import model_store
+from SpatialARAnomalyLib.engine.errors import EncoderError, ModelError
+from SpatialARAnomalyLib.engine.model_store import read_card
+from SpatialARAnomalyLib.service import model_encoder, warm
+from SpatialARAnomalyLib.service.warm import Warm
+from SpatialARAnomalyLib.service.worker_jobs import Workbench
+
+CPU, OTHER = torch.device("cpu"), torch.device("meta")
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """What is loaded, in order."""
+    loaded = []
+
+    def counted(name, function):
+        def load(*arguments, **options):
+            loaded.append(name)
+            return function(*arguments, **options)
+
+        return load
+
+    monkeypatch.setattr(warm, "load_model", counted("model", model_store.load_model))
+    load_encoder = counted("encoder", encoder_module.load_encoder)
+    monkeypatch.setattr(encoder_module, "load_encoder", load_encoder)
+    return loaded
+
+
+def test_the_second_time_nothing_is_loaded_or_even_opened(site, loads, monkeypatch):
+    kept = Warm()
+    card, model, was_warm = kept.model(site.model, CPU)
+    encoder, encoder_was_warm = kept.encoder(card, None, CPU, False)
+    assert (was_warm, encoder_was_warm) == (False, False)
+    assert loads == ["model", "encoder"]
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", opened)
+    monkeypatch.setattr("pathlib.Path.open", opened)
+    monkeypatch.setattr(model_encoder.encoder_registry, "recall", opened)
+    assert kept.model(site.model, CPU) == (card, model, True)
+    assert kept.encoder(card, None, CPU, False) == (encoder, True)
+    assert loads == ["model", "encoder"]
+
+
+def test_a_model_trained_again_is_loaded_again(site, loads, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(site.model, folder)
+    kept = Warm()
+    _, first, _ = kept.model(folder, CPU)
+    for file in ("model.json", "model.safetensors"):
+        stat = (folder / file).stat()
+        os.utime(folder / file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        _, again, was_warm = kept.model(folder, CPU)
+        assert again is not first
+        assert not was_warm
+    assert kept.model(folder, CPU)[1:] == (again, True)
+    assert loads == ["model"] * 3
+
+
+def test_a_model_that_is_gone_or_damaged_is_not_kept(site, loads, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(site.model, folder)
+    kept = Warm()
+    kept.model(folder, CPU)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x01")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="not the trained one"):
+            kept.model(folder, CPU)
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            kept.model(folder, CPU)
+    assert loads == ["model"] * 5
+
+
+def test_another_device_or_model_releases_the_old_one(site, loads, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(site.model, other)
+    kept = Warm()
+    card, *_ = kept.model(site.model, CPU)
+    kept.encoder(card, None, CPU, False)
+    assert kept.model(other, CPU)[2] is False
+    # Both need the same encoder: it stays.
+    assert kept.encoder(card, None, CPU, False)[1] is True
+    assert kept.model(site.model, CPU)[2] is False
+    _, on_other, was_warm = kept.model(site.model, OTHER)
+    assert not was_warm
+    assert on_other.variance.device == OTHER
+    assert kept.model(site.model, CPU)[2] is False
+    assert loads == ["model", "encoder", *["model"] * 4]
+
+
+def test_an_encoder_asked_for_by_name_is_looked_at(site, loads, tmp_path):
+    kept = Warm()
+    card = read_card(site.model)
+    _, was_warm = kept.encoder(card, "demonstration", CPU, False)
+    assert not was_warm
+    assert kept.encoder(card, "demonstration", CPU, False)[1] is True
+    assert kept.encoder(card, None, CPU, False)[1] is True
+    with pytest.raises(EncoderError) as caught:
+        kept.encoder(card, str(tmp_path / "missing"), CPU, False)
+    assert caught.value.code == "encoder-missing"
+    assert kept.encoder(card, None, CPU, False)[1] is False
+
+
+def test_after_a_release_nothing_is_warm(site, loads):
+    kept = Warm()
+    card, *_ = kept.model(site.model, CPU)
+    kept.encoder(card, None, CPU, False)
+    kept.release()
+    assert kept.model(site.model, CPU)[2] is False
+    assert kept.encoder(card, None, CPU, False)[1] is False
+
+
+def test_the_command_line_still_verifies_what_it_uses(site, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(site.model, folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x01")
+    result = run("detect", site.normals[0], "--model", folder, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "not the trained one" in result.stderr
+
+
+def test_a_bench_lets_go_of_what_it_kept():
+    bench = Workbench()
+    bench.release()
+    kept = bench._warm = Warm()
+    kept._model = kept._encoder = object()
+    bench.release()
+    assert (kept._model, kept._encoder) == (None, None)
