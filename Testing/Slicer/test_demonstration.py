@@ -50,6 +50,23 @@ def test_the_self_test_fails_where_the_lesion_is_not_found(opened, models, monke
         opened.module.runTest(msec=1)
 
 
+def test_the_self_test_is_skipped_where_torch_is_not_installed(opened, monkeypatch, tmp_path):
+    import unittest
+
+    from SpatialARAnomalyLib.engine.errors import DeviceError
+    from SpatialARAnomalyLib.slicerapp.Detection import Outcome
+
+    missing = DeviceError("torch-missing", "Training and detection need torch.")
+    monkeypatch.setattr(
+        sys.modules["SpatialARAnomaly"].SpatialARAnomalyLogic,
+        "makeDemonstrationModel",
+        lambda self, models, device, onEnd: onEnd(Outcome(error=missing)),
+    )
+    sys.modules["SpatialARAnomaly"].SpatialARAnomalyTest.modelsFolder = tmp_path
+    with pytest.raises(unittest.SkipTest, match="need torch"):
+        opened.module.runTest(msec=1)
+
+
 @pytest.fixture
 def tutorial(opened, rendering, app):
     """The sample head with a lesion, detected in, as a user who follows the tutorial sees it."""

@@ -306,6 +306,22 @@ def test_what_is_no_scan_is_refused_with_a_sentence(make, says, opened, scene):
     assert not opened.widget.logic.busy
 
 
+def test_results_lie_beside_the_scan_in_the_subject_hierarchy(scene):
+    """As DICOM export needs it. Slicer makes the items; here the test does."""
+    import slicer
+    from SpatialARAnomalyLib.slicerapp.Detection import placeBeside
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    scan = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Scan")
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode", "Findings")
+    placeBeside(table, scan)  # without items there is nothing to do
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
+    hierarchy.CreateItem(study, scan)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), table)
+    placeBeside(table, scan)
+    assert hierarchy.GetItemParent(item) == study
+
+
 def test_an_overlay_is_not_searched_itself(opened):
     choose(opened, add_head()[0])
     result = detected(opened)

@@ -84,3 +84,16 @@ def copying(source: np.ndarray, target: np.ndarray) -> Iterator[None]:
     for piece in _pieces(target):
         target[piece] = source[piece]
         yield
+
+
+def loading(path: Path) -> tuple[np.ndarray, Iterator[None]]:
+    """An array of the size of one in a .npy file, and the steps that fill it from there."""
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = np.empty(stored.shape, stored.dtype)
+    return array, copying(stored, array)
+
+
+def inTurn(*works: Iterator[None]) -> Iterator[None]:
+    """The steps of several works, one after the other."""
+    for work in works:
+        yield from work

@@ -1,18 +1,19 @@
 """One detection, from a volume node to a result in the scene; nothing is added before the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from ..engine.calibration import Calibration
 from ..engine.device import Device
 from ..engine.errors import InputError, SpatialARError
-from .ArrayTransfer import Transfer, copying, writingNpy
+from .ArrayTransfer import Transfer, copying, inTurn, loading, writingNpy
 from .ErrorWords import asUserError
 from .FindingsTable import newTable, writeFindings
 from .NodeConversion import (
@@ -165,16 +166,22 @@ class Detection:
             if found.shape != voxelsOf(node).shape:
                 raise ValueError("the NLL volume has another size than the scan")
             image, voxels = newImage(found.shape)
+            labels, steps = loadingLabels(event)
         except (OSError, ValueError, KeyError, MemoryError) as error:
             self._end(Outcome(error=asUserError(error)))
             return
         self._onProgress(Progress(1.0, stageName("load")))
         self._transfer = Transfer(
-            copying(found, voxels), lambda problem: self._loaded(problem, event, image)
+            inTurn(copying(found, voxels), steps),
+            lambda problem: self._loaded(problem, event, image, labels),
         )
 
     def _loaded(
-        self, error: Exception | None, event: dict[str, Any], image: "slicer.vtkImageData"
+        self,
+        error: Exception | None,
+        event: dict[str, Any],
+        image: "vtk.vtkImageData",
+        labels: np.ndarray | None,
     ) -> None:
         self._transfer = None
         if error is None and not self._unchanged():
@@ -182,7 +189,7 @@ class Detection:
         result = None
         if error is None:
             try:
-                result = self._addToScene(event, image)
+                result = self._addToScene(event, image, labels)
             except Exception as problem:  # whatever it is, the scene must be as it was
                 error = problem
         if error is not None:
@@ -210,7 +217,9 @@ class Detection:
         self._end(Outcome(error=error))
         return False
 
-    def _addToScene(self, event: dict[str, Any], image: "slicer.vtkImageData") -> Result:
+    def _addToScene(
+        self, event: dict[str, Any], image: "vtk.vtkImageData", labels: np.ndarray | None
+    ) -> Result:
         """All nodes of the result; after an error the scene is as it was."""
         scene = slicer.mrmlScene
         scan = scene.GetNodeByID(self.volumeId)
@@ -235,7 +244,7 @@ class Detection:
             rows = event["findings"]
             writeSegments(
                 segmentation,
-                loadLabels(event),
+                labels,
                 event["labels_start_kji"] or (0, 0, 0),
                 self._affine,
                 rows,
@@ -256,10 +265,13 @@ class Detection:
         return result
 
 
-def loadLabels(event: dict[str, Any]) -> np.ndarray | None:
-    """The cropped label map of a `detect` or `find` result; None without findings."""
+def loadingLabels(event: dict[str, Any]) -> tuple[np.ndarray | None, Iterator[None]]:
+    """The cropped label map of a `detect` or `find` result, and the steps that load it.
+
+    None without findings.
+    """
     path = event["files"].get("labels")
-    return None if path is None else np.load(path, allow_pickle=False)
+    return (None, inTurn()) if path is None else loading(Path(path))
 
 
 def outcomeOf(event: dict[str, Any]) -> Outcome:

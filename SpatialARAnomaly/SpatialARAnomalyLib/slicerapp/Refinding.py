@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from .Detection import Outcome, loadLabels, outcomeOf, placeBeside
+from .ArrayTransfer import Transfer
+from .Detection import Outcome, loadingLabels, outcomeOf, placeBeside
 from .ErrorWords import asUserError
 from .FindingsTable import followed, newTable, readReviews, writeFindings
 from .NllFiles import NllFiles
@@ -25,6 +27,8 @@ class Refinding:
         self._worker = worker
         self._files = files
         self._job: int | None = None
+        self._loading: Transfer | None = None
+        self._folder: WorkFolder | None = None
         self._turn = 0
         self._running = False
 
@@ -68,13 +72,37 @@ class Refinding:
             )
 
         def answered(event: dict[str, Any], folder: WorkFolder) -> None:
-            try:
-                if turn == self._turn:
-                    self._job = None
-                    self._running = False
-                    onEnd(self._outcome(event, resultId, rate, leastVolumeMl))
-            finally:
+            if turn != self._turn:
                 folder.remove()
+                return
+            self._job = None
+            if event["event"] != "result":
+                end(outcomeOf(event), folder)
+                return
+            try:
+                labels, steps = loadingLabels(event)
+            except (OSError, ValueError) as error:
+                end(Outcome(error=asUserError(error)), folder)
+                return
+            self._folder = folder
+            self._loading = Transfer(steps, lambda error: loaded(error, event, labels, folder))
+
+        def loaded(
+            error: Exception | None,
+            event: dict[str, Any],
+            labels: np.ndarray | None,
+            folder: WorkFolder,
+        ) -> None:
+            self._loading = self._folder = None
+            if error is not None:
+                end(Outcome(error=asUserError(error)), folder)
+            else:
+                end(self._outcome(event, labels, resultId, rate, leastVolumeMl), folder)
+
+        def end(outcome: Outcome, folder: WorkFolder) -> None:
+            folder.remove()
+            self._running = False
+            onEnd(outcome)
 
         self._files.provide(result.volume, provided)
 
@@ -86,31 +114,39 @@ class Refinding:
         if self._job is not None:
             self._worker.cancel(self._job)
             self._job = None
+        if self._loading is not None and self._folder is not None:
+            self._loading.cancel()
+            self._folder.remove()
+            self._loading = self._folder = None
 
     def _outcome(
-        self, event: dict[str, Any], resultId: str, rate: float, leastVolumeMl: float
+        self,
+        event: dict[str, Any],
+        labels: np.ndarray | None,
+        resultId: str,
+        rate: float,
+        leastVolumeMl: float,
     ) -> Outcome:
-        if event["event"] != "result":
-            return outcomeOf(event)
         result = Result.of(slicer.mrmlScene.GetNodeByID(resultId))
         if result is None:
             return Outcome()
         try:
-            notices = updateFindings(result, event)
+            notices = updateFindings(result, event, labels)
         except (OSError, ValueError, KeyError) as error:
             return Outcome(error=asUserError(error))
         result.leastVolumeMl = leastVolumeMl
         return Outcome(result=result, notices=notices)
 
 
-def updateFindings(result: Result, event: dict[str, Any]) -> tuple[str, ...]:
+def updateFindings(
+    result: Result, event: dict[str, Any], labels: np.ndarray | None
+) -> tuple[str, ...]:
     """Put new findings into the result's nodes; what the user should know.
 
     Reviews follow their places. Segments that somebody edited stay as they
     are: the new ones then come in a segmentation of their own.
     """
     notices = []
-    labels = loadLabels(event)
     start = event["labels_start_kji"] or (0, 0, 0)
     affine = rasFromVoxel(result.volume)
     rows = event["findings"]

@@ -18,7 +18,10 @@ ABOVE_ALL = 1e30
 
 LEGEND_FORMAT = "%.3g"
 
-LEGEND_FONT_SIZE = 12
+LEGEND_FONT_SIZE = 10
+
+LEGEND_SIZE = (0.1, 0.4)
+"""Share of the view's width and height."""
 
 MARGIN = 0.05
 """A point this share of a view from its border is as good as outside."""
@@ -30,21 +33,24 @@ LAYERS = "SpatialARAnomaly.Layers"
 def prepareOverlay(result: Result) -> None:
     """Give the NLL volume its colors, range and legend."""
     volume = result.volume
-    volume.CreateDefaultDisplayNodes()
-    display = volume.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAndObserveColorNodeID(colorNode().GetID())
+    scene = slicer.mrmlScene
+    # Not by `CreateDefaultDisplayNodes`, which first looks at every voxel for a window.
+    display = scene.CreateNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+    display.UnRegister(None)
     # Fixed by the model: an automatic window would show every scan's brightest as alarming.
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(*colorRange(result.calibration))
     display.AutoThresholdOff()
+    scene.AddNode(display)
+    display.SetAndObserveColorNodeID(colorNode().GetID())
+    display.SetWindowLevelMinMax(*colorRange(result.calibration))
     display.ApplyThresholdOn()
     display.SetInterpolate(True)
-    display.EndModify(modified)
+    volume.SetAndObserveDisplayNodeID(display.GetID())
     showThreshold(result, result.falsePositiveRate)
     legend = _colorsLogic().AddDefaultColorLegendDisplayNode(volume)
     legend.SetTitleText(_("NLL (nats per channel)"))
     legend.SetLabelFormat(LEGEND_FORMAT)
+    legend.SetSize(*LEGEND_SIZE)
     legend.GetTitleTextProperty().SetFontSize(LEGEND_FONT_SIZE)
     legend.GetLabelTextProperty().SetFontSize(LEGEND_FONT_SIZE)
     legend.SetVisibility(True)

@@ -83,6 +83,10 @@ def writeSegments(
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
     try:
+        # Removing a segment wipes its voxels out of the image it shares, one by one: on a
+        # large scan that takes seconds. A segment without an image is simply removed.
+        for index in range(segmentation.GetNumberOfSegments()):
+            segmentation.GetNthSegment(index).RemoveAllRepresentations()
         segmentation.RemoveAllSegments()
         image = None if labels is None else _orientedImage(labels, startKji, affine)
         entry = terminologyEntry()
