@@ -99,6 +99,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller, event):
         """A scene was loaded: its settings are the panel's."""
         self.initializeParameterNode()
+        self.panel.sceneLoaded()
 
     def initializeParameterNode(self):
         """Bind the panel to the scene's settings."""

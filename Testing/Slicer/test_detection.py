@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from Harness import run_events
+from scipy.spatial.transform import Rotation
 from Slicer.heads import add_head, add_volume, detected, head_with_lesion, near
 
 
@@ -105,7 +106,7 @@ def test_the_result_is_the_command_lines(opened, site, tmp_path):
         assert np.array_equal(mine > 0, labels == row["rank"])
 
 
-OBLIQUE = np.array([[0.96, -0.28, 0.0], [0.27, 0.93, -0.25], [0.07, 0.24, 0.968]])
+OBLIQUE = Rotation.from_euler("xyz", [14.0, -4.0, 16.0], degrees=True).as_matrix()
 
 
 def placed(kind: str, affine: np.ndarray) -> np.ndarray:

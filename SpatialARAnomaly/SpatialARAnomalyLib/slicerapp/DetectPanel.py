@@ -237,9 +237,9 @@ class DetectPanel:
 
     def _made(self, outcome: Outcome) -> None:
         self._refreshModels()
-        names = [entry.folder.name for entry in self._models]
-        if FOLDER in names and outcome.error is None:
-            self._ui.modelSelector.setCurrentIndex(names.index(FOLDER))
+        usable = [entry.folder.name if entry.card is not None else None for entry in self._models]
+        if FOLDER in usable and outcome.error is None:
+            self._ui.modelSelector.setCurrentIndex(usable.index(FOLDER))
             self._modelChosen()
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:

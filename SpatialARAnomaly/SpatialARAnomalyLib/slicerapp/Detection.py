@@ -1,6 +1,7 @@
 """One detection, from a volume node to a result in the scene; nothing is added before the end."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from .Segments import newSegmentation, writeSegments
 from .WorkerProcess import WorkerProcess
 from .WorkFolder import WorkFolder
 
+VOXELS_FILE = "voxels.npy"
 NLL_FILE = "nll.npy"
 
 
@@ -84,11 +86,12 @@ class Detection:
         self._stages = StageProgress()
         self._notices: list[str] = []
         self._job: int | None = None
+        self._cancelled = False
         self._ended = False
         self.folder = WorkFolder()
         self._onProgress(Progress(0.0, stageName("send")))
         self._transfer: Transfer | None = Transfer(
-            writingNpy(voxelsOf(volume), self.folder.path / "voxels.npy"), self._sent
+            writingNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._sent
         )
 
     def cancel(self) -> None:
@@ -101,6 +104,7 @@ class Detection:
             return
         if self._job is not None and outcome.error is None:
             # The worker says when it has stopped: until then the next job would wait for it.
+            self._cancelled = True
             self._worker.cancel(self._job)
             return
         if self._job is not None:
@@ -128,7 +132,7 @@ class Detection:
         self._job = self._worker.submit(
             "detect",
             inputs={
-                "voxels": str(self.folder.path / "voxels.npy"),
+                "voxels": str(self.folder.path / VOXELS_FILE),
                 "ras_from_voxel": self._affine.tolist(),
                 "modality": self._modality,
                 "model": str(self.settings.model),
@@ -154,6 +158,11 @@ class Detection:
     def _answered(self, event: dict[str, Any]) -> None:
         self._job = None
         if self._ended:
+            # The worker may have written after we removed it.
+            self.folder.remove()
+            return
+        if self._cancelled:  # too late for the worker, not for the user
+            self._end(Outcome())
             return
         if event["event"] != "result":
             self._end(outcomeOf(event))
@@ -167,14 +176,17 @@ class Detection:
                 raise ValueError("the NLL volume has another size than the scan")
             image, voxels = newImage(found.shape)
             labels, steps = loadingLabels(event)
-        except (OSError, ValueError, KeyError, MemoryError) as error:
+            # The folder stays with the result, but nobody needs a copy of the scan.
+            with suppress(OSError):
+                (self.folder.path / VOXELS_FILE).unlink()
+        except Exception as error:  # whatever it is, the detection must end
             self._end(Outcome(error=asUserError(error)))
             return
-        self._onProgress(Progress(1.0, stageName("load")))
         self._transfer = Transfer(
             inTurn(copying(found, voxels), steps),
             lambda problem: self._loaded(problem, event, image, labels),
         )
+        self._onProgress(Progress(1.0, stageName("load")))
 
     def _loaded(
         self,

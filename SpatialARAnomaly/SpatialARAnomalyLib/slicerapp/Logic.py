@@ -41,6 +41,7 @@ class Logic:
         self.onProgress: Callable[[Progress], None] = lambda progress: None
         self._task: Task | None = None
         self._cancelling = False
+        self._closed = False
         self._files = NllFiles()
         self._refinding = Refinding(worker, self._files)
         scene = slicer.mrmlScene
@@ -50,7 +51,8 @@ class Logic:
         ]
 
     def cleanup(self) -> None:
-        """Stop everything; the logic is of no use afterwards."""
+        """Stop everything; the logic is of no use afterwards, and says nothing more."""
+        self._closed = True
         for tag in self._observed:
             slicer.mrmlScene.RemoveObserver(tag)
         self._observed = []
@@ -113,9 +115,13 @@ class Logic:
             if outcome.result is not None and isinstance(task, Detection):
                 file = task.folder.path / "results" / NLL_FILE
                 self._files.keep(outcome.result.volume, task.folder, file)
-            onEnd(outcome)
+            if not self._closed:
+                onEnd(outcome)
 
-        self._task = start(end)
+        try:
+            self._task = start(end)
+        except OSError as error:  # no folder for its files
+            raise asUserError(error) from error
         if early:
             end(early[0])
 

@@ -52,6 +52,12 @@ def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
             ),
             _("Choose a scalar volume; a color volume can be turned into one by Vector to Scalar."),
         )
+    if not np.isfinite(rasFromVoxel(node)).all():
+        raise InputError(
+            "affine-not-affine",
+            _("Expected a scan with a place; that of the chosen volume holds no numbers."),
+            _("Correct its spacing, origin and directions in the Volumes module."),
+        )
     if _isSequenceProxy(node):
         raise InputError(
             "volume-sequence",

@@ -141,6 +141,9 @@ class ReviewPanel:
         self._undo = []
         self._tell("")
         self._showThresholdOnSlider()
+        if result is not None and result.volume.GetDisplayNode() is not None:
+            # A scene keeps the display's threshold with six digits only.
+            showThreshold(result, result.falsePositiveRate)
         self.refresh()
         self._onResult(result)
 

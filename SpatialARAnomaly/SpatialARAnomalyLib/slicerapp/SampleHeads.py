@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..engine.errors import SpatialARError
 from .Detection import outcomeOf
 from .ErrorWords import asUserError, inOneLine
 from .NodeConversion import setRasFromVoxel
@@ -68,7 +69,10 @@ def loadSampleHead(
         answers.append(answer)
         loop.quit()
 
-    requestSampleHead(kind, worker or sharedWorker(), end)
+    try:
+        requestSampleHead(kind, worker or sharedWorker(), end)
+    except OSError as error:  # no folder for its file
+        end(error)
     if not answers:
         loop.exec_()
     answer = answers[0]
@@ -85,11 +89,11 @@ def requestSampleHead(kind: str, worker: WorkerProcess, onEnd: Callable[[Any], N
 
     def answered(event: dict[str, Any]) -> None:
         try:
-            onEnd(_volumeOf(event, kind))
+            answer = _volumeOf(event, kind)
         except Exception as error:
-            onEnd(error)
-        finally:
-            folder.remove()
+            answer = error
+        folder.remove()
+        onEnd(answer)
 
     worker.submit("sample", spec={"kind": kind}, output=folder.path / "sample", onEnd=answered)
 
@@ -97,9 +101,12 @@ def requestSampleHead(kind: str, worker: WorkerProcess, onEnd: Callable[[Any], N
 def _volumeOf(event: dict[str, Any], kind: str) -> "slicer.vtkMRMLScalarVolumeNode":
     if event["event"] != "result":
         outcome = outcomeOf(event)
-        raise outcome.error or InterruptedError(_("Making the sample was cancelled."))
+        raise outcome.error or SpatialARError(
+            "cancelled", _("Making the sample was cancelled."), _("Try again.")
+        )
     voxels = np.load(event["files"]["voxels"], allow_pickle=False)
+    affine = np.asarray(event["ras_from_voxel"], dtype=float)
     name = {NORMAL: "NormalHead", LESION: "HeadWithLesion"}[kind]
     node = slicer.util.addVolumeFromArray(voxels, name=slicer.mrmlScene.GenerateUniqueName(name))
-    setRasFromVoxel(node, np.asarray(event["ras_from_voxel"]))
+    setRasFromVoxel(node, affine)
     return node

@@ -40,7 +40,8 @@ class Panel:
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
         self._arrival.setInterval(0)
-        self._arrival.timeout.connect(self._chooseScan)
+        self._arrival.timeout.connect(self._settle)
+        self._imported = False
         scene = slicer.mrmlScene
         self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
 
@@ -59,6 +60,18 @@ class Panel:
 
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
+
+    def sceneLoaded(self) -> None:
+        """A scene was loaded: selectors list its nodes a moment later, and are bound then."""
+        self._imported = True
+        self._arrival.start()
+
+    def _settle(self) -> None:
+        if self._imported:
+            self._imported = False
+            self.setParameters(self._parameters)
+        else:
+            self._chooseScan()
 
     def _chooseScan(self) -> None:
         """Take the likely scan where none is chosen."""
@@ -82,7 +95,7 @@ class Panel:
         """The module is unloaded, or Slicer quits."""
         slicer.mrmlScene.RemoveObserver(self._nodeAdded)
         self._arrival.stop()
-        self._arrival.timeout.disconnect(self._chooseScan)
+        self._arrival.timeout.disconnect(self._settle)
         self.setParameters(None)
         self.logic.worker.log = _unheard
         self.review.cleanup()

@@ -84,11 +84,10 @@ class WorkerProcess:
         self.log = log
         self._command = command
         self._process = None
-        self._endedProcess = None
         self._pid: int | None = None
         self._jobs: dict[int, _Job] = {}
         self._lastId = 0
-        self._unread = b""
+        self._unread, self._unreadLog = b"", b""
         self._lastWords = ""
         self._idle = self._timer(idleS, self.stop)
         self._grace = self._timer(cancelGraceS, self._endCancelled)
@@ -130,16 +129,17 @@ class WorkerProcess:
         """Give the worker a job; its id, for `cancel`."""
         self._lastId += 1
         number = self._lastId
-        self._jobs[number] = _Job(onEvent, onEnd)
         request = {"protocol": PROTOCOL, "id": number, "job": job}
         request |= {"inputs": inputs or {}, "spec": spec or {}}
         if output is not None:
             request["output"] = str(output)
+        line = _lineOf(request)
+        self._jobs[number] = _Job(onEvent, onEnd)
         self._idle.stop()
+        self._silence.start()
         if self._process is None:
             self._start()
-        self._send(request)
-        self._silence.start()
+        self._send(line)
         return number
 
     def cancel(self, number: int) -> None:
@@ -148,15 +148,18 @@ class WorkerProcess:
         if job is None or job.cancelled:
             return
         job.cancelled = True
-        self._send({"cancel": number})
-        self._grace.start()
+        self._send(_lineOf({"cancel": number}))
+        # Who cancels one job after the other must not put off the end of the first.
+        if not self._grace.isActive():
+            self._grace.start()
 
     def stop(self) -> None:
         """End the worker at once, and with it every job."""
         self._finish(lambda job: {"event": "cancelled"})
 
     def _start(self) -> None:
-        process = qt.QProcess()
+        # With a parent it is Qt's to delete, and not while it is in one of its signals.
+        process = qt.QProcess(self._idle)
         environment = qt.QProcessEnvironment.systemEnvironment()
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONUTF8", "1")
@@ -168,25 +171,25 @@ class WorkerProcess:
         process.finished.connect(self._ended)
         process.errorOccurred.connect(self._couldNotStart)
         self._process = process
-        self._unread, self._lastWords = b"", ""
+        self._unread, self._unreadLog, self._lastWords = b"", b"", ""
         # -P: the folder Slicer happens to run in must not shadow a module.
         command = self._command or (pythonSlicer(), "-P", "-c", BOOT, str(LIBRARY_FOLDER))
         process.start(command[0], list(command[1:]))
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, line: bytes) -> None:
         if self._process is not None:
-            line = json.dumps(message, allow_nan=False) + "\n"
-            self._process.write(qt.QByteArray(line.encode("utf-8")))
+            self._process.write(qt.QByteArray(line))
 
     def _readEvents(self) -> None:
-        if self._process is None:
+        process = self._process
+        if process is None:
             return
-        self._unread += bytes(self._process.readAllStandardOutput().data())
-        *lines, self._unread = self._unread.split(b"\n")
+        lines, self._unread = _lines(self._unread, bytes(process.readAllStandardOutput().data()))
         for line in lines:
-            if self._process is None:  # an event's receiver stopped us
-                return
             self._hear(line)
+            # An event's receiver may have stopped us, and even begun anew.
+            if self._process is not process:
+                return
         if len(self._unread) > LONGEST_LINE:
             self._failForGarbage()
 
@@ -194,13 +197,13 @@ class WorkerProcess:
         try:
             event = json.loads(line.decode("utf-8"))
             kind = event["event"]
+            job = self._jobs.get(event.get("id"))
         except (ValueError, TypeError, KeyError, RecursionError):
             self._failForGarbage()
             return
         if kind == "hello":
             self._greet(event)
             return
-        job = self._jobs.get(event.get("id"))
         if job is None:
             if kind == "failed":
                 self._fail(str(event.get("code")), str(event.get("text")))
@@ -209,9 +212,9 @@ class WorkerProcess:
         if kind in ENDS:
             del self._jobs[event["id"]]
             self._rest()
-            job.onEnd(event)
+            _tell(job.onEnd, event)
         else:
-            job.onEvent(event)
+            _tell(job.onEvent, event)
 
     def _failForGarbage(self) -> None:
         self._fail(
@@ -220,13 +223,15 @@ class WorkerProcess:
         )
 
     def _greet(self, hello: Event) -> None:
-        if hello.get("protocol") != PROTOCOL or type(hello.get("pid")) is not int:
+        pid = hello.get("pid")
+        # Process groups 0 and 1 are our own and everybody's.
+        if hello.get("protocol") != PROTOCOL or type(pid) is not int or pid <= 1:
             self._fail(
                 "protocol-unknown",
                 _("The worker process is of another version than the panel; it was ended."),
             )
             return
-        self._pid = hello["pid"]
+        self._pid = pid
         self.log(
             "worker {pid} of version {version} is ready".format(
                 pid=self._pid, version=hello.get("engine")
@@ -236,8 +241,13 @@ class WorkerProcess:
     def _readLog(self) -> None:
         if self._process is None:
             return
-        text = bytes(self._process.readAllStandardError().data()).decode("utf-8", "replace")
-        text = withoutPlaces(text)
+        fresh = bytes(self._process.readAllStandardError().data())
+        # Whole lines: half a path would not be known as one.
+        lines, self._unreadLog = _lines(self._unreadLog, fresh)
+        self._note(b"".join(line + b"\n" for line in lines))
+
+    def _note(self, said: bytes) -> None:
+        text = withoutPlaces(said.decode("utf-8", "replace"))
         self._lastWords = (self._lastWords + text)[-LAST_WORDS:]
         if text.strip():
             self.log(text.rstrip())
@@ -251,13 +261,15 @@ class WorkerProcess:
 
     def _ended(self, *exit_: object) -> None:
         # Qt 5 tells the code only, Qt 6 also the status: the process knows both.
-        if self._process is None:
+        process = self._process
+        if process is None:
             return
-        self._readEvents()
         self._readLog()
-        if self._process is None:
+        self._readEvents()
+        if self._process is not process:
             return
-        crashed = self._process.exitStatus() == qt.QProcess.CrashExit
+        self._note(self._unreadLog)
+        crashed = process.exitStatus() == qt.QProcess.CrashExit
         how = _("crashed") if crashed else _("ended without a result")
         self._fail(
             "worker-died",
@@ -297,18 +309,37 @@ class WorkerProcess:
             timer.stop()
         if process is not None:
             _endProcess(process, pid)
-            # We may be in one of its own signals, in which it must not be deleted.
-            self._endedProcess = process
         for job in jobs.values():
-            job.onEnd(ending(job))
+            _tell(job.onEnd, ending(job))
 
     def _rest(self) -> None:
         """What to watch for now that a job has ended."""
-        if not any(job.cancelled for job in self._jobs.values()):
-            self._grace.stop()
+        self._grace.stop()
+        if any(job.cancelled for job in self._jobs.values()):
+            self._grace.start()
         if not self._jobs:
             self._silence.stop()
             self._idle.start()
+
+
+def _lineOf(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, allow_nan=False).encode("utf-8") + b"\n"
+
+
+def _lines(begun: bytes, fresh: bytes) -> tuple[list[bytes], bytes]:
+    """The whole lines, and what is begun of the next."""
+    if b"\n" not in fresh:
+        return [], begun + fresh
+    first, *lines = fresh.split(b"\n")
+    return [begun + first, *lines[:-1]], lines[-1]
+
+
+def _tell(receiver: Callable[[Event], None], event: Event) -> None:
+    """What a receiver raises goes where a slot's errors go: the other jobs have theirs to hear."""
+    try:
+        receiver(event)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
 
 
 def _endProcess(process: "qt.QProcess", pid: int | None) -> None:
@@ -320,8 +351,6 @@ def _endProcess(process: "qt.QProcess", pid: int | None) -> None:
         process.errorOccurred,
     ):
         told.disconnect()
-    if process.state() == qt.QProcess.NotRunning:
-        return
     # End of input stops the worker even where nothing below does.
     process.closeWriteChannel()
     if pid is not None and os.name == "posix":
@@ -334,5 +363,7 @@ def _endProcess(process: "qt.QProcess", pid: int | None) -> None:
             check=False,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
-    process.kill()
-    process.waitForFinished(1000)
+    if process.state() != qt.QProcess.NotRunning:
+        process.kill()
+        process.waitForFinished(1000)
+    process.deleteLater()
