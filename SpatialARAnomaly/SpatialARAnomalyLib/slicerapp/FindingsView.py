@@ -9,12 +9,14 @@ from .FindingsTable import ACCEPTED, REJECTED, Row
 
 RANK, STATUS, VOLUME, PEAK, P_VALUE, RIGHT, ANTERIOR, SUPERIOR, COMMENT = range(9)
 
+ROW_PX = 24
+
 
 def _heads() -> list[tuple[str, str]]:
     """Title and meaning of every column."""
     return [
         (_("#"), _("Rank by peak NLL")),
-        (_("Review"), _("✓ accepted, ✗ rejected")),
+        (_("✓✗"), _("Your review: ✓ accepted, ✗ rejected")),
         (_("ml"), _("Volume in milliliters")),
         (_("Peak"), _("Highest NLL, nats per channel")),
         (_("p"), _("How likely a place in a normal scan reaches the peak")),
@@ -44,8 +46,10 @@ class FindingsView:
             table.horizontalHeaderItem(column).setToolTip(meaning)
         header = table.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setStretchLastSection(True)
+        header.setSectionResizeMode(COMMENT, qt.QHeaderView.Stretch)
+        header.setHighlightSections(False)
         table.verticalHeader().setVisible(False)
+        table.verticalHeader().setDefaultSectionSize(ROW_PX)
         table.sortByColumn(RANK, qt.Qt.AscendingOrder)
         table.itemSelectionChanged.connect(self._selectionChanged)
         table.itemChanged.connect(self._itemChanged)
