@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from Harness import run_events
-from Slicer.conftest import MODULE
 from Slicer.heads import detected
 from SpatialARAnomalyLib.service.sample_scans import head_with_lesion
 
@@ -16,35 +15,21 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models_folder(tmp_path_factory):
+    """Where the self-test trains the demonstration model, and all else here uses it."""
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture
-def opened(load_module, settings, models, warm_worker, monkeypatch):
-    """Our module, entered, with the folder of the demonstration model."""
-    from SpatialARAnomalyLib.engine.device import Device
-    from SpatialARAnomalyLib.slicerapp import Settings, SharedWorker
-
-    Settings.setModelsFolder(models)
-    Settings.setDevice(Device.CPU)
-    monkeypatch.setattr(SharedWorker, "_worker", warm_worker)
-    module = load_module(MODULE)
-    monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
-    module.enter()
-    return module
-
-
-def test_the_self_test_passes(opened, models):
-    sys.modules["SpatialARAnomaly"].SpatialARAnomalyTest.modelsFolder = models
+def test_the_self_test_passes(opened, models_folder):
+    sys.modules["SpatialARAnomaly"].SpatialARAnomalyTest.modelsFolder = models_folder
     opened.module.runTest(msec=1)
-    assert (models / "demonstration-head" / "model.json").is_file()
+    assert (models_folder / "demonstration-head" / "model.json").is_file()
 
 
-def test_the_self_test_fails_where_the_lesion_is_not_found(opened, models, monkeypatch):
+def test_the_self_test_fails_where_the_lesion_is_not_found(opened, models_folder, monkeypatch):
     from SpatialARAnomalyLib.slicerapp import SelfTest
 
-    sys.modules["SpatialARAnomaly"].SpatialARAnomalyTest.modelsFolder = models
+    sys.modules["SpatialARAnomaly"].SpatialARAnomalyTest.modelsFolder = models_folder
     monkeypatch.setattr(SelfTest, "readRows", lambda table: [])
     with pytest.raises(AssertionError, match="the lesion was not found"):
         opened.module.runTest(msec=1)

@@ -224,19 +224,28 @@ def _onGrid(
     if aligned and np.abs(offset - np.rint(offset)).max() < ALIGNED:
         labels, start = labels[used], np.rint(offset).astype(int) + [one.start for one in used]
     else:
-        # Painted on a grid of the user's own: the nearest voxel counts.
-        kji = np.indices(tuple(sizeKji)).reshape(3, -1)
-        ijk1 = np.vstack([kji[::-1], np.ones(kji.shape[1])])
-        nearest = np.rint(np.linalg.inv(gridFromVoxel) @ ijk1).astype(int)[2::-1]
-        inside = ((nearest >= 0) & (nearest < np.array(labels.shape)[:, None])).all(axis=0)
-        sampled = np.zeros(kji.shape[1], labels.dtype)
-        sampled[inside] = labels[tuple(nearest[:, inside])]
-        labels, start = sampled.reshape(tuple(sizeKji)), np.zeros(3, int)
+        labels, start = _resampled(labels, gridFromVoxel, sizeKji), np.zeros(3, int)
     low, high = np.maximum(-start, 0), np.minimum(sizeKji - start, labels.shape)
     if (low >= high).any():
         return labels[:0], start
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     return labels[box], start + low
+
+
+def _resampled(labels: np.ndarray, gridFromVoxel: np.ndarray, sizeKji: np.ndarray) -> np.ndarray:
+    """A label map painted on a grid of the user's own: the nearest voxel counts.
+
+    Slice by slice, since the places of all voxels would take gigabytes.
+    """
+    voxelFromGrid = np.linalg.inv(gridFromVoxel)
+    resampled = np.zeros(tuple(sizeKji), labels.dtype)
+    j, i = np.indices(tuple(sizeKji[1:])).reshape(2, -1)
+    for k, one in enumerate(resampled):
+        ijk1 = np.stack([i, j, np.full_like(i, k), np.ones_like(i)])
+        nearest = np.rint(voxelFromGrid @ ijk1).astype(int)[2::-1]
+        inside = ((nearest >= 0) & (nearest < np.array(labels.shape)[:, None])).all(axis=0)
+        one.reshape(-1)[inside] = labels[tuple(nearest[:, inside])]
+    return resampled
 
 
 def _box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
