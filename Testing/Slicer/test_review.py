@@ -314,3 +314,20 @@ def test_a_result_somebody_tampered_with_is_no_result(reviewed):
         assert Result.of(result.volume) is None
     module.widget.panel.review.setParameters(module.widget.panel._parameters)
     assert module.ui.findingsTable.rowCount == 0
+
+
+def test_a_full_disk_is_told_and_the_next_threshold_works(reviewed, monkeypatch):
+    from SpatialARAnomalyLib.slicerapp import Refinding
+
+    module, result = reviewed
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Refinding, "WorkFolder", full)
+        move_threshold(module, 1.9)
+    assert "No space left on device" in module.ui.reviewStatusLabel.text
+    move_threshold(module, 2.0)
+    assert module.ui.reviewStatusLabel.text == ""
+    assert result.falsePositiveRate == pytest.approx(0.01)

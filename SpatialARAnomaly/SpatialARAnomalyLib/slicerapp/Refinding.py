@@ -58,7 +58,12 @@ class Refinding:
                 self._running = False
                 onEnd(Outcome(error=asUserError(error) if error is not None else None))
                 return
-            folder = WorkFolder()
+            try:
+                folder = WorkFolder()
+            except OSError as problem:
+                self._running = False
+                onEnd(Outcome(error=asUserError(problem)))
+                return
             self._job = self._worker.submit(
                 "find",
                 inputs={
@@ -104,7 +109,10 @@ class Refinding:
             self._running = False
             onEnd(outcome)
 
-        self._files.provide(result.volume, provided)
+        try:
+            self._files.provide(result.volume, provided)
+        except OSError as problem:  # no folder for its file
+            provided(None, problem)
 
     def cancel(self) -> None:
         """Drop a request that is under way."""
