@@ -317,15 +317,15 @@ def test_a_result_somebody_tampered_with_is_no_result(reviewed):
 
 
 def test_a_full_disk_is_told_and_the_next_threshold_works(reviewed, monkeypatch):
-    from SpatialARAnomalyLib.slicerapp import Refinding
+    import tempfile
 
     module, result = reviewed
 
-    def full():
+    def full(**_kwargs):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Refinding, "WorkFolder", full)
+        patch.setattr(tempfile, "mkdtemp", full)
         move_threshold(module, 1.9)
     assert "No space left on device" in module.ui.reviewStatusLabel.text
     move_threshold(module, 2.0)
