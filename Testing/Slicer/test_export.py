@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 import slicerio
 from Harness import run_events, wait_until
 from Slicer.heads import add_volume, detected, head_with_lesion
+from Slicer.results import AFFINE, add_result, blobs
 from Slicer.test_detection import placed
 from Slicer.test_review import mask, rows_of
 
@@ -276,3 +278,221 @@ def test_dicom_seg_is_written_by_slicers_exporter(problem, opened, tmp_path, mon
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     assert asked == [hierarchy.GetItemByDataNode(result.segmentation), str(tmp_path)]
     assert (problem in told and "⚠" in told) if problem else told.startswith("Written")
+
+
+@pytest.fixture
+def shown(opened):
+    """The module with a result of known blobs under review, whose NLL is in no file yet."""
+    result = add_result()
+    opened.widget.panel.review.review(result)
+    run_events()
+    return opened, result
+
+
+def begin_export(module, folder, format_: str = "EVERYTHING") -> None:
+    ui = module.ui
+    ui.exportFormatSelector.setCurrentIndex(ui.exportFormatSelector.findData(format_))
+    ui.exportFolderEdit.setCurrentPath(str(folder))
+    ui.exportButton.click()
+    assert not ui.exportButton.isEnabled()
+    assert "under way" in ui.exportButton.toolTip
+
+
+@pytest.mark.parametrize("first", ["export", "find"])
+def test_export_and_a_new_threshold_do_not_stop_each_other(first, shown, tmp_path):
+    module, result = shown
+    module.ui.thresholdSlider.setValue(4.2)
+    if first == "export":
+        begin_export(module, tmp_path)
+        module.widget.panel.review._findAgain()
+    else:
+        module.widget.panel.review._findAgain()
+        begin_export(module, tmp_path)
+    wait_until(lambda: not module.widget.logic.finding, 30, "the findings")
+    wait_until(lambda: not module.widget.panel.export._exporting, 30, "the export")
+    assert module.ui.exportStatusLabel.text.startswith("Written")
+    assert [row["peak_nll"] for row in rows_of(result)] == [4.5]
+
+
+def test_a_scene_that_closes_ends_the_export(shown, scene, tmp_path):
+    module, _result = shown
+    begin_export(module, tmp_path / "out")
+    scene.Clear(0)
+    wait_until(lambda: not module.widget.panel.export._exporting, 30, "the export to end")
+    assert "No result" in module.ui.exportButton.toolTip
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(shown, tmp_path, monkeypatch):
+    import slicer
+
+    module, _result = shown
+    work = Path(slicer.app.temporaryPath)
+    before = set(work.iterdir())
+
+    def full(*_arguments, **_more):
+        raise OSError(28, "No space left on device")
+
+    for target in ("numpy.save", "tempfile.mkdtemp"):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, full)
+            told = export(module, tmp_path / "out")
+        assert "No space left on device" in told
+    assert set(work.iterdir()) == before
+    assert not (tmp_path / "out").exists()
+    assert export(module, tmp_path / "out").startswith("Written")
+
+
+def test_what_is_written_says_the_same_without_the_scan(shown, scene, tmp_path):
+    module, result = shown
+    expected = expected_labels(result)
+    scene.RemoveNode(result.scan)
+    run_events()
+    assert export(module, tmp_path / "new" / "deep", "LABELS_NIFTI").startswith("Written")
+    (file,) = (tmp_path / "new" / "deep").iterdir()
+    assert np.array_equal(np.asarray(nib.load(file).dataobj).T, expected)
+
+
+def test_a_no_leaves_all_files_and_a_yes_replaces_all(shown, tmp_path):
+    module, _result = shown
+    panel, out = module.widget.panel.export, tmp_path / "out"
+    export(module, out)
+    files = sorted(out.iterdir())
+    assert len(files) == 4
+    written = [file.read_bytes() for file in files]
+    files[1].unlink()
+    for file in (files[0], *files[2:]):
+        file.write_text("mine")
+    panel._confirm = lambda text: False
+    export(module, out)
+    assert sorted(out.iterdir()) == [files[0], *files[2:]]
+    assert {file.read_text() for file in out.iterdir()} == {"mine"}
+    panel._confirm = lambda text: True
+    export(module, out)
+    assert [len(file.read_bytes()) for file in files] == pytest.approx(
+        [len(one) for one in written], abs=8
+    )
+
+
+def test_a_sheared_grid_is_kept_in_every_format(opened, tmp_path):
+    import nrrd
+
+    affine = placed("sheared", AFFINE)
+    result = add_result(affine)
+    opened.widget.panel.review.review(result)
+    export(opened, tmp_path)
+    export(opened, tmp_path, "LABELS_NRRD")
+    labels = expected_labels(result)
+    for name, voxels in (
+        ("Scan_labels.nrrd", labels),
+        ("Scan_anomalies.seg.nrrd", labels),
+        ("Scan_nll.nrrd", blobs()),
+    ):
+        data, header = nrrd.read(str(tmp_path / name))
+        assert np.array_equal(data.T, voxels)
+        found = np.eye(4)
+        found[:3, :3], found[:3, 3] = header["space directions"].T, header["space origin"]
+        assert LPS_FROM_RAS @ found == pytest.approx(affine, abs=1e-6)
+    nifti = nib.load(tmp_path / "Scan_labels.nii.gz")
+    assert nifti.affine == pytest.approx(affine, abs=1e-4)
+    assert np.array_equal(np.asarray(nifti.dataobj).T, labels)
+
+
+@pytest.fixture
+def in_a_hierarchy(scene):
+    """Every node has an item while it is there, as by Slicer's own plugin logic."""
+    import slicer
+    import vtk
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def arrives(_scene, _event, node):
+        if node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLSegmentationNode"):
+            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def leaves(_scene, _event, node):
+        if item := hierarchy.GetItemByDataNode(node):
+            hierarchy.RemoveItem(item, False, False)
+
+    tags = [
+        scene.AddObserver(scene.NodeAddedEvent, arrives),
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leaves),
+    ]
+    yield hierarchy
+    for tag in tags:
+        scene.RemoveObserver(tag)
+
+
+def test_dicom_seg_has_voxels_and_no_rejected_findings(
+    in_a_hierarchy, shown, scene, tmp_path, monkeypatch
+):
+    """The exporter asks for voxels by the name that VTK gives them."""
+    import slicer
+    from SpatialARAnomalyLib.slicerapp.Detection import placeBeside
+
+    module, result = shown
+    result.scan.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    monkeypatch.setattr(slicer, "dicomDatabase", object(), raising=False)
+    hierarchy = in_a_hierarchy
+    hierarchy.SetItemParent(
+        hierarchy.GetItemByDataNode(result.scan),
+        hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study"),
+    )
+    placeBeside(result.segmentation, result.scan)
+    written = []
+
+    class Plugin:
+        def examineForExport(self, item):
+            assert item
+            return [types.SimpleNamespace(item=item)]
+
+        def export(self, exportables):
+            (one,) = exportables
+            assert Path(one.directory).is_dir()
+            node = hierarchy.GetItemDataNode(one.item)
+            assert hierarchy.GetItemParent(one.item) == hierarchy.GetItemParent(
+                hierarchy.GetItemByDataNode(result.scan)
+            )
+            role = node.GetReferenceImageGeometryReferenceRole()
+            assert node.GetNodeReference(role).GetID() == result.scan.GetID()
+            found = {}
+            for index in range(node.GetSegmentation().GetNumberOfSegments()):
+                name = node.GetSegmentation().GetNthSegmentID(index)
+                segment = node.GetSegmentation().GetSegment(name)
+                assert "122451" in segment.GetTerminology()
+                image = segment.GetRepresentation("Binary labelmap")
+                assert image.GetPointData().GetArray("ImageScalars").GetValueRange() != (0, 0)
+                voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, name, result.scan)
+                found[name] = int(np.count_nonzero(voxels))
+            written.append(found)
+            return ""
+
+    plugin = types.SimpleNamespace(DICOMSegmentationPluginClass=Plugin)
+    monkeypatch.setitem(sys.modules, "DICOMSegmentationPlugin", plugin)
+    every = {f"Finding_{row['rank']}": row["voxels"] for row in rows_of(result)}
+    module.widget.panel.review.view.choose(2)
+    module.ui.rejectButton.click()
+    before, nodes = expected_labels(result), scene.GetNumberOfNodes()
+    assert export(module, tmp_path / "new" / "seg", "DICOM_SEG").startswith("Written")
+    module.ui.withRejectedCheckBox.setChecked(True)
+    assert export(module, tmp_path / "new" / "seg", "DICOM_SEG").startswith("Written")
+    assert written == [{name: n for name, n in every.items() if name != "Finding_2"}, every]
+    assert scene.GetNumberOfNodes() == nodes
+    assert np.array_equal(expected_labels(result), before)
+
+
+def test_with_all_rejected_there_is_no_dicom_seg(shown, tmp_path, monkeypatch):
+    import slicer
+
+    module, result = shown
+    result.scan.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    monkeypatch.setattr(slicer, "dicomDatabase", object(), raising=False)
+    plugin = types.SimpleNamespace(DICOMSegmentationPluginClass=None)
+    monkeypatch.setitem(sys.modules, "DICOMSegmentationPlugin", plugin)
+    for rank in (1, 2, 3):
+        module.widget.panel.review.view.choose(rank)
+        module.ui.rejectButton.click()
+    assert "finding" in export(module, tmp_path / "out", "DICOM_SEG")
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from Harness import run_events, wait_until
 from Slicer.heads import add_head, detected
+from Slicer.results import AFFINE, PEAKS_KJI, add_result
 
 
 @pytest.fixture
@@ -331,3 +332,270 @@ def test_a_full_disk_is_told_and_the_next_threshold_works(reviewed, monkeypatch)
     move_threshold(module, 2.0)
     assert module.ui.reviewStatusLabel.text == ""
     assert result.falsePositiveRate == pytest.approx(0.01)
+
+
+@pytest.fixture
+def shown(opened):
+    """The module with a result of known blobs under review."""
+    result = add_result()
+    opened.widget.panel.review.review(result)
+    run_events()
+    return opened, result
+
+
+def said(result) -> list[tuple[str, str]]:
+    return [(row["status"], row["comment"]) for row in rows_of(result)]
+
+
+def review(module, rank: int, button: str = "", comment: str = "") -> None:
+    view, ui = module.widget.panel.review.view, module.ui
+    view.choose(rank)
+    if button:
+        getattr(ui, f"{button}Button").click()
+    if comment:
+        ui.findingsTable.item(view._rowOf(rank), 8).setText(comment)
+
+
+def test_reviews_are_joined_where_findings_merge_and_part_again_with_them(shown):
+    module, result = shown
+    review(module, 1, "accept", "left, sure")
+    review(module, 3, "reject", 'artefact; "ring"')
+    parted = [("accepted", "left, sure"), ("", ""), ("rejected", 'artefact; "ring"')]
+    assert said(result) == parted
+    move_threshold(module, 1.1)
+    # Who disagrees leaves the whole open; nothing that was written is lost.
+    assert said(result) == [("", 'left, sure; artefact; "ring"'), ("", "")]
+    assert module.ui.findingsTable.item(0, 8).text() == 'left, sure; artefact; "ring"'
+    move_threshold(module, 2.0)
+    assert said(result) == parted
+
+
+def test_a_mark_on_merged_findings_keeps_what_was_said_of_each(shown):
+    module, result = shown
+    review(module, 1, comment="left")
+    review(module, 3, "reject", "right")
+    move_threshold(module, 1.1)
+    review(module, 1, "accept")
+    assert said(result) == [("accepted", "left; right"), ("", "")]
+    move_threshold(module, 2.0)
+    assert said(result) == [("accepted", "left"), ("", ""), ("accepted", "right")]
+
+
+def test_a_mark_on_merged_findings_of_which_one_had_none_goes_to_their_peak(shown):
+    module, result = shown
+    review(module, 3, "reject", "right")
+    move_threshold(module, 1.1)
+    review(module, 1, "accept")
+    review(module, 1, comment="all of it")
+    assert said(result)[0] == ("accepted", "all of it")
+    move_threshold(module, 2.0)
+    assert said(result) == [("accepted", "all of it"), ("", ""), ("accepted", "")]
+
+
+def test_with_nothing_left_reviews_are_kept(shown):
+    module, result = shown
+    review(module, 1, "accept", "ü")
+    review(module, 3, "reject")
+    before = said(result)
+    move_threshold(module, 6.0)
+    assert rows_of(result) == []
+    assert module.ui.findingsTable.rowCount == 0
+    assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 0
+    assert not module.ui.nextButton.isEnabled()
+    assert not module.ui.acceptButton.isEnabled()
+    move_threshold(module, 2.0)
+    assert said(result) == before
+    assert not result.segmentation.GetDisplayNode().GetSegmentVisibility("Finding_3")
+
+
+def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_worker):
+    module, result = shown
+    heard = []
+    submit = warm_worker.submit
+
+    def noting(job, *, onEnd, **more):
+        return submit(job, onEnd=lambda event: (heard.append(event["event"]), onEnd(event)), **more)
+
+    warm_worker.submit = noting
+    try:
+        module.ui.thresholdSlider.setValue(1.1)
+        module.widget.panel.review._findAgain()
+        assert module.widget.logic.finding
+        move_threshold(module, 4.2)
+    finally:
+        del warm_worker.submit
+    wait_until(lambda: len(heard) == 2, 30, "the worker's two ends")
+    assert [row["peak_nll"] for row in rows_of(result)] == [4.5]
+    assert result.falsePositiveRate == pytest.approx(10**-4.2)
+
+
+@pytest.mark.parametrize("placing", ["oblique left-handed", "transformed"])
+def test_all_views_are_led_to_the_peak_wherever_the_scan_lies(placing, opened, scene):
+    import slicer
+    from Slicer.test_detection import OBLIQUE, placed, world
+
+    transform = None
+    if placing == "transformed":
+        transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        move = np.eye(4)
+        move[:3, :3], move[:3, 3] = OBLIQUE, [40.0, -25.0, 10.0]
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(move))
+    result = add_result(placed(placing, AFFINE), transform=transform)
+    opened.widget.panel.review.review(result)
+    for rank, peak in enumerate(PEAKS_KJI, start=1):
+        opened.widget.panel.review.view.choose(rank)
+        place = world(result.scan, np.array(peak))
+        for name, axis in (("Red", 2), ("Yellow", 0), ("Green", 1)):
+            node = scene.GetNodeByID(f"vtkMRMLSliceNode{name}")
+            assert node.GetSliceToRAS().GetElement(axis, 3) == pytest.approx(place[axis], abs=1e-3)
+
+
+def test_views_are_centered_only_on_what_is_outside(shown, scene):
+    module, _result = shown
+    red = scene.GetNodeByID("vtkMRMLSliceNodeRed")
+    review(module, 1)
+    before = [red.GetSliceToRAS().GetElement(row, 3) for row in (0, 1)]
+    review(module, 2)
+    assert [red.GetSliceToRAS().GetElement(row, 3) for row in (0, 1)] == before
+    red.SetFieldOfView(4.0, 4.0, 1.0)
+    review(module, 1)
+    peak = AFFINE @ [*PEAKS_KJI[0][::-1], 1]
+    assert [red.GetSliceToRAS().GetElement(row, 3) for row in (0, 1)] == pytest.approx(peak[:2])
+
+
+def test_the_chosen_finding_stays_chosen_while_marks_sort_the_table_anew(shown):
+    import qt
+
+    module, result = shown
+    table, view = module.ui.findingsTable, module.widget.panel.review.view
+    table.sortItems(1, qt.Qt.DescendingOrder)
+    for rank in (2, 1, 3):
+        review(module, rank, "accept")
+        assert view.chosen() == rank
+    review(module, 1, "reject")
+    assert view.chosen() == 1
+    assert [status for status, _ in said(result)] == ["rejected", "accepted", "accepted"]
+
+
+def test_edited_voxels_are_the_same_after_new_findings(shown):
+    import slicer
+
+    module, result = shown
+    paint(result)
+    mine, grid = result.segmentation, result.scan
+    names = [f"Finding_{rank}" for rank in (1, 2, 3)]
+
+    def voxels() -> list[np.ndarray]:
+        return [slicer.util.arrayFromSegmentBinaryLabelmap(mine, name, grid) for name in names]
+
+    before = voxels()
+    for value in (1.1, 2.0, 6.0):
+        move_threshold(module, value)
+    assert all(np.array_equal(a, b) for a, b in zip(voxels(), before, strict=True))
+    # The second and third time nobody had edited the new one.
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+    assert mine.GetDisplayNode().GetVisibility() == 0
+
+
+def test_choosing_another_result_shows_it_in_the_views(shown, scene):
+    module, first = shown
+    second = add_result(name="Other")
+    module.widget.panel.review.review(second)
+    assert module.ui.resultSelector.currentNode().GetID() == second.id
+    module.ui.resultSelector.setCurrentNode(first.volume)
+    run_events()
+    red = scene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+    assert red.GetForegroundVolumeID() == first.id
+    assert red.GetBackgroundVolumeID() == first.scan.GetID()
+    assert first.segmentation.GetDisplayNode().GetVisibility()
+    assert not second.segmentation.GetDisplayNode().GetVisibility()
+
+
+def test_a_threshold_under_way_does_not_touch_the_result_chosen_meanwhile(shown, scene):
+    module, first = shown
+    second = add_result(name="Other")
+    module.widget.panel.review.review(second)
+    paint(second)
+    before = rows_of(first)
+    module.ui.thresholdSlider.setValue(4.2)
+    module.widget.panel.review._findAgain()
+    module.ui.resultSelector.setCurrentNode(first.volume)
+    wait_until(lambda: not module.widget.logic.finding, 60, "the findings")
+    assert rows_of(first) == before
+    assert module.ui.findingsTable.rowCount == len(before)
+    assert module.ui.reviewStatusLabel.text == ""
+    assert not second.segmentation.GetDisplayNode().GetVisibility()
+    module.ui.resultSelector.setCurrentNode(second.volume)
+    assert module.ui.thresholdSlider.value == pytest.approx(4.2)
+
+
+def break_calibration(result, scene) -> None:
+    result.volume.SetAttribute("SpatialARAnomaly.Calibration", "{")
+
+
+def break_rate(result, scene) -> None:
+    for text in ("0", "-1", "nan", "1e400", "many"):
+        result.volume.SetAttribute("SpatialARAnomaly.FalsePositiveRate", text)
+        assert result.falsePositiveRate == 0.001
+
+
+def break_reviews(result, scene) -> None:
+    result.table.SetAttribute("SpatialARAnomaly.Reviews", '[{"place": [1]}, 3]')
+
+
+def break_table(result, scene) -> None:
+    result.table.GetTable().GetColumnByName("volume_ml").SetValue(0, float("nan"))
+    result.table.GetTable().RemoveColumnByName("rank")
+    result.table.Modified()
+
+
+def break_display(result, scene) -> None:
+    scene.RemoveNode(result.volume.GetDisplayNode())
+    scene.RemoveNode(result.segmentation.GetDisplayNode())
+
+
+def break_segments(result, scene) -> None:
+    result.segmentation.SetAttribute("SpatialARAnomaly.WrittenSegments", "[1]")
+    result.segmentation.GetSegmentation().GetNthSegment(0).RemoveAllRepresentations()
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [break_calibration, break_rate, break_reviews, break_table, break_display, break_segments],
+)
+def test_nothing_changed_by_others_stops_the_review(breaks, shown, scene):
+    module, result = shown
+    panel = module.widget.panel
+    breaks(result, scene)
+    for value in (1.1, 2.0):
+        move_threshold(module, value)
+        review(module, 1, "accept")
+        module.ui.nextButton.click()
+        module.ui.undoButton.click()
+    panel.review.setParameters(panel._parameters)
+    module.ui.opacitySlider.setValue(0.3)
+    module.ui.restoreViewsButton.click()
+    again = add_result(name="Next")
+    panel.review.review(again)
+    assert module.ui.findingsTable.rowCount == 3
+
+
+def test_a_result_that_leaves_while_it_is_searched_is_forgotten(shown, scene):
+    module, result = shown
+    module.ui.thresholdSlider.setValue(1.1)
+    module.widget.panel.review._findAgain()
+    scene.RemoveNode(result.volume)
+    wait_until(lambda: not module.widget.logic.finding, 30, "the search to end")
+    run_events(0.5)
+    assert module.ui.findingsTable.rowCount == 0
+    assert "anew" not in module.ui.reviewStatusLabel.text
+
+
+def test_the_scene_may_close_while_the_slider_moves(shown, scene):
+    module, _result = shown
+    module.ui.thresholdSlider.setValue(1.1)
+    scene.Clear(0)
+    run_events(0.5)
+    assert module.ui.findingsTable.rowCount == 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert module.ui.reviewStatusLabel.text == ""

@@ -10,13 +10,13 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from .Detection import Outcome, outcomeOf
+from .Detection import Outcome, outcomeOf, placeBeside
 from .ErrorWords import asUserError
-from .FindingsTable import COLUMNS, REJECTED, readRows
+from .FindingsTable import COLUMNS, REJECTED, Row, readRows
 from .NllFiles import NllFiles
 from .NodeConversion import rasFromVoxel
 from .Result import Result
-from .Segments import binaryLabelmap, labelArray, rankOf, segmentId
+from .Segments import binaryLabelmap, labelArray, newSegmentation, rankOf, segmentId
 from .WorkerProcess import WorkerProcess
 from .WorkFolder import WorkFolder
 
@@ -78,10 +78,13 @@ class Export:
         self._work = WorkFolder()
         scan = result.scan if result.scan is not None else result.volume
         rows = readRows(result.table)
-        hidden = {segmentId(row["rank"]) for row in rows if row["status"] == REJECTED}
-        skipped = set() if withRejected else hidden
-        labels, start, segments = exportedSegments(result, skipped)
-        np.save(self._work.path / LABELS_FILE, labels, allow_pickle=False)
+        skipped = set() if withRejected else _rejected(rows)
+        try:
+            labels, start, segments = exportedSegments(result, skipped)
+            np.save(self._work.path / LABELS_FILE, labels, allow_pickle=False)
+        except BaseException:
+            self._work.remove()
+            raise
         request = {
             "labels": str(self._work.path / LABELS_FILE),
             "labels_start_kji": start,
@@ -108,15 +111,18 @@ class Export:
             )
 
         def provided(file: Path | None, error: Exception | None) -> None:
-            if error is not None:
-                self._end(Outcome(error=asUserError(error)), [])
-            else:
+            if file is not None:
                 submit(file)
+            else:
+                self._end(Outcome(error=asUserError(error) if error is not None else None), [])
 
-        if "nll" in format_.value:
-            files.provide(result.volume, provided)
-        else:
+        if "nll" not in format_.value:
             submit(None)
+            return
+        try:
+            files.provide(result.volume, provided)
+        except OSError as problem:  # no folder for its file
+            provided(None, problem)
 
     def _answered(self, event: dict[str, Any]) -> None:
         if event["event"] == "result":
@@ -127,6 +133,11 @@ class Export:
     def _end(self, outcome: Outcome, files: list[Path]) -> None:
         self._work.remove()
         self._onEnd(outcome, files)
+
+
+def _rejected(rows: Sequence[Row]) -> set[str]:
+    """The segments of rejected findings."""
+    return {segmentId(row["rank"]) for row in rows if row["status"] == REJECTED}
 
 
 def exportedSegments(
@@ -276,13 +287,52 @@ def dicomSegProblem(result: Result) -> str | None:
     return None
 
 
-def exportDicomSeg(result: Result, folder: Path) -> None:
-    """Write DICOM SEG by Slicer's own exporter; raises `OSError` with what it says."""
+def exportDicomSeg(result: Result, folder: Path, *, withRejected: bool) -> None:
+    """Write DICOM SEG by Slicer's own exporter; raises `OSError` with what it says.
+
+    The exporter writes a whole segmentation: without the rejected findings it is another one.
+    """
+    segmentation = result.segmentation
+    skipped = set() if withRejected else _rejected(readRows(result.table))
+    segments = segmentation.GetSegmentation()
+    kept = [
+        (segment, segments.GetSegment(segment))
+        for index in range(segments.GetNumberOfSegments())
+        if (segment := segments.GetNthSegmentID(index)) not in skipped
+    ]
+    if not kept:
+        raise OSError(_("All findings were rejected; there is none to write."))
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(kept) == segments.GetNumberOfSegments():
+        _writeDicomSeg(segmentation, folder)
+        return
+    part = newSegmentation(segmentation.GetName(), result.scan)
+    placeBeside(part, result.scan)
+    try:
+        images = {}  # one copy of what segments share
+        for segment, original in kept:
+            image = original.GetRepresentation(binaryLabelmap())
+            if image is None:
+                continue
+            if image not in images:
+                images[image] = slicer.vtkOrientedImageData()
+                images[image].DeepCopy(image)
+            copied = slicer.vtkSegment()
+            copied.DeepCopyMetadata(original)
+            copied.SetLabelValue(original.GetLabelValue())
+            copied.AddRepresentation(binaryLabelmap(), images[image])
+            part.GetSegmentation().AddSegment(copied, segment)
+        _writeDicomSeg(part, folder)
+    finally:
+        slicer.mrmlScene.RemoveNode(part)
+
+
+def _writeDicomSeg(segmentation: "slicer.vtkMRMLSegmentationNode", folder: Path) -> None:
     import DICOMSegmentationPlugin
 
     plugin = DICOMSegmentationPlugin.DICOMSegmentationPluginClass()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    exportables = plugin.examineForExport(hierarchy.GetItemByDataNode(result.segmentation))
+    exportables = plugin.examineForExport(hierarchy.GetItemByDataNode(segmentation))
     if not exportables:
         raise OSError(_("The DICOM files of the scan are no longer in the database."))
     for exportable in exportables:

@@ -29,7 +29,10 @@ UNITS = {"volume_ml": "ml", "peak_nll": "nats/channel", "mean_nll": "nats/channe
 }
 
 REVIEWS = "SpatialARAnomaly.Reviews"
-"""Attribute that holds all reviews, also those of findings that are gone at this threshold."""
+"""Attribute that holds all reviews, also those of findings that are gone at this threshold.
+
+The table's own columns only show them: Slicer saves tables without escaping their texts.
+"""
 
 Row = dict[str, Any]
 
@@ -66,7 +69,8 @@ def _writeRows(node: "slicer.vtkMRMLTableNode", rows: Sequence[Row]) -> None:
                 array = vtk.vtkDoubleArray()
             array.SetName(column)
             for row in rows:
-                array.InsertNextValue(row[column])
+                value = row[column]
+                array.InsertNextValue(_plain(value) if column in REVIEW_COLUMNS else value)
             node.AddColumn(array)
             if column in UNITS:
                 node.SetColumnUnitLabel(column, UNITS[column])
@@ -74,12 +78,17 @@ def _writeRows(node: "slicer.vtkMRMLTableNode", rows: Sequence[Row]) -> None:
         node.EndModify(modified)
 
 
+def _plain(text: str) -> str:
+    """The text as a table keeps it when Slicer saves it: reviews keep all of it."""
+    return " ".join(text.split()).replace('"', "'")
+
+
 def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
     """The table's rows; none where it lacks a column of ours or holds what is no number."""
     if node is None:
         return []
     table = node.GetTable()
-    columns = {name: table.GetColumnByName(name) for name in COLUMNS}
+    columns = {name: table.GetColumnByName(name) for name in FINDING_COLUMNS}
     if any(column is None for column in columns.values()):
         return []
     rows = []
@@ -87,19 +96,13 @@ def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
         for index in range(table.GetNumberOfRows()):
             row: Row = {}
             for name, column in columns.items():
-                value = column.GetVariantValue(index)
                 # A table that was saved as text comes back as text.
-                row[name] = (
-                    value.ToString()
-                    if name in REVIEW_COLUMNS
-                    else int(float(value.ToString()))
-                    if name in INTEGERS
-                    else float(column.GetValue(index))
-                )
+                value = float(column.GetValue(index))
+                row[name] = int(value) if name in INTEGERS else value
             rows.append(row)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return []
-    return rows
+    return withReviews(rows, readReviews(node))
 
 
 def peakOf(row: Row) -> tuple[float, float, float]:
@@ -107,11 +110,21 @@ def peakOf(row: Row) -> tuple[float, float, float]:
     return row["peak_r_mm"], row["peak_a_mm"], row["peak_s_mm"]
 
 
+def _review(values: dict[str, Any]) -> Review:
+    right, anterior, superior = (float(one) for one in values["place"])
+    return Review(
+        place=(right, anterior, superior),
+        status=str(values["status"]),
+        comment=str(values["comment"]),
+        rank=int(values["rank"]),
+    )
+
+
 def readReviews(node: "slicer.vtkMRMLTableNode | None") -> list[Review]:
     """All reviews of a result."""
     try:
         listed = json.loads((node.GetAttribute(REVIEWS) if node is not None else None) or "[]")
-        return [Review(**{**one, "place": tuple(one["place"])}) for one in listed]
+        return [_review(one) for one in listed]
     except (ValueError, TypeError, KeyError):
         return []
 
@@ -140,15 +153,21 @@ def withReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
 def reviewed(
     reviews: Sequence[Review], row: Row, *, status: str | None = None, comment: str | None = None
 ) -> list[Review]:
-    """The reviews after somebody changed that of a row."""
-    new = Review(
-        place=peakOf(row),
-        status=row["status"] if status is None else status,
-        comment=row["comment"] if comment is None else comment,
-        rank=row["rank"],
-    )
+    """The reviews after somebody changed that of a row.
+
+    Of a finding that merged, the status is that of all its places, and each keeps
+    its comment; a comment that is written anew belongs to the peak.
+    """
     others = [review for review in reviews if review.rank != row["rank"]]
-    return [*others, new] if new.status or new.comment else others
+    own = {review.place: review for review in reviews if review.rank == row["rank"]}
+    peak = peakOf(row)
+    own.setdefault(peak, Review(place=peak, status=row["status"], comment="", rank=row["rank"]))
+    for place, review in own.items():
+        if status is not None:
+            own[place] = replace(review, status=status)
+        if comment is not None:
+            own[place] = replace(review, comment=comment if place == peak else "")
+    return [*others, *(review for review in own.values() if review.status or review.comment)]
 
 
 def followed(

@@ -162,7 +162,7 @@ class Logic:
         if problem is not None:
             raise InputError("dicom-seg", problem, _("Choose another format."))
         try:
-            exportDicomSeg(result, folder)
+            exportDicomSeg(result, folder, withRejected=withRejected)
         except Exception as error:
             raise SpatialARError(
                 "dicom-seg", _("Slicer's DICOM exporter failed."), str(error)

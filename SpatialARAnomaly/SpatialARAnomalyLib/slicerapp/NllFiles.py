@@ -1,6 +1,7 @@
 """The NLL volumes of the scene as files the worker can read, written once and only when needed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
@@ -12,13 +13,27 @@ from .WorkFolder import WorkFolder
 FILE = "nll.npy"
 
 
+Received = Callable[[Path | None, Exception | None], None]
+"""Gets the file, or the error, or neither where the writing was given up."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Writing:
+    transfer: Transfer
+    folder: WorkFolder
+    onEnd: Received
+
+    def stop(self) -> None:
+        self.transfer.cancel()
+        self.folder.remove()
+
+
 class NllFiles:
     """Keeps a file per NLL volume for as long as the volume stays as it is."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[WorkFolder, Path, tuple[object, ...]]] = {}
-        self._writing: Transfer | None = None
-        self._begun: WorkFolder | None = None
+        self._writings: list[_Writing] = []
 
     def keep(
         self, volume: "slicer.vtkMRMLScalarVolumeNode", folder: WorkFolder, file: Path
@@ -28,40 +43,43 @@ class NllFiles:
         self._kept[volume.GetID()] = (folder, file, stateOf(volume))
 
     def provide(
-        self,
-        volume: "slicer.vtkMRMLScalarVolumeNode",
-        onEnd: Callable[[Path | None, Exception | None], None],
-    ) -> None:
-        """Call `onEnd` with the volume's file, which may have to be written first."""
-        self.cancel()
-        kept = self._kept.get(volume.GetID())
-        if kept is not None and kept[2] == stateOf(volume) and kept[1].exists():
-            onEnd(kept[1], None)
-            return
+        self, volume: "slicer.vtkMRMLScalarVolumeNode", onEnd: Received
+    ) -> Callable[[], None]:
+        """Call `onEnd` with the volume's file, which may have to be written first.
+
+        What is returned stops that; then `onEnd` is not called.
+        """
         volumeId, state = volume.GetID(), stateOf(volume)
-        self._begun = folder = WorkFolder()
+        kept = self._fileOf(volumeId, state)
+        if kept is not None:
+            onEnd(kept, None)
+            return lambda: None
+        folder = WorkFolder()
         file = folder.path / FILE
 
         def written(error: Exception | None) -> None:
-            self._writing = self._begun = None
-            if error is not None:
+            self._writings.remove(writing)
+            kept = self._fileOf(volumeId, state)  # another may have been faster
+            if error is not None or kept is not None:
                 folder.remove()
-                onEnd(None, error)
+                onEnd(kept, error if kept is None else None)
                 return
             self.forget(volumeId)
             self._kept[volumeId] = (folder, file, state)
             onEnd(file, None)
 
-        self._writing = Transfer(writingNpy(voxelsOf(volume), file), written)
+        def stop() -> None:
+            if writing in self._writings:
+                self._writings.remove(writing)
+                writing.stop()
 
-    def cancel(self) -> None:
-        """Stop a writing that is under way; its `onEnd` is not called."""
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-        if self._begun is not None:
-            self._begun.remove()
-            self._begun = None
+        writing = _Writing(Transfer(writingNpy(voxelsOf(volume), file), written), folder, onEnd)
+        self._writings.append(writing)
+        return stop
+
+    def _fileOf(self, volumeId: str, state: tuple[object, ...]) -> Path | None:
+        kept = self._kept.get(volumeId)
+        return kept[1] if kept is not None and kept[2] == state and kept[1].exists() else None
 
     def forget(self, volumeId: str) -> None:
         """Remove the file of a volume."""
@@ -70,7 +88,10 @@ class NllFiles:
             kept[0].remove()
 
     def clear(self) -> None:
-        """Remove all files."""
-        self.cancel()
+        """Remove all files, also those that are being written."""
+        writings, self._writings = self._writings, []
+        for writing in writings:
+            writing.stop()
+            writing.onEnd(None, None)
         for volumeId in list(self._kept):
             self.forget(volumeId)

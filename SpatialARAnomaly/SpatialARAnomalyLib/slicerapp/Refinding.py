@@ -26,6 +26,7 @@ class Refinding:
     def __init__(self, worker: WorkerProcess, files: NllFiles) -> None:
         self._worker = worker
         self._files = files
+        self._stopWriting: Callable[[], None] = lambda: None
         self._job: int | None = None
         self._loading: Transfer | None = None
         self._folder: WorkFolder | None = None
@@ -110,7 +111,7 @@ class Refinding:
             onEnd(outcome)
 
         try:
-            self._files.provide(result.volume, provided)
+            self._stopWriting = self._files.provide(result.volume, provided)
         except OSError as problem:  # no folder for its file
             provided(None, problem)
 
@@ -118,7 +119,7 @@ class Refinding:
         """Drop a request that is under way."""
         self._turn += 1
         self._running = False
-        self._files.cancel()
+        self._stopWriting()
         if self._job is not None:
             self._worker.cancel(self._job)
             self._job = None
@@ -140,7 +141,7 @@ class Refinding:
             return Outcome()
         try:
             notices = updateFindings(result, event, labels)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever it is, the search must end
             return Outcome(error=asUserError(error))
         result.leastVolumeMl = leastVolumeMl
         return Outcome(result=result, notices=notices)
@@ -160,7 +161,7 @@ def updateFindings(
     rows = event["findings"]
     # A result outlives its scan: both have the same grid.
     scan = result.scan if result.scan is not None else result.volume
-    segmentation = result.segmentation
+    segmentation, seen = result.segmentation, True
     if segmentation is not None and wasEdited(segmentation):
         notices.append(
             _(
@@ -169,10 +170,12 @@ def updateFindings(
             )
         )
         if segmentation.GetDisplayNode() is not None:
+            seen = bool(segmentation.GetDisplayNode().GetVisibility())
             segmentation.GetDisplayNode().SetVisibility(False)
         segmentation = None
     if segmentation is None:
         segmentation = newSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
+        segmentation.GetDisplayNode().SetVisibility(seen)
         placeBeside(segmentation, scan)
         result.segmentation = segmentation
     writeSegments(segmentation, labels, start, affine, rows)

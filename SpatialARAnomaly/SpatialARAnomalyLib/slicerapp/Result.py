@@ -5,6 +5,7 @@ brings it back.
 """
 
 import json
+import math
 
 import slicer
 from slicer.util import getNodesByClass
@@ -24,6 +25,7 @@ class Result:
 
     def __init__(self, volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
         self.volume = volume
+        self._calibration: Calibration | None = None
 
     @classmethod
     def of(cls, node: "slicer.vtkMRMLNode | None") -> "Result | None":
@@ -32,7 +34,7 @@ class Result:
             return None
         result = cls(node)
         try:
-            Calibration.from_dict(json.loads(result._attribute("Calibration")))
+            result.calibration  # noqa: B018 - is read once, and kept
         except (SpecError, ValueError, TypeError):
             return None  # an attribute was changed by somebody else
         return result
@@ -79,12 +81,15 @@ class Result:
 
     @property
     def calibration(self) -> Calibration:
-        """What the NLL means; raises `SpecError` or `ValueError` where it was tampered with."""
-        return Calibration.from_dict(json.loads(self._attribute("Calibration")))
+        """What the NLL means, as it was when the result was found in the scene."""
+        if self._calibration is None:
+            self._calibration = Calibration.from_dict(json.loads(self._attribute("Calibration")))
+        return self._calibration
 
     @calibration.setter
     def calibration(self, values: Calibration) -> None:
         self._setAttribute("Calibration", json.dumps(values.to_dict()))
+        self._calibration = values
 
     @property
     def modelName(self) -> str:
@@ -98,7 +103,8 @@ class Result:
     @property
     def falsePositiveRate(self) -> float:
         """Share of normal voxels above the threshold that is shown."""
-        return self._number("FalsePositiveRate", 0.001)
+        rate = self._number("FalsePositiveRate")
+        return rate if 0.0 < rate < 1.0 else 0.001
 
     @falsePositiveRate.setter
     def falsePositiveRate(self, rate: float) -> None:
@@ -107,7 +113,8 @@ class Result:
     @property
     def leastVolumeMl(self) -> float:
         """Smaller regions are not findings."""
-        return self._number("LeastVolumeMl", 0.5)
+        volume = self._number("LeastVolumeMl")
+        return volume if 0.0 <= volume < math.inf else 0.5
 
     @leastVolumeMl.setter
     def leastVolumeMl(self, volume: float) -> None:
@@ -128,8 +135,9 @@ class Result:
     def _setAttribute(self, name: str, value: str) -> None:
         self.volume.SetAttribute(_PREFIX + name, value)
 
-    def _number(self, name: str, default: float) -> float:
+    def _number(self, name: str) -> float:
+        """NaN where the attribute was changed by somebody else."""
         try:
             return float(self._attribute(name))
         except ValueError:
-            return default
+            return math.nan

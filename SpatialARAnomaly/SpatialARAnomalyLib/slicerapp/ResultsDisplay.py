@@ -62,8 +62,9 @@ def _colorsLogic() -> "slicer.vtkSlicerColorLogic":
 
 def showThreshold(result: Result, falsePositiveRate: float) -> None:
     """Show only what reaches the threshold of this rate."""
-    threshold = result.calibration.threshold(falsePositiveRate)
-    result.volume.GetDisplayNode().SetThreshold(threshold, ABOVE_ALL)
+    display = result.volume.GetScalarVolumeDisplayNode()  # the legend is a display node, too
+    if display is not None:
+        display.SetThreshold(result.calibration.threshold(falsePositiveRate), ABOVE_ALL)
 
 
 def showReviews(result: Result, rows: list[Row]) -> None:

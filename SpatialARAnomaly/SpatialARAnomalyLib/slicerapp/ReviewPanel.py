@@ -136,28 +136,34 @@ class ReviewPanel:
             if result is None:
                 self.refresh()
             return
+        switched = self._result is not None and result is not None
         self._rest.stop()
         self._result = result
         self._undo = []
         self._tell("")
         self._showThresholdOnSlider()
-        if result is not None and result.volume.GetDisplayNode() is not None:
+        if result is not None:
             # A scene keeps the display's threshold with six digits only.
             showThreshold(result, result.falsePositiveRate)
         self.refresh()
         self._onResult(result)
+        if switched:
+            self._showInViews()
 
     def review(self, result: Result) -> None:
         """Show a result in the views and go to its first finding."""
         if self._parameters is None:
             return
-        rememberLayers(self._parameters.parameterNode)
         self._parameters.resultVolume = result.volume
         self.update()
-        showResult(result, self._parameters.overlayOpacity)
-        self.refresh()
+        self._showInViews()
         if self._rows:
             self.view.choose(self._rows[0]["rank"])
+
+    def _showInViews(self) -> None:
+        rememberLayers(self._parameters.parameterNode)
+        showResult(self._result, self._parameters.overlayOpacity)
+        self.refresh()
 
     def refresh(self) -> None:
         """Show the result's rows, and what can be done with them."""
@@ -297,13 +303,16 @@ class ReviewPanel:
     def _findAgain(self) -> None:
         if self._result is None or self._parameters is None:
             return
-        rate = self._rateOnSlider()
-        self._result.falsePositiveRate = rate
+        result, rate = self._result, self._rateOnSlider()
+        result.falsePositiveRate = rate
         self._parameters.falsePositiveRate = rate
         self._tell(_("Finding anew…"))
-        self._logic.findAgain(self._result, self._foundAgain)
+        self._logic.findAgain(result, lambda outcome: self._foundAgain(result, outcome))
 
-    def _foundAgain(self, outcome: Outcome) -> None:
+    def _foundAgain(self, result: Result, outcome: Outcome) -> None:
+        self.update()  # a result that was tampered with is none any more
+        if self._result is None or self._result.id != result.id:
+            return
         if outcome.error is not None:
             self._tell("⚠ " + inOneLine(outcome.error))
             return

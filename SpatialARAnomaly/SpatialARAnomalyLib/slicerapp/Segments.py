@@ -125,6 +125,7 @@ def _orientedImage(
     flat = np.ascontiguousarray(labels).ravel()
     # Not deep: VTK keeps the array, which is nobody else's.
     scalars = numpy_to_vtk(flat, deep=False, array_type=get_vtk_array_type(flat.dtype))
+    scalars.SetName("ImageScalars")  # as VTK calls them: the DICOM exporter asks by name
     image.GetPointData().SetScalars(scalars)
     return image
 
@@ -149,14 +150,14 @@ def wasEdited(node: "slicer.vtkMRMLSegmentationNode") -> bool:
     """Whether segments were added, removed, renamed or painted since we wrote them."""
     if _clocks.get(node.GetID()) == _clock(node):
         return False
+    now = _described(node)
     try:
         written = json.loads(node.GetAttribute(WRITTEN) or "")
-    except ValueError:
-        return True
-    now = _described(node)
-    if written.keys() != now.keys():
-        return True
-    return any(_differ(written[segment], now[segment]) for segment in now)
+        if written.keys() != now.keys():
+            return True
+        return any(_differ(written[segment], now[segment]) for segment in now)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True  # the attribute was changed by somebody else
 
 
 def _clock(node: "slicer.vtkMRMLSegmentationNode") -> tuple[object, ...]:
