@@ -580,6 +580,25 @@ def test_nothing_changed_by_others_stops_the_review(breaks, shown, scene):
     assert module.ui.findingsTable.rowCount == 3
 
 
+def test_a_segmentation_without_display_is_left_alone(rendering, shown, app, scene):
+    # Views of Slicer 5.12 follow a pointer to the removed display node at the
+    # next change of a segment, which ends the application.
+    app.layoutManager().sliceWidget("Red").view.pixels()
+    module, result = shown
+    before, changes = result.segmentation, []
+    scene.RemoveNode(before.GetDisplayNode())
+    before.AddObserver("ModifiedEvent", lambda *_: changes.append("node"))
+    before.GetSegmentation().AddObserver("AnyEvent", lambda *_: changes.append("segments"))
+    for value, notice in ((1.1, "lost its display settings"), (2.0, "")):
+        move_threshold(module, value)
+        app.layoutManager().sliceWidget("Red").view.pixels()
+        assert notice in module.ui.reviewStatusLabel.text
+    assert changes == []
+    assert result.segmentation is not before
+    assert result.segmentation.GetDisplayNode().GetVisibility()
+    assert result.segmentation.GetSegmentation().GetNumberOfSegments() == len(rows_of(result))
+
+
 def test_a_result_that_leaves_while_it_is_searched_is_forgotten(shown, scene):
     module, result = shown
     module.ui.thresholdSlider.setValue(1.1)

@@ -162,16 +162,26 @@ def updateFindings(
     # A result outlives its scan: both have the same grid.
     scan = result.scan if result.scan is not None else result.volume
     segmentation, seen = result.segmentation, True
-    if segmentation is not None and wasEdited(segmentation):
+    display = segmentation.GetDisplayNode() if segmentation is not None else None
+    if segmentation is not None and display is None:
+        # Slice views of Slicer 5.12 keep a pointer to the deleted display node
+        # and follow it when a segment changes: whoever writes here ends Slicer.
+        notices.append(
+            _(
+                "The segmentation lost its display settings: it is kept, "
+                "and the new findings are in another one."
+            )
+        )
+        segmentation = None
+    elif segmentation is not None and wasEdited(segmentation):
         notices.append(
             _(
                 "The segmentation was edited by hand: it is kept, "
                 "and the new findings are in another one."
             )
         )
-        if segmentation.GetDisplayNode() is not None:
-            seen = bool(segmentation.GetDisplayNode().GetVisibility())
-            segmentation.GetDisplayNode().SetVisibility(False)
+        seen = bool(display.GetVisibility())
+        display.SetVisibility(False)
         segmentation = None
     if segmentation is None:
         segmentation = newSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
