@@ -16,6 +16,7 @@ from slicer.util import VTKObservationMixin
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
 from SpatialARAnomalyLib.slicerapp.SampleHeads import registerSampleData
+from SpatialARAnomalyLib.slicerapp.Sections import loadSections
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
 from SpatialARAnomalyLib.slicerapp.SharedWorker import stopSharedWorker
 from SpatialARAnomalyLib.slicerapp.Widget import Panel
@@ -58,10 +59,8 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Called once, when the module is opened first."""
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SpatialARAnomaly.ui"))
+        uiWidget, self.ui = loadSections(self.resourcePath)
         self.layout.addWidget(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
         self.logic = SpatialARAnomalyLogic()
         self.panel = Panel(self.ui, self.logic)
         scene = slicer.mrmlScene

@@ -4,6 +4,10 @@ import importlib.metadata
 import os
 import socket
 
+# Here and in the worker processes: the networks of the tests are too small to
+# share, and threads that wait for each other slow down the test beside.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import jaxtyping
 import pytest
 import torch
@@ -45,9 +49,3 @@ def _own_settings(
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(home / "settings"))
     monkeypatch.setenv("HF_HOME", str(home / "hub"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Compute in one thread: the networks of the tests are too small to share."""
-    torch.set_num_threads(1)
