@@ -10,7 +10,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import jaxtyping
 import pytest
-import torch
 
 # Installed before anything of ours is imported, so that every annotated
 # function of the package checks its arguments and results.
