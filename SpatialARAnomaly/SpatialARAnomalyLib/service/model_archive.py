@@ -58,7 +58,7 @@ def write_archive(file: Path, model: Path, told: Callable[[int], None]) -> None:
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             entry.file_size = size
             with (model / name).open("rb") as source, archive.open(entry, "w") as target:
-                done = _copy(source, target, told, done)
+                done = _copy(source.read, target.write, told, done)
     sync(file)
 
 
@@ -109,14 +109,20 @@ def _extract(
 ) -> int:
     """Write an entry; zipfile itself raises where the check sum does not fit."""
     with archive.open(name) as source, (folder / name).open("xb") as target:
-        done = _copy(source, target, told, done)
+        done = _copy(source.read, target.write, told, done)
     sync(folder / name)
     return done
 
 
-def _copy(source: IO[bytes], target: IO[bytes], told: Callable[[int], None], done: int) -> int:
-    while piece := source.read(_PIECE_BYTES):
-        target.write(piece)
+def _copy(
+    read: Callable[[int], bytes],
+    write: Callable[[bytes], int],
+    told: Callable[[int], None],
+    done: int,
+) -> int:
+    """Copy piece by piece, telling what is done; the bytes done so far and here."""
+    while piece := read(_PIECE_BYTES):
+        write(piece)
         done += len(piece)
         told(done)
     return done
