@@ -10,6 +10,8 @@ from .DetectPanel import DetectPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
+from .ModelDialogs import ModelDialogs
+from .ModelsPanel import ModelsPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Result import Result
 from .ReviewPanel import ReviewPanel
@@ -36,6 +38,8 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        dialogs = ModelDialogs(confirm=confirm)
+        self.models = ModelsPanel(ui, logic, self.log.append, self.detect, dialogs)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -85,6 +89,7 @@ class Panel:
     def enter(self) -> None:
         """The user opens the module."""
         self.detect.enter()
+        self.models.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
@@ -99,6 +104,7 @@ class Panel:
         self.setParameters(None)
         self.logic.worker.log = _unheard
         self.review.cleanup()
+        self.models.cleanup()
         self.detect.cleanup()
         self.export.cleanup()
 
