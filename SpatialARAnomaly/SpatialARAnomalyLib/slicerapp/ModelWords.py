@@ -27,10 +27,10 @@ def shownModel(row: ModelRow, *, verified: bool, damage: SpatialARError | None) 
             row.modality or "",
             row.plane or "",
             row.fov_mm if row.fov_mm is not None else "",
-            encoder,
             row.normals if row.normals is not None else "",
             row.created or "",
             round(row.bytes / MB, 1),
+            encoder,
         ),
         tips={NAME: row.folder, STATE: reason, ENCODER: tip},
     )
