@@ -21,9 +21,12 @@ _STAGE_WORDS = {
     "calibrate": "Calibrating",
     "find": "Finding",
     "write": "Writing",
+    "copy": "Copying",
+    "verify": "Verifying",
+    "remove": "Removing",
 }
 
-_UNITS = {"batch": "batches"}
+_UNITS = {"batch": "batches", "MiB": "MiB"}
 
 
 def time_left(seconds: float | None) -> str:

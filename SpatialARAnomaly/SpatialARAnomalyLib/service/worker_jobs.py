@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
-from .worker_protocol import Request
+from .worker_protocol import LIBRARY_JOBS, Request
 
 if TYPE_CHECKING:
     from .warm import Warm
@@ -69,6 +69,10 @@ class Workbench:
 
                 Nothing.from_dict(inputs)
                 return make_model(DemonstrationSpec.from_dict(spec), output, report)
+            case job if job in LIBRARY_JOBS:
+                from .worker_models import do
+
+                return do(job, inputs, spec, output, report)
             case _:
                 from .worker_probe import probe
 

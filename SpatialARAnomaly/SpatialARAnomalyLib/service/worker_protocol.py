@@ -13,11 +13,21 @@ from typing import Any
 from ..engine.errors import SpatialARError
 from .events import PROTOCOL
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe")
+LIBRARY_JOBS = (
+    "model_export",
+    "model_import",
+    "model_rename",
+    "model_delete",
+    "model_verify",
+    "models_move",
+)
+"""Those of the model library."""
+
+JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe", *LIBRARY_JOBS)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe",)
-"""The jobs that write no files."""
+WITHOUT_OUTPUT = ("probe", "model_rename", "model_delete", "model_verify")
+"""The jobs that write no files, or none elsewhere."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
 

@@ -27,6 +27,9 @@ def stageName(stage: str) -> str:
         "load": _("Loading the result"),
         "fit": _("Learning what is normal"),
         "calibrate": _("Calibrating"),
+        "copy": _("Copying"),
+        "verify": _("Verifying"),
+        "remove": _("Removing from the old place"),
     }.get(stage, stage)
 
 
