@@ -4,8 +4,8 @@ import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .encoder_files import CONFIGURATION, INDEX, WEIGHTS, shard_names
 from .errors import EncoderError
+from .weight_folder import CONFIGURATION, INDEX, WEIGHTS, shard_names
 
 UNGATED_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
 """The ViT-S weights without a gate; the license is the same."""

@@ -48,6 +48,11 @@ def remember(weights_sha256: str, source: str) -> None:
         return
 
 
+def sources() -> list[str]:
+    """All encoders used or added on this machine: hub ids and paths, each once."""
+    return list(dict.fromkeys(_read().values()))
+
+
 def recall(weights_sha256: str) -> str | None:
     """The source of an encoder used before on this machine, if known and still there."""
     source = _read().get(weights_sha256)
