@@ -12,7 +12,6 @@ from .errors import EncoderError
 from .weight_folder import CONFIGURATION, INDEX, PICKLES, WEIGHTS, read_json, shard_names
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
     """Weights as their files name them."""

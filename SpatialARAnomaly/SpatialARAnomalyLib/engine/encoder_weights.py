@@ -3,12 +3,16 @@
 from pathlib import Path, PureWindowsPath
 
 from .encoder_files import WeightFiles, read_file, read_folder
-from .encoder_hub import UNGATED_ID, hub_folder
+from .encoder_hub import hub_folder
 from .errors import EncoderError
 from .hub_cache import is_hub_id, looks_like_path
+from .hub_refusals import UNGATED_ID
+from .progress import Reporter
 
 
-def read_weights(source: str, *, allow_download: bool = False) -> WeightFiles:
+def read_weights(
+    source: str, *, allow_download: bool = False, report: Reporter | None = None
+) -> WeightFiles:
     """The weights in a folder, in a `.safetensors` file, or under the hub id `owner/name`.
 
     A path that exists wins over a hub id.
@@ -35,5 +39,5 @@ def read_weights(source: str, *, allow_download: bool = False) -> WeightFiles:
             f"'owner/name'; found '{source}'.",
             f"The ungated DINOv3 ViT-S is '{UNGATED_ID}'.",
         )
-    folder = hub_folder(source, allow_download=allow_download)
+    folder = hub_folder(source, allow_download=allow_download, report=report)
     return read_folder(folder, name=source, revision=folder.name)

@@ -3,7 +3,7 @@
     models--owner--name/
       refs/main                the commit that was fetched last
       snapshots/<commit>/…     the files under their names: links to blobs
-      blobs/<hash>             their content; `<hash>.incomplete` while it arrives
+      blobs/<hash>             their content
 
 The folder is shared with them: what one fetched, the others find. Nothing here
 needs a network or a package of others.
@@ -17,6 +17,9 @@ from pathlib import Path, PureWindowsPath
 from .weight_folder import PICKLES, weight_files
 
 _PREFIX = "models--"
+
+PARTIAL_SUFFIX = ".spatial-ar.incomplete"
+"""Ends the name of a file that has not all arrived; the hub's own programs leave it alone."""
 
 
 def is_hub_id(source: str) -> bool:
@@ -86,7 +89,7 @@ def cached_bytes(hub_id: str) -> int:
 def partial_bytes(hub_id: str) -> int:
     """Bytes of an interrupted download that the next one goes on with."""
     blobs = repository_folder(hub_id) / "blobs"
-    return sum(one.stat().st_size for one in blobs.glob("*.incomplete"))
+    return sum(one.stat().st_size for one in blobs.glob(f"*{PARTIAL_SUFFIX}"))
 
 
 def cached_ids() -> Iterator[str]:

@@ -53,16 +53,15 @@ def accept() -> None:
         raise unwritable("That the license was accepted cannot be noted", error) from error
 
 
-def require_accepted(hint: str = "") -> None:
+def require_accepted() -> None:
     """Raise `EncoderError` `license-not-accepted` unless the license was accepted."""
     if not is_accepted():
         raise EncoderError(
             "license-not-accepted",
             f"DINOv3 weights come under the {LICENSE}, which must be read and accepted once "
             "before anything is downloaded; it has not been.",
-            hint
-            or "Run 'spatial-ar-anomaly encoders get' (it shows the license and asks), or click "
-            "Get… in the panel's section Encoders.",
+            "Run 'spatial-ar-anomaly encoders get': it shows the license and asks (for scripts: "
+            "--accept-license). In Slicer, click Get… in the section Encoders.",
         )
 
 

@@ -69,6 +69,25 @@ class Workbench:
 
                 Nothing.from_dict(inputs)
                 return make_model(DemonstrationSpec.from_dict(spec), output, report)
+            case "encoder_get":
+                from .worker_encoders import get
+
+                Nothing.from_dict(spec)
+                return get(inputs, report)
+            case "encoder_check":
+                from .worker_encoders import CheckSpec, EncoderInputs, check
+
+                return check(EncoderInputs.from_dict(inputs), CheckSpec.from_dict(spec), report)
+            case "encoder_add":
+                from .worker_encoders import EncoderInputs, add
+
+                Nothing.from_dict(spec)
+                return add(EncoderInputs.from_dict(inputs), report)
+            case "encoder_remove":
+                from .worker_encoders import EncoderInputs, remove
+
+                Nothing.from_dict(spec)
+                return remove(EncoderInputs.from_dict(inputs))
             case _:
                 from .worker_probe import probe
 

@@ -13,11 +13,25 @@ from typing import Any
 from ..engine.errors import SpatialARError
 from .events import PROTOCOL
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe")
+JOBS = (
+    "detect",
+    "find",
+    "export",
+    "sample",
+    "demonstration_model",
+    "encoder_get",
+    "encoder_check",
+    "encoder_add",
+    "encoder_remove",
+    "probe",
+)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe",)
+WITHOUT_OUTPUT = ("encoder_get", "encoder_check", "encoder_add", "encoder_remove", "probe")
 """The jobs that write no files."""
+
+TOKEN = "token"
+"""The input that is a secret: nothing may repeat its value."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
 
@@ -28,7 +42,7 @@ class Request:
 
     id: int
     job: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     spec: Mapping[str, Any] = field(default_factory=dict)
     output: str | None = None
 
