@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.hub_cache import cached_bytes, cached_folder, is_hub_id, partial_bytes
+from ..engine.hub_cache import (
+    cached_bytes,
+    cached_folder,
+    cached_ids,
+    is_hub_id,
+    partial_bytes,
+)
 from . import encoder_registry
 
 DEFAULT_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
@@ -120,10 +126,12 @@ def is_local(source: str) -> bool:
 
 
 def local_encoders() -> list[LocalEncoder]:
-    """Those of the known ones in the hub's cache, and those that were used or added here before."""
+    """The DINOv3 in the hub's cache, and all encoders that were used or added here before."""
     used = encoder_registry.sources()
     own = [source for source in used if _is_path(source)]
-    ids = dict.fromkeys([known.hub_id for known in KNOWN] + [s for s in used if s not in own])
+    others = [source for source in used if source not in own and is_hub_id(source)]
+    others += [hub_id for hub_id in cached_ids() if "dinov3" in hub_id and is_hub_id(hub_id)]
+    ids = dict.fromkeys([known.hub_id for known in KNOWN] + others)
     found = [_in_cache(hub_id) for hub_id in ids]
     return [one for one in found if one] + [_own(Path(source)) for source in own]
 

@@ -13,26 +13,31 @@ from .encoder_library import EncoderEntry
 def size_text(size_bytes: int, approximate: bool = False) -> str:
     """Bytes in the unit that fits, decimal as the hub's pages give them: `86.4 MB`."""
     value, unit = (size_bytes / 1e9, "GB") if size_bytes >= 1e9 else (size_bytes / 1e6, "MB")
-    return f"{'about ' if approximate else ''}{value:.3g} {unit}"
+    return f"{'~' if approximate else ''}{value:.3g} {unit}"
 
 
 def print_encoders(entries: Sequence[EncoderEntry]) -> None:
     """Print which encoders there are, what they need, and which are here."""
-    table = Table(title="Encoders", title_justify="left")
-    table.add_column("source", overflow="fold")
-    for heading in ("title", "download", "memory", "gated", "on this machine"):
-        table.add_column(heading)
+    table = Table(box=None)
+    # An id is there to be copied: it is never cut.
+    table.add_column("encoder", no_wrap=True)
+    for heading in ("download", "memory", "gated", "here"):
+        table.add_column(heading, no_wrap=True)
     for entry in entries:
         known = entry.known
         table.add_row(
             Text(entry.source),
-            Text(entry.title + (" (default)" if entry.source == DEFAULT_ID else "")),
             size_text(known.download_bytes, known.approximate) if known else "",
             size_text(known.memory_bytes, True) if known else "",
             ("yes" if known.gated else "no") if known else "",
             _here(entry),
         )
-    Console().print(table)
+    # As wide as it must be, so that a pipe gets whole lines, too.
+    Console(width=max(80, Console().width, *(len(one.source) + 60 for one in entries))).print(table)
+    print(
+        f"{DEFAULT_ID} is the default. Gated: only for accounts that were granted access on its "
+        "page.\nMemory is about what loading and embedding one slice at a time take."
+    )
 
 
 def _here(entry: EncoderEntry) -> str:

@@ -23,7 +23,9 @@ def without_folders(text: str) -> str:
 def without_secrets(text: str, request: Request) -> str:
     """The text without the token that a request brings, also as `repr` or JSON show it."""
     token = request.inputs.get(TOKEN)
-    for secret in {token, token.strip(), repr(token)[1:-1]} if isinstance(token, str) else ():
+    if not isinstance(token, str):
+        return text
+    for secret in sorted({token, token.strip(), repr(token)[1:-1]}, key=len, reverse=True):
         if len(secret) > 3:
             text = text.replace(secret, "<token>")
     return text
