@@ -269,6 +269,8 @@ LIGHT = [
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
+    "service.encoder_catalog",
+    "service.encoder_license",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

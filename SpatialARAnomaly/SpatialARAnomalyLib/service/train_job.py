@@ -35,6 +35,7 @@ from ..engine.specs import (
 )
 from ..engine.volume import infer_modality
 from . import encoder_registry
+from .encoder_loading import load_encoder
 from .inputs import Input, find_inputs
 from .training_folder import TrainingFolder
 
@@ -108,9 +109,9 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     _check_outside(sources, (request.out, folder.path))
 
     device = resolve_device(request.device)
-    from ..engine.encoder import load_encoder
-
-    encoder = load_encoder(request.encoder, device=device, allow_download=request.allow_download)
+    encoder = load_encoder(
+        request.encoder, device=device, allow_download=request.allow_download, report=report
+    )
     patch_px = encoder.card.patch_px
     if request.size_px % patch_px:
         raise SpecError(

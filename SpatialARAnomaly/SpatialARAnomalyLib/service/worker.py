@@ -25,7 +25,7 @@ from .events import (
     ResultEvent,
     to_json,
 )
-from .redaction import without_places
+from .redaction import without_places, without_secrets
 from .user_errors import as_user_error, internal_error, missing_package
 from .worker_ending import Ending, end_now, lead_group
 from .worker_inbox import Inbox
@@ -113,7 +113,11 @@ class Worker:
                 print(without_places(told, request), file=sys.stderr, flush=True)
             if known.code == "out-of-memory":
                 self._bench.release()
-            return FailedEvent(code=known.code, text=known.message, hint=known.hint)
+            return FailedEvent(
+                code=known.code,
+                text=without_secrets(known.message, request),
+                hint=without_secrets(known.hint, request),
+            )
 
     def _close(self) -> None:
         for request in self._inbox.close():

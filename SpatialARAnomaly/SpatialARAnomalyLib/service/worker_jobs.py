@@ -73,6 +73,25 @@ class Workbench:
                 from .worker_models import do
 
                 return do(job, inputs, spec, output, report)
+            case "encoder_get":
+                from .worker_encoders import get
+
+                Nothing.from_dict(spec)
+                return get(inputs, report)
+            case "encoder_check":
+                from .worker_encoders import CheckSpec, EncoderInputs, check
+
+                return check(EncoderInputs.from_dict(inputs), CheckSpec.from_dict(spec), report)
+            case "encoder_add":
+                from .worker_encoders import EncoderInputs, add
+
+                Nothing.from_dict(spec)
+                return add(EncoderInputs.from_dict(inputs), report)
+            case "encoder_remove":
+                from .worker_encoders import EncoderInputs, remove
+
+                Nothing.from_dict(spec)
+                return remove(EncoderInputs.from_dict(inputs))
             case _:
                 from .worker_probe import probe
 

@@ -23,11 +23,26 @@ LIBRARY_JOBS = (
 )
 """Those of the model library."""
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe", *LIBRARY_JOBS)
+ENCODER_JOBS = ("encoder_get", "encoder_check", "encoder_add", "encoder_remove")
+"""Those of the library of encoders."""
+
+JOBS = (
+    "detect",
+    "find",
+    "export",
+    "sample",
+    "demonstration_model",
+    "probe",
+    *LIBRARY_JOBS,
+    *ENCODER_JOBS,
+)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe", "model_rename", "model_delete", "model_verify")
+WITHOUT_OUTPUT = ("probe", "model_rename", "model_delete", "model_verify", *ENCODER_JOBS)
 """The jobs that write no files, or none elsewhere."""
+
+TOKEN = "token"
+"""The input that is a secret: nothing may repeat its value."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
 
@@ -38,7 +53,7 @@ class Request:
 
     id: int
     job: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     spec: Mapping[str, Any] = field(default_factory=dict)
     output: str | None = None
 
