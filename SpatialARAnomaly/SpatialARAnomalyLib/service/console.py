@@ -21,6 +21,10 @@ _STAGE_WORDS = {
     "calibrate": "Calibrating",
     "find": "Finding",
     "write": "Writing",
+    "packages": "Collecting packages",
+    "weights": "Weights",
+    "manifest": "Hashing files",
+    "verify": "Checking files",
 }
 
 _UNITS = {"batch": "batches"}

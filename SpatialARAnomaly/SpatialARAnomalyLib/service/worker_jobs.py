@@ -69,6 +69,16 @@ class Workbench:
 
                 Nothing.from_dict(inputs)
                 return make_model(DemonstrationSpec.from_dict(spec), output, report)
+            case "kit_verify":
+                from .worker_kit import KitInputs, verify
+
+                Nothing.from_dict(spec)
+                return verify(KitInputs.from_dict(inputs), report)
+            case "kit_weights":
+                from .worker_kit import KitInputs, install_weights
+
+                Nothing.from_dict(spec)
+                return install_weights(KitInputs.from_dict(inputs), report)
             case _:
                 from .worker_probe import probe
 

@@ -13,10 +13,19 @@ from typing import Any
 from ..engine.errors import SpatialARError
 from .events import PROTOCOL
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe")
+JOBS = (
+    "detect",
+    "find",
+    "export",
+    "sample",
+    "demonstration_model",
+    "probe",
+    "kit_verify",
+    "kit_weights",
+)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe",)
+WITHOUT_OUTPUT = ("probe", "kit_verify", "kit_weights")
 """The jobs that write no files."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
