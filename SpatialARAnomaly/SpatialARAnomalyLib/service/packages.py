@@ -83,6 +83,18 @@ def installed_versions(folders: Iterable[str] | None = None) -> dict[str, str]:
     return found
 
 
+def modules_of(package: str, folders: Iterable[str] | None = None) -> frozenset[str]:
+    """The names under which a distribution is imported; none where it is not installed."""
+    where = distributions() if folders is None else distributions(path=list(folders))
+    for distribution in where:
+        if normalized(distribution.metadata["Name"] or "") == normalized(package):
+            named = (distribution.read_text("top_level.txt") or "").split()
+            files = (file.parts for file in distribution.files or ())
+            found = {parts[0].split(".")[0] for parts in files if parts and parts[0].isprintable()}
+            return frozenset(named or {name for name in found if name.isidentifier()})
+    return frozenset()
+
+
 def check_packages(
     installed: Mapping[str, str],
     import_errors: Mapping[str, str] | None = None,

@@ -27,6 +27,8 @@ def stageName(stage: str) -> str:
         "load": _("Loading the result"),
         "fit": _("Learning what is normal"),
         "calibrate": _("Calibrating"),
+        "verify": _("Checking files"),
+        "weights": _("Installing the weights"),
     }.get(stage, stage)
 
 
