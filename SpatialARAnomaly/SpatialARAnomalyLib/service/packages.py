@@ -58,6 +58,13 @@ class PackageCheck(Spec):
         return f"{self.package}{self.needed}"
 
 
+def names(requirements: Iterable[str]) -> list[str]:
+    """The packages that requirements are about."""
+    from packaging.requirements import Requirement
+
+    return [Requirement(one).name for one in requirements]
+
+
 def installed_version(package: str) -> str | None:
     """The version of a distribution; None where it is not installed."""
     try:

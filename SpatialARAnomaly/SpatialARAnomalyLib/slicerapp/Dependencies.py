@@ -14,9 +14,11 @@ from ..engine.errors import SetupError, SpatialARError
 from ..service.doctor import why_no_torch_here
 from ..service.install_size import estimate, free_bytes, has_nvidia_driver, in_words
 from ..service.packages import (
+    REQUIREMENTS,
     PackageCheck,
     PackageState,
     check_packages,
+    names,
     normalized,
 )
 from . import Settings
@@ -82,7 +84,7 @@ class Dependencies:
             packages = self.probed["packages"]
             versions = {normalized(name): one for name, one in packages.items() if one is not None}
             return check_packages(versions, self.probed["import_errors"])
-        versions = {} if self.external else self._site.versions()
+        versions = {} if self.external else self._site.versionsOf(names(REQUIREMENTS))
         crashed = self._crash and "torch" in versions
         return check_packages(versions, {"torch": self._crash} if crashed else {})
 
@@ -113,9 +115,10 @@ class Dependencies:
         self._job = self._worker.submit("probe", onEnd=answered)
 
     def restartWorker(self) -> None:
-        """The next job runs in the Python that is chosen now."""
+        """Run in the Python that is chosen now, once a running job is over."""
         self.probed, self._crash = None, ""
-        self._worker.stop()
+        if not self._worker.busy:
+            self._worker.stop()
 
     def whyNotInstall(self) -> str | None:
         """Why nothing can be installed now; None if it can."""
@@ -130,7 +133,7 @@ class Dependencies:
             return self._whyNoTorchHere()
         if self.checking:
             return _("The packages are being tried.")
-        if self._isBusy():
+        if self._isBusy() or self._worker.busy:
             return _("Wait for the running task, or cancel it: the packages are in use.")
         return None
 
@@ -161,7 +164,9 @@ class Dependencies:
         unusable = {one.package for one in self.missing()}
         checks = [
             one
-            for one in check_packages(self._site.versions(), requirements=requirements)
+            for one in check_packages(
+                self._site.versionsOf(names(requirements)), requirements=requirements
+            )
             if one.state is not PackageState.READY or one.package in unusable
         ]
         if not checks:
