@@ -12,6 +12,8 @@ TORCH = "torch>=2.4,!=2.12.*"
 """Without 2.12, which asks for an older setuptools than Slicer's."""
 
 REQUIREMENTS = (
+    TORCH,
+    "transformers>=4.56",
     "filelock>=3.12",
     "huggingface-hub>=0.34",
     "jaxtyping>=0.3",
@@ -21,8 +23,6 @@ REQUIREMENTS = (
     "safetensors>=0.5",
     "scikit-image>=0.24",
     "slicerio>=1.1",
-    TORCH,
-    "transformers>=4.56",
     "typer>=0.15",
 )
 """What training and detection need beside Slicer's own packages: Resources/requirements.txt."""

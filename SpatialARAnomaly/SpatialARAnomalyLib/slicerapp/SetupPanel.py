@@ -19,6 +19,8 @@ from .Redaction import withoutPlaces
 from .SetupWords import devicesText, diagnostics, outcomeText, stateText, summary
 from .WorkerProcess import Event
 
+READY = PackageState.READY
+
 PACKAGE, NEEDED, FOUND, STATE = range(4)
 
 ROW_PX = 20
@@ -148,14 +150,15 @@ class SetupPanel:
             ui.setupStateLabel.setText(" ".join(part for part in (text, platform) if part))
         table = ui.setupTable
         table.setRowCount(len(checks))
-        for row, check in enumerate(checks):
+        # What the user has to see comes first.
+        for row, check in enumerate(sorted(checks, key=lambda one: one.state is READY)):
             state = stateText(check, tried=tried)
             texts = (check.package, check.needed, check.found or "–", state)
             for column, cell in enumerate(texts):
                 item = qt.QTableWidgetItem(cell)
                 item.setFlags(qt.Qt.ItemIsEnabled)
                 item.setToolTip(check.error)
-                if column == STATE and check.state is not PackageState.READY:
+                if column == STATE and check.state is not READY:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
