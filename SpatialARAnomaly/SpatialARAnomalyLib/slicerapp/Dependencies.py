@@ -6,7 +6,7 @@ the worker, never in Slicer's own process.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from slicer.i18n import tr as _
 
@@ -28,12 +28,39 @@ from .Installation import (
     InstallPlan,
     Packaging,
     SitePackages,
+    TorchSource,
 )
 from .PyTorchExtension import PyTorchExtension
-from .WorkerProcess import Event, WorkerProcess
+from .WorkerProcess import Event
 
 CRASHES = ("worker-died", "worker-silent", "worker-garbage")
 """How a probe ends where a package takes its process down."""
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """What is used of `WorkerProcess`."""
+
+    busy: bool
+
+    def submit(
+        self,
+        job: str,
+        *,
+        inputs: dict[str, Any] | None = None,
+        onEnd: Callable[[Event], None],
+        onEvent: Callable[[Event], None] = lambda event: None,
+    ) -> int:
+        """Give it a job."""
+
+    def hold(self, reason: str) -> None:
+        """End it and start none."""
+
+    def release(self) -> None:
+        """Let it start again."""
+
+    def stop(self) -> None:
+        """End it."""
 
 
 class Dependencies:
@@ -41,11 +68,11 @@ class Dependencies:
 
     def __init__(
         self,
-        worker: WorkerProcess,
+        worker: Worker,
         isBusy: Callable[[], bool] = lambda: False,
         *,
         packaging: Packaging | None = None,
-        extension: PyTorchExtension | None = None,
+        extension: TorchSource | None = None,
         site: SitePackages | None = None,
         freeBytes: Callable[[], int | None] = free_bytes,
         whyNoTorchHere: Callable[[], str] = why_no_torch_here,
@@ -57,7 +84,7 @@ class Dependencies:
         self._site = site or SitePackages()
         self._freeBytes = freeBytes
         self._whyNoTorchHere = whyNoTorchHere
-        self._job: int | None = None
+        self._checking = False
         self._installation: Installation | None = None
         self.probed: dict[str, Any] | None = None
         """What the last probe said; None before one, or where its process died."""
@@ -66,7 +93,7 @@ class Dependencies:
     @property
     def checking(self) -> bool:
         """Whether the worker is at work for us."""
-        return self._job is not None
+        return self._checking
 
     @property
     def installing(self) -> bool:
@@ -103,7 +130,7 @@ class Dependencies:
         self.probed, self._crash = None, ""
 
         def answered(event: Event) -> None:
-            self._job = None
+            self._checking = False
             if event["event"] == "result":
                 self.probed = event
                 onEnd(None)
@@ -112,7 +139,8 @@ class Dependencies:
                 self._crash = str(event.get("text"))
             onEnd(_errorOf(event))
 
-        self._job = self._worker.submit("probe", onEnd=answered)
+        self._checking = True  # before: a worker that cannot start says so at once
+        self._worker.submit("probe", onEnd=answered)
 
     def restartWorker(self) -> None:
         """Run in the Python that is chosen now, once a running job is over."""
@@ -283,15 +311,14 @@ class Dependencies:
         onEnd: Callable[[Event | None, SpatialARError | None], None],
     ) -> None:
         def answered(event: Event) -> None:
-            self._job = None
+            self._checking = False
             if event["event"] == "result":
                 onEnd(event, None)
             else:
                 onEnd(None, _errorOf(event))
 
-        self._job = self._worker.submit(
-            job, inputs={"kit": str(kit)}, onEvent=onEvent, onEnd=answered
-        )
+        self._checking = True
+        self._worker.submit(job, inputs={"kit": str(kit)}, onEvent=onEvent, onEnd=answered)
 
 
 def _errorOf(event: Event) -> SpatialARError:

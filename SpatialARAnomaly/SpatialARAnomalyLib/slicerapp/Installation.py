@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import qt
 import slicer
@@ -48,6 +48,7 @@ KEPT_LINES = 200
 """Of pip's words, to find the cause of a failure in."""
 
 
+@runtime_checkable
 class Packaging(Protocol):
     """What is used of `slicer.packaging`."""
 
@@ -61,11 +62,34 @@ class Packaging(Protocol):
         """Whether an installation goes on behind the event loop."""
 
 
+@runtime_checkable
+class TorchSource(Protocol):
+    """What is used of `PyTorchExtension`."""
+
+    def isThere(self) -> bool:
+        """Whether torch can be had now."""
+
+    def canBeInstalled(self) -> bool:
+        """Whether the source itself can be."""
+
+    def install(self) -> bool:
+        """Install the source itself."""
+
+    def installTorch(self, requirement: str, constraints: Path) -> None:
+        """Install torch."""
+
+
+def loadedModules() -> set[str]:
+    """The packages that Slicer has in memory."""
+    return {name.split(".")[0] for name in sys.modules}
+
+
 @dataclass(frozen=True)
 class SitePackages:
     """Where packages are installed: on `sys.path`, or in these folders."""
 
     folders: tuple[str, ...] | None = None
+    loaded: Callable[[], set[str]] = loadedModules
 
     def versions(self) -> dict[str, str]:
         """What is installed now, also what another process has just installed."""
@@ -138,7 +162,7 @@ class Installation:
         onEnd: Callable[[InstallOutcome], None],
         *,
         packaging: Packaging | None = None,
-        extension: PyTorchExtension | None = None,
+        extension: TorchSource | None = None,
         site: SitePackages | None = None,
     ) -> None:
         self._plan = plan
@@ -158,7 +182,7 @@ class Installation:
     def start(self) -> None:
         """Begin; raises `OutputError` where no file of constraints can be written."""
         self._before = self._site.versions()
-        self._loaded = {name.split(".")[0] for name in sys.modules}
+        self._loaded = self._site.loaded()
         self._folder = Path(
             tempfile.mkdtemp(prefix="SpatialARAnomaly-", dir=slicer.app.temporaryPath)
         )
