@@ -26,6 +26,9 @@ _STAGE_WORDS = {
     "remove": "Removing",
     "download": "Downloading",
     "check": "Checking",
+    "packages": "Collecting packages",
+    "weights": "Weights",
+    "manifest": "Hashing files",
 }
 
 _UNITS = {"batch": "batches", "MiB": "MiB"}

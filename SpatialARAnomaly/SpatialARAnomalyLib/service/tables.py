@@ -12,6 +12,7 @@ from .notices import count_findings
 
 if TYPE_CHECKING:
     from .demo import DemoOutcome
+    from .doctor import Diagnosis
     from .encoder_check import EncoderCheck
     from .find_anomalies import Detection
 
@@ -127,3 +128,17 @@ def print_demo(outcome: "DemoOutcome") -> None:
         f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
     )
     print(outcome.detection.card.notice)
+
+
+def print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print what was looked at, and what to do where it is not as it should be."""
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in diagnosis.findings:
+        found = f"{one.found}\n{one.remedy}" if one.remedy else one.found
+        table.add_row("ok" if one.ok else "PROBLEM", Text(one.name), Text(found))
+    Console().print(table)
+    wrong = sum(not one.ok for one in diagnosis.findings)
+    print("All is well." if diagnosis.ok else f"{wrong} to put right.")

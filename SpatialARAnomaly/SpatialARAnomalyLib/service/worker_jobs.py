@@ -92,6 +92,16 @@ class Workbench:
 
                 Nothing.from_dict(spec)
                 return remove(EncoderInputs.from_dict(inputs))
+            case "kit_verify":
+                from .worker_kit import KitInputs, verify
+
+                Nothing.from_dict(spec)
+                return verify(KitInputs.from_dict(inputs), report)
+            case "kit_weights":
+                from .worker_kit import KitInputs, install_weights
+
+                Nothing.from_dict(spec)
+                return install_weights(KitInputs.from_dict(inputs), report)
             case _:
                 from .worker_probe import probe
 

@@ -26,6 +26,9 @@ LIBRARY_JOBS = (
 ENCODER_JOBS = ("encoder_get", "encoder_check", "encoder_add", "encoder_remove")
 """Those of the library of encoders."""
 
+KIT_JOBS = ("kit_verify", "kit_weights")
+"""Those of offline kits."""
+
 JOBS = (
     "detect",
     "find",
@@ -35,10 +38,18 @@ JOBS = (
     "probe",
     *LIBRARY_JOBS,
     *ENCODER_JOBS,
+    *KIT_JOBS,
 )
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe", "model_rename", "model_delete", "model_verify", *ENCODER_JOBS)
+WITHOUT_OUTPUT = (
+    "probe",
+    "model_rename",
+    "model_delete",
+    "model_verify",
+    *ENCODER_JOBS,
+    *KIT_JOBS,
+)
 """The jobs that write no files, or none elsewhere."""
 
 TOKEN = "token"

@@ -13,7 +13,7 @@ from . import Settings
 from .Buttons import enable
 from .DemonstrationModel import FOLDER
 from .Detection import DetectionSettings, Outcome
-from .ErrorWords import inOneLine
+from .ErrorWords import inOneLine, isMissingPackage
 from .FindingsTable import readRows
 from .Logic import Logic
 from .NodeConversion import checkScan
@@ -26,7 +26,10 @@ PROGRESS_STEPS = 1000
 
 
 class DetectPanel:
-    """Starts and cancels detections; `onResult` gets their results."""
+    """Starts and cancels detections; `onResult` gets their results.
+
+    `onMissingPackage` hears that a package lacks which the worker needs.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class DetectPanel:
         self._logic = logic
         self._log = log
         self._onResult = onResult
+        self.onMissingPackage: Callable[[], None] = lambda: None
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
         for device, name in (
@@ -252,6 +256,8 @@ class DetectPanel:
             return
         self._log(f"failed: {outcome.error.code}")
         self._tell(inOneLine(outcome.error), isError=True)
+        if isMissingPackage(outcome.error):
+            self.onMissingPackage()
 
     def _showProgress(self, progress: Progress) -> None:
         bar = self._ui.progressBar

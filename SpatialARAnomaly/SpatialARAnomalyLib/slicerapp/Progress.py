@@ -30,6 +30,7 @@ def stageName(stage: str) -> str:
         "copy": _("Copying"),
         "verify": _("Verifying"),
         "remove": _("Removing from the old place"),
+        "weights": _("Installing the weights"),
     }.get(stage, stage)
 
 

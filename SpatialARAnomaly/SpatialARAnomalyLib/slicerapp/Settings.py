@@ -60,3 +60,50 @@ def exportFolder() -> str:
 def setExportFolder(folder: str) -> None:
     """Remember where results were exported to."""
     _set("ExportFolder", folder)
+
+
+def falsePositiveRate() -> float | None:
+    """The threshold that was set last; None before one was."""
+    return _number("FalsePositiveRate")
+
+
+def setFalsePositiveRate(rate: float) -> None:
+    """Remember the threshold for new scenes."""
+    _set("FalsePositiveRate", repr(float(rate)))
+
+
+def overlayOpacity() -> float | None:
+    """The opacity of the overlay that was set last; None before one was."""
+    return _number("OverlayOpacity")
+
+
+def setOverlayOpacity(opacity: float) -> None:
+    """Remember the opacity of the overlay for new scenes."""
+    _set("OverlayOpacity", repr(float(opacity)))
+
+
+def workerPython() -> str:
+    """The Python that computes instead of Slicer's own; empty for Slicer's."""
+    return _value("WorkerPython", "")
+
+
+def setWorkerPython(program: str) -> None:
+    """Remember which Python computes."""
+    _set("WorkerPython", program)
+
+
+def installPending() -> bool:
+    """Whether an installation is to go on after Slicer's restart."""
+    return _value("InstallPending", "") == "yes"
+
+
+def setInstallPending(pending: bool) -> None:
+    """Remember that an installation is to go on after Slicer's restart."""
+    _set("InstallPending", "yes" if pending else "")
+
+
+def _number(key: str) -> float | None:
+    try:
+        return float(_value(key, ""))
+    except ValueError:
+        return None

@@ -6,13 +6,16 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Dependencies import Dependencies
 from .DetectPanel import DetectPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
+from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
+from .SetupPanel import SetupPanel
 
 
 def confirmByDialog(text: str) -> bool:
@@ -36,6 +39,9 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        self.setup = SetupPanel(ui, Dependencies(logic.worker, lambda: logic.busy), confirm)
+        self.detect.onMissingPackage = self.setup.open
+        self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -51,6 +57,7 @@ class Panel:
             self._parameters.disconnectGui(self._gui)
             self._parameters.RemoveObserver(self._observer)
         self._parameters = parameters
+        self._remembered.setParameters(parameters)
         if parameters is not None:
             self._gui = parameters.connectGui(self.ui)
             self._observer = parameters.AddObserver("ModifiedEvent", self._parametersChanged)
@@ -79,12 +86,14 @@ class Panel:
             self._parameters.inputVolume = _likelyScan()
 
     def _parametersChanged(self, caller: object, event: str) -> None:
+        self._remembered.update(self._parameters)
         self.review.update()
         self.detect.refresh()
 
     def enter(self) -> None:
         """The user opens the module."""
         self.detect.enter()
+        self.setup.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
@@ -101,6 +110,7 @@ class Panel:
         self.review.cleanup()
         self.detect.cleanup()
         self.export.cleanup()
+        self.setup.cleanup()
 
 
 def _unheard(text: str) -> None:

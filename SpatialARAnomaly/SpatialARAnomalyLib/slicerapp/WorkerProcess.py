@@ -20,6 +20,7 @@ import qt
 from slicer.i18n import tr as _
 
 from ..service.events import PROTOCOL
+from . import Settings
 from .Redaction import withoutPlaces
 
 LIBRARY_FOLDER = Path(__file__).resolve().parents[2]
@@ -65,6 +66,11 @@ def pythonSlicer() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
+def workerPython() -> str:
+    """The Python that computes: the one the user chose, else Slicer's own."""
+    return Settings.workerPython() or pythonSlicer()
+
+
 class WorkerProcess:
     """Runs jobs in one child process, which is started when the first is submitted.
 
@@ -92,6 +98,8 @@ class WorkerProcess:
         self._idle = self._timer(idleS, self.stop)
         self._grace = self._timer(cancelGraceS, self._endCancelled)
         self._silence = self._timer(silenceS, self._endSilent)
+        self._held = ""
+        self._refusal = self._timer(0, self._refuse)
 
     @staticmethod
     def _timer(seconds: float, call: Callable[[], None]) -> "qt.QTimer":
@@ -135,6 +143,9 @@ class WorkerProcess:
             request["output"] = str(output)
         line = _lineOf(request)
         self._jobs[number] = _Job(onEvent, onEnd)
+        if self._held:
+            self._refusal.start()
+            return number
         self._idle.stop()
         self._silence.start()
         if self._process is None:
@@ -157,6 +168,22 @@ class WorkerProcess:
         """End the worker at once, and with it every job."""
         self._finish(lambda job: {"event": "cancelled"})
 
+    def hold(self, reason: str) -> None:
+        """End the worker and start none until `release`: jobs fail meanwhile, for this reason.
+
+        A running worker would keep the files of its packages from being replaced.
+        """
+        self.stop()
+        self._held = reason
+
+    def release(self) -> None:
+        """Do jobs again, in a new process."""
+        self._held = ""
+
+    def _refuse(self) -> None:
+        failed = {"event": "failed", "code": "worker-held", "text": self._held, "hint": ""}
+        self._finish(lambda job: failed)
+
     def _start(self) -> None:
         # With a parent it is Qt's to delete, and not while it is in one of its signals.
         process = qt.QProcess(self._idle)
@@ -173,7 +200,7 @@ class WorkerProcess:
         self._process = process
         self._unread, self._unreadLog, self._lastWords = b"", b"", ""
         # -P: the folder Slicer happens to run in must not shadow a module.
-        command = self._command or (pythonSlicer(), "-P", "-c", BOOT, str(LIBRARY_FOLDER))
+        command = self._command or (workerPython(), "-P", "-c", BOOT, str(LIBRARY_FOLDER))
         process.start(command[0], list(command[1:]))
 
     def _send(self, line: bytes) -> None:
@@ -305,7 +332,7 @@ class WorkerProcess:
         process, self._process = self._process, None
         pid, self._pid = self._pid, None
         jobs, self._jobs = self._jobs, {}
-        for timer in (self._idle, self._grace, self._silence):
+        for timer in (self._idle, self._grace, self._silence, self._refusal):
             timer.stop()
         if process is not None:
             _endProcess(process, pid)
