@@ -7,7 +7,7 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import AutoregressiveSpec, Modality, Plane, Preset, TrainingSpec, Variance
+from ..engine.specs import Modality, Plane, Preset, TrainingSpec, Variance
 from .cli_common import (
     ENCODER_HELP,
     DeviceOption,
@@ -89,12 +89,10 @@ def train(
     """Learn what is normal from normal scans. Repeat an interrupted command to resume it."""
 
     def job(report: "EventReporter") -> Any:
-        from .train_job import TrainRequest
         from .train_job import train as run
+        from .training_request import TrainSpec
 
-        request = TrainRequest(
-            normals=tuple(normals),
-            out=out,
+        spec = TrainSpec(
             name=name,
             modality=modality,
             plane=plane,
@@ -102,20 +100,19 @@ def train(
             size_px=size_px,
             window_hu=window_hu,
             encoder=encoder,
-            autoregressive=AutoregressiveSpec.from_preset(preset, variance),
-            training=TrainingSpec(
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                held_out_share=held_out_share,
-                seed=seed,
-            ),
+            preset=preset,
+            variance=variance,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            held_out_share=held_out_share,
+            seed=seed,
             device=device,
             allow_download=allow_download,
             overwrite=overwrite,
             restart=restart,
         )
-        return run(request, report)
+        return run(spec.request(normals, out), report)
 
     def as_result(card: Any) -> dict[str, Any]:
         from .train_job import as_result

@@ -2,6 +2,8 @@
 
 {"protocol": 1, "id": 7, "job": "detect", "inputs": {…}, "spec": {…}, "output": "/folder"}
 {"cancel": 7}
+{"pause": 7}
+{"continue": 7}
 {"shutdown": true}
 """
 
@@ -13,10 +15,20 @@ from typing import Any
 from ..engine.errors import SpatialARError
 from .events import PROTOCOL
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe")
+JOBS = (
+    "detect",
+    "find",
+    "export",
+    "sample",
+    "demonstration_model",
+    "survey",
+    "train",
+    "training_discard",
+    "probe",
+)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe",)
+WITHOUT_OUTPUT = ("survey", "training_discard", "probe")
 """The jobs that write no files."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
@@ -41,19 +53,39 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """A job to hold between two of its steps, or at its first."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Continue:
+    """A paused job to go on."""
+
+    id: int
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """Stop what runs, and end."""
 
 
+Said = Request | Cancel | Pause | Continue | Shutdown
+"""What a line can say."""
+
+_OF_A_JOB: dict[str, type[Cancel | Pause | Continue]] = {"cancel": Cancel, "pause": Pause, "continue": Continue}
+
+
 class RequestError(SpatialARError):
-    """A line that is none of the three; `id` is the request's where that could be read."""
+    """A line that is none of these; `id` is the request's where that could be read."""
 
     def __init__(self, code: str, message: str, hint: str = "", id_: int | None = None) -> None:
         super().__init__(code, message, hint)
         self.id = id_
 
 
-def read_line(line: bytes) -> Request | Cancel | Shutdown:
+def read_line(line: bytes) -> Said:
     """What a line says; raises `RequestError` where it says nothing of the protocol."""
     try:
         said = json.loads(line.decode("utf-8"))
@@ -63,8 +95,9 @@ def read_line(line: bytes) -> Request | Cancel | Shutdown:
         raise _unreadable("A line must be a JSON object; this one is not.")
     if set(said) == {"shutdown"} and said["shutdown"] is True:
         return Shutdown()
-    if set(said) == {"cancel"} and type(said["cancel"]) is int:
-        return Cancel(said["cancel"])
+    for key, about in _OF_A_JOB.items():
+        if set(said) == {key} and type(said[key]) is int:
+            return about(said[key])
     return _request(said)
 
 
