@@ -220,7 +220,7 @@ def test_an_entry_that_is_none_of_the_two_is_refused(there, contents, tmp_path, 
     assert "model.json and model.safetensors" in refused(bad, there).message
     moved = {name: contents["model.json"], "model.safetensors": contents["model.safetensors"]}
     refused(write_zip(bad, moved), there)
-    assert not [one for one in tmp_path.rglob("*evil*")]
+    assert not list(tmp_path.rglob("*evil*"))
 
 
 def test_a_name_that_ends_within_is_refused(there, contents, tmp_path):

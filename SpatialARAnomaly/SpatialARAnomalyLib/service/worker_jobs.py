@@ -102,6 +102,26 @@ class Workbench:
 
                 Nothing.from_dict(spec)
                 return install_weights(KitInputs.from_dict(inputs), report)
+            case "survey":
+                from .worker_survey import SurveyInputs, SurveySpec, survey
+
+                folder = None if request.output is None else output
+                return survey(
+                    SurveyInputs.from_dict(inputs), SurveySpec.from_dict(spec), folder, report
+                )
+            case "train":
+                from .training_request import TrainSpec
+                from .worker_train import TrainInputs, train_model
+
+                self.release()  # the training loads an encoder of its own
+                return train_model(
+                    TrainInputs.from_dict(inputs), TrainSpec.from_dict(spec), output, report
+                )
+            case "training_discard":
+                from .worker_discard import DiscardInputs, discard_training
+
+                Nothing.from_dict(spec)
+                return discard_training(DiscardInputs.from_dict(inputs))
             case _:
                 from .worker_probe import probe
 
