@@ -210,6 +210,8 @@ COMMANDS = [
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],
     ["models", "verify", "--help"],
+    ["models", "list", "--help"],
+    ["models", "import", "--help"],
 ]
 
 
@@ -267,6 +269,10 @@ LIGHT = [
     "service.colors",
     "service.worker",
     "service.model_list",
+    "service.model_names",
+    "service.model_archive",
+    "service.model_rows",
+    "service.encoder_presence",
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",

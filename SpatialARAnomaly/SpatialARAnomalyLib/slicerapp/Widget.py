@@ -11,6 +11,8 @@ from .DetectPanel import DetectPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
+from .ModelDialogs import ModelDialogs
+from .ModelsPanel import ModelsPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .RememberedParameters import RememberedParameters
 from .Result import Result
@@ -42,6 +44,8 @@ class Panel:
         self.setup = SetupPanel(ui, Dependencies(logic.worker, lambda: logic.busy), confirm)
         self.detect.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
+        dialogs = ModelDialogs(confirm=confirm)
+        self.models = ModelsPanel(ui, logic, self.log.append, self.detect, dialogs)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -94,6 +98,7 @@ class Panel:
         """The user opens the module."""
         self.detect.enter()
         self.setup.enter()
+        self.models.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
@@ -108,6 +113,7 @@ class Panel:
         self.setParameters(None)
         self.logic.worker.log = _unheard
         self.review.cleanup()
+        self.models.cleanup()
         self.detect.cleanup()
         self.export.cleanup()
         self.setup.cleanup()
