@@ -270,6 +270,7 @@ LIGHT = [
     "service.finding_terms",
     "service.redaction",
     "service.encoder_catalog",
+    "service.encoder_library",
     "service.encoder_license",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""

@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .DetectPanel import DetectPanel
+from .EncodersPanel import EncodersPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
@@ -36,6 +37,7 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -85,6 +87,7 @@ class Panel:
     def enter(self) -> None:
         """The user opens the module."""
         self.detect.enter()
+        self.encoders.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
@@ -101,6 +104,7 @@ class Panel:
         self.review.cleanup()
         self.detect.cleanup()
         self.export.cleanup()
+        self.encoders.cleanup()
 
 
 def _unheard(text: str) -> None:
