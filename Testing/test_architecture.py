@@ -277,6 +277,7 @@ LIGHT = [
     "service.finding_terms",
     "service.redaction",
     "service.encoder_catalog",
+    "service.encoder_library",
     "service.encoder_license",
     "service.training_request",
     "service.unfinished_trainings",

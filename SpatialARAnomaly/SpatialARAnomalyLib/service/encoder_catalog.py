@@ -4,6 +4,7 @@ Looks at the disk only; needs no package of others.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class KnownEncoder:
 
     @property
     def memory_bytes(self) -> int:
-        """About the memory needed to load it and embed slices one by one."""
-        return _SOFTWARE_BYTES + 2 * self.download_bytes
+        """About the memory needed to load it and embed slices one by one, in tenths of a GB."""
+        return round((_SOFTWARE_BYTES + 2 * self.download_bytes) / 1e8) * 100_000_000
 
     @property
     def page(self) -> str:
@@ -125,13 +126,16 @@ def is_local(source: str) -> bool:
     return is_hub_id(source) and cached_folder(source) is not None
 
 
-def local_encoders() -> list[LocalEncoder]:
-    """The DINOv3 in the hub's cache, and all encoders that were used or added here before."""
+def local_encoders(also: Iterable[str] = ()) -> list[LocalEncoder]:
+    """The DINOv3 in the hub's cache, and all encoders that were used or added here before.
+
+    `also` are hub ids whose names do not tell that they are DINOv3.
+    """
     used = encoder_registry.sources()
     own = [source for source in used if _is_path(source)]
     others = [source for source in used if source not in own and is_hub_id(source)]
     others += [hub_id for hub_id in cached_ids() if "dinov3" in hub_id and is_hub_id(hub_id)]
-    ids = dict.fromkeys([known.hub_id for known in KNOWN] + others)
+    ids = dict.fromkeys([*(known.hub_id for known in KNOWN), *others, *also])
     found = [_in_cache(hub_id) for hub_id in ids]
     return [one for one in found if one] + [_own(Path(source)) for source in own]
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,13 @@ class EncoderEntry:
         }
 
 
-def list_encoders() -> list[EncoderEntry]:
-    """The known ones in their order, then others that are on this machine."""
-    local = {one.source: one for one in local_encoders()}
+def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
+    """The known ones in their order, then others that are on this machine, and the ids `also`."""
+    also = list(also)
+    local = {one.source: one for one in local_encoders(also)}
     known = {one.hub_id: one for one in KNOWN}
     entries = []
-    for source in [*known, *(source for source in local if source not in known)]:
+    for source in dict.fromkeys([*known, *local, *also]):
         here, one = local.get(source), known.get(source)
         title = one.title if one else here.title if here else source
         entries.append(

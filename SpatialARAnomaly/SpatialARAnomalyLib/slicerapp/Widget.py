@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from .Dependencies import Dependencies
 from .DetectPanel import DetectPanel
+from .EncodersPanel import EncodersPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
@@ -46,6 +47,7 @@ class Panel:
         self._remembered = RememberedParameters()
         dialogs = ModelDialogs(confirm=confirm)
         self.models = ModelsPanel(ui, logic, self.log.append, self.detect, dialogs)
+        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -99,6 +101,7 @@ class Panel:
         self.detect.enter()
         self.setup.enter()
         self.models.enter()
+        self.encoders.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
@@ -117,6 +120,7 @@ class Panel:
         self.detect.cleanup()
         self.export.cleanup()
         self.setup.cleanup()
+        self.encoders.cleanup()
 
 
 def _unheard(text: str) -> None:
