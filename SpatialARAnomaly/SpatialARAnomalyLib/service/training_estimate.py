@@ -160,10 +160,7 @@ class _Work:
             batch=min(plan.training.batch_size, training_images),
             batches=-(-training_images // plan.training.batch_size),
             grid=(channels, across, across),
-            parameters=sum(
-                9 * before * after + after
-                for before, after in pairwise(widths)
-            ),
+            parameters=sum(9 * before * after + after for before, after in pairwise(widths)),
             widths=sum(widths),
             array_bytes=sum(file.stat().st_size for file in arrays),
         )

@@ -74,7 +74,11 @@ class Shutdown:
 Said = Request | Cancel | Pause | Continue | Shutdown
 """What a line can say."""
 
-_OF_A_JOB: dict[str, type[Cancel | Pause | Continue]] = {"cancel": Cancel, "pause": Pause, "continue": Continue}
+_OF_A_JOB: dict[str, type[Cancel | Pause | Continue]] = {
+    "cancel": Cancel,
+    "pause": Pause,
+    "continue": Continue,
+}
 
 
 class RequestError(SpatialARError):

@@ -13,6 +13,7 @@ from .LogPanel import LogPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Result import Result
 from .ReviewPanel import ReviewPanel
+from .TrainPanel import TrainPanel
 
 
 def confirmByDialog(text: str) -> bool:
@@ -36,6 +37,7 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -57,6 +59,7 @@ class Panel:
             self._chooseScan()
         self.review.setParameters(parameters)
         self.detect.setParameters(parameters)
+        self.train.setParameters(parameters)
 
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
@@ -85,11 +88,13 @@ class Panel:
     def enter(self) -> None:
         """The user opens the module."""
         self.detect.enter()
+        self.train.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
         """The user goes to another module; what runs goes on."""
         self.review.setActive(False)
+        self.train.exit()
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer quits."""
@@ -100,6 +105,7 @@ class Panel:
         self.logic.worker.log = _unheard
         self.review.cleanup()
         self.detect.cleanup()
+        self.train.cleanup()
         self.export.cleanup()
 
 
