@@ -97,6 +97,15 @@ for request in requests():
     if "job" in request:
         say(id=request["id"], event="stage", name=str(child.pid), index=1, of=1)
 """,
+    "pauses": """
+hello()
+for request in requests():
+    if "job" in request:
+        say(id=request["id"], event="stage", name="fit", index=1, of=1)
+    for word, event in (("pause", "paused"), ("continue", "continued"), ("cancel", "cancelled")):
+        if word in request:
+            say(id=request[word], event=event)
+""",
     "half a line": """
 hello()
 request = next(requests())

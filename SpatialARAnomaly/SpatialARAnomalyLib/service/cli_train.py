@@ -1,5 +1,6 @@
 """The command `train`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,6 +85,14 @@ def train(
         bool,
         typer.Option("--restart", help="Discard an unfinished training instead of resuming it."),
     ] = False,
+    skip_unusable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unusable",
+            help="Look through folders with all that is below them, leave out what does not suit "
+            "the other scans, and say why.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learn what is normal from normal scans. Repeat an interrupted command to resume it."""
@@ -112,7 +121,12 @@ def train(
             overwrite=overwrite,
             restart=restart,
         )
-        return run(spec.request(normals, out), report)
+        found: Sequence[Any] = normals
+        if skip_unusable:
+            from .usable_normals import usable_normals
+
+            found, spec = usable_normals(normals, spec, report)
+        return run(spec.request(found, out), report)
 
     def as_result(card: Any) -> dict[str, Any]:
         from .train_job import as_result

@@ -15,6 +15,8 @@ LINE_INTERVAL_S = 5.0
 
 _STAGE_WORDS = {
     "make": "Making scans",
+    "list": "Looking for scans",
+    "estimate": "Estimating",
     "read": "Reading",
     "embed": "Embedding slices",
     "fit": "Training",

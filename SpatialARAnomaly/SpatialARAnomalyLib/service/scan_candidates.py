@@ -44,16 +44,16 @@ class Candidate:
 
 
 def find_candidates(
-    folders: Sequence[Path],
-    files: Sequence[Path],
-    arrays: Sequence[ArrayInput],
-    report: Reporter,
+    paths: Sequence[Path], arrays: Sequence[ArrayInput], report: Reporter
 ) -> list[Candidate]:
-    """All candidates below the folders, then the files, then the arrays, each in order of name.
+    """The candidates below all folders among the paths, then the files, then the arrays.
 
-    Files that are neither volume files nor DICOM images are passed over. What
-    cannot be looked into is a candidate with a problem.
+    In order of their names; DICOM series come after the volume files. In a folder,
+    files that are neither are passed over. What cannot be looked into is a
+    candidate with a problem.
     """
+    folders = [path for path in paths if path.is_dir()]
+    files = [path for path in paths if path not in folders]
     found: list[Candidate] = []
     others: list[tuple[Path, list[Path]]] = []
     for folder in folders:

@@ -4,6 +4,7 @@ Its result alone names scans and their places: the panel shows them, and hands
 them back to train on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,21 +118,20 @@ def survey(
         ArrayInput(voxels=Path(one.voxels), affine=one.affine, name=one.name, modality=one.modality)
         for one in inputs.volumes
     ]
-    folders, files = map(Path, inputs.folders), map(Path, inputs.files)
-    return look_at(tuple(folders), tuple(files), arrays, spec, output, report).to_dict()
+    paths = [Path(one) for one in (*inputs.folders, *inputs.files)]
+    return look_at(paths, arrays, spec, output, report).to_dict()
 
 
 def look_at(
-    folders: tuple[Path, ...],
-    files: tuple[Path, ...],
-    arrays: list[ArrayInput],
+    paths: Sequence[Path],
+    arrays: Sequence[ArrayInput],
     spec: SurveySpec,
     output: Path | None,
     report: Reporter,
 ) -> SurveyOutcome:
     """Survey the scans and estimate the training, in three stages."""
     report.stage("list", 1, 3)
-    candidates = find_candidates(folders, files, arrays, report)
+    candidates = find_candidates(paths, arrays, report)
     report.stage("read", 2, 3)
     scans = read_scans(candidates, spec.plane, spec.modality, report)
     report.stage("estimate", 3, 3)
