@@ -56,7 +56,7 @@ class TrainPanel:
         self._epochsShown = 0
         self._filling = True
         self._fillSelectors()
-        self.unfinished = UnfinishedLine(ui, self._trainer, confirm, self._resume, self._tell)
+        self.unfinished = UnfinishedLine(ui, self._trainer, confirm, self._begin, self._discarded)
         self.scans = TrainScans(ui, self._trainer, self.refresh, self._looked)
         self._connections = (
             (ui.trainNameEdit.textChanged, self.refresh),
@@ -327,8 +327,9 @@ class TrainPanel:
             )
         )
 
-    def _resume(self, request: TrainingRequest) -> None:
-        self._begin(request)
+    def _discarded(self, text: str) -> None:
+        self._tell(text)
+        self.refresh()
 
     def _begin(self, request: TrainingRequest) -> None:
         self._epochsShown = 0

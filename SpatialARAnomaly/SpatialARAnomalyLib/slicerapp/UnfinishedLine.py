@@ -16,7 +16,7 @@ from .Training import TrainingRequest
 
 
 class UnfinishedLine:
-    """Lists them; `onResume` gets what is to be trained on."""
+    """Lists them; `onResume` gets what is to be trained on, `onDiscarded` how that went."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class UnfinishedLine:
         trainer: Trainer,
         confirm: Callable[[str], bool],
         onResume: Callable[[TrainingRequest], None],
-        tell: Callable[[str], None],
+        onDiscarded: Callable[[str], None],
     ) -> None:
         self._ui = ui
         self._trainer = trainer
         self._confirm = confirm
         self._onResume = onResume
-        self._tell = tell
+        self._onDiscarded = onDiscarded
         self._busy = False
         self._discarding = False
         self._closed = False
@@ -129,7 +129,7 @@ class UnfinishedLine:
                 return
             self.look()
             error = outcomeOf(event).error if event["event"] != "result" else None
-            self._tell(_("Discarded.") if error is None else "⚠ " + inOneLine(error))
+            self._onDiscarded(_("Discarded.") if error is None else "⚠ " + inOneLine(error))
 
         self._trainer.worker.submit(
             "training_discard", inputs={"folder": str(entry.folder)}, onEnd=answered
