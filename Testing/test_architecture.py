@@ -204,6 +204,7 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     ["train", "--help"],
+    ["normals", "--help"],
     ["detect", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
@@ -269,6 +270,8 @@ LIGHT = [
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
+    "service.training_request",
+    "service.unfinished_trainings",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 
