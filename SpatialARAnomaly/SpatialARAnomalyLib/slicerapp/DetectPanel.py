@@ -264,12 +264,18 @@ class DetectPanel:
             self._tell(inOneLine(error), isError=True)
         self.refresh()
 
-    def _made(self, outcome: Outcome) -> None:
+    def chooseModel(self, folder: Path) -> bool:
+        """Choose the model in this folder, which may be new; whether it is there and usable."""
         self._refreshModels()
-        usable = [entry.folder.name if entry.card is not None else None for entry in self._models]
-        if FOLDER in usable and outcome.error is None:
-            self._ui.modelSelector.setCurrentIndex(usable.index(FOLDER))
-            self._modelChosen()
+        usable = [entry.folder if entry.card is not None else None for entry in self._models]
+        if folder not in usable:
+            return False
+        self._ui.modelSelector.setCurrentIndex(usable.index(folder))
+        self._modelChosen()
+        return True
+
+    def _made(self, outcome: Outcome) -> None:
+        if self.chooseModel(Settings.modelsFolder() / FOLDER) and outcome.error is None:
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))

@@ -19,6 +19,7 @@ from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
 from .SetupPanel import SetupPanel
+from .TrainPanel import TrainPanel
 
 
 def confirmByDialog(text: str) -> bool:
@@ -48,6 +49,7 @@ class Panel:
         dialogs = ModelDialogs(confirm=confirm)
         self.models = ModelsPanel(ui, logic, self.log.append, self.detect, dialogs)
         self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
+        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -70,6 +72,7 @@ class Panel:
             self._chooseScan()
         self.review.setParameters(parameters)
         self.detect.setParameters(parameters)
+        self.train.setParameters(parameters)
 
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
@@ -102,11 +105,13 @@ class Panel:
         self.setup.enter()
         self.models.enter()
         self.encoders.enter()
+        self.train.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
         """The user goes to another module; what runs goes on."""
         self.review.setActive(False)
+        self.train.exit()
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer quits."""
@@ -118,6 +123,7 @@ class Panel:
         self.review.cleanup()
         self.models.cleanup()
         self.detect.cleanup()
+        self.train.cleanup()
         self.export.cleanup()
         self.setup.cleanup()
         self.encoders.cleanup()
