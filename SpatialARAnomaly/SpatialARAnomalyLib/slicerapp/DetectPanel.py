@@ -264,16 +264,6 @@ class DetectPanel:
             self._tell(inOneLine(error), isError=True)
         self.refresh()
 
-    def chooseModel(self, folder: Path) -> bool:
-        """Choose the model in this folder, which may be new; whether it is there and usable."""
-        self._refreshModels()
-        usable = [entry.folder if entry.card is not None else None for entry in self._models]
-        if folder not in usable:
-            return False
-        self._ui.modelSelector.setCurrentIndex(usable.index(folder))
-        self._modelChosen()
-        return True
-
     def _made(self, outcome: Outcome) -> None:
         if self.chooseModel(Settings.modelsFolder() / FOLDER) and outcome.error is None:
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
