@@ -19,6 +19,7 @@ from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
 from .SetupPanel import SetupPanel
+from .Trainer import sharedTrainer
 from .TrainPanel import TrainPanel
 
 
@@ -43,13 +44,16 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
-        self.setup = SetupPanel(ui, Dependencies(logic.worker, lambda: logic.busy), confirm)
+        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
+        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
+        dialogs = ModelDialogs(confirm=confirm)
+        self.models = ModelsPanel(
+            ui, logic, self.log.append, self.detect, dialogs, self.encoders.obtain
+        )
+        packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
+        self.setup = SetupPanel(ui, packages, confirm)
         self.detect.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
-        dialogs = ModelDialogs(confirm=confirm)
-        self.models = ModelsPanel(ui, logic, self.log.append, self.detect, dialogs)
-        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
-        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
