@@ -204,6 +204,7 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     ["train", "--help"],
+    ["normals", "--help"],
     ["detect", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
@@ -275,6 +276,11 @@ LIGHT = [
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
+    "service.encoder_catalog",
+    "service.encoder_library",
+    "service.encoder_license",
+    "service.training_request",
+    "service.unfinished_trainings",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

@@ -15,7 +15,7 @@ from . import Settings
 from .Buttons import enable
 from .DemonstrationModel import FOLDER
 from .Detection import DetectionSettings, Outcome
-from .ErrorWords import inOneLine
+from .ErrorWords import inOneLine, isMissingPackage
 from .FindingsTable import readRows
 from .Logic import Logic
 from .ModelWords import howToGetEncoder
@@ -29,7 +29,10 @@ PROGRESS_STEPS = 1000
 
 
 class DetectPanel:
-    """Starts and cancels detections; `onResult` gets their results."""
+    """Starts and cancels detections; `onResult` gets their results.
+
+    `onMissingPackage` hears that a package lacks which the worker needs.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class DetectPanel:
         self._logic = logic
         self._log = log
         self._onResult = onResult
+        self.onMissingPackage: Callable[[], None] = lambda: None
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
         self.onModels: Callable[[], None] = lambda: None
@@ -263,11 +267,7 @@ class DetectPanel:
         self.refresh()
 
     def _made(self, outcome: Outcome) -> None:
-        self._refreshModels()
-        usable = [entry.folder.name if entry.card is not None else None for entry in self._models]
-        if FOLDER in usable and outcome.error is None:
-            self._ui.modelSelector.setCurrentIndex(usable.index(FOLDER))
-            self._modelChosen()
+        if self.chooseModel(Settings.modelsFolder() / FOLDER) and outcome.error is None:
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))
@@ -279,6 +279,8 @@ class DetectPanel:
             return
         self._log(f"failed: {outcome.error.code}")
         self._tell(inOneLine(outcome.error), isError=True)
+        if isMissingPackage(outcome.error):
+            self.onMissingPackage()
 
     def _showProgress(self, progress: Progress) -> None:
         bar = self._ui.progressBar

@@ -32,8 +32,8 @@ Event = dict[str, Any]
 class ModelsPanel:
     """Lists the models and does what is done with them, one job at a time.
 
-    `onGetEncoder` is called with the hub id (None if there is none) of an
-    encoder that the user wants to get; without it the button is hidden.
+    `onGetEncoder` is called with the hub id, or else the name, of an encoder
+    that the user wants to get; without it the button is hidden.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ModelsPanel:
         log: Callable[[str], None],
         detect: DetectPanel,
         dialogs: ModelDialogs,
-        onGetEncoder: Callable[[str | None], None] | None = None,
+        onGetEncoder: Callable[[str], None] | None = None,
     ) -> None:
         self._ui = ui
         self._logic = logic
@@ -206,7 +206,7 @@ class ModelsPanel:
     def _getEncoder(self, *_unused: object) -> None:
         model = self._chosen()
         if model is not None and self._onGetEncoder is not None:
-            self._onGetEncoder(model.row.encoder_hub_id)
+            self._onGetEncoder(model.row.encoder_hub_id or model.row.encoder)
 
     def _import(self, *_unused: object) -> None:
         file = self.dialogs.chooseFileToImport()
