@@ -9,6 +9,7 @@ from Harness import grab, run_events, wait_until
 from Service.model_folders import add_model
 from Service.small_site import tree
 from SpatialARAnomalyLib.engine.model_store import read_card, verify_model
+from SpatialARAnomalyLib.service import encoder_registry
 
 NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
@@ -135,17 +136,28 @@ def test_a_missing_encoder_is_shown_with_the_way_to_get_it(models):
     assert "timm/vit_x is not on this machine" in models.ui.modelsDetailLabel.text
     models.click("Use")
     assert "timm/vit_x is not on this machine" in models.ui.modelCardLabel.text
-    assert not models.ui.modelsEncoderButton.isVisible()
 
 
-def test_the_encoder_button_leads_to_whoever_gets_encoders(models):
-    wanted = []
-    models.panel._onGetEncoder = wanted.append
+def test_the_encoder_button_leads_to_encoders(models):
     models.choose("small heads")
     assert models.reason("Encoder") == "The encoder is on this machine."
     models.choose("of another machine")
+    assert models.ui.encodersSection.property("collapsed")
     models.click("Encoder")
-    assert wanted == ["timm/vit_x"]
+    assert not models.ui.encodersSection.property("collapsed")
+    table = models.ui.encodersTable
+    (chosen,) = table.selectionModel().selectedRows()
+    assert "timm/vit_x" in table.item(chosen.row(), 0).text()
+
+
+def test_an_encoder_that_came_is_seen(models, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    card = read_card(models.folder / "third")
+    encoder_registry.remember(card.encoder.weights_sha256, str(weights))
+    models.module.widget.panel.encoders.onChanged()
+    models.settle()
+    assert models.cell("of another machine", STATE).text() == "✓"
 
 
 @pytest.mark.parametrize("how", ["button", "double click"])

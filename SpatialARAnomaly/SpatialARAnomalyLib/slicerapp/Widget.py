@@ -50,6 +50,7 @@ class Panel:
         self.models = ModelsPanel(
             ui, logic, self.log.append, self.detect, dialogs, self.encoders.obtain
         )
+        self.encoders.onChanged = self.detect.refreshModels
         packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
         self.setup = SetupPanel(ui, packages, confirm)
         self.detect.onMissingPackage = self.setup.open
