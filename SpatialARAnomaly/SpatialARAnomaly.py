@@ -14,7 +14,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
-from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.RememberedParameters import parametersOf
 from SpatialARAnomalyLib.slicerapp.SampleHeads import registerSampleData
 from SpatialARAnomalyLib.slicerapp.Sections import loadSections
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
@@ -116,7 +116,7 @@ class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
 
     def getParameterNode(self):
         """The scene's settings."""
-        return SpatialARAnomalyParameterNode(super().getParameterNode())
+        return parametersOf(super().getParameterNode())
 
 
 class SpatialARAnomalyTest(ScriptedLoadableModuleTest):

@@ -204,11 +204,14 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     ["train", "--help"],
+    ["normals", "--help"],
     ["detect", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],
     ["models", "verify", "--help"],
+    ["models", "list", "--help"],
+    ["models", "import", "--help"],
 ]
 
 
@@ -266,12 +269,18 @@ LIGHT = [
     "service.colors",
     "service.worker",
     "service.model_list",
+    "service.model_names",
+    "service.model_archive",
+    "service.model_rows",
+    "service.encoder_presence",
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
     "service.encoder_catalog",
     "service.encoder_library",
     "service.encoder_license",
+    "service.training_request",
+    "service.unfinished_trainings",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

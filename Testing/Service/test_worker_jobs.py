@@ -661,13 +661,13 @@ def test_probe_tells_what_is_there(worker):
     found = worker.result("probe")
     assert found["packages"]["torch"] == importlib.metadata.version("torch")
     assert found["packages"]["numpy"] == np.__version__
-    assert found["torch_error"] is None
+    assert found["import_errors"] == {}
     assert found["devices"][0]["device"] == "cpu"
     assert found["devices"][0]["memory_bytes"] > found["devices"][0]["free_bytes"] > 0
 
 
 def test_probe_tells_what_is_missing_and_names_no_folder(light_worker):
     found = light_worker.result("probe")
-    assert "torch" in found["torch_error"]
+    assert "files are missing" in found["import_errors"]["torch"]
     assert [one["device"] for one in found["devices"]] == ["cpu"]
     assert light_worker.failure("probe", {"x": 1})["code"] == "spec-unknown-key"

@@ -32,7 +32,7 @@ _WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.2
 _SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
 """What the weights trained on satellite images (SAT-493M) expect."""
 
-_DINOV3_NOTICE = (
+DINOV3_NOTICE = (
     "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
     "with what is derived from them, acknowledge DINOv3 in publications, and mind its "
     "trade-control rules."
@@ -124,7 +124,7 @@ def load_encoder(
         settings = settings_of_shapes(weights, name)
     else:
         files = read_weights(source, allow_download=allow_download, report=report)
-        name, revision, notice = files.name, files.revision, _DINOV3_NOTICE
+        name, revision, notice = files.name, files.revision, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}
         # timm's config.json has no model_type: there, shapes tell what the network is.

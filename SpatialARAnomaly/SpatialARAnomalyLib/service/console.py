@@ -15,17 +15,25 @@ LINE_INTERVAL_S = 5.0
 
 _STAGE_WORDS = {
     "make": "Making scans",
+    "list": "Looking for scans",
+    "estimate": "Estimating",
     "read": "Reading",
     "embed": "Embedding slices",
     "fit": "Training",
     "calibrate": "Calibrating",
     "find": "Finding",
     "write": "Writing",
+    "copy": "Copying",
+    "verify": "Verifying",
+    "remove": "Removing",
     "download": "Downloading",
     "check": "Checking",
+    "packages": "Collecting packages",
+    "weights": "Weights",
+    "manifest": "Hashing files",
 }
 
-_UNITS = {"batch": "batches"}
+_UNITS = {"batch": "batches", "MiB": "MiB"}
 
 
 def time_left(seconds: float | None) -> str:

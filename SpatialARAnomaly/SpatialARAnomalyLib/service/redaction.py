@@ -43,10 +43,22 @@ def without_places(text: str, request: Request) -> str:
     return text
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+
+
 def _paths(values: Mapping[str, Any]) -> Iterator[str]:
     """The paths among the values, their folders and names, also as `repr` shows them."""
-    for value in values.values():
-        if not isinstance(value, str) or not re.search(r"[\\/]", value):
+    for value in _texts(values):
+        if not re.search(r"[\\/]", value):
             continue
         path = PurePath(value)
         for shown in (value, str(path.parent), path.name):

@@ -29,6 +29,10 @@ def stageName(stage: str) -> str:
         "load": _("Loading the result"),
         "fit": _("Learning what is normal"),
         "calibrate": _("Calibrating"),
+        "copy": _("Copying"),
+        "verify": _("Verifying"),
+        "remove": _("Removing from the old place"),
+        "weights": _("Installing the weights"),
         "download": _("Downloading"),
         "check": _("Loading the encoder"),
     }.get(stage, stage)

@@ -1,0 +1,155 @@
+"""Whether a model's encoder is on this machine, told from the disk alone."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from Engine.model_examples import CARD
+from SpatialARAnomalyLib.service import encoder_registry
+from SpatialARAnomalyLib.service.encoder_presence import (
+    EncoderPresence,
+    EncoderState,
+    encoder_presence,
+    hub_cache,
+    in_hub_cache,
+    is_hub_id,
+)
+
+HUB_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
+COMMIT, NEWER = "a" * 40, "b" * 40
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The hub's cache and this user's settings, empty."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(tmp_path / "settings"))
+    return tmp_path / "hub"
+
+
+def card(name: str, **values):
+    return dataclasses.replace(CARD.encoder, name=name, **values)
+
+
+def fetched(cache: Path, commit: str = COMMIT, newest: bool = True, shards: int = 0) -> Path:
+    """A snapshot as the hub's package leaves it."""
+    folder = cache / "models--timm--vit_small_patch16_dinov3.lvd1689m"
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (folder / "blobs").mkdir(exist_ok=True)
+    names = ["config.json", "model.safetensors"]
+    if shards:
+        parts = [f"model-{number}.safetensors" for number in range(shards)]
+        names = ["config.json", "model.safetensors.index.json", *parts]
+    for name in names:
+        text = "{}"
+        if name.endswith("index.json"):
+            text = json.dumps({"weight_map": {str(i): one for i, one in enumerate(parts)}})
+        (folder / "blobs" / name).write_text(text)
+        (snapshot / name).symlink_to(folder / "blobs" / name)
+    if newest:
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+def test_the_embedded_encoder_is_always_here():
+    found = encoder_presence(card("demonstration"))
+    assert (found.state, found.here) == (EncoderState.EMBEDDED, True)
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_what_was_fetched_is_present(cache, shards):
+    assert encoder_presence(card(HUB_ID)).state is EncoderState.OBTAINABLE
+    fetched(cache, shards=shards)
+    assert encoder_presence(card(HUB_ID)) == EncoderPresence(EncoderState.PRESENT, HUB_ID)
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("how", ["name", "content"])
+def test_half_of_a_download_is_not_present(cache, lost, how):
+    snapshot = fetched(cache)
+    (snapshot / lost if how == "name" else (snapshot / lost).resolve()).unlink()
+    found = encoder_presence(card(HUB_ID))
+    assert (found.state, found.here, found.hub_id) == (EncoderState.OBTAINABLE, False, HUB_ID)
+
+
+@pytest.mark.parametrize(
+    "index", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../config.json"}}']
+)
+def test_an_index_that_is_none_or_leads_away_makes_nothing_present(cache, index):
+    snapshot = fetched(cache, shards=2)
+    (snapshot / "model.safetensors.index.json").write_text(index)
+    assert not in_hub_cache(HUB_ID)
+
+
+def test_a_shard_that_is_missing_is_missed(cache):
+    (fetched(cache, shards=2) / "model-1.safetensors").unlink()
+    assert not in_hub_cache(HUB_ID)
+
+
+def test_the_models_own_revision_or_the_newest_counts(cache):
+    fetched(cache, COMMIT, newest=False)
+    assert not in_hub_cache(HUB_ID)
+    assert in_hub_cache(HUB_ID, COMMIT)
+    assert not in_hub_cache(HUB_ID, NEWER)
+    assert not in_hub_cache(HUB_ID, "../" + COMMIT)
+    fetched(cache, NEWER)
+    assert in_hub_cache(HUB_ID)
+
+
+def test_what_was_used_before_is_present_as_long_as_it_is_there(tmp_path):
+    weights = tmp_path / "weights of ours.safetensors"
+    weights.touch()
+    local = card(weights.name)
+    assert encoder_presence(local).state is EncoderState.MISSING
+    encoder_registry.remember(local.weights_sha256, str(weights))
+    assert encoder_presence(local).state is EncoderState.PRESENT
+    assert encoder_presence(card(HUB_ID)) == EncoderPresence(EncoderState.PRESENT, HUB_ID)
+    weights.unlink()
+    assert encoder_presence(local).state is EncoderState.MISSING
+    assert encoder_presence(card(HUB_ID)).state is EncoderState.OBTAINABLE
+
+
+def test_a_hub_id_that_was_used_before_tells_where_it_can_be_had(cache):
+    local = card("copied")
+    encoder_registry.remember(local.weights_sha256, HUB_ID)
+    assert encoder_presence(local) == EncoderPresence(EncoderState.OBTAINABLE, HUB_ID)
+    fetched(cache)
+    assert encoder_presence(local) == EncoderPresence(EncoderState.PRESENT, HUB_ID)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a/b/c", "../x", "a/..", "/etc/passwd", "a/b\n", "", "C:/x", "a/ b", "-a/b"]
+)
+def test_names_that_are_no_ids_lead_nowhere(name):
+    assert not is_hub_id(name)
+    assert encoder_presence(card(name)).state is EncoderState.MISSING
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"HF_HOME": "/x/home"},
+        {"XDG_CACHE_HOME": "/x/cache"},
+        {"HF_HUB_CACHE": "/x/hub", "HF_HOME": "/x/home"},
+        {"HUGGINGFACE_HUB_CACHE": "/x/old"},
+        {"HF_HOME": "~/here", "XDG_CACHE_HOME": "/x/cache"},
+        {"HF_HUB_CACHE": "$SOME/hub", "SOME": "/some"},
+    ],
+)
+def test_the_cache_is_where_the_hubs_own_package_has_it(settings, monkeypatch):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert str(hub_cache()) == told.stdout.strip()
