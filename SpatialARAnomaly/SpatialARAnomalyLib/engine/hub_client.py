@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from .. import __version__
 from .errors import EncoderError
 from .hub_cache import hub_home
 from .hub_refusals import Asked, refusal
@@ -167,7 +166,7 @@ class HubClient:
         # Compressed bytes would be counted and hashed wrongly.
         headers = headers | {
             "Accept-Encoding": "identity",
-            "User-Agent": f"spatial-ar-anomaly/{__version__}",
+            "User-Agent": "spatial-ar-anomaly",
         }
         request = urllib.request.Request(url, headers=headers, method=method)
         if self._authorization is not None:
@@ -218,12 +217,6 @@ def _tls_context() -> ssl.SSLContext:
         context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     except ImportError:
         context = ssl.create_default_context()
-        try:
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-        except (ImportError, OSError):
-            pass
     for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         file = os.environ.get(variable, "")
         if os.path.isfile(file):
