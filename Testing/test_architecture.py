@@ -209,6 +209,9 @@ COMMANDS = [
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],
     ["models", "verify", "--help"],
+    ["doctor", "--help"],
+    ["offline-kit", "--help"],
+    ["install-offline", "--help"],
 ]
 
 
@@ -269,6 +272,12 @@ LIGHT = [
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
+    "service.packages",
+    "service.constraints",
+    "service.install_size",
+    "service.doctor",
+    "service.kit_manifest",
+    "service.pip_words",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

@@ -67,14 +67,9 @@ class Packaging:
         return True
 
     def finish(self, code=0):
-        from packaging.requirements import Requirement
-        from Service.wheel_examples import GOOD
-
-        if code == 0:
-            for text in self.asked[-1]:
-                if not text.startswith("-"):
-                    name = Requirement(text).name
-                    self.table[name] = GOOD[name]
+        for name in GOOD if code == 0 else ():
+            if any(text.startswith(name) for text in self.asked[-1]):
+                self.table[name] = GOOD[name]
         self.end(code)
 
 
