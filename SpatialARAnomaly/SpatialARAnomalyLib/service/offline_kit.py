@@ -239,7 +239,7 @@ def _run_pip(command: list[str], report: Reporter) -> None:
             for line in _lines(process):
                 report.check_cancelled()
                 said = [*said[-LAST_LINES:], line]
-                if line.startswith(("Downloading", "Collecting", "Saved")):
+                if line.startswith("Downloading"):
                     report.notice("pip", line)
         except BaseException:
             process.kill()

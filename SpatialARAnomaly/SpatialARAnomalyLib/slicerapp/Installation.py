@@ -168,7 +168,7 @@ class Installation:
         self._plan = plan
         self._log = log
         self._onEnd = onEnd
-        self._packaging = packaging or slicer.packaging
+        self._packaging = packaging or importlib.import_module("slicer.packaging")
         self._extension = extension or PyTorchExtension()
         self._site = site or SitePackages()
         self._said: list[str] = []
