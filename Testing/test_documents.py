@@ -27,7 +27,8 @@ def test_nothing_is_left_to_be_filled_in(document):
 def test_options_named_in_documents_exist():
     known = ""
     for command in (["train"], ["detect"], ["demo"], ["models", "show"], ["models", "verify"],
-                    ["encoders", "check"], ["doctor"], ["offline-kit"], ["install-offline"], []):  # fmt: skip
+                    ["encoders", "check"], ["doctor"], ["offline-kit"], ["install-offline"],
+                    []):  # fmt: skip
         known += run(*command, "--help").stdout
     named = set()
     for document in DOCUMENTS:

@@ -17,9 +17,6 @@ def made_up(table):
         def versions(self):
             return dict(table)
 
-        def versionsOf(self, packages):
-            return {name: table[name] for name in packages if name in table}
-
         def modules(self, package):
             return frozenset({package})
 
