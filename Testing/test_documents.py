@@ -26,8 +26,8 @@ def test_nothing_is_left_to_be_filled_in(document):
 
 def test_options_named_in_documents_exist():
     known = ""
-    for command in (["train"], ["detect"], ["demo"], ["models", "show"], ["models", "verify"],
-                    ["encoders", "check"], []):  # fmt: skip
+    for command in (["normals"], ["train"], ["detect"], ["demo"], ["models", "show"],
+                    ["models", "verify"], ["encoders", "check"], []):  # fmt: skip
         known += run(*command, "--help").stdout
     named = set()
     for document in DOCUMENTS:
