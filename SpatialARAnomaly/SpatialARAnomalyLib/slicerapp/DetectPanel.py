@@ -136,7 +136,7 @@ class DetectPanel:
     def _modelsFolderChosen(self, *_unused: object) -> None:
         folder = self._ui.modelsFolderEdit.property("currentPath")
         if folder and folder != str(Settings.modelsFolder()):
-            Settings.setModelsFolder(folder)
+            Settings.setModelsFolder(Path(folder))
             self._refreshModels()
 
     def _openModelsFolder(self, *_unused: object) -> None:
