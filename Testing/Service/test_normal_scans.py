@@ -1,7 +1,9 @@
 """A survey of normal scans: each bad one has its reason, and no bad one stops it."""
 
 import json
+import os
 import shutil
+import sys
 import time
 from types import SimpleNamespace
 
@@ -243,6 +245,16 @@ def test_files_and_missing_places_are_named(archive, tmp_path):
     }
     several = survey_of(archive / "a", archive / "b")
     assert {name.split("/")[0] for name in codes(several)} == {"a", "b"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_odd_files_of_a_system_are_passed_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "nowhere.nrrd").symlink_to(tmp_path / "gone.nrrd")
+    (tmp_path / "a folder.nii").mkdir()
+    assert codes(survey_of(tmp_path)) == {"nowhere.nrrd": "unreadable"}
 
 
 def test_nothing_at_all_is_a_survey_too(tmp_path):

@@ -4,10 +4,12 @@ The workers are forked from one warm process.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
 from SpatialARAnomalyLib.service.train_job import train
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
+from SpatialARAnomalyLib.service.training_record import keep_array
 from SpatialARAnomalyLib.service.training_request import TrainRequest, TrainSpec
 from SpatialARAnomalyLib.service.unfinished_trainings import discard, list_unfinished
 
@@ -285,7 +288,7 @@ def test_a_training_of_the_command_line_is_listed_and_resumed(worker, inputs, tm
     files = [source["path"] for source in inputs["normals"][::2]]
     spec = TrainSpec.from_dict(SPEC | {"name": None})
     with pytest.raises(Cancelled):
-        train(spec.request([*map(type(tmp_path), files)], tmp_path / "brain"), CancelAtOnce())
+        train(spec.request([*map(Path, files)], tmp_path / "brain"), CancelAtOnce())
     (left,) = list_unfinished(tmp_path)
     assert (left.name, left.epochs_done) == ("brain", 1)
     assert [source["path"] for source in left.sources] == files
@@ -332,6 +335,32 @@ def test_whether_a_training_runs_can_be_asked_without_harm(tmp_path):
         with pytest.raises(OutputError, match="is running"), folder.hold():
             pass
     assert not folder.is_held
+
+
+def test_an_array_is_copied_where_it_cannot_be_linked(inputs, tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    voxels = inputs["normals"][1]["voxels"]
+    folder = TrainingFolder(tmp_path / "model")
+    with folder.hold():
+        linked = keep_array(folder, Path(voxels), lambda: None)
+        assert linked.stat().st_nlink == 2
+        linked.unlink()
+        monkeypatch.setattr(os, "link", refused)
+
+        def cancel() -> None:
+            if list(folder.scans.iterdir()):
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            keep_array(folder, Path(voxels), cancel)
+        assert list(folder.scans.iterdir()) == []
+        copied = keep_array(folder, Path(voxels), lambda: None)
+        assert (copied, copied.stat().st_nlink) == (linked, 1)
+        assert copied.read_bytes() == Path(voxels).read_bytes()
+        assert keep_array(folder, copied, lambda: None) == copied
+    assert list(tmp_path.iterdir()) == []
 
 
 def moments(seed: int):
