@@ -287,14 +287,14 @@ class TestTraining:
     def test_the_chart_is_shown_and_comes_back_after_it_was_deleted(self, opened, trainer, scene):
         import slicer
 
-        training = begin(opened, trainer)
-        epochs_done(training, 2)
+        begin(opened, trainer)
+        wait_until(lambda: chart() is not None, 20, "the chart")
         selection = slicer.app.applicationLogic().GetSelectionNode()
         assert selection.GetActivePlotChartID() == chart()[0].GetID()
         scene.RemoveNode(chart()[0].GetNthPlotSeriesNode(1))
         wait_until(lambda: chart() is None, 20, "the rest of the chart to go")
         opened.ui.trainPlotButton.click()
-        assert len(chart()[1]["epoch"]) >= 2
+        assert len(chart()[1]["epoch"]) >= 1
 
     def test_progress_names_step_epoch_and_time_left(self, opened, trainer):
         training = begin(opened, trainer)

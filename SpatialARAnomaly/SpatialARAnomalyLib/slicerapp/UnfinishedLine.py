@@ -119,12 +119,14 @@ class UnfinishedLine:
         entry = self._chosen()
         if entry is None or entry.spec is None:
             return
+        # It may go on elsewhere than where it began: the device decides nothing of the model.
+        spec = entry.spec | {"device": Settings.device().value, "restart": False}
         self._onResume(
             TrainingRequest(
                 name=entry.name,
                 model=Path(entry.model),
                 sources=tuple(entry.sources),
-                spec=dict(entry.spec) | {"restart": False},
+                spec=spec,
             )
         )
 
