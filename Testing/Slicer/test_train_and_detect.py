@@ -99,8 +99,9 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     # The plot grows; a pause holds everything.
     panel.ui.trainButton.click()
     training = trainer.training
-    wait_until(lambda: len(training.curve) >= 2, 120, "two epochs")
-    assert rows_of_plot() == len(training.curve)
+    wait_until(rows_of_plot, 120, "the first epoch in the plot")
+    shown = rows_of_plot()
+    wait_until(lambda: rows_of_plot() > shown, 60, "the next")
     panel.ui.trainPauseButton.click()
     wait_until(lambda: status(panel).startswith("Paused."), 60, "the pause")
     held = len(training.curve)

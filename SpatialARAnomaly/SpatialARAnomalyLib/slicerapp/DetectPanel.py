@@ -267,7 +267,8 @@ class DetectPanel:
         self.refresh()
 
     def _made(self, outcome: Outcome) -> None:
-        if self.chooseModel(Settings.modelsFolder() / FOLDER) and outcome.error is None:
+        self._refreshModels()
+        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / FOLDER):
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
@@ -27,6 +28,9 @@ PROGRESS_STEPS = 1000
 
 REST_MS = 40
 """Progress is shown at most so often."""
+
+MESSAGE_MS = 10_000
+"""Slicer's status bar tells it for so long: the user may be in another module."""
 
 LONGEST_NAME = 60
 """Characters of a model's folder."""
@@ -308,11 +312,13 @@ class TrainPanel:
                 text = _("The model {name} is ready and chosen under Detect.")
             self._tell(" ".join([text.format(name=name), *outcome.notices]))
             self._log("training finished")
+            slicer.util.showStatusMessage(text.format(name=name), MESSAGE_MS)
             return
         text = _("Cancelled.")
         if outcome.error is not None:
             self._log(f"training failed: {outcome.error.code}")
             text = "⚠ " + inOneLine(outcome.error)
+            slicer.util.showStatusMessage(_("The training failed."), MESSAGE_MS)
         # The folder of models may be another one by now.
         if any(Path(one.model) == model for one in list_unfinished(model.parent)):
             text = _("{text} What was done is kept and can be resumed.").format(text=text)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from ..service.unfinished_trainings import UnfinishedTraining, list_unfinished
@@ -13,6 +14,9 @@ from .Detection import outcomeOf
 from .ErrorWords import inOneLine
 from .Trainer import Trainer
 from .Training import TrainingRequest
+
+AGAIN_MS = 3000
+"""Where another program trains: it may end, or be one of ours that is just ending."""
 
 
 class UnfinishedLine:
@@ -36,7 +40,11 @@ class UnfinishedLine:
         self._closed = False
         self.entries: list[UnfinishedTraining] = []
         """Those in the folder of models when it was last looked at."""
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(AGAIN_MS)
         self._connections = (
+            (self._timer.timeout, self._lookAgain),
             (ui.trainUnfinishedSelector.currentIndexChanged, self._chosenChanged),
             (ui.trainResumeButton.clicked, self._resume),
             (ui.trainDiscardButton.clicked, self._discard),
@@ -47,6 +55,7 @@ class UnfinishedLine:
     def cleanup(self) -> None:
         """Let go of the widgets."""
         self._closed = True
+        self._timer.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
 
@@ -62,6 +71,8 @@ class UnfinishedLine:
         selector.blockSignals(blocked)
         if chosen is not None:
             self.choose(chosen.model)
+        if any(entry.running for entry in self.entries) and not self._trainer.running:
+            self._timer.start()
         self.refresh(busy=self._busy)
 
     def of(self, model: Path) -> UnfinishedTraining | None:
@@ -98,6 +109,9 @@ class UnfinishedLine:
         index = self._ui.trainUnfinishedSelector.property("currentIndex")
         return self.entries[index] if 0 <= index < len(self.entries) else None
 
+    def _lookAgain(self, *_unused: object) -> None:
+        self.look()
+
     def _chosenChanged(self, *_unused: object) -> None:
         self.refresh(busy=self._busy)
 
@@ -105,12 +119,14 @@ class UnfinishedLine:
         entry = self._chosen()
         if entry is None or entry.spec is None:
             return
+        # It may go on elsewhere than where it began: the device decides nothing of the model.
+        spec = entry.spec | {"device": Settings.device().value, "restart": False}
         self._onResume(
             TrainingRequest(
                 name=entry.name,
                 model=Path(entry.model),
                 sources=tuple(entry.sources),
-                spec=dict(entry.spec) | {"restart": False},
+                spec=spec,
             )
         )
 
