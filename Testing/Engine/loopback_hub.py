@@ -41,6 +41,10 @@ class LoopbackHub:
     page: bytes | None = None
     """What a network's login page answers to everything."""
     hashes: bool = True
+    moved: bool = False
+    """Files are at another address of the hub, to which it leads."""
+    lengths: bool = True
+    """Small files are sent with their lengths."""
     token: str | None = None
     """What weights are given for."""
     port: int = 0
@@ -97,6 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
             self._say(401, {"X-Error-Code": "GatedRepo"})
             return
+        if hub.moved and "moved" not in self.path:
+            where = urlsplit(self.path)
+            self._say(307, {"Location": f"{where.path}?moved", "X-Linked-Etag": '"none"'}, b"moved")
+            return
         if name not in hub.files:
             self._say(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
             return
@@ -141,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
-        if "Content-Length" not in headers:
+        if self.hub.lengths or status != 200:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":

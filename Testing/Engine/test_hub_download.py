@@ -138,6 +138,18 @@ def test_all_files_are_of_one_commit(hub):
     ] * 2
 
 
+def test_the_hub_may_lead_to_another_of_its_addresses(hub, files):
+    hub.moved = True
+    hub.token = TOKEN
+    folder = get(token=TOKEN)
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == files
+
+
+def test_the_hub_may_not_tell_the_length_of_small_files(hub, files):
+    hub.lengths = False
+    assert (get() / "config.json").read_bytes() == files["config.json"]
+
+
 def test_loading_may_fetch(hub):
     assert load_encoder(HUB_ID, allow_download=True).card.revision == COMMIT
 

@@ -6,6 +6,7 @@ from Engine.loopback_hub import HUB_ID, serve
 from Harness import run_events, wait_until
 from SpatialARAnomalyLib.engine.hub_cache import cached_folder, partial_bytes
 from SpatialARAnomalyLib.service import encoder_license, encoder_registry
+from SpatialARAnomalyLib.service.encoder_catalog import DEFAULT_ID
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
 WAIT_S = 60
@@ -150,6 +151,8 @@ def test_a_failure_says_what_to_do(panel, hub):
 
 def test_a_gated_encoder_and_its_token(panel, hub, settings, app):
     ui = panel._ui
+    assert ui.encodersTokenEdit.isVisibleTo(ui.encodersSection)  # nobody knows
+    panel.obtain(DEFAULT_ID)
     assert not ui.encodersTokenEdit.isVisibleTo(ui.encodersSection)
     panel.obtain(GATED)
     assert ui.encodersTokenEdit.isVisibleTo(ui.encodersSection)

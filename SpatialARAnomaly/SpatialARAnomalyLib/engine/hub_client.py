@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from .. import __version__
 from .errors import EncoderError
 from .hub_cache import hub_home
 from .hub_refusals import Asked, refusal
@@ -27,6 +26,7 @@ TIMEOUT_S = 30.0
 """Of silence, unless `HF_HUB_DOWNLOAD_TIMEOUT` says another."""
 
 MOST_REDIRECTS = 5
+MOST_COUNTED = 1 << 24
 
 FAILURES = (OSError, http.client.HTTPException)
 """What a request or the reading of its answer may raise: `urllib`'s errors are `OSError`s."""
@@ -105,11 +105,9 @@ class HubClient:
         for _ in range(MOST_REDIRECTS):
             headers = self._head(url)
             target = headers.get("Location")
-            if target is None or headers.get("X-Linked-Etag"):
+            if target is None or urlsplit(target).netloc:
                 return self._described(name, url, headers)
-            # Renamed weights: the hub leads to another of its addresses.
-            if urlsplit(urljoin(url, target))[:2] != urlsplit(url)[:2]:
-                break
+            # The hub leads to another of its own addresses, as for small or renamed files.
             url = urljoin(url, target)
         raise self._not_a_hub()
 
@@ -148,10 +146,14 @@ class HubClient:
 
     def _described(self, name: str, url: str, headers: Message) -> RemoteFile:
         etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/")
-        size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
-        commit = headers.get("X-Repo-Commit") or ""
         etag = etag.strip('"')
-        if not (re.fullmatch(r"[0-9a-f]{40}", commit) and size.isdecimal()):
+        size = headers.get("X-Linked-Size") or ""
+        commit = headers.get("X-Repo-Commit") or ""
+        if not re.fullmatch(r"[0-9a-f]{40}", commit):
+            raise self._not_a_hub()
+        if not size and not headers.get("Location"):  # the length of a redirect is its own
+            size = headers.get("Content-Length") or str(self._counted(url))
+        if not size.isdecimal():
             raise self._not_a_hub()
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
             raise EncoderError(
@@ -163,11 +165,21 @@ class HubClient:
             )
         return RemoteFile(name=name, url=url, commit=commit, etag=etag, size=int(size))
 
+    def _counted(self, url: str) -> int:
+        """Bytes of a small file, of which the hub may not tell them."""
+        try:
+            with self._fetching.open(
+                self._request(url, "GET", {}), timeout=self.asked.timeout_s
+            ) as answer:
+                return len(answer.read(MOST_COUNTED))
+        except FAILURES as error:
+            raise self.refused(error) from error
+
     def _request(self, url: str, method: str, headers: dict[str, str]) -> urllib.request.Request:
         # Compressed bytes would be counted and hashed wrongly.
         headers = headers | {
             "Accept-Encoding": "identity",
-            "User-Agent": f"spatial-ar-anomaly/{__version__}",
+            "User-Agent": "spatial-ar-anomaly",
         }
         request = urllib.request.Request(url, headers=headers, method=method)
         if self._authorization is not None:
@@ -218,12 +230,6 @@ def _tls_context() -> ssl.SSLContext:
         context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     except ImportError:
         context = ssl.create_default_context()
-        try:
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-        except (ImportError, OSError):
-            pass
     for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         file = os.environ.get(variable, "")
         if os.path.isfile(file):

@@ -125,9 +125,8 @@ class EncodersPanel:
     def refresh(self) -> None:
         """Show what can be done now, and why not what cannot."""
         ui, entry = self._ui, self._chosen()
-        gated = entry is not None and entry.known is not None and entry.known.gated
         ui.encodersDetailLabel.setText(_detailText(entry))
-        ui.encodersTokenEdit.setVisible(gated and not entry.here and not self.busy)
+        ui.encodersTokenEdit.setVisible(_mayNeedToken(entry) and not self.busy)
         ui.encodersProgressBar.setVisible(self.busy)
         ui.encodersLicenseLabel.setText(_licenseText())
         busy = _("Wait until what runs has ended.") if self.busy else None
@@ -307,6 +306,12 @@ class EncodersPanel:
 
 def _unheard() -> None:
     """Nothing is to be done."""
+
+
+def _mayNeedToken(entry: EncoderEntry | None) -> bool:
+    if entry is None or entry.here or entry.own:
+        return False
+    return entry.known is None or entry.known.gated
 
 
 def _whyNotGet(entry: EncoderEntry | None) -> str | None:
