@@ -328,12 +328,13 @@ def test_a_cancelled_move_changes_nothing(models, tmp_path):
         assert tree(tmp_path / "new") == before
 
 
-def test_while_another_task_runs_nothing_is_begun(models, monkeypatch):
+def test_while_another_task_runs_nothing_is_begun(models):
     models.choose("Größe 脳")
     ended = []
-    models.module.widget.logic.worker.submit("probe", onEnd=ended.append)
+    inputs = {"model": str(models.folder / "quick")}
+    models.module.widget.logic.worker.submit("model_verify", inputs=inputs, onEnd=ended.append)
     assert models.click("Delete", confirm=True).startswith("⚠ Another task is running.")
-    wait_until(lambda: ended, 60, "the probe")
+    wait_until(lambda: ended, 60, "the other task")
     assert (models.folder / "second").exists()
 
 
