@@ -212,6 +212,9 @@ COMMANDS = [
     ["models", "verify", "--help"],
     ["models", "list", "--help"],
     ["models", "import", "--help"],
+    ["doctor", "--help"],
+    ["offline-kit", "--help"],
+    ["install-offline", "--help"],
 ]
 
 
@@ -281,6 +284,12 @@ LIGHT = [
     "service.encoder_license",
     "service.training_request",
     "service.unfinished_trainings",
+    "service.packages",
+    "service.constraints",
+    "service.install_size",
+    "service.doctor",
+    "service.kit_manifest",
+    "service.pip_words",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

@@ -1,5 +1,6 @@
 """What is installed stays, whatever is installed beside it."""
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from SpatialARAnomalyLib.service.packages import (
     installed_versions,
     modules_of,
     names,
+    normalized,
 )
 from SpatialARAnomalyLib.service.pip_words import cause_of_failure
 from SpatialARAnomalyLib.service.slicer_bundle import SLICER_5_12
@@ -90,6 +92,21 @@ def test_states_of_packages():
     assert checks["rich"].state is checks["scikit-image"].state is PackageState.READY
     assert checks["typer"].state is PackageState.MISSING
     assert [one.requirement for one in checks.values()] == list(REQUIREMENTS)
+
+
+def test_versions_are_those_that_importlib_reads():
+    """Of the folders' names: quicker, and the same."""
+    read = {}
+    for one in importlib.metadata.distributions():
+        read.setdefault(normalized(one.metadata["Name"]), one.version)
+    assert installed_versions() == read
+
+
+def test_what_an_interrupted_pip_left_is_not_installed(tmp_path):
+    (tmp_path / "numpy-2.0.dist-info").mkdir()
+    (tmp_path / "~cipy-1.0.dist-info").mkdir()
+    (tmp_path / "Old_Thing-1.5-py3.12.egg-info").mkdir()
+    assert installed_versions([str(tmp_path), str(tmp_path / "none")]) == {"old-thing": "1.5"}
 
 
 def test_what_a_package_is_imported_as():

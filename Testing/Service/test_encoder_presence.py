@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,6 @@ from SpatialARAnomalyLib.service.encoder_presence import (
     EncoderPresence,
     EncoderState,
     encoder_presence,
-    hub_cache,
-    in_hub_cache,
-    is_hub_id,
 )
 
 HUB_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
@@ -84,22 +78,19 @@ def test_half_of_a_download_is_not_present(cache, lost, how):
 def test_an_index_that_is_none_or_leads_away_makes_nothing_present(cache, index):
     snapshot = fetched(cache, shards=2)
     (snapshot / "model.safetensors.index.json").write_text(index)
-    assert not in_hub_cache(HUB_ID)
+    assert encoder_presence(card(HUB_ID)).state is EncoderState.OBTAINABLE
 
 
 def test_a_shard_that_is_missing_is_missed(cache):
     (fetched(cache, shards=2) / "model-1.safetensors").unlink()
-    assert not in_hub_cache(HUB_ID)
+    assert encoder_presence(card(HUB_ID)).state is EncoderState.OBTAINABLE
 
 
-def test_the_models_own_revision_or_the_newest_counts(cache):
+def test_the_newest_that_was_fetched_counts_as_for_a_detection(cache):
     fetched(cache, COMMIT, newest=False)
-    assert not in_hub_cache(HUB_ID)
-    assert in_hub_cache(HUB_ID, COMMIT)
-    assert not in_hub_cache(HUB_ID, NEWER)
-    assert not in_hub_cache(HUB_ID, "../" + COMMIT)
+    assert encoder_presence(card(HUB_ID, revision=COMMIT)).state is EncoderState.OBTAINABLE
     fetched(cache, NEWER)
-    assert in_hub_cache(HUB_ID)
+    assert encoder_presence(card(HUB_ID)).state is EncoderState.PRESENT
 
 
 def test_what_was_used_before_is_present_as_long_as_it_is_there(tmp_path):
@@ -124,32 +115,7 @@ def test_a_hub_id_that_was_used_before_tells_where_it_can_be_had(cache):
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b/c", "../x", "a/..", "/etc/passwd", "a/b\n", "", "C:/x", "a/ b", "-a/b"]
+    "name", ["a", "a/b/c", "../x", "/etc/passwd", "a/b\n", "", "C:/x", "a/ b", "a\\b", "~/x"]
 )
 def test_names_that_are_no_ids_lead_nowhere(name):
-    assert not is_hub_id(name)
     assert encoder_presence(card(name)).state is EncoderState.MISSING
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"HF_HOME": "/x/home"},
-        {"XDG_CACHE_HOME": "/x/cache"},
-        {"HF_HUB_CACHE": "/x/hub", "HF_HOME": "/x/home"},
-        {"HUGGINGFACE_HUB_CACHE": "/x/old"},
-        {"HF_HOME": "~/here", "XDG_CACHE_HOME": "/x/cache"},
-        {"HF_HUB_CACHE": "$SOME/hub", "SOME": "/some"},
-    ],
-)
-def test_the_cache_is_where_the_hubs_own_package_has_it(settings, monkeypatch):
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
-    told = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True
-    )
-    assert str(hub_cache()) == told.stdout.strip()

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import stat
 import struct
 import zipfile
@@ -417,3 +418,24 @@ def test_an_export_replaces_a_file_only_when_asked(here, file):
     export_model(here / NAME, file, QUIET, overwrite=True)
     assert zipfile.is_zipfile(file)
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_structure_of_chance_is_refused_or_harmless(here, there, file, tmp_path):
+    """Bytes around the contents: whatever gets in is the model, bit by bit."""
+    intact, original, before = file.read_bytes(), tree(here / NAME), tree(there)
+    (_, end), (start, last) = spans(file).values()
+    around = [*range(40), *range(end, start), *range(last, len(intact))]
+    dice = random.Random(1)
+    bad = tmp_path / "bad"
+    for _ in range(200):
+        content = bytearray(intact)
+        for _ in range(dice.choice([1, 2, 4, 8])):
+            content[dice.choice(around)] = dice.choice([0, 1, 127, 128, 255, dice.randrange(256)])
+        bad.write_bytes(content)
+        try:
+            found = import_model(bad, there, QUIET)
+        except ModelError:
+            assert tree(there) == before
+        else:
+            assert tree(found.folder) == original
+            shutil.rmtree(found.folder)

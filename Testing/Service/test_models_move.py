@@ -173,6 +173,16 @@ def test_only_what_is_the_same_there_is_removed_here(models, tmp_path):
     assert sorted(os.listdir(models)) == ["Größe 脳", "brain"]
 
 
+def test_what_became_a_link_meanwhile_is_left_alone(models, tmp_path):
+    place = tmp_path / "new"
+    copy_models(models, place, QUIET)
+    shutil.move(models / "brain", tmp_path / "elsewhere")
+    (models / "brain").symlink_to(tmp_path / "elsewhere")
+    removed = remove_moved(models, place, QUIET)
+    assert (removed.models, removed.left) == (2, ("brain",))
+    verify_model(tmp_path / "elsewhere")
+
+
 def test_a_removal_that_is_refused_or_was_interrupted_goes_on_later(models, tmp_path, monkeypatch):
     place = tmp_path / "new"
     before = held(models)

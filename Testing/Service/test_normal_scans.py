@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
 from SpatialARAnomalyLib.engine.volume import Volume
 from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti, write_nrrd
-from SpatialARAnomalyLib.service import normal_scans, worker_survey
+from SpatialARAnomalyLib.service import normal_scans, training_estimate, worker_survey
 from SpatialARAnomalyLib.service.normal_scans import judge, read_scans
 from SpatialARAnomalyLib.service.scan_candidates import find_candidates
 from SpatialARAnomalyLib.service.sources import SourceSpec
@@ -354,6 +356,28 @@ def test_the_estimated_disk_is_what_a_training_takes(outcome, tmp_path):
     assert 0 < estimate["fit_s"] < 60
     assert estimate["free_disk_bytes"] > 0
     assert estimate["memory_bytes"] > estimate["model_bytes"]
+
+
+def test_the_estimated_time_is_about_that_of_a_training(archive, tmp_path, monkeypatch):
+    """In seconds of computing, which other programs on the machine do not change."""
+    clock = SimpleNamespace(perf_counter=time.process_time)
+    monkeypatch.setattr(training_estimate, "time", clock)
+    monkeypatch.setattr(normal_scans, "time", clock)
+    inputs = SurveyInputs(folders=(str(archive / "a"),))
+    settings = {"size_px": 112, "epochs": 4, "batch_size": 8, "device": Device.CPU}
+    result = survey(inputs, SurveySpec(**settings), tmp_path / "m", SilentReporter())
+    begun = {}
+
+    class Clock(SilentReporter):
+        def stage(self, name, index, of):
+            begun[name] = time.process_time()
+
+    spec = TrainSpec(**settings)
+    train(spec.request([archive / "a"], tmp_path / "m"), Clock())
+    taken_s = time.process_time() - begun["fit"]
+    assert taken_s / 2.5 < result["estimate"]["fit_s"] < taken_s * 2.5
+    taken_s = begun["fit"] - begun["read"]
+    assert result["estimate"]["embed_s"] == pytest.approx(taken_s, rel=1.5, abs=0.3)
 
 
 def test_a_survey_is_cancelled_anywhere(archive):

@@ -127,6 +127,25 @@ def test_stages_epochs_and_the_result_are_told(worker, inputs, uninterrupted, tm
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
+def test_what_a_survey_finds_is_trained_on(worker, inputs, tmp_path):
+    (tmp_path / "scans").mkdir()
+    for source in inputs["normals"][:6:2]:
+        shutil.copy(source["path"], tmp_path / "scans")
+    (tmp_path / "scans" / "bad.nii.gz").write_text("not a scan")
+    volumes = inputs["normals"][1:4:2]
+    asked = {"folders": [str(tmp_path / "scans")], "files": [], "volumes": volumes}
+    spec = {key: SPEC[key] for key in ("size_px", "batch_size", "device")} | {"epochs": 2}
+    found = worker.result("survey", asked, spec)
+    left_out = {row["name"]: row["code"] for row in found["rows"] if row["status"] != "used"}
+    assert left_out == {"bad.nii.gz": "unreadable"}
+    assert found["estimate"]["fit_s"] > 0
+    normals = [row["source"] for row in found["rows"] if row["status"] == "used"]
+    spec |= {"name": "surveyed", "modality": found["modality"], "hidden_channels": 16}
+    result = worker.result("train", {"normals": normals}, spec, tmp_path / "model")
+    assert result["training_volumes"] + result["held_out_volumes"] == 5
+    assert result["fov_mm"] == found["fov_mm"]
+
+
 @pytest.mark.parametrize("stage", ["embed", "fit"])
 def test_a_pause_changes_nothing_of_the_model(worker, inputs, uninterrupted, tmp_path, stage):
     job = worker.submit("train", inputs, SPEC, tmp_path / "model")

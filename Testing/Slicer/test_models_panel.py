@@ -9,8 +9,9 @@ from Harness import grab, run_events, wait_until
 from Service.model_folders import add_model
 from Service.small_site import tree
 from SpatialARAnomalyLib.engine.model_store import read_card, verify_model
+from SpatialARAnomalyLib.service import encoder_registry
 
-NAME, STATE, MODALITY, PLANE, FOV, ENCODER, NORMALS, DATE, SIZE = range(9)
+NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +102,14 @@ def test_all_models_are_listed_with_what_they_are(models):
     assert sorted(models.names()) == sorted(
         ["cut", "Größe 脳", "of another machine", "small heads"]
     )
-    cells = [models.cell("small heads", column).text() for column in range(SIZE)]
+    cells = [
+        models.cell("small heads", column).text() for column in range(ENCODER + 1) if column != SIZE
+    ]
     card = read_card(models.folder / "quick")
     normals = str(len(card.normals.training_sha256) + len(card.normals.held_out_sha256))
     assert cells == [
-        "small heads", "✓", "MR", "axial", f"{card.slices.fov_mm:g}", "demonstration", normals,
-        card.created,
+        "small heads", "✓", "MR", "axial", f"{card.slices.fov_mm:g}", normals, card.created,
+        "demonstration",
     ]  # fmt: skip
     size = sum(os.path.getsize(one) for one in (models.folder / "quick").iterdir())
     assert float(models.cell("small heads", SIZE).text()) == pytest.approx(size / 1e6, abs=0.051)
@@ -131,18 +134,30 @@ def test_a_missing_encoder_is_shown_with_the_way_to_get_it(models):
     assert models.cell("of another machine", STATE).text() == "encoder missing"
     models.choose("of another machine")
     assert "timm/vit_x is not on this machine" in models.ui.modelsDetailLabel.text
-    assert models.reason("Use") is None
-    assert not models.ui.modelsEncoderButton.isVisible()
+    models.click("Use")
+    assert "timm/vit_x is not on this machine" in models.ui.modelCardLabel.text
 
 
-def test_the_encoder_button_leads_to_whoever_gets_encoders(models):
-    wanted = []
-    models.panel._onGetEncoder = wanted.append
+def test_the_encoder_button_leads_to_encoders(models):
     models.choose("small heads")
     assert models.reason("Encoder") == "The encoder is on this machine."
     models.choose("of another machine")
+    assert models.ui.encodersSection.property("collapsed")
     models.click("Encoder")
-    assert wanted == ["timm/vit_x"]
+    assert not models.ui.encodersSection.property("collapsed")
+    table = models.ui.encodersTable
+    (chosen,) = table.selectionModel().selectedRows()
+    assert "timm/vit_x" in table.item(chosen.row(), 0).text()
+
+
+def test_an_encoder_that_came_is_seen(models, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    card = read_card(models.folder / "third")
+    encoder_registry.remember(card.encoder.weights_sha256, str(weights))
+    models.module.widget.panel.encoders.onChanged()
+    models.settle()
+    assert models.cell("of another machine", STATE).text() == "✓"
 
 
 @pytest.mark.parametrize("how", ["button", "double click"])

@@ -146,7 +146,7 @@ def save_model(folder: Path, card: ModelCard, model: "AutoregressiveModel") -> M
             # Not `save_file`, whose errors hold the path.
             (new / WEIGHTS_FILE).write_bytes(save(weights))
             card = dataclasses.replace(card, weights_sha256=_file_sha256(new / WEIGHTS_FILE))
-            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8")
+            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8", newline="\n")
             for file in (WEIGHTS_FILE, CARD_FILE):
                 sync(new / file)
             _replace(folder, new, old)

@@ -117,7 +117,7 @@ def _settle(new: Path, card: ModelCard, models: Path, entries: list[ModelEntry])
         name = free_name(fitting(original), taken)
         if name != card.name:
             card = dataclasses.replace(card, name=name)
-            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8")
+            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8", newline="\n")
             sync(new / CARD_FILE)
         try:
             os.rename(new, models / name)

@@ -60,6 +60,6 @@ def _remarks(row: ModelRow) -> list[str]:
     if row.encoder_state is EncoderState.MISSING:
         return [
             "its encoder is not on this machine; copy it from where the model was trained, and "
-            "give it once with: spatial-ar-anomaly detect --encoder FOLDER_OR_FILE"
+            "add it with: spatial-ar-anomaly encoders add FOLDER_OR_FILE"
         ]
     return []

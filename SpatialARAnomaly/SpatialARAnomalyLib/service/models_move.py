@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync
+from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync, unwritable
 from ..engine.errors import OutputError
 from ..engine.progress import Reporter
 from .model_library import LEFT_BY_SYSTEMS, output, telling
@@ -77,11 +77,10 @@ def remove_moved(source: Path, target: Path, report: Reporter) -> Moved:
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     _check_places(source, target)
     items, others = _sorted(source)
-    total = sum(file.stat().st_size for item in items for file in _files(item))
-    told = telling(_stage(report, "remove", 1, of=1), total)
+    sizes = {item: _size(item) for item in items}
+    told = telling(_stage(report, "remove", 1, of=1), sum(sizes.values()))
     removed, done, left = 0, 0, list(others)
-    for item in items:
-        size = sum(file.stat().st_size for file in _files(item))
+    for item, size in sizes.items():
         if _same_tree(item, target / item.name) and _remove(item):
             removed += 1
         else:
@@ -178,6 +177,8 @@ def _trainings_held(items: list[Path]) -> Iterator[None]:
             "A training is running in the models folder.",
             "Wait until it has ended, or cancel it; then move the models.",
         ) from None
+    except OSError as error:
+        raise unwritable("The unfinished trainings cannot be locked", error) from None
     finally:
         for lock in locks:
             lock.release()
@@ -198,6 +199,14 @@ def _files(item: Path) -> Iterator[Path]:
                 raise _is_link(item)
             if path.is_file() and path != lock:
                 yield path
+
+
+def _size(item: Path) -> int:
+    """Bytes of all files below a folder; of one that is not as it should be, none."""
+    try:
+        return sum(file.stat().st_size for file in _files(item))
+    except (OSError, OutputError):
+        return 0
 
 
 def _is_link(item: Path) -> OutputError:

@@ -16,7 +16,7 @@ from ..engine.progress import Reporter
 from ..engine.specs import Modality, Plane, SliceSpec
 from ..engine.volume import Volume, infer_modality
 from .field_of_view import default_fov_mm
-from .scan_candidates import Candidate, without_headers
+from .scan_candidates import Candidate
 from .sources import Source, source_values
 
 MAX_SCANS = 1000
@@ -115,27 +115,29 @@ class Survey:
 
 
 def read_scans(
-    candidates: Iterable[Candidate], plane: Plane, modality: Modality | None, report: Reporter
+    candidates: list[Candidate], plane: Plane, modality: Modality | None, report: Reporter
 ) -> list[NormalScan]:
     """Read every candidate once; those that cannot be read are left out with the reason.
 
-    `modality` is what the user says they are. Raises `Cancelled` through
+    Empties the list on its way: the headers of thousands of DICOM images are not
+    needed again. `modality` is what the user says they are. Raises `Cancelled` through
     `report`, and nothing else for a bad file.
     """
-    candidates = list(candidates)
+    total = len(candidates)
+    candidates.reverse()
     scans: list[NormalScan] = []
-    for number, candidate in enumerate(candidates, start=1):
+    while candidates:
         report.check_cancelled()
+        candidate = candidates.pop()
         scan = NormalScan(candidate.name, candidate.kind, candidate.source)
         scans.append(scan)
         if candidate.problem is not None:
             scan.exclude("unreadable", candidate.problem)
-        elif number > MAX_SCANS:
+        elif len(scans) > MAX_SCANS:
             scan.exclude("too-many", f"Only the first {MAX_SCANS} scans are looked at.")
         else:
             _read(scan, candidate, plane, modality, report)
-        candidates[number - 1] = without_headers(candidate)
-        report.progress(number, len(candidates), "volume")
+        report.progress(len(scans), total, "volume")
     return scans
 
 

@@ -168,7 +168,7 @@ def _collect_wheels(
     """The wheels that the other machine lacks, all in `folder` and no others."""
     constraints = folder.parent / "constraints.tmp"
     write_constraints(constraints, held)
-    command = _pip_download(folder, spec, constraints)
+    command = _pip_download(folder, spec, constraints, environment)
     wanted = [one for one in spec.requirements if one != TORCH]
     if spec.build is not None and TORCH in spec.requirements:
         _run_pip([*command, "--index-url", f"{spec.torch_index}/{spec.build}", TORCH], report)
@@ -214,10 +214,30 @@ def _wheels_in(folder: Path) -> dict[str, Wheel]:
     return wheels
 
 
-def _pip_download(folder: Path, spec: KitSpec, constraints: Path) -> list[str]:
+_PIP = """
+import json, sys
+other = json.loads(sys.argv.pop(1))
+try:
+    from pip._vendor.packaging import markers
+    own = markers.default_environment
+    markers.default_environment = lambda: {**own(), **other}
+except Exception:
+    pass
+from pip._internal.cli.main import main
+sys.exit(main())
+"""
+"""pip that evaluates markers as the other machine would. It has no option for that, and
+without it collects for Windows what only Linux needs, in gigabytes; should its insides
+change, the check of the wheels completes what it missed."""
+
+
+def _pip_download(
+    folder: Path, spec: KitSpec, constraints: Path, environment: Mapping[str, str]
+) -> list[str]:
     platforms = (["--platform", tag] for tag in platform_tags(spec.platform))
     return [
-        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"),
+        *(sys.executable, "-c", _PIP, json.dumps(dict(environment))),
+        *("download", "--disable-pip-version-check", "--no-input"),
         *("--progress-bar", "off", "--only-binary=:all:", "--dest", str(folder)),
         *("--python-version", spec.python_version, "--implementation", "cp"),
         *(word for pair in platforms for word in pair),
@@ -239,7 +259,7 @@ def _run_pip(command: list[str], report: Reporter) -> None:
             for line in _lines(process):
                 report.check_cancelled()
                 said = [*said[-LAST_LINES:], line]
-                if line.startswith(("Downloading", "Collecting", "Saved")):
+                if line.startswith("Downloading"):
                     report.notice("pip", line)
         except BaseException:
             process.kill()

@@ -1,6 +1,8 @@
 """Which packages are installed, in which versions, and which of those needed are not."""
 
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,14 +81,29 @@ def normalized(package: str) -> str:
 
 
 def installed_versions(folders: Iterable[str] | None = None) -> dict[str, str]:
-    """The version of every distribution, by normalized name: on `sys.path`, or in `folders`."""
+    """The version of every distribution, by normalized name: on `sys.path`, or in `folders`.
+
+    By the names of their metadata folders alone: to read a hundred of them takes a second.
+    """
     found: dict[str, str] = {}
-    found_here = distributions() if folders is None else distributions(path=list(folders))
-    for distribution in found_here:
-        name = distribution.metadata["Name"]
-        # A folder that an interrupted pip left has no name; the first on the path is imported.
-        if name and distribution.version:
-            found.setdefault(normalized(name), distribution.version)
+    for folder in sys.path if folders is None else folders:
+        try:
+            inside = sorted(os.listdir(folder or "."))
+        except OSError:
+            continue  # an archive, or not there
+        for entry in inside:
+            name, ending = os.path.splitext(entry)
+            package, dash, version_found = name.partition("-")
+            if ending not in (".dist-info", ".egg-info") or not dash:
+                continue
+            # A folder that an interrupted pip left has no metadata.
+            metadata = os.path.join(folder, entry, "METADATA")
+            if ending == ".dist-info" and not os.path.isfile(metadata):
+                continue
+            if ending == ".egg-info":
+                version_found = version_found.partition("-py")[0]
+            # The first on the path is the one that is imported.
+            found.setdefault(normalized(package), version_found)
     return found
 
 

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.dicom_series import DicomSeries, read_series, series_of_files
@@ -52,7 +52,7 @@ def find_candidates(
     files that are neither are passed over. What cannot be looked into is a
     candidate with a problem.
     """
-    folders = [path for path in paths if path.is_dir()]
+    folders = [path for path in paths if os.path.isdir(path)]
     files = [path for path in paths if path not in folders]
     found: list[Candidate] = []
     others: list[tuple[Path, list[Path]]] = []
@@ -99,6 +99,8 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate
             path = Path(place, name)
             if name.startswith("."):
                 continue  # macOS leaves hidden companions on drives of other systems
+            if os.path.exists(path) and not os.path.isfile(path):
+                continue  # a pipe or a device could be read for ever
             if has_volume_suffix(path):
                 found.append(_of_file(path, _shown(path, folder, several)))
             else:
@@ -153,13 +155,8 @@ def _dicom_candidates(
 
 def _shown(path: Path, folder: Path, several: bool) -> str:
     """The path within the folder; with the folder's own name where several were asked for."""
-    named = folder.name or folder.resolve().name
+    named = folder.name if folder.name not in ("", "..") else folder.resolve().name
     within = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
     if within == ".":
         return named
     return f"{named}/{within}" if several else within
-
-
-def without_headers(candidate: Candidate) -> Candidate:
-    """The candidate, once it is read: the headers of thousands of images are not needed again."""
-    return replace(candidate, series=None)

@@ -151,7 +151,7 @@ def _record(request: TrainRequest, sources: Sequence[Source], folder: TrainingFo
     encoder = request.encoder
     if encoder != DEMONSTRATION and os.path.exists(encoder):
         encoder = os.path.abspath(encoder)
-    spec = dataclasses.replace(spec, encoder=encoder, restart=False)
+    spec = dataclasses.replace(spec, encoder=encoder, restart=False, allow_download=False)
     values = tuple(source_values(source) for source in sources)
     write_record(folder, TrainingRecord(spec, values))
 

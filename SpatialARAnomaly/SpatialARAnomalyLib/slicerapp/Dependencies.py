@@ -14,11 +14,9 @@ from ..engine.errors import SetupError, SpatialARError
 from ..service.doctor import why_no_torch_here
 from ..service.install_size import estimate, free_bytes, has_nvidia_driver, in_words
 from ..service.packages import (
-    REQUIREMENTS,
     PackageCheck,
     PackageState,
     check_packages,
-    names,
     normalized,
 )
 from . import Settings
@@ -91,6 +89,7 @@ class Dependencies:
         self.probed: dict[str, Any] | None = None
         """What the last probe said; None before one, or where its process died."""
         self._crash = ""
+        self._checks: tuple[PackageCheck, ...] | None = None
 
     @property
     def checking(self) -> bool:
@@ -109,11 +108,20 @@ class Dependencies:
 
     def checks(self) -> tuple[PackageCheck, ...]:
         """The state of each package, as far as it is known: by metadata until it was tried."""
+        if self._checks is None:
+            self._checks = self._look()
+        return self._checks
+
+    def lookAgain(self) -> None:
+        """Forget what was seen of the disk: others may have installed something."""
+        self._checks = None
+
+    def _look(self) -> tuple[PackageCheck, ...]:
         if self.probed is not None:
             packages = self.probed["packages"]
             versions = {normalized(name): one for name, one in packages.items() if one is not None}
             return check_packages(versions, self.probed["import_errors"])
-        versions = {} if self.external else self._site.versionsOf(names(REQUIREMENTS))
+        versions = {} if self.external else self._site.versions()
         crashed = self._crash and "torch" in versions
         return check_packages(versions, {"torch": self._crash} if crashed else {})
 
@@ -129,10 +137,10 @@ class Dependencies:
 
     def check(self, onEnd: Callable[[SpatialARError | None], None]) -> None:
         """Try all packages in the worker."""
-        self.probed, self._crash = None, ""
+        self.probed, self._crash, self._checks = None, "", None
 
         def answered(event: Event) -> None:
-            self._checking = False
+            self._checking, self._checks = False, None
             if event["event"] == "result":
                 self.probed = event
                 onEnd(None)
@@ -146,7 +154,7 @@ class Dependencies:
 
     def restartWorker(self) -> None:
         """Run in the Python that is chosen now, once a running job is over."""
-        self.probed, self._crash = None, ""
+        self.probed, self._crash, self._checks = None, "", None
         if not self._worker.busy:
             self._worker.stop()
 
@@ -194,9 +202,7 @@ class Dependencies:
         unusable = {one.package for one in self.missing()}
         checks = [
             one
-            for one in check_packages(
-                self._site.versionsOf(names(requirements)), requirements=requirements
-            )
+            for one in check_packages(self._site.versions(), requirements=requirements)
             if one.state is not PackageState.READY or one.package in unusable
         ]
         if not checks:
@@ -267,7 +273,7 @@ class Dependencies:
             raise SetupError("busy", reason)
 
         def release() -> None:
-            self._installation = None
+            self._installation, self._checks = None, None
             for worker in self._workers:
                 worker.release()
 

@@ -10,6 +10,7 @@ from ..engine.device import Device
 from ..engine.errors import SpatialARError
 from ..engine.model_store import ModelCard
 from ..service.model_list import ModelEntry, list_models
+from ..service.model_rows import as_row
 from . import Settings
 from .Buttons import enable
 from .DemonstrationModel import FOLDER
@@ -17,6 +18,7 @@ from .Detection import DetectionSettings, Outcome
 from .ErrorWords import inOneLine, isMissingPackage
 from .FindingsTable import readRows
 from .Logic import Logic
+from .ModelWords import howToGetEncoder
 from .NodeConversion import checkScan
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Progress import Progress
@@ -300,7 +302,7 @@ def _cardText(entry: ModelEntry | None) -> str:
         return inOneLine(entry.error) if entry.error is not None else ""
     card: ModelCard = entry.card
     normals = card.normals
-    return _(
+    text = _(
         "{modality}, {plane}, field of view {fov} mm, {size} px. Learned from {training} normal "
         "scans, calibrated on {held} more. Encoder: {encoder}. Made {created}."
     ).format(
@@ -313,3 +315,4 @@ def _cardText(entry: ModelEntry | None) -> str:
         encoder=card.encoder.name,
         created=card.created,
     )
+    return f"{text} {howToGetEncoder(as_row(entry))}".strip()

@@ -51,6 +51,8 @@ def panelHint(error: SpatialARError) -> str:
         "output-exists": _("Choose another folder."),
         "encoder-not-local": _("Get it in the section Encoders."),
         "encoder-not-found": _("Get it, or add where it lies, in the section Encoders."),
+        "checkpoint-damaged": _("Discard the unfinished training and train anew."),
+        "checkpoint-other": _("Discard the unfinished training and train anew."),
     }
     return hints.get(error.code, error.hint)
 

@@ -28,10 +28,8 @@ from ..service.constraints import (
 from ..service.install_size import InstallSize
 from ..service.kit_manifest import pip_arguments
 from ..service.packages import (
-    installed_version,
     installed_versions,
     modules_of,
-    normalized,
 )
 from ..service.pip_words import cause_of_failure
 from .PyTorchExtension import PyTorchExtension
@@ -93,17 +91,7 @@ class SitePackages:
 
     def versions(self) -> dict[str, str]:
         """What is installed now, also what another process has just installed."""
-        importlib.invalidate_caches()
         return installed_versions(self.folders)
-
-    def versionsOf(self, packages: Iterable[str]) -> dict[str, str]:
-        """The versions of these alone, by normalized name: quicker than all."""
-        if self.folders is not None:
-            everything = self.versions()
-            return {one: everything[one] for one in map(normalized, packages) if one in everything}
-        importlib.invalidate_caches()
-        found = {normalized(one): installed_version(one) for one in packages}
-        return {name: version for name, version in found.items() if version is not None}
 
     def modules(self, package: str) -> frozenset[str]:
         """The names under which a package is imported."""
@@ -168,7 +156,7 @@ class Installation:
         self._plan = plan
         self._log = log
         self._onEnd = onEnd
-        self._packaging = packaging or slicer.packaging
+        self._packaging = packaging or importlib.import_module("slicer.packaging")
         self._extension = extension or PyTorchExtension()
         self._site = site or SitePackages()
         self._said: list[str] = []

@@ -27,10 +27,10 @@ def shownModel(row: ModelRow, *, verified: bool, damage: SpatialARError | None) 
             row.modality or "",
             row.plane or "",
             row.fov_mm if row.fov_mm is not None else "",
-            encoder,
             row.normals if row.normals is not None else "",
             row.created or "",
             round(row.bytes / MB, 1),
+            encoder,
         ),
         tips={NAME: row.folder, STATE: reason, ENCODER: tip},
     )
@@ -59,12 +59,12 @@ def howToGetEncoder(row: ModelRow) -> str:
     if row.encoder_state is EncoderState.OBTAINABLE:
         return _(
             "The encoder {id} is not on this machine. Get it from the Hugging Face hub under "
-            "Set-up, or copy it from another machine and give its folder or file there."
+            "Encoders, or copy it from another machine and add its folder or file there."
         ).format(id=row.encoder_hub_id)
     if row.encoder_state is EncoderState.MISSING:
         return _(
             "The encoder {name} is not on this machine, and its name does not tell where to get "
-            "it. Copy it from where the model was trained, and give its folder or file under "
-            "Set-up."
+            "it. Copy it from where the model was trained, and add its folder or file under "
+            "Encoders."
         ).format(name=row.encoder)
     return ""

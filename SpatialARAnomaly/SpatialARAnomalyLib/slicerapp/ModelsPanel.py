@@ -58,7 +58,6 @@ class ModelsPanel:
         self._cancelling = False
         self._listing = ModelsListing(self._listed)
         self._view = ModelsView(ui.modelsTable, self.refresh, self._use)
-        ui.modelsEncoderButton.setVisible(onGetEncoder is not None)
         self._connections = (
             (ui.modelsSection.contentsCollapsed, self._list),
             (ui.modelsUseButton.clicked, self._use),
@@ -205,7 +204,7 @@ class ModelsPanel:
 
     def _getEncoder(self, *_unused: object) -> None:
         model = self._chosen()
-        if model is not None and self._onGetEncoder is not None:
+        if model is not None:
             self._onGetEncoder(model.row.encoder_hub_id or model.row.encoder)
 
     def _import(self, *_unused: object) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import qt
 from slicer.i18n import tr as _
 
-NAME, STATE, MODALITY, PLANE, FOV, ENCODER, NORMALS, DATE, SIZE = range(9)
+NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
 ROW_PX = 24
 
@@ -19,10 +19,10 @@ def _heads() -> list[tuple[str, str]]:
         (_("Modality"), _("Of the scans it learned from")),
         (_("Plane"), _("Of the slices it looks at")),
         (_("FOV"), _("Field of view in millimeters")),
-        (_("Encoder"), _("What it needs to embed slices")),
         (_("Normals"), _("Normal scans it was trained and calibrated on")),
         (_("Date"), _("When it was trained")),
         (_("MB"), _("Size on disk in megabytes, without the encoder")),
+        (_("Encoder"), _("What it needs to embed slices")),
     ]
 
 
@@ -53,8 +53,8 @@ class ModelsView:
         for column, (_title, meaning) in enumerate(heads):
             table.horizontalHeaderItem(column).setToolTip(meaning)
         header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setHighlightSections(False)
+        header.setStretchLastSection(True)
         table.verticalHeader().setVisible(False)
         table.verticalHeader().setDefaultSectionSize(ROW_PX)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
@@ -79,6 +79,8 @@ class ModelsView:
                 self._set(index, column, value, model.tips.get(column, ""))
             table.item(index, NAME).setData(qt.Qt.UserRole, model.key)
         table.setSortingEnabled(True)
+        # Once: a header that does so by itself measures all rows after every cell.
+        table.resizeColumnsToContents()
         table.clearSelection()
         for index in range(len(models)):
             if self._keyAt(index) == chosen:

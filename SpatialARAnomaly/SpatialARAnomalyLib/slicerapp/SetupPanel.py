@@ -90,6 +90,7 @@ class SetupPanel:
 
     def enter(self) -> None:
         """The user comes to the module: the section opens by itself where something is missing."""
+        self.dependencies.lookAgain()
         if self._looked:
             self.refresh()
             return

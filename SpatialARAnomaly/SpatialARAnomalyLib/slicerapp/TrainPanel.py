@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import qt
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
-from ..engine.specs import Modality, Plane, Preset
 from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
 from .Detection import Outcome
-from .EncoderChoices import OWN_FILES, encoderChoices
 from .ErrorWords import inOneLine
 from .Export import fileName
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Trainer import Trainer, sharedTrainer
+from .TrainForm import TrainForm
 from .Training import State, Training, TrainingRequest
 from .TrainingPlot import TrainingPlot
 from .TrainScans import TrainScans
@@ -25,8 +25,8 @@ from .UnfinishedLine import UnfinishedLine
 PROGRESS_STEPS = 1000
 """Resolution of the progress bar."""
 
-PATCH_PX = 16
-"""The resolution is a multiple of the encoders' patch."""
+REST_MS = 40
+"""Progress is shown at most so often."""
 
 LONGEST_NAME = 60
 """Characters of a model's folder."""
@@ -50,24 +50,20 @@ class TrainPanel:
         self._log = log
         self._onModel = onModel
         self._trainer = sharedTrainer() if trainer is None else trainer
-        self._parameters: SpatialARAnomalyParameterNode | None = None
         self._entered = False
         self._plot = TrainingPlot()
         self._epochsShown = 0
-        self._filling = True
-        self._fillSelectors()
+        self._stateShown = ""
+        self._ready = False
+        # Hundreds of epochs come at once when a training is resumed.
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REST_MS)
+        self.form = TrainForm(ui, self.refresh)
         self.unfinished = UnfinishedLine(ui, self._trainer, confirm, self._begin, self._discarded)
         self.scans = TrainScans(ui, self._trainer, self.refresh, self._looked)
         self._connections = (
-            (ui.trainNameEdit.textChanged, self.refresh),
-            (ui.trainModalitySelector.currentIndexChanged, self._chosen),
-            (ui.trainPlaneSelector.currentIndexChanged, self._chosen),
-            (ui.trainEncoderSelector.currentIndexChanged, self._chosen),
-            (ui.trainEncoderPathEdit.currentPathChanged, self._chosen),
-            (ui.trainPresetSelector.currentIndexChanged, self._chosen),
-            (ui.trainSizeSpinBox.valueChanged, self._chosen),
-            (ui.trainSizeSpinBox.editingFinished, self._roundSize),
-            (ui.trainEpochsSpinBox.valueChanged, self._chosen),
+            (self._timer.timeout, self._follow),
             (ui.modelsFolderEdit.currentPathChanged, self._modelsFolderChanged),
             (ui.trainLookButton.clicked, self._lookOrStop),
             (ui.trainButton.clicked, self._trainOrCancel),
@@ -76,109 +72,37 @@ class TrainPanel:
         )
         for signal, slot in self._connections:
             signal.connect(slot)
-        self._filling = False
+        self._ready = True
         self._trainer.worker.log = log
         self._trainer.onChange = self._trainingChanged
         self._trainer.confirmQuit = confirm
         self._modelsFolderChanged()
-        self._trainingChanged()
-
-    def _fillSelectors(self) -> None:
-        ui = self._ui
-        for selector, choices in (
-            (
-                ui.trainModalitySelector,
-                ((_("Automatic"), ""), ("MR", Modality.MR.value), ("CT", Modality.CT.value)),
-            ),
-            (
-                ui.trainPlaneSelector,
-                (
-                    (_("Axial"), Plane.AXIAL.value),
-                    (_("Coronal"), Plane.CORONAL.value),
-                    (_("Sagittal"), Plane.SAGITTAL.value),
-                ),
-            ),
-            (
-                ui.trainPresetSelector,
-                (
-                    (_("Standard"), Preset.STANDARD.value),
-                    (_("Dilated (sees farther)"), Preset.DILATED.value),
-                ),
-            ),
-            (ui.trainEncoderSelector, encoderChoices()),
-        ):
-            for text, value in choices:
-                selector.addItem(text, value)
-        encoder = Settings.training("Encoder")
-        known = ui.trainEncoderSelector.findData(encoder)
-        if known < 0:
-            ui.trainEncoderPathEdit.setCurrentPath(encoder)
-            known = ui.trainEncoderSelector.findData(OWN_FILES)
-        ui.trainEncoderSelector.setCurrentIndex(known)
-        _choose(ui.trainPresetSelector, Settings.training("Preset"))
-        ui.trainSizeSpinBox.setValue(int(Settings.training("SizePx")))
-        ui.trainEpochsSpinBox.setValue(int(Settings.training("Epochs")))
+        self._follow()
 
     def cleanup(self) -> None:
         """Let go of the widgets; a training goes on."""
         self._trainer.detach()
+        self._timer.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
+        self.form.cleanup()
         self.scans.cleanup()
         self.unfinished.cleanup()
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Work with the settings of a scene; None while there is none."""
-        self._parameters = parameters
-        if parameters is not None:
-            self._filling = True
-            _choose(self._ui.trainModalitySelector, parameters.trainModality)
-            _choose(self._ui.trainPlaneSelector, parameters.trainPlane)
-            self._filling = False
+        self.form.setParameters(parameters)
         self.refresh()
 
     def enter(self) -> None:
         """The user came to the module."""
         self._entered = True
+        self.form.listEncoders()
         self._modelsFolderChanged()
 
     def exit(self) -> None:
         """The user went to another module; a training goes on."""
         self._entered = False
-
-    def settings(self) -> TrainSettings:
-        """What is chosen now."""
-        ui = self._ui
-        encoder = _value(ui.trainEncoderSelector)
-        if encoder == OWN_FILES:
-            encoder = str(ui.trainEncoderPathEdit.property("currentPath") or "").strip()
-        return TrainSettings(
-            name=str(ui.trainNameEdit.property("text")).strip(),
-            modality=_value(ui.trainModalitySelector) or None,
-            plane=_value(ui.trainPlaneSelector),
-            sizePx=_wholePatches(ui.trainSizeSpinBox.property("value")),
-            encoder=encoder,
-            preset=_value(ui.trainPresetSelector),
-            epochs=int(ui.trainEpochsSpinBox.property("value")),
-            device=Settings.device().value,
-        )
-
-    def _chosen(self, *_unused: object) -> None:
-        """Remember what was chosen."""
-        if self._filling:
-            return
-        settings = self.settings()
-        Settings.setTraining("Encoder", settings.encoder)
-        Settings.setTraining("Preset", settings.preset)
-        Settings.setTraining("SizePx", str(settings.sizePx))
-        Settings.setTraining("Epochs", str(settings.epochs))
-        if self._parameters is not None:
-            self._parameters.trainModality = settings.modality or ""
-            self._parameters.trainPlane = settings.plane
-        self.refresh()
-
-    def _roundSize(self, *_unused: object) -> None:
-        self._ui.trainSizeSpinBox.setValue(self.settings().sizePx)
 
     def _modelsFolderChanged(self, *_unused: object) -> None:
         self.unfinished.look()
@@ -186,28 +110,16 @@ class TrainPanel:
 
     def refresh(self, *_unused: object) -> None:
         """Show what can be done now, and why not what cannot."""
-        if self._filling:
+        if not self._ready:
             return
-        ui, settings = self._ui, self.settings()
+        ui, settings = self._ui, self.form.settings()
         training = self._trainer.training
         running = self._trainer.running
         looking = self.scans.looking
-        for widget in (
-            ui.trainFolderEdit,
-            ui.trainVolumesList,
-            ui.trainModalitySelector,
-            ui.trainPlaneSelector,
-            ui.trainNameEdit,
-            ui.trainEncoderSelector,
-            ui.trainEncoderPathEdit,
-            ui.trainPresetSelector,
-            ui.trainSizeSpinBox,
-            ui.trainEpochsSpinBox,
-        ):
-            widget.setEnabled(not running and not looking)
-        ownFiles = _value(ui.trainEncoderSelector) == OWN_FILES
-        ui.trainEncoderPathEdit.setVisible(ownFiles)
-        ui.trainEncoderPathLabel.setVisible(ownFiles)
+        isFree = not running and not looking
+        ui.trainFolderEdit.setEnabled(isFree)
+        ui.trainVolumesList.setEnabled(isFree)
+        self.form.enable(isFree)
         ui.trainLookButton.setText(_("Stop looking") if looking else _("Look at the scans"))
         enable(
             ui.trainLookButton,
@@ -217,9 +129,9 @@ class TrainPanel:
             else _("Find the scans, say which can be used, and how long a training would take."),
         )
         self.scans.showEstimate(None if running else settings)
-        self.unfinished.refresh(busy=running or looking)
+        self.unfinished.refresh(busy=not isFree)
         self._refreshButtons(settings)
-        ui.trainProgressBar.setVisible(running or looking)
+        ui.trainProgressBar.setVisible(not isFree)
         if looking:
             self._showProgress(self.scans.progress.share, self.scans.progress.text)
         enable(
@@ -288,7 +200,7 @@ class TrainPanel:
             return
         self._tell("")
         self._log("look at scans for a training")
-        self.scans.look(self.settings())
+        self.scans.look(self.form.settings())
 
     def _looked(self, error: SpatialARError | None, found: bool) -> None:
         if error is not None:
@@ -302,7 +214,7 @@ class TrainPanel:
         if training is not None and training.running:
             training.cancel()
             return
-        settings, result = self.settings(), self.scans.result
+        settings, result = self.form.settings(), self.scans.result
         if self._whyNotTrain(settings) is not None or result is None:
             self.refresh()
             return
@@ -338,7 +250,7 @@ class TrainPanel:
             self._trainer.train(request)
         except SpatialARError as error:
             self._tell("⚠ " + inOneLine(error))
-        self._trainingChanged()
+        self._follow()
 
     def _pauseOrGoOn(self, *_unused: object) -> None:
         training = self._trainer.training
@@ -356,8 +268,17 @@ class TrainPanel:
 
     def _trainingChanged(self) -> None:
         training = self._trainer.training
+        if training is not None and training.state != self._stateShown:
+            self._follow()
+        elif not self._timer.isActive():
+            self._timer.start()
+
+    def _follow(self, *_unused: object) -> None:
+        """Show what the training does now."""
+        training = self._trainer.training
         if training is None:
             return
+        self._stateShown = training.state
         self._followCurve(training)
         if training.running:
             self._showProgress(training.progress.share, _stateText(training))
@@ -416,18 +337,6 @@ def _stateText(training: Training) -> str:
         State.PAUSED: _("Paused. {text}").format(text=text),
         State.CANCELLING: _("Cancelling…"),
     }.get(training.state, text)
-
-
-def _value(selector: "object") -> str:
-    return str(selector.itemData(selector.property("currentIndex")) or "")
-
-
-def _choose(selector: "object", value: str) -> None:
-    selector.setCurrentIndex(max(0, selector.findData(value)))
-
-
-def _wholePatches(sizePx: int) -> int:
-    return max(1, round(int(sizePx) / PATCH_PX)) * PATCH_PX
 
 
 def _modelFolder(name: str) -> Path:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from .NodeConversion import ROLE
@@ -141,6 +141,8 @@ def _added(kind: str, name: str) -> "slicer.vtkMRMLNode":
 
 def _write(node: "slicer.vtkMRMLTableNode", curve: Sequence[Epoch]) -> None:
     """The curve as the table's rows."""
+    from vtk.util.numpy_support import numpy_to_vtk
+
     modified = node.StartModify()
     try:
         node.RemoveAllColumns()
@@ -153,10 +155,8 @@ def _write(node: "slicer.vtkMRMLTableNode", curve: Sequence[Epoch]) -> None:
             BEST: [best.heldOutNll for _epoch in curve] if best else [],
         }
         for name, values in columns.items():
-            array = vtk.vtkDoubleArray()
+            array = numpy_to_vtk(np.array(values, float), deep=True)
             array.SetName(name)
-            for value in values:
-                array.InsertNextValue(value)
             node.AddColumn(array)
             if name not in (EPOCH, BEST_EPOCH):
                 node.SetColumnUnitLabel(name, "nats/channel")

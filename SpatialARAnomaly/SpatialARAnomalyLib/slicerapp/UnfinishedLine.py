@@ -35,7 +35,7 @@ class UnfinishedLine:
         self._discarding = False
         self._closed = False
         self.entries: list[UnfinishedTraining] = []
-        """Those that are there, without the one that runs here."""
+        """Those in the folder of models when it was last looked at."""
         self._connections = (
             (ui.trainUnfinishedSelector.currentIndexChanged, self._chosenChanged),
             (ui.trainResumeButton.clicked, self._resume),

@@ -50,6 +50,7 @@ class Panel:
         self.models = ModelsPanel(
             ui, logic, self.log.append, self.detect, dialogs, self.encoders.obtain
         )
+        self.encoders.onChanged = self._encodersChanged
         packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
         self.setup = SetupPanel(ui, packages, confirm)
         self.detect.onMissingPackage = self.setup.open
@@ -62,6 +63,10 @@ class Panel:
         self._imported = False
         scene = slicer.mrmlScene
         self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
+
+    def _encodersChanged(self) -> None:
+        self.detect.refreshModels()
+        self.train.form.listEncoders()
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Bind the widgets to the settings of a scene; None while there is none."""
