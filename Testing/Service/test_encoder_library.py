@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from Engine import dinov3_examples as examples
@@ -10,10 +11,21 @@ from Engine.loopback_hub import COMMIT, HUB_ID, serve
 from Service.small_site import TRAIN_OPTIONS, run
 from Service.worker_process import WorkerProcess, without
 from SpatialARAnomalyLib.engine.errors import EncoderError, OutputError
-from SpatialARAnomalyLib.engine.hub_cache import cache_folder, cached_folder, repository_folder
+from SpatialARAnomalyLib.engine.hub_cache import (
+    cache_folder,
+    cached_folder,
+    partial_bytes,
+    repository_folder,
+)
 from SpatialARAnomalyLib.engine.hub_lock import alone
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.service import encoder_catalog, encoder_license, encoder_registry
+from SpatialARAnomalyLib.service import (
+    cli_encoders,
+    encoder_catalog,
+    encoder_license,
+    encoder_registry,
+)
+from SpatialARAnomalyLib.service.cli import app
 from SpatialARAnomalyLib.service.encoder_catalog import DEFAULT_ID, KNOWN, is_local, known_encoder
 from SpatialARAnomalyLib.service.encoder_library import (
     add_encoder,
@@ -25,6 +37,7 @@ from SpatialARAnomalyLib.service.encoder_tables import size_text
 from SpatialARAnomalyLib.service.redaction import without_places
 from SpatialARAnomalyLib.service.user_folder import user_folder
 from SpatialARAnomalyLib.service.worker_protocol import TOKEN, Request
+from typer.testing import CliRunner
 
 SECRET = "hf_SeCrEt0123456789"
 
@@ -249,6 +262,25 @@ def test_the_commands(hub, saved):
     assert "Its files are where they were." in run("encoders", "remove", saved, "--yes").stdout
 
 
+def test_a_person_is_shown_the_license_and_asked(hub, monkeypatch):
+    monkeypatch.setattr(cli_encoders, "_at_terminal", lambda: True)
+
+    def answered(answer, *command):
+        return CliRunner().invoke(app, ["encoders", *command], input=f"{answer}\n")
+
+    declined = answered("n", "get", HUB_ID)
+    assert declined.exit_code == 2
+    assert str(encoder_license.license_file()) in declined.stderr
+    assert encoder_license.ADDRESS in declined.stderr
+    assert hub.requests == []
+    assert answered("y", "get", HUB_ID).exit_code == 0
+    assert encoder_license.is_accepted()
+    assert answered("n", "remove", HUB_ID).exit_code == 1
+    assert is_local(HUB_ID)
+    assert answered("y", "remove", HUB_ID).exit_code == 0
+    assert "Do you accept" not in answered("", "get", HUB_ID).stderr
+
+
 def test_a_token_comes_by_standard_input(hub):
     hub.token = SECRET
     encoder_license.accept()
@@ -332,6 +364,22 @@ def test_a_token_is_left_out_of_the_log():
         "header 'Bearer <token>' and <token>"
     )
     assert SECRET not in repr(request)
+
+
+def test_a_killed_download_goes_on(worker, hub, tmp_path):
+    encoder_license.accept()
+    hub.stall_s = 5.0
+    worker.submit("encoder_get", {"source": HUB_ID})
+    until = time.monotonic() + 30
+    while partial_bytes(HUB_ID) < 100_000:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    worker.process.kill()
+    worker.process.wait()
+    hub.stall_s = 0.0
+    part = partial_bytes(HUB_ID)
+    get()
+    assert hub.ranges_asked == [f"bytes={part}-"]
 
 
 def test_a_download_can_be_cancelled(worker, hub):

@@ -96,6 +96,10 @@ def encoders_get(
     run_job(job, as_result, show, as_json=as_json, device=Device.AUTO)
 
 
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _accept_license() -> None:
     from . import encoder_license
 
@@ -109,7 +113,7 @@ def _ask_for_license() -> None:
     """Let a person at a terminal read and accept; without an answer nothing is downloaded."""
     from . import encoder_license
 
-    if encoder_license.is_accepted() or not sys.stdin.isatty():
+    if encoder_license.is_accepted() or not _at_terminal():
         return
     print(
         f"DINOv3 weights come under Meta's {LICENSE}. Read it:\n"
@@ -171,7 +175,7 @@ def encoders_remove(
     """Remove an encoder from the hub's cache; a folder or file of your own is only forgotten."""
     from .encoder_library import remove_encoder
 
-    if not yes and sys.stdin.isatty() and not typer.confirm(f"Remove {source}?", err=True):
+    if not yes and _at_terminal() and not typer.confirm(f"Remove {source}?", err=True):
         raise typer.Exit(1)
     try:
         freed = remove_encoder(source)
