@@ -164,7 +164,9 @@ class SetupPanel:
                     font.setBold(True)
                     item.setFont(font)
                 table.setItem(row, column, item)
-        ui.setupDevicesLabel.setText(devicesText(deps.probed))
+        devices = devicesText(deps.probed)
+        ui.setupDevicesLabel.setText(devices)
+        ui.setupDevicesLabel.setVisible(bool(devices))
 
     def _whyNotExtending(self) -> str | None:
         return _("The PyTorch extension is being installed.") if self._extending else None
