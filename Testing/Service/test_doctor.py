@@ -56,13 +56,13 @@ def test_a_torch_that_is_half_there_is_found_and_the_exit_code_says_so(tmp_path)
 
 def test_the_light_install_is_told_what_it_lacks(monkeypatch):
     installed = doctor.installed_versions()
-    for name in ("torch", "transformers", "huggingface-hub"):
+    for name in ("torch", "transformers", "truststore"):
         del installed[name]
     monkeypatch.setattr(doctor, "installed_versions", lambda: installed)
     diagnosis = diagnose(probed())
     assert not diagnosis.ok
     wrong = {one.name: one for one in diagnosis.findings if not one.ok}
-    assert set(wrong) == {"torch", "transformers", "huggingface-hub"}
+    assert set(wrong) == {"torch", "transformers", "truststore"}
     assert wrong["torch"].found == "not installed (needed: >=2.4,!=2.12.*)"
     assert 'pip install "spatial-ar-anomaly[torch]"' in wrong["torch"].remedy
     monkeypatch.setattr(doctor, "why_no_torch_here", lambda: "No torch for this platform.")

@@ -145,6 +145,38 @@ def test_a_silent_worker_is_ended(behavior, started):
     assert not worker.running
 
 
+def heard_events(heard, *names):
+    wait_until(lambda: [event["event"] for event in heard.events] == list(names), 20, names)
+
+
+def test_a_paused_job_may_be_silent_and_a_resumed_one_not(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    heard_events(heard, "stage")
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    waiting = Heard()
+    waiting.submit(worker)  # it waits, too, and is not expected to be heard of
+    run_events(1.5)
+    assert worker.running
+    assert not heard.ends
+    worker.resume(job)
+    heard_events(heard, "stage", "paused", "continued")
+    assert heard.end["code"] == waiting.end["code"] == "worker-silent"
+
+
+def test_a_paused_job_can_be_cancelled(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    worker.cancel(job)
+    assert heard.end == {"id": job, "event": "cancelled"}
+    worker.pause(job)
+    worker.resume(job)
+    assert not worker.busy
+
+
 def test_a_worker_that_ignores_a_cancel_is_ended_with_its_children(started):
     worker, heard = started("ignores cancel", cancelGraceS=0.3)
     job = heard.submit(worker)

@@ -23,6 +23,7 @@ from .encoder_network import (
 )
 from .encoder_weights import read_weights
 from .errors import EncoderError
+from .progress import Reporter
 
 Statistics = dict[str, tuple[float, float, float]]
 
@@ -99,18 +100,22 @@ class DINOv3Encoder:
 
 
 def load_encoder(
-    source: str, *, device: torch.device | str = "cpu", allow_download: bool = False
+    source: str,
+    *,
+    device: torch.device | str = "cpu",
+    allow_download: bool = False,
+    report: Reporter | None = None,
 ) -> Encoder:
     """The encoder that `source` names, on `device`.
 
     `source` is `demonstration`; a folder as transformers writes it (also in
     shards); a `.safetensors` file or folder named as in transformers, timm or
     Meta's code; or a hub id, looked up in the local cache and, only with
-    `allow_download`, in the network.
+    `allow_download`, in the network; `report` hears how the download goes.
 
     Raises `EncoderError` with a code that says what is wrong: `encoder-missing`,
-    `-not-local`, `-gated`, `-offline`, `-cache`, `-format`, `-damaged`,
-    `-architecture`, `-layout`, `-shape`, `-software`.
+    `-not-local`, `-format`, `-damaged`, `-architecture`, `-layout`, `-shape`,
+    `-software`, and those of `hub_download.download`.
     """
     if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
@@ -118,7 +123,7 @@ def load_encoder(
         name, revision, notice = DEMONSTRATION, None, demonstration.NOTICE
         settings = settings_of_shapes(weights, name)
     else:
-        files = read_weights(source, allow_download=allow_download)
+        files = read_weights(source, allow_download=allow_download, report=report)
         name, revision, notice = files.name, files.revision, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}

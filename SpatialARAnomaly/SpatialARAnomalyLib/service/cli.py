@@ -1,4 +1,4 @@
-"""The command line: train, detect, models, encoders, demo, doctor, offline kits."""
+"""The command line: normals, train, detect, models, encoders, demo, doctor, offline kits."""
 
 import io
 import sys
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import cli_demo, cli_detect, cli_encoders, cli_models, cli_setup, cli_train
+from . import cli_demo, cli_detect, cli_encoders, cli_models, cli_normals, cli_setup, cli_train
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=cli_normals.EPILOG)(cli_normals.normals)
 app.command(epilog=cli_train.EPILOG)(cli_train.train)
 app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
 app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.device import Device
-from ..engine.errors import SetupError
+from ..engine.errors import SetupError, SpatialARError
 from .cli_common import EXIT_BAD_INPUT, JsonOption, fail, run_job
 
 if TYPE_CHECKING:
@@ -84,20 +84,19 @@ def offline_kit(
     as_json: JsonOption = False,
 ) -> None:
     """Collect packages and weights for a machine without internet; repeat it to go on."""
+    from . import encoder_license
     from .constraints import read_constraints
     from .offline_kit import TORCH_INDEX, KitSpec, make_kit
 
     if cpu and cuda:
         fail(SetupError("kit-build", "Give either --cpu or --cuda, not both."))
-    if encoder and not accept_license:
-        fail(
-            SetupError(
-                "license-not-accepted",
-                "The weights are under the DINOv3 License, which you must accept: "
-                "https://ai.meta.com/resources/models-and-libraries/dinov3-license",
-                "Read it, then add --accept-license.",
-            )
-        )
+    if encoder:
+        try:
+            if accept_license:
+                encoder_license.accept()
+            encoder_license.require_accepted()
+        except SpatialARError as error:
+            fail(error)
 
     def job(report: "EventReporter") -> "KitManifest":
         held = None

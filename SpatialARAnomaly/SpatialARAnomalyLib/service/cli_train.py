@@ -1,5 +1,6 @@
 """The command `train`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import AutoregressiveSpec, Modality, Plane, Preset, TrainingSpec, Variance
+from ..engine.specs import Modality, Plane, Preset, TrainingSpec, Variance
 from .cli_common import (
     ENCODER_HELP,
     DeviceOption,
@@ -84,17 +85,23 @@ def train(
         bool,
         typer.Option("--restart", help="Discard an unfinished training instead of resuming it."),
     ] = False,
+    skip_unusable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unusable",
+            help="Look through folders with all that is below them, leave out what does not suit "
+            "the other scans, and say why.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learn what is normal from normal scans. Repeat an interrupted command to resume it."""
 
     def job(report: "EventReporter") -> Any:
-        from .train_job import TrainRequest
         from .train_job import train as run
+        from .training_request import TrainSpec
 
-        request = TrainRequest(
-            normals=tuple(normals),
-            out=out,
+        spec = TrainSpec(
             name=name,
             modality=modality,
             plane=plane,
@@ -102,20 +109,24 @@ def train(
             size_px=size_px,
             window_hu=window_hu,
             encoder=encoder,
-            autoregressive=AutoregressiveSpec.from_preset(preset, variance),
-            training=TrainingSpec(
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                held_out_share=held_out_share,
-                seed=seed,
-            ),
+            preset=preset,
+            variance=variance,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            held_out_share=held_out_share,
+            seed=seed,
             device=device,
             allow_download=allow_download,
             overwrite=overwrite,
             restart=restart,
         )
-        return run(request, report)
+        found: Sequence[Any] = normals
+        if skip_unusable:
+            from .usable_normals import usable_normals
+
+            found, spec = usable_normals(normals, spec, report)
+        return run(spec.request(found, out), report)
 
     def as_result(card: Any) -> dict[str, Any]:
         from .train_job import as_result

@@ -9,12 +9,14 @@ from pathlib import Path
 from ..engine.atomic_files import PARTIAL_PREFIX, unwritable
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import EncoderError, SetupError
+from ..engine.hub_cache import repository_folder
 from ..engine.progress import Reporter
 from . import encoder_registry
+from .encoder_license import check_consent, license_file
 from .kit_manifest import ENCODERS, KitEncoder, KitManifest
 
-LICENSES = ("LICENSE.md", "LICENSE", "LICENSE.txt", "README.md")
-"""Under which names a license, or the card that tells it, lies beside weights."""
+LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
+"""Under which names more on a license, or the card that tells it, lies beside weights."""
 
 
 def _is_wanted(name: str) -> bool:
@@ -25,7 +27,8 @@ def _is_wanted(name: str) -> bool:
 def copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
     """Copy weights, configuration and license into a kit; what is there already stays.
 
-    Raises `EncoderError` where the hub's cache has none of them and they cannot be fetched.
+    Raises `EncoderError` where the hub's cache has none of them and they cannot be
+    fetched, or may not before the license was accepted.
     """
     from ..engine.encoder import DINOV3_NOTICE
     from ..engine.encoder_hub import hub_folder
@@ -36,14 +39,15 @@ def copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
             f"A kit takes weights of the hub; '{hub_id}' is no hub id.",
             "Give an id such as timm/vit_small_patch16_dinov3.lvd1689m.",
         )
+    check_consent(hub_id, allow_download)
     source = hub_folder(hub_id, allow_download=allow_download)
-    if allow_download:
-        _fetch_licenses(hub_id)
     target = kit / ENCODERS / f"{hub_id.replace('/', '--')}--{source.name[:12]}"
     target.mkdir(parents=True, exist_ok=True)
     (target / "NOTICE.txt").write_text(
         f"{hub_id}\nhttps://huggingface.co/{hub_id}\n\n{DINOV3_NOTICE}\n", encoding="utf-8"
     )
+    # What is passed on comes with its license, which the cache need not have.
+    shutil.copyfile(license_file(), target / "LICENSE.md")
     for file in source.iterdir():
         copied = target / file.name
         size = file.stat().st_size
@@ -54,17 +58,6 @@ def copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
     return KitEncoder(
         hub_id=hub_id, revision=source.name, folder=target.relative_to(kit).as_posix()
     )
-
-
-def _fetch_licenses(hub_id: str) -> None:
-    """Fetch what of the license's files there is; the notice is written in any case."""
-    from huggingface_hub import hf_hub_download
-
-    for name in LICENSES:
-        try:
-            hf_hub_download(hub_id, name)
-        except Exception:  # whichever HTTP client's; most repositories lack most of them
-            continue
 
 
 def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple[str, ...]:
@@ -100,13 +93,11 @@ def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple
 
 def _into_cache(source: Path, encoder: KitEncoder) -> None:
     """Copy into the cache as the hub's programs lay it out; the reference to it comes last."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     if any(part in ("", ".", "..") for part in (encoder.revision, *encoder.hub_id.split("/"))):
         raise SetupError("kit-damaged", "The offline kit names weights that cannot be.")
     if {"/", "\\"} & set(encoder.revision) or encoder.hub_id.count("/") != 1:
         raise SetupError("kit-damaged", "The offline kit names weights that cannot be.")
-    repository = Path(HF_HUB_CACHE) / f"models--{encoder.hub_id.replace('/', '--')}"
+    repository = repository_folder(encoder.hub_id)
     snapshot = repository / "snapshots" / encoder.revision
     snapshot.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=repository) as work:

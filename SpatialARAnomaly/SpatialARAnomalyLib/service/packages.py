@@ -17,7 +17,6 @@ REQUIREMENTS = (
     TORCH,
     "transformers>=4.56",
     "filelock>=3.12",
-    "huggingface-hub>=0.34",
     "jaxtyping>=0.3",
     "matplotlib>=3.8",
     "nibabel>=5.2",
@@ -25,6 +24,7 @@ REQUIREMENTS = (
     "safetensors>=0.5",
     "scikit-image>=0.24",
     "slicerio>=1.1",
+    "truststore>=0.10",
     "typer>=0.15",
 )
 """What training and detection need beside Slicer's own packages: Resources/requirements.txt."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .doctor import Diagnosis
     from .encoder_check import EncoderCheck
     from .find_anomalies import Detection
+    from .worker_survey import SurveyOutcome
 
 
 def _range(values: tuple[float, float]) -> str:
@@ -142,3 +143,63 @@ def print_diagnosis(diagnosis: "Diagnosis") -> None:
     Console().print(table)
     wrong = sum(not one.ok for one in diagnosis.findings)
     print("All is well." if diagnosis.ok else f"{wrong} to put right.")
+
+
+def print_survey(outcome: "SurveyOutcome") -> None:
+    """Print every scan that was found, and what a training on the usable ones would take."""
+    survey = outcome.survey
+    table = Table(
+        title=f"{len(survey.used)} of {len(survey.scans)} scans can be used",
+        title_justify="left",
+    )
+    table.add_column("scan", overflow="fold")
+    for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("left out because", overflow="fold")
+    for row in survey.rows:
+        table.add_row(
+            Text(row["name"]),
+            row["kind"],
+            row["modality"] or "",
+            " × ".join(str(size) for size in reversed(row["shape_kji"] or [])),
+            " × ".join(f"{mm:.3g}" for mm in row["spacing_mm"] or []),
+            "" if row["slices"] is None else str(row["slices"]),
+            Text(row["reason"] or ""),
+        )
+    Console().print(table)
+    estimate = outcome.estimate
+    if estimate is None:
+        if outcome.problem is not None:
+            print(f"No estimate: {outcome.problem}")
+        return
+    _print_pairs(
+        [
+            ("modality", survey.modality.value if survey.modality else "none"),
+            ("field of view", f"{survey.fov_mm:g} mm"),
+            ("embedding", _duration(estimate.embed_s)),
+            ("training", _duration(estimate.fit_s)),
+            ("memory", _size(estimate.memory_bytes)),
+            ("disk meanwhile", _size(estimate.disk_bytes)),
+            ("model", _size(estimate.model_bytes)),
+            ("free on the disk", _size(estimate.free_disk_bytes)),
+        ],
+        "A training would take about",
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them: `1 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _size(count: float) -> str:
+    """Bytes as a person says them: `1.5 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

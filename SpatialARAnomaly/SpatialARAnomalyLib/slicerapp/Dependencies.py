@@ -4,7 +4,7 @@ Nothing here asks or shows: the panel does. Whether a package works is tried in
 the worker, never in Slicer's own process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,6 +69,7 @@ class Dependencies:
         worker: Worker,
         isBusy: Callable[[], bool] = lambda: False,
         *,
+        others: Sequence[Worker] = (),
         packaging: Packaging | None = None,
         extension: TorchSource | None = None,
         site: SitePackages | None = None,
@@ -77,6 +78,7 @@ class Dependencies:
     ) -> None:
         self._worker = worker
         self._isBusy = isBusy
+        self._workers = (worker, *others)
         self._packaging = packaging
         self.extension = extension or PyTorchExtension()
         self._site = site or SitePackages()
@@ -169,7 +171,7 @@ class Dependencies:
             return self._whyNoTorchHere()
         if self.checking:
             return _("The packages are being tried.")
-        if self._isBusy() or self._worker.busy:
+        if self._isBusy() or any(worker.busy for worker in self._workers):
             return _("Wait for the running task, or cancel it: the packages are in use.")
         return None
 
@@ -270,9 +272,13 @@ class Dependencies:
         if reason is not None:
             raise SetupError("busy", reason)
 
-        def installed(outcome: InstallOutcome) -> None:
+        def release() -> None:
             self._installation, self._checks = None, None
-            self._worker.release()
+            for worker in self._workers:
+                worker.release()
+
+        def installed(outcome: InstallOutcome) -> None:
+            release()
             self.check(lambda error: onEnd(outcome))
 
         self._installation = Installation(
@@ -283,12 +289,12 @@ class Dependencies:
             extension=self.extension,
             site=self._site,
         )
-        self._worker.hold(_("Python packages are being installed; try again when they are."))
+        for worker in self._workers:
+            worker.hold(_("Python packages are being installed; try again when they are."))
         try:
             self._installation.start()
         except Exception:
-            self._installation = None
-            self._worker.release()
+            release()
             raise
 
     def verifyKit(

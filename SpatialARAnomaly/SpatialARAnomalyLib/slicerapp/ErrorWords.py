@@ -49,6 +49,10 @@ def panelHint(error: SpatialARError) -> str:
         "device-missing": _("Choose Automatic or CPU as Device under Advanced."),
         "out-of-memory": _("Close other programs, or choose CPU as Device under Advanced."),
         "output-exists": _("Choose another folder."),
+        "encoder-not-local": _("Get it in the section Encoders."),
+        "encoder-not-found": _("Get it, or add where it lies, in the section Encoders."),
+        "checkpoint-damaged": _("Discard the unfinished training and train anew."),
+        "checkpoint-other": _("Discard the unfinished training and train anew."),
     }
     return hints.get(error.code, error.hint)
 

@@ -1,4 +1,4 @@
-"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's path."""
+"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's file."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import qt
 import slicer
 
 from ..engine.device import Device
+from ..engine.encoder_card import DEMONSTRATION
 from ..service.user_folder import models_folder
 
 GROUP = "SpatialARAnomaly"
@@ -107,3 +108,24 @@ def _number(key: str) -> float | None:
         return float(_value(key, ""))
     except ValueError:
         return None
+
+
+TRAINING = {
+    "Folder": "",
+    "SizePx": "448",
+    "Epochs": "40",
+    "Preset": "standard",
+    "Encoder": DEMONSTRATION,
+}
+"""What is remembered of the section *Train*, and its values at first."""
+
+
+def training(key: str) -> str:
+    """A choice for trainings, by a key of `TRAINING`; a number is digits."""
+    value = _value(f"Training{key}", TRAINING[key])
+    return value if value.isdigit() or not TRAINING[key].isdigit() else TRAINING[key]
+
+
+def setTraining(key: str, value: str) -> None:
+    """Remember a choice for trainings."""
+    _set(f"Training{key}", value)

@@ -8,14 +8,19 @@ from slicer.i18n import tr as _
 
 from .Dependencies import Dependencies
 from .DetectPanel import DetectPanel
+from .EncodersPanel import EncodersPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
+from .ModelDialogs import ModelDialogs
+from .ModelsPanel import ModelsPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
 from .SetupPanel import SetupPanel
+from .Trainer import sharedTrainer
+from .TrainPanel import TrainPanel
 
 
 def confirmByDialog(text: str) -> bool:
@@ -39,7 +44,15 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
-        self.setup = SetupPanel(ui, Dependencies(logic.worker, lambda: logic.busy), confirm)
+        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
+        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
+        dialogs = ModelDialogs(confirm=confirm)
+        self.models = ModelsPanel(
+            ui, logic, self.log.append, self.detect, dialogs, self.encoders.obtain
+        )
+        self.encoders.onChanged = self._encodersChanged
+        packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
+        self.setup = SetupPanel(ui, packages, confirm)
         self.detect.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
@@ -50,6 +63,10 @@ class Panel:
         self._imported = False
         scene = slicer.mrmlScene
         self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
+
+    def _encodersChanged(self) -> None:
+        self.detect.refreshModels()
+        self.train.form.listEncoders()
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Bind the widgets to the settings of a scene; None while there is none."""
@@ -64,6 +81,7 @@ class Panel:
             self._chooseScan()
         self.review.setParameters(parameters)
         self.detect.setParameters(parameters)
+        self.train.setParameters(parameters)
 
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
@@ -94,11 +112,15 @@ class Panel:
         """The user opens the module."""
         self.detect.enter()
         self.setup.enter()
+        self.models.enter()
+        self.encoders.enter()
+        self.train.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
         """The user goes to another module; what runs goes on."""
         self.review.setActive(False)
+        self.train.exit()
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer quits."""
@@ -108,9 +130,12 @@ class Panel:
         self.setParameters(None)
         self.logic.worker.log = _unheard
         self.review.cleanup()
+        self.models.cleanup()
         self.detect.cleanup()
+        self.train.cleanup()
         self.export.cleanup()
         self.setup.cleanup()
+        self.encoders.cleanup()
 
 
 def _unheard(text: str) -> None:

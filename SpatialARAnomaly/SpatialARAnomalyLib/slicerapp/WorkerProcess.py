@@ -59,6 +59,7 @@ class _Job:
     onEvent: Callable[[Event], None]
     onEnd: Callable[[Event], None]
     cancelled: bool = False
+    paused: bool = False
 
 
 def pythonSlicer() -> str:
@@ -147,7 +148,7 @@ class WorkerProcess:
             self._refusal.start()
             return number
         self._idle.stop()
-        self._silence.start()
+        self._listen()
         if self._process is None:
             self._start()
         self._send(line)
@@ -163,6 +164,20 @@ class WorkerProcess:
         # Who cancels one job after the other must not put off the end of the first.
         if not self._grace.isActive():
             self._grace.start()
+
+    def pause(self, number: int) -> None:
+        """Ask a job to hold between two of its steps; `paused` is its event when it does."""
+        if number in self._jobs:
+            self._send(_lineOf({"pause": number}))
+
+    def resume(self, number: int) -> None:
+        """Let a paused job go on; `continued` is its event when it does."""
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        job.paused = False
+        self._send(_lineOf({"continue": number}))
+        self._listen()
 
     def stop(self) -> None:
         """End the worker at once, and with it every job."""
@@ -235,7 +250,9 @@ class WorkerProcess:
             if kind == "failed":
                 self._fail(str(event.get("code")), str(event.get("text")))
             return
-        self._silence.start()
+        if kind in ("paused", "continued"):
+            job.paused = kind == "paused"
+        self._listen()
         if kind in ENDS:
             del self._jobs[event["id"]]
             self._rest()
@@ -339,12 +356,21 @@ class WorkerProcess:
         for job in jobs.values():
             _tell(job.onEnd, ending(job))
 
+    def _listen(self) -> None:
+        """Expect to hear something from now on; not of a job that is paused."""
+        if any(job.paused for job in self._jobs.values()):
+            self._silence.stop()
+        else:
+            self._silence.start()
+
     def _rest(self) -> None:
         """What to watch for now that a job has ended."""
         self._grace.stop()
         if any(job.cancelled for job in self._jobs.values()):
             self._grace.start()
-        if not self._jobs:
+        if self._jobs:
+            self._listen()
+        else:
             self._silence.stop()
             self._idle.start()
 
