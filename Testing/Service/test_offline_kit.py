@@ -186,6 +186,11 @@ TAMPERED = {
     "outside": lambda kit: edit(kit, files=[{"path": "../x", "size_bytes": 1, "sha256": "0"}]),
     "absolute": lambda kit: edit(kit, files=[{"path": "/x", "size_bytes": 1, "sha256": "0"}]),
     "drive": lambda kit: edit(kit, files=[{"path": "C:x", "size_bytes": 1, "sha256": "0"}]),
+    "option": lambda kit: edit(kit, requirements=["--index-url=http://evil.example"]),
+    "address": lambda kit: edit(kit, requirements=["alpha @ http://evil.example/alpha.whl"]),
+    "weights outside": lambda kit: edit(
+        kit, encoders=[{"hub_id": "a/b", "revision": "c", "folder": "../../home"}]
+    ),
     "no JSON": lambda kit: (kit / MANIFEST).write_text("{"),
     "no object": lambda kit: (kit / MANIFEST).write_text("[]"),
     "unknown key": lambda kit: edit(kit, surprise=1),

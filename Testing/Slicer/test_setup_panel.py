@@ -218,6 +218,20 @@ def test_an_installation_is_shown_and_ends_with_a_trial(bench):
     assert (len(at.questions), at.restarts) == (1, [])
 
 
+def test_an_installation_goes_on_unheard_when_the_module_is_unloaded(bench):
+    at = bench("typer")
+    at.answers = [True]
+    at.ui.setupInstallButton.click()
+    at.panel.cleanup()
+    told = at.ui.setupLogText.toPlainText()
+    at.packaging.finish()
+    at.wait()
+    assert at.table["typer"] == "0.29"
+    assert at.worker.told[-2:] == ["release", "probe"]
+    assert at.ui.setupLogText.toPlainText() == told
+    at.module.widget.panel.setup = at.panel = type(at.panel)(at.ui, at.dependencies, at._answer)
+
+
 def test_a_failure_is_told_once_and_can_be_repeated(bench):
     import slicer
 

@@ -17,8 +17,7 @@ WITH_TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
 """How the names of the CUDA libraries begin that torch brings."""
 
 PARTS = {
-    "transformers": ("tokenizers",),
-    "huggingface-hub": ("hf-xet",),
+    "transformers": ("tokenizers", "huggingface-hub", "hf-xet"),
     "slicerio": ("pynrrd",),
 }
 """Packages that come with one of ours and must be of its age; Slicer brings none of them."""

@@ -12,11 +12,10 @@ _MEGABYTE = 10**6
 # autumn 2026 for Python 3.12 (torch of the CPU build; see `TORCH_CUDA`).
 _SIZES = {
     "torch": (220, 900),
-    "transformers": (20, 120),
+    "transformers": (25, 150),
     "scikit-image": (20, 60),
     "matplotlib": (20, 60),
     "nibabel": (4, 12),
-    "huggingface-hub": (5, 15),
     "rich": (1, 6),
     "typer": (1, 2),
 }

@@ -123,9 +123,12 @@ def verify_kit(folder: Path, report: Reporter) -> KitManifest:
     Raises `SetupError` as `read_manifest`, and `Cancelled` through `report`.
     """
     manifest = read_manifest(folder)
-    for file in manifest.files:
-        if not _stays_inside(file.path):
-            raise _damaged("the manifest names a file outside of the kit")
+    places = [file.path for file in manifest.files]
+    places += [encoder.folder for encoder in manifest.encoders]
+    if not all(map(_stays_inside, places)):
+        raise _damaged("the manifest names a file outside of the kit")
+    if not all(map(_is_plain, manifest.requirements)):
+        raise _damaged("the manifest requires what is no package")
     extra = set(list_files(folder)) - {file.path for file in manifest.files}
     if extra:
         # pip would take a wheel that somebody put beside ours.
@@ -179,6 +182,16 @@ def pip_arguments(folder: Path, requirements: tuple[str, ...]) -> list[str]:
     """What `pip install` is told so that it takes the kit's wheels and nothing else."""
     wheels = str(folder / WHEELS)
     return ["--no-index", "--find-links", wheels, "--only-binary=:all:", *requirements]
+
+
+def _is_plain(requirement: str) -> bool:
+    """Whether pip reads a package and versions: no option, and no address to fetch from."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(requirement).url is None
+    except InvalidRequirement:
+        return False
 
 
 def _stays_inside(path: str) -> bool:

@@ -50,6 +50,7 @@ class SetupPanel:
         self._restart = restart or slicer.util.restart
         self._looked = False
         self._extending = False
+        self._closed = False
         self._paint = qt.QTimer()
         self._paint.setSingleShot(True)
         self._paint.setInterval(PAINT_MS)
@@ -83,7 +84,8 @@ class SetupPanel:
         table.verticalHeader().setDefaultSectionSize(ROW_PX)
 
     def cleanup(self) -> None:
-        """Let go of the widgets."""
+        """Let go of the widgets; an installation goes on to its end, unheard."""
+        self._closed = True
         self._paint.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
@@ -112,6 +114,8 @@ class SetupPanel:
 
     def refresh(self, *_unused: object) -> None:
         """Show the state of the packages, and what can be done now."""
+        if self._closed:
+            return
         ui, deps = self._ui, self.dependencies
         working = deps.installing or deps.checking or self._extending
         ui.setupProgressBar.setVisible(working)
@@ -164,7 +168,9 @@ class SetupPanel:
                     font.setBold(True)
                     item.setFont(font)
                 table.setItem(row, column, item)
-        ui.setupDevicesLabel.setText(devicesText(deps.probed))
+        devices = devicesText(deps.probed)
+        ui.setupDevicesLabel.setText(devices)
+        ui.setupDevicesLabel.setVisible(bool(devices))
 
     def _whyNotExtending(self) -> str | None:
         return _("The PyTorch extension is being installed.") if self._extending else None
@@ -195,7 +201,8 @@ class SetupPanel:
         def tried(error: SpatialARError | None) -> None:
             self._tell("" if error is None else "⚠ " + inOneLine(error))
             self.refresh()
-            then()
+            if not self._closed:
+                then()
 
         self._tell(_("Trying the packages…"))
         self.dependencies.check(tried)
@@ -271,6 +278,8 @@ class SetupPanel:
             self._tell(text)
             self._log(text)
             self.refresh()
+            if self._closed:
+                return
             if not missing:
                 Settings.setInstallPending(False)
                 then()
@@ -365,9 +374,13 @@ class SetupPanel:
         self._tell(_("Diagnostics are in the clipboard."))
 
     def _log(self, line: str) -> None:
+        if self._closed:
+            return
         self._ui.setupLogText.setVisible(True)
         self._ui.setupLogText.appendPlainText(withoutPlaces(line))
 
     def _tell(self, text: str) -> None:
+        if self._closed:
+            return
         self._ui.setupStatusLabel.setText(text)
         self._ui.setupStatusLabel.setVisible(bool(text))
