@@ -4,30 +4,18 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .packages import installed_version
+from .packages import REQUIREMENTS, installed_version
 from .redaction import without_folders
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "huggingface-hub",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "SimpleITK",
-    "nibabel",
-    "pydicom",
-    "slicerio",
-    "matplotlib",
-    "jaxtyping",
-    "filelock",
-    "rich",
-    "typer",
+    *(re.split("[<>=!~; ]", requirement)[0] for requirement in REQUIREMENTS),
+    *("huggingface-hub", "numpy", "scipy", "SimpleITK", "pydicom"),
 )
+"""What is needed, and what comes with it or with Slicer and matters as much."""
 
 _MODULES = {"huggingface-hub": "huggingface_hub", "scikit-image": "skimage"}
 """Packages whose modules are called otherwise."""

@@ -28,8 +28,8 @@ def summary(checks: tuple[PackageCheck, ...], *, tried: bool) -> str:
     """One sentence about all packages."""
     missing = [one.package for one in checks if one.state is not PackageState.READY]
     if missing:
-        return _("{count} packages cannot be used yet: {names}.").format(
-            count=len(missing), names=", ".join(missing)
+        return _("{count} of {all} packages cannot be used yet: {names}.").format(
+            count=len(missing), all=len(checks), names=", ".join(missing)
         )
     if tried:
         return _("Everything is installed and works.")
