@@ -98,10 +98,9 @@ def grab(
         widget.resize(width_px, height_px or 100)
         widget.show()
         run_events()
-        asked = 0
-        # What asks for its height anew after a resize (wrapped text) settles in a few turns.
-        while height_px is None and asked != (asked := _asked_height(widget, width_px)):
-            widget.resize(width_px, asked)
+        # Wrapped text asks for its height anew after a resize, until it has settled.
+        for _turn in range(0 if height_px else 4):
+            widget.resize(width_px, _asked_height(widget, width_px))
             run_events()
         if not widget.grab().save(str(path)):
             raise OSError(f"the picture could not be written to {path}")
