@@ -290,6 +290,7 @@ LIGHT = [
     "service.doctor",
     "service.kit_manifest",
     "service.pip_words",
+    "service.quantities",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

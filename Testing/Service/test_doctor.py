@@ -9,7 +9,7 @@ import pytest
 from Service.small_site import run
 from SpatialARAnomalyLib.service import doctor
 from SpatialARAnomalyLib.service.doctor import diagnose, probe_in_child, why_no_torch_here
-from SpatialARAnomalyLib.service.install_size import estimate, in_words
+from SpatialARAnomalyLib.service.install_size import estimate
 
 MAIN = "from SpatialARAnomalyLib.service.cli import main; main()"
 CPU = {"device": "cpu", "name": "x", "memory_bytes": 16 * 10**9, "free_bytes": 8 * 10**9}
@@ -120,10 +120,7 @@ def test_only_macos_on_x86_is_told_that_there_is_no_torch():
         assert why_no_torch_here(system, machine) == ""
 
 
-def test_sizes_are_as_a_person_reads_them():
-    assert [in_words(size) for size in (1, 2_500_000, 999_400_000, 3_020_000_000)] == [
-        "1 MB", "2 MB", "999 MB", "3.0 GB",
-    ]  # fmt: skip
+def test_torch_for_a_gpu_is_much_larger():
     cpu, cuda = (estimate(["torch", "typer"], cuda=cuda) for cuda in (False, True))
     assert cuda.download_bytes > 5 * cpu.download_bytes
     assert cpu.disk_bytes > cpu.download_bytes > estimate(["typer"], cuda=True).download_bytes

@@ -33,7 +33,7 @@ from SpatialARAnomalyLib.service.encoder_library import (
     list_encoders,
     remove_encoder,
 )
-from SpatialARAnomalyLib.service.encoder_tables import size_text
+from SpatialARAnomalyLib.service.quantities import size_text
 from SpatialARAnomalyLib.service.redaction import without_places
 from SpatialARAnomalyLib.service.user_folder import user_folder
 from SpatialARAnomalyLib.service.worker_protocol import TOKEN, Request

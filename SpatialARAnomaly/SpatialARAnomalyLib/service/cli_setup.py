@@ -112,9 +112,9 @@ def offline_kit(
         return make_kit(folder, spec, report, held=held)
 
     def show(manifest: "KitManifest") -> None:
-        from .install_size import in_words
+        from .quantities import size_text
 
-        size = in_words(manifest.size_bytes)
+        size = size_text(manifest.size_bytes)
         print(f"{folder}: {len(manifest.wheels)} packages, {size}.")
 
     run_job(job, _kit_result, show, as_json=as_json, device=Device.CPU)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.specs import Spec
-from .install_size import free_bytes, in_words
+from .install_size import free_bytes
 from .packages import PackageState, check_packages, installed_versions
+from .quantities import size_text
 from .user_folder import models_folder, user_folder
 
 PROBE_S = 300.0
@@ -153,8 +154,8 @@ def _machine(probed: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for device in devices:
         size, free = device["memory_bytes"], device["free_bytes"]
-        memory = "memory unknown" if size is None else f"{in_words(size)} of memory"
-        memory += "" if free is None else f", {in_words(free)} free"
+        memory = "memory unknown" if size is None else f"{size_text(size)} of memory"
+        memory += "" if free is None else f", {size_text(free)} free"
         enough = device["device"] != "cpu" or size is None or size >= LEAST_MEMORY_BYTES
         findings.append(
             Finding(
@@ -163,7 +164,7 @@ def _machine(probed: Mapping[str, Any]) -> list[Finding]:
                 found=f"{device['name']}, {memory}",
                 remedy=""
                 if enough
-                else f"Use a machine with {in_words(LEAST_MEMORY_BYTES)} or more.",
+                else f"Use a machine with {size_text(LEAST_MEMORY_BYTES)} or more.",
             )
         )
     return findings
@@ -178,8 +179,8 @@ def _disk() -> Finding:
     return Finding(
         name="disk",
         ok=enough,
-        found="free space unknown" if free is None else f"{in_words(free)} free",
-        remedy="" if enough else f"Free some: {in_words(LEAST_FREE_BYTES)} are needed.",
+        found="free space unknown" if free is None else f"{size_text(free)} free",
+        remedy="" if enough else f"Free some: {size_text(LEAST_FREE_BYTES)} are needed.",
     )
 
 

@@ -56,10 +56,3 @@ def free_bytes(folder: Path | None = None) -> int | None:
         return shutil.disk_usage(folder or sysconfig.get_paths()["purelib"]).free
     except OSError:
         return None
-
-
-def in_words(size_bytes: int) -> str:
-    """A size as a person reads it."""
-    if size_bytes >= 10**9:
-        return f"{size_bytes / 10**9:.1f} GB"
-    return f"{max(1, round(size_bytes / 10**6))} MB"

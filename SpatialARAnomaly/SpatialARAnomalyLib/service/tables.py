@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..engine.model_store import ModelCard
 from .notices import count_findings
+from .quantities import size_text
 
 if TYPE_CHECKING:
     from .demo import DemoOutcome
@@ -178,10 +179,10 @@ def print_survey(outcome: "SurveyOutcome") -> None:
             ("field of view", f"{survey.fov_mm:g} mm"),
             ("embedding", _duration(estimate.embed_s)),
             ("training", _duration(estimate.fit_s)),
-            ("memory", _size(estimate.memory_bytes)),
-            ("disk meanwhile", _size(estimate.disk_bytes)),
-            ("model", _size(estimate.model_bytes)),
-            ("free on the disk", _size(estimate.free_disk_bytes)),
+            ("memory", size_text(estimate.memory_bytes)),
+            ("disk meanwhile", size_text(estimate.disk_bytes)),
+            ("model", size_text(estimate.model_bytes)),
+            ("free on the disk", size_text(estimate.free_disk_bytes)),
         ],
         "A training would take about",
     )
@@ -194,12 +195,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _size(count: float) -> str:
-    """Bytes as a person says them: `1.5 GB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import SetupError, SpatialARError
 from ..service.doctor import why_no_torch_here
-from ..service.install_size import estimate, free_bytes, has_nvidia_driver, in_words
+from ..service.install_size import estimate, free_bytes, has_nvidia_driver
 from ..service.packages import (
     PackageCheck,
     PackageState,
@@ -29,6 +29,7 @@ from .Installation import (
     TorchSource,
 )
 from .PyTorchExtension import PyTorchExtension
+from .Quantities import sizeText
 from .WorkerProcess import Event
 
 CRASHES = ("worker-died", "worker-silent", "worker-garbage")
@@ -224,17 +225,17 @@ class Dependencies:
         if plan.kit is None:
             sentences.append(
                 _("About {size} are downloaded; {disk} of disk are needed.").format(
-                    size=in_words(plan.size.download_bytes), disk=in_words(plan.size.disk_bytes)
+                    size=sizeText(plan.size.download_bytes), disk=sizeText(plan.size.disk_bytes)
                 )
             )
         else:
             sentences.append(
                 _("They come from the folder; about {disk} of disk are needed.").format(
-                    disk=in_words(plan.size.disk_bytes)
+                    disk=sizeText(plan.size.disk_bytes)
                 )
             )
         if free is not None:
-            sentences.append(_("{free} are free.").format(free=in_words(free)))
+            sentences.append(_("{free} are free.").format(free=sizeText(free)))
         if plan.repair:
             sentences.append(_("What is there of PyTorch is removed first."))
         if plan.torch is not None and plan.kit is None:
@@ -255,7 +256,7 @@ class Dependencies:
         if free is None or free >= plan.size.disk_bytes:
             return None
         return _("{needed} of disk are needed; {free} are free. Free some room first.").format(
-            needed=in_words(plan.size.disk_bytes), free=in_words(free)
+            needed=sizeText(plan.size.disk_bytes), free=sizeText(free)
         )
 
     def install(

@@ -16,9 +16,9 @@ from .Buttons import enable
 from .Detection import outcomeOf
 from .EncoderDialogs import EncoderDialogs
 from .EncodersTable import EncodersTable, hereText
-from .ErrorWords import inOneLine
+from .ErrorWords import inOneLine, isMissingPackage
 from .Progress import StageProgress
-from .Sizes import sizeText
+from .Quantities import sizeText
 from .WorkerProcess import WorkerProcess
 
 PROGRESS_STEPS = 1000
@@ -51,6 +51,7 @@ class EncodersPanel:
         self._confirm = confirm
         self._dialogs = dialogs or EncoderDialogs(ui.encodersSection)
         self.onChanged: Callable[[], None] = _unheard
+        self.onMissingPackage: Callable[[], None] = _unheard
         self._entries: list[EncoderEntry] = []
         self._asked: list[str] = []
         self._cancel: Callable[[], None] | None = None
@@ -287,6 +288,8 @@ class EncodersPanel:
             else:
                 self._log(f"failed: {error.code}")
                 self._tell(inOneLine(error), isError=True)
+                if isMissingPackage(error):
+                    self.onMissingPackage()
 
         self._tell("")
         self._ui.encodersProgressBar.setValue(0)

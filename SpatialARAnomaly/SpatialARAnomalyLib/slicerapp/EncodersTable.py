@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from ..service.encoder_catalog import DEFAULT_ID
 from ..service.encoder_library import EncoderEntry
-from .Sizes import sizeText
+from .Quantities import sizeText
 
 TITLE, DOWNLOAD, MEMORY, ACCESS, HERE = range(5)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .Sizes import sizeText
+from .Quantities import sizeText
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ def durationText(seconds: float) -> str:
     return _("{number} h").format(number=f"{seconds / 3600:.1f}")
 
 
-def bytesText(count: int) -> str:
-    """A size in megabytes or gigabytes."""
-    if count < 1e9:
-        return _("{number} MB").format(number=max(1, round(count / 1e6)))
-    return _("{number} GB").format(number=f"{count / 1e9:.1f}")
+def sizeText(sizeBytes: float, approximate: bool = False) -> str:
+    """Bytes in the unit that fits, decimal as the hub's pages give them: `86.4 MB`."""
+    if sizeBytes >= 1e9:
+        text = _("{number} GB").format(number=f"{sizeBytes / 1e9:.3g}")
+    else:
+        text = _("{number} MB").format(number=f"{sizeBytes / 1e6:.3g}")
+    return f"~{text}" if approximate else text

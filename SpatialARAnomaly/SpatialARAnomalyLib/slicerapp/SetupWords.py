@@ -5,10 +5,10 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from ..service.install_size import in_words
 from ..service.packages import PackageCheck, PackageState
 from .ErrorWords import inOneLine
 from .Installation import InstallOutcome
+from .Quantities import sizeText
 from .Redaction import withoutPlaces
 
 
@@ -50,8 +50,8 @@ def devicesText(probed: dict[str, Any] | None) -> str:
                 _("{device}: {name}, {size} of memory, {free} free").format(
                     device=one["device"],
                     name=one["name"],
-                    size=in_words(size),
-                    free=in_words(free),
+                    size=sizeText(size),
+                    free=sizeText(free),
                 )
             )
     return "\n".join(parts)

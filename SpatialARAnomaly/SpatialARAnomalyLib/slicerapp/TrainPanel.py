@@ -12,7 +12,7 @@ from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
 from .Detection import Outcome
-from .ErrorWords import inOneLine
+from .ErrorWords import inOneLine, isMissingPackage
 from .Export import fileName
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Trainer import Trainer, sharedTrainer
@@ -54,6 +54,7 @@ class TrainPanel:
         self._log = log
         self._onModel = onModel
         self._trainer = sharedTrainer() if trainer is None else trainer
+        self.onMissingPackage: Callable[[], None] = _unheard
         self._entered = False
         self._plot = TrainingPlot()
         self._epochsShown = 0
@@ -210,6 +211,7 @@ class TrainPanel:
         if error is not None:
             self._log(f"look at scans failed: {error.code}")
             self._tell("⚠ " + inOneLine(error))
+            self._leadOn(error)
         else:
             self._tell("" if found else _("Stopped."))
 
@@ -319,6 +321,7 @@ class TrainPanel:
             self._log(f"training failed: {outcome.error.code}")
             text = "⚠ " + inOneLine(outcome.error)
             slicer.util.showStatusMessage(_("The training failed."), MESSAGE_MS)
+            self._leadOn(outcome.error)
         # The folder of models may be another one by now.
         if any(Path(one.model) == model for one in list_unfinished(model.parent)):
             text = _("{text} What was done is kept and can be resumed.").format(text=text)
@@ -331,9 +334,17 @@ class TrainPanel:
         self._ui.trainProgressBar.setValue(round(share * PROGRESS_STEPS))
         self._tell(text)
 
+    def _leadOn(self, error: SpatialARError) -> None:
+        if isMissingPackage(error):
+            self.onMissingPackage()
+
     def _tell(self, text: str) -> None:
         self._ui.trainStatusLabel.setText(text)
         self._ui.trainStatusLabel.setVisible(bool(text))
+
+
+def _unheard() -> None:
+    """Where nobody can help."""
 
 
 def _stateText(training: Training) -> str:

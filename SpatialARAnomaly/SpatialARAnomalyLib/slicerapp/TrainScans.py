@@ -14,7 +14,7 @@ from . import Settings
 from .ErrorWords import asUserError
 from .NodeConversion import checkScan
 from .Progress import Progress
-from .Quantities import bytesText, durationText
+from .Quantities import durationText, sizeText
 from .ScansTable import codeWord, fillScansTable
 from .Survey import Estimate, Survey, SurveyResult
 from .Trainer import Trainer
@@ -266,9 +266,9 @@ def estimateText(estimate: Estimate, epochs: int) -> str:
         embed=durationText(estimate.embedS),
         fit=durationText(estimate.fitS),
         epochs=epochs,
-        memory=bytesText(estimate.memoryBytes),
-        disk=bytesText(estimate.diskBytes),
-        free=bytesText(estimate.freeDiskBytes),
+        memory=sizeText(estimate.memoryBytes),
+        disk=sizeText(estimate.diskBytes),
+        free=sizeText(estimate.freeDiskBytes),
     )
     if estimate.diskBytes > estimate.freeDiskBytes:
         text = "⚠ " + _("It will not fit on the disk. {estimate}").format(estimate=text)

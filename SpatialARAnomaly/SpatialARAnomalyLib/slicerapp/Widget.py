@@ -53,7 +53,8 @@ class Panel:
         self.encoders.onChanged = self._encodersChanged
         packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
         self.setup = SetupPanel(ui, packages, confirm)
-        self.detect.onMissingPackage = self.setup.open
+        for section in (self.detect, self.train, self.encoders):
+            section.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
