@@ -364,6 +364,49 @@ def test_a_redirect_elsewhere_is_not_followed(hub):
     assert len(hub.requests) == 1
 
 
+@pytest.mark.parametrize("target", ["http://[bad", "http://127.0.0.1:port/x"])
+def test_a_redirect_to_no_address(target, hub):
+    hub.refusal = (302, {"Location": target})
+    assert failure().code == "encoder-not-a-hub"
+
+
+@pytest.mark.parametrize(
+    "address", ["hub.local", "127.0.0.1:8080", "http://127.0.0.1:port", "file:///etc", "http://["]
+)
+def test_an_address_of_the_hub_that_is_none(address, hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    error = failure()
+    assert error.code == "encoder-not-a-hub"
+    assert "HF_ENDPOINT must be an address" in error.message
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_are_none(variable, hub, monkeypatch, tmp_path):
+    (tmp_path / "site.cer").write_bytes(b"\x30\x82")
+    monkeypatch.setenv(variable, str(tmp_path / "site.cer"))
+    error = failure()
+    assert error.code == "encoder-tls"
+    assert variable in error.message
+    assert str(tmp_path) not in str(error)
+
+
+@pytest.mark.parametrize("proxy", ["http://user:se/cret@proxy:80", "http://proxy:port", "http://["])
+def test_a_proxy_that_is_no_address(proxy, hub, monkeypatch):
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setattr(urllib.request, "proxy_bypass", lambda *_: False)
+    error = failure()
+    assert error.code == "encoder-proxy"
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    assert "se/" not in str(error)
+
+
+@pytest.mark.parametrize("wait", ["9" * 400, "99999999", "Mon, 99 Foo"])
+def test_no_strange_time_to_wait(wait, hub):
+    hub.refusal = (429, {"Retry-After": wait})
+    assert failure().hint.startswith("Wait a few minutes")
+
+
 def test_silence(hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
     hub.stall_s = 1.0

@@ -28,8 +28,9 @@ TIMEOUT_S = 30.0
 MOST_REDIRECTS = 5
 MOST_COUNTED = 1 << 24
 
-FAILURES = (OSError, http.client.HTTPException)
-"""What a request or the reading of its answer may raise: `urllib`'s errors are `OSError`s."""
+FAILURES = (OSError, http.client.HTTPException, ValueError)
+"""What a request or the reading of its answer may raise: `urllib`'s errors are `OSError`s, and a
+`ValueError` comes of an address that is none."""
 
 
 class NoSuchFileError(Exception):
@@ -79,9 +80,15 @@ class HubClient:
     """Asks for files of one hub id; what goes wrong is an `EncoderError` that says so."""
 
     def __init__(self, hub_id: str, token: str | None = None) -> None:
-        """Raises `EncoderError` `encoder-token` for a `token` that cannot be one."""
+        """Raises `EncoderError` for a `token`, an address or certificates that cannot be ones."""
         self.hub_id = hub_id
         self._root = endpoint()
+        if not _is_web_address(self._root):
+            raise EncoderError(
+                "encoder-not-a-hub",
+                "HF_ENDPOINT must be an address such as https://hub.example.org; it is not.",
+                "Correct it, or unset it to use the hub itself.",
+            )
         self._authorization = _authorization(self._root, token)
         proxies = urllib.request.getproxies()
         self.asked = Asked(
@@ -105,10 +112,13 @@ class HubClient:
         for _ in range(MOST_REDIRECTS):
             headers = self._head(url)
             target = headers.get("Location")
-            if target is None or urlsplit(target).netloc:
-                return self._described(name, url, headers)
-            # The hub leads to another of its own addresses, as for small or renamed files.
-            url = urljoin(url, target)
+            try:
+                if target is None or urlsplit(target).netloc:
+                    return self._described(name, url, headers)
+                # The hub leads to another of its own addresses, as for small or renamed files.
+                url = urljoin(url, target)
+            except ValueError as error:
+                raise self.refused(error) from error
         raise self._not_a_hub()
 
     def fetch(self, file: RemoteFile, start: int) -> Any:
@@ -233,8 +243,25 @@ def _tls_context() -> ssl.SSLContext:
     for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         file = os.environ.get(variable, "")
         if os.path.isfile(file):
-            context.load_verify_locations(file)
+            try:
+                context.load_verify_locations(file)
+            except OSError as error:
+                raise EncoderError(
+                    "encoder-tls",
+                    f"{variable} must name a .pem file of certificates; what it names cannot be "
+                    "read as one.",
+                    "Have your IT give the certificates as PEM (text with BEGIN CERTIFICATE), or "
+                    f"unset {variable}.",
+                ) from error
     return context
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _proxy_host(url: str, proxies: dict[str, str]) -> str | None:
@@ -243,8 +270,17 @@ def _proxy_host(url: str, proxies: dict[str, str]) -> str | None:
     proxy = proxies.get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None
-    where = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return f"{where.hostname}:{where.port}" if where.port else str(where.hostname)
+    try:
+        where = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        return f"{where.hostname}:{where.port}" if where.port else str(where.hostname)
+    except ValueError:
+        # Not chained: its words may hold a part of a password.
+        raise EncoderError(
+            "encoder-proxy",
+            f"The proxy that is set for {parts.scheme}:// is no address.",
+            "Check HTTPS_PROXY (http://user:password@host:port; signs such as / # @ in a password "
+            "as %2F %23 %40).",
+        ) from None
 
 
 def _authorization(root: str, token: str | None) -> str | None:

@@ -112,6 +112,13 @@ def _unanswered(causes: list[BaseException], asked: Asked) -> EncoderError:
             return _proxy(asked, f"refused the connection (HTTP {tunnel[1]})")
         if isinstance(cause, (TimeoutError, socket.timeout)):
             return slow(asked)
+    if any(isinstance(cause, (ValueError, http.client.InvalidURL)) for cause in causes):
+        return EncoderError(
+            "encoder-not-a-hub",
+            f"'{asked.host}' leads to an address that is none.",
+            "Open the address in a browser to see what answers there; check HF_ENDPOINT and "
+            "HTTPS_PROXY.",
+        )
     if asked.proxy is not None and any(
         isinstance(cause, (socket.gaierror, ConnectionRefusedError)) for cause in causes
     ):
@@ -179,9 +186,9 @@ def _wait(retry_after: str | None) -> str:
     elif retry_after:
         try:
             seconds = parsedate_to_datetime(retry_after).timestamp() - time()
-        except ValueError:
+        except (ValueError, OverflowError):
             seconds = 0.0
-    if seconds < 1:
+    if not 1 <= seconds <= 86400:
         return "Wait a few minutes, then try again."
     if seconds < 120:
         return f"Wait {round(seconds)} s, then try again."
