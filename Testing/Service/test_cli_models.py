@@ -77,7 +77,7 @@ def test_a_name_that_is_none_or_of_two_is_told(models):
     add_model(models, "Größe 脳", seed=3, folder="third")
     done = run("models", "delete", "Größe 脳", "--yes")
     assert done.exit_code == 2
-    assert "Give the folder: second, third." in done.stderr
+    assert f"Give the folder: {models / 'second'}, {models / 'third'}." in done.stderr
     assert len(os.listdir(models)) == 3
 
 

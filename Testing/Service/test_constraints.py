@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
-from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.engine.errors import OutputError, SetupError
 from SpatialARAnomalyLib.service.constraints import (
     changed_versions,
     constraint_lines,
     free_to_change,
     held_versions,
     read_constraints,
+    read_constraints_file,
     write_constraints,
 )
 from SpatialARAnomalyLib.service.packages import (
@@ -66,6 +67,21 @@ def test_a_pip_freeze_is_read():
         "Numpy==2.4.6  # why\n-e /some/where\nsome_thing==1 ; python_version > '3'\nx @ file:///y"
     )
     assert read_constraints(text) == {"numpy": "2.4.6", "some-thing": "1"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_is_read_as_systems_write_it(encoding, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("numpy==2.4.6\r\nours @ file:///tmp/x.whl\r\n", encoding=encoding)
+    assert read_constraints_file(file) == {"numpy": "2.4.6"}
+
+
+@pytest.mark.parametrize("content", [b"", b"numpy\n", b"\xff\xfe\x00", b"\xff", b"\0" * 9])
+def test_a_list_that_keeps_nothing_is_refused(content, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes(content)
+    with pytest.raises(SetupError, match="numpy==2"):
+        read_constraints_file(file)
 
 
 def test_a_change_of_what_was_held_is_told():

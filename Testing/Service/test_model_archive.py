@@ -409,6 +409,21 @@ def test_a_damaged_model_is_not_exported(here, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_model_is_not_exported_into_itself(here):
+    before = tree(here)
+    with pytest.raises(OutputError, match="outside"):
+        export_model(here / NAME, here / NAME / "own.spatialar", QUIET, overwrite=False)
+    assert tree(here) == before
+
+
+def test_a_name_that_no_disk_takes_is_told(here, there, tmp_path):
+    file = tmp_path / ("n" * 300 + ".spatialar")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_model(here / NAME, file, QUIET, overwrite=True)
+    with pytest.raises(ModelError, match="cannot be read"):
+        import_model(file, there, QUIET)
+
+
 def test_an_export_replaces_a_file_only_when_asked(here, file):
     file.write_text("years of work")
     with pytest.raises(OutputError) as caught:

@@ -191,6 +191,16 @@ TAMPERED = {
     "weights outside": lambda kit: edit(
         kit, encoders=[{"hub_id": "a/b", "revision": "c", "folder": "../../home"}]
     ),
+    "zero": lambda kit: edit(kit, files=[{"path": "a\0b", "size_bytes": 1, "sha256": "0"}]),
+    "hub id outside": lambda kit: edit(
+        kit, encoders=[{"hub_id": "a/..\\..\\..\\b", "revision": "c", "folder": "encoders/a"}]
+    ),
+    "commit outside": lambda kit: edit(
+        kit, encoders=[{"hub_id": "a/b", "revision": "..", "folder": "encoders/a"}]
+    ),
+    "commit on a drive": lambda kit: edit(
+        kit, encoders=[{"hub_id": "a/b", "revision": "C:", "folder": "encoders/a"}]
+    ),
     "no JSON": lambda kit: (kit / MANIFEST).write_text("{"),
     "no object": lambda kit: (kit / MANIFEST).write_text("[]"),
     "unknown key": lambda kit: edit(kit, surprise=1),
@@ -205,6 +215,13 @@ def test_a_kit_that_was_changed_is_refused(kit, change):
         install_kit(kit, SilentReporter(), pip=("false",))
     assert caught.value.code == "kit-damaged"
     assert str(kit) not in str(caught.value)
+
+
+def test_what_file_managers_leave_on_the_way_hinders_nothing(kit):
+    manifest = read_manifest(kit)
+    for name in (".DS_Store", "wheels/Thumbs.db", "wheels/._beta-1.0-py3-none-any.whl"):
+        (kit / name).write_bytes(b"x")
+    assert verify_kit(kit, SilentReporter()) == manifest
 
 
 def test_a_kit_of_another_kind_is_refused(kit, tmp_path):

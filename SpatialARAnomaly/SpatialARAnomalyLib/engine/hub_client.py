@@ -211,10 +211,11 @@ class HubClient:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect is the answer: its headers describe the file."""
 
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> None:
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> None:
+        # Not one step on to `redirect_request`: the address, which may be none, is not looked at.
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class _SafeRedirect(urllib.request.HTTPRedirectHandler):

@@ -1,5 +1,6 @@
 """The commands `models …`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,7 @@ def _model(named: str, folder: Path | None) -> Path:
     from .model_list import list_models
     from .model_names import as_compared
 
-    if (folder is None and Path(named).is_dir()) or Path(named).name != named:
+    if (folder is None and os.path.isdir(named)) or Path(named).name != named:
         return Path(named)
     known = list_models(_folder(folder))
     by_name = [one.folder for one in known if as_compared(one.name) == as_compared(named)]
@@ -49,7 +50,7 @@ def _model(named: str, folder: Path | None) -> Path:
             ModelError(
                 "model-ambiguous",
                 f"There are {len(found)} models of the name {named!r}.",
-                f"Give the folder: {', '.join(one.name for one in found)}.",
+                f"Give the folder: {', '.join(map(str, found))}.",
             )
         )
     names = ", ".join(repr(one.name) for one in known)
@@ -152,7 +153,7 @@ def models_export(
         from .model_names import fitting
 
         target = file
-        if file.is_dir():
+        if os.path.isdir(file):  # which a name that no disk takes is not, either
             target = file / (fitting(read_card(place, with_weights=False).name) + SUFFIX)
         return export_model(place, target, report, overwrite=overwrite)
 

@@ -85,7 +85,7 @@ def offline_kit(
 ) -> None:
     """Collect packages and weights for a machine without internet; repeat it to go on."""
     from . import encoder_license
-    from .constraints import read_constraints
+    from .constraints import read_constraints_file
     from .offline_kit import TORCH_INDEX, KitSpec, make_kit
 
     if cpu and cuda:
@@ -101,7 +101,7 @@ def offline_kit(
     def job(report: "EventReporter") -> "KitManifest":
         held = None
         if constraints is not None:
-            held = read_constraints(constraints.read_text(encoding="utf-8"))
+            held = read_constraints_file(constraints)
         spec = KitSpec(
             platform=platform,
             python_version=python_version,

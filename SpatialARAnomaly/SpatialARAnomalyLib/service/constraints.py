@@ -4,10 +4,12 @@ A Slicer whose numpy, SimpleITK or requests was replaced may not start any
 more, so pip is given the installed versions as constraints.
 """
 
+import codecs
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..engine.atomic_files import unwritable
+from ..engine.errors import SetupError
 from .packages import normalized
 
 WITH_TORCH = ("torchvision", "torchaudio", "torchtext", "triton", "pytorch-triton")
@@ -86,6 +88,28 @@ def changed_versions(
         for package, before in held.items()
         if installed.get(package, "") != before
     }
+
+
+def read_constraints_file(file: Path) -> dict[str, str]:
+    """Versions by normalized package, of a file as `pip freeze > FILE` writes it.
+
+    Windows' PowerShell writes UTF-16 then. Raises `SetupError` `constraints`
+    where nothing is held by it: nothing would be kept.
+    """
+    try:
+        content = file.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        versions = read_constraints(content.decode("utf-16" if utf16 else "utf-8-sig"))
+    except (OSError, UnicodeError):
+        versions = {}
+    if not versions:
+        raise SetupError(
+            "constraints",
+            "The list of what the other machine has must hold lines such as numpy==2.4.6; it "
+            "cannot be read, or holds none.",
+            "Make it there with: PythonSlicer -m pip freeze > list.txt",
+        )
+    return versions
 
 
 def read_constraints(text: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ def install_kit(folder: Path, report: Reporter, *, pip: tuple[str, ...] = ()) ->
             arguments = [*pip_arguments(folder, missing), "--constraint", str(constraints)]
             done = subprocess.run([*command, *arguments], capture_output=True, check=False)
         if done.returncode:
+            report.check_cancelled()  # Ctrl-C ends pip, too: that is no fault of pip's
             words = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
             wrong = [line for line in words if line.startswith("ERROR")] or words[-3:]
             raise SetupError(

@@ -10,11 +10,13 @@ encoders/<owner>--<name>--<commit>/…   weights as the hub has them, with their
 import hashlib
 import json
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import SetupError, SpecError
+from ..engine.hub_cache import is_hub_id
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 
@@ -82,9 +84,24 @@ def file_sha256(file: Path, report: Reporter | None = None) -> str:
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files below a folder, as the manifest names them; the manifest itself left out."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The files below a folder, as the manifest names them.
+
+    Without the manifest itself, and what file managers leave on the way.
+    """
+    found = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not is_left_by_system(path.name)
+    )
     return sorted(path for path in found if path != MANIFEST)
+
+
+def is_left_by_system(name: str) -> bool:
+    """Whether a file manager made the file: `._name` is what macOS adds on a USB stick.
+
+    pip takes none of them for a wheel of one of our packages.
+    """
+    return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def read_manifest(folder: Path) -> KitManifest:
@@ -125,6 +142,8 @@ def verify_kit(folder: Path, report: Reporter) -> KitManifest:
     manifest = read_manifest(folder)
     places = [file.path for file in manifest.files]
     places += [encoder.folder for encoder in manifest.encoders]
+    if not all(map(_is_encoder, manifest.encoders)):
+        raise _damaged("the manifest names weights that cannot be")
     if not all(map(_stays_inside, places)):
         raise _damaged("the manifest names a file outside of the kit")
     if not all(map(_is_plain, manifest.requirements)):
@@ -197,8 +216,14 @@ def _is_plain(requirement: str) -> bool:
 def _stays_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return bool(parts) and not (
-        path.startswith("/") or "\\" in path or ":" in path or ".." in parts
+        path.startswith("/") or ".." in parts or any(sign in path for sign in "\\:\0")
     )
+
+
+def _is_encoder(encoder: KitEncoder) -> bool:
+    """Whether hub id and commit can be names of folders: they become those of the hub's cache."""
+    revision = encoder.revision
+    return is_hub_id(encoder.hub_id) and bool(re.fullmatch(r"\w[\w.-]*", revision))
 
 
 def _damaged(what: str) -> SetupError:

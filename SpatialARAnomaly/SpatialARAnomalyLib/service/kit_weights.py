@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..engine.atomic_files import PARTIAL_PREFIX, unwritable
-from ..engine.encoder_card import DEMONSTRATION
-from ..engine.errors import EncoderError, SetupError
-from ..engine.hub_cache import repository_folder
+from ..engine.atomic_files import PARTIAL_PREFIX, sync, unwritable
+from ..engine.errors import EncoderError
+from ..engine.hub_cache import is_hub_id, repository_folder
 from ..engine.progress import Reporter
 from . import encoder_registry
 from .encoder_license import check_consent, license_file
-from .kit_manifest import ENCODERS, KitEncoder, KitManifest
+from .kit_manifest import ENCODERS, KitEncoder, KitManifest, is_left_by_system
 
 LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
 """Under which names more on a license, or the card that tells it, lies beside weights."""
@@ -33,7 +32,7 @@ def copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
     from ..engine.encoder import DINOV3_NOTICE
     from ..engine.encoder_hub import hub_folder
 
-    if hub_id == DEMONSTRATION or "/" not in hub_id:
+    if not is_hub_id(hub_id):
         raise EncoderError(
             "encoder-missing",
             f"A kit takes weights of the hub; '{hub_id}' is no hub id.",
@@ -65,8 +64,8 @@ def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple
 
     The kit must have been verified. Afterwards an id is found without a
     network, and a model trained on these weights finds them. Raises
-    `EncoderError` for weights that cannot be loaded, `SetupError` or
-    `OutputError` where they cannot be stored.
+    `EncoderError` for weights that cannot be loaded, `OutputError` where they
+    cannot be stored.
     """
     from ..engine.device import Device, resolve_device
 
@@ -93,10 +92,6 @@ def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple
 
 def _into_cache(source: Path, encoder: KitEncoder) -> None:
     """Copy into the cache as the hub's programs lay it out; the reference to it comes last."""
-    if any(part in ("", ".", "..") for part in (encoder.revision, *encoder.hub_id.split("/"))):
-        raise SetupError("kit-damaged", "The offline kit names weights that cannot be.")
-    if {"/", "\\"} & set(encoder.revision) or encoder.hub_id.count("/") != 1:
-        raise SetupError("kit-damaged", "The offline kit names weights that cannot be.")
     repository = repository_folder(encoder.hub_id)
     snapshot = repository / "snapshots" / encoder.revision
     snapshot.mkdir(parents=True, exist_ok=True)
@@ -105,13 +100,17 @@ def _into_cache(source: Path, encoder: KitEncoder) -> None:
             if not (snapshot / file.name).exists():
                 copied = Path(work) / file.name
                 shutil.copyfile(file, copied)
+                sync(copied)
                 os.replace(copied, snapshot / file.name)
         reference = repository / "refs" / "main"
         reference.parent.mkdir(exist_ok=True)
         written = Path(work) / "main"
         written.write_text(encoder.revision, encoding="utf-8")
+        sync(written)
         os.replace(written, reference)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.is_file())
+    return (
+        file for file in folder.iterdir() if file.is_file() and not is_left_by_system(file.name)
+    )

@@ -89,7 +89,7 @@ def archive_bytes(file: Path) -> int:
 def _opened(file: Path) -> IO[bytes]:
     try:
         # A pipe or a device would let us wait for ever.
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise OSError(0, "no such file" if not os.path.lexists(file) else "not a file")
         return file.open("rb")
     except OSError as error:

@@ -70,10 +70,16 @@ def export_model(model: Path, file: Path, report: Reporter, *, overwrite: bool) 
     """
     if file.suffix != SUFFIX:
         file = file.with_name(file.name + SUFFIX)
+    if _is_same(file.parent, model):
+        raise OutputError(
+            "output-in-model",
+            "The model's file must lie outside the model's own folder, which holds nothing else.",
+            "Choose another folder.",
+        )
     report.stage("verify", 1, 2)
     verify_model(model)
     report.stage("write", 2, 2)
-    if os.path.lexists(file) and (not overwrite or not file.is_file()):
+    if os.path.lexists(file) and (not overwrite or not os.path.isfile(file)):
         raise OutputError(
             "output-exists",
             f"{file.name!r} exists already.",

@@ -265,6 +265,7 @@ def _run_pip(command: list[str], report: Reporter) -> None:
             process.kill()
             raise
     if process.returncode:
+        report.check_cancelled()  # Ctrl-C ends pip, too: that is no fault of pip's
         wrong = [line for line in said if line.startswith("ERROR")] or said
         raise SetupError(
             "pip-failed",
