@@ -209,7 +209,11 @@ def test_index_that_is_none(index, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "'config.json' is not JSON."), ("[]", "'config.json' must hold a JSON object.")],
+    [
+        ("{", "'config.json' is not JSON."),
+        ("[" * 100_000, "'config.json' is not JSON."),
+        ("[]", "'config.json' must hold a JSON object."),
+    ],
 )
 def test_damaged_configuration(text, said, folder, tmp_path):
     file = examples.write(examples.file_tensors(folder), tmp_path / "model.safetensors")

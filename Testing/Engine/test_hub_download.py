@@ -287,6 +287,8 @@ def test_a_blob_of_another_program_is_verified(hub, files):
         (401, {}, None, "encoder-gated", "nobody is logged in", "/timm/tiny.lvd1689m"),
         (401, {"X-Error-Code": "RepoNotFound"}, None, "encoder-missing", "or it is private",
          "timm/vit_small"),
+        (401, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "none of them, or is wrong",
+         "Access Tokens"),
         (401, {}, TOKEN, "encoder-token", "does not accept the token", "Access Tokens"),
         (403, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "yours has not been",
          "Ask for access on http://127.0.0.1"),

@@ -240,8 +240,8 @@ def test_a_discarded_training_is_gone_and_nothing_else(worker, nursery, inputs, 
 def test_only_trainings_are_discarded(worker, tmp_path):
     (tmp_path / "brain.training").mkdir()
     (tmp_path / "brain.training" / "checkpoint.safetensors").write_text("years of work")
-    for name in ("brain.training", "brain", "nothing"):
-        failed = worker.failure("training_discard", {"folder": str(tmp_path / name)})
+    for folder in (*(str(tmp_path / name) for name in ("brain.training", "brain")), "/", "", "x"):
+        failed = worker.failure("training_discard", {"folder": folder})
         assert failed["code"] == "output-not-a-training"
     assert list(tree(tmp_path)) == ["brain.training", "brain.training/checkpoint.safetensors"]
     assert list_unfinished(tmp_path) == []
@@ -301,6 +301,8 @@ def test_what_cannot_be_resumed_is_listed_to_be_discarded(inputs, tmp_path):
         with TrainingFolder(tmp_path / name).hold():
             (tmp_path / f"{name}.training" / "checkpoint.safetensors").write_text("torn")
             (tmp_path / f"{name}.training" / "request.json").write_text(request)
+    deep = (100_000).to_bytes(8, "little") + b"[" * 100_000
+    (tmp_path / "newer.training" / "checkpoint.safetensors").write_bytes(deep)
     (tmp_path / "done").mkdir()
     with TrainingFolder(tmp_path / "done").hold():
         (tmp_path / "done.training" / "checkpoint.safetensors").write_text("torn")

@@ -56,6 +56,14 @@ def _answered(status: int, headers: Message, asked: Asked) -> EncoderError:
             "Make a new one on your account's page (Settings, Access Tokens; the role 'read' is "
             "enough), or log in again with 'hf auth login'.",
         )
+    if status == 401 and asked.with_token:
+        return EncoderError(
+            "encoder-gated",
+            f"The hub gives {name} only to accounts that were granted access; the token is of "
+            "none of them, or is wrong.",
+            f"Ask for access on {asked.page}, and check the token on your account's page "
+            f"(Settings, Access Tokens); {OTHER_WAYS}",
+        )
     if status == 401 and what != "RepoNotFound" and "Repository Not Found" not in said:
         return EncoderError(
             "encoder-gated",

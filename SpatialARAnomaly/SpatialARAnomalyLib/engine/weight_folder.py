@@ -48,7 +48,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file; raises `EncoderError` `encoder-damaged` if there is none."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EncoderError(
             "encoder-damaged", f"'{file.name}' is not JSON.", "Download it again."
         ) from error

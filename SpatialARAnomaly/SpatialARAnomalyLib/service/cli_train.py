@@ -123,8 +123,10 @@ def train(
         )
         found: Sequence[Any] = normals
         if skip_unusable:
+            from ..engine.model_store import check_free
             from .usable_normals import usable_normals
 
+            check_free(out.absolute(), overwrite)  # before an archive is read for an hour
             found, spec = usable_normals(normals, spec, report)
         return run(spec.request(found, out), report)
 

@@ -69,8 +69,10 @@ def discard(folder: Path) -> None:
     `folder` is the training's own. Raises `OutputError` where it runs, is not a
     training's, or cannot be removed. What others put there stays.
     """
-    training = TrainingFolder(folder.with_name(folder.name.removesuffix(SUFFIX)))
-    if not training.is_training:
+    model = folder.name.removesuffix(SUFFIX)
+    # Of no other folder than the one named, nor of none.
+    training = TrainingFolder(folder.with_name(model)) if model != folder.name and model else None
+    if training is None or not training.is_training:
         raise OutputError(
             "output-not-a-training",
             f"{folder.name!r} is not the folder of an unfinished training.",
@@ -111,7 +113,7 @@ def _curve(checkpoint: Path) -> list[EpochFigures]:
                 return []
             about = json.loads(json.loads(file.read(length))["__metadata__"]["fit"])
         return [EpochFigures.from_dict(figures) for figures in about["curve"]]
-    except (OSError, struct.error, ValueError, TypeError, KeyError, SpecError):
+    except (OSError, struct.error, ValueError, TypeError, KeyError, RecursionError, SpecError):
         return []
 
 
