@@ -107,6 +107,26 @@ def test_an_interrupted_kit_is_not_there_and_goes_on_later(index, tmp_path, monk
         kit_of(folder)
 
 
+def test_wheels_of_another_machine_are_not_gone_on_with(index, tmp_path):
+    folder, partial = tmp_path / "kit", tmp_path / "kit.partial"
+
+    class Stopped(SilentReporter):
+        def stage(self, name, index, of):
+            if name == "weights":
+                raise Cancelled
+
+    with pytest.raises(Cancelled):
+        make_kit(folder, spec("win_amd64"), Stopped(), held=HELD)
+    (old,) = partial.glob("wheels/alpha-*.whl")
+    # The newest of its name, as one that was collected last would be.
+    os.rename(old, old.with_name("alpha-1.5-cp312-cp312-win_amd64.whl"))
+    os.utime(old.with_name("alpha-1.5-cp312-cp312-win_amd64.whl"), (2**32, 2**32))
+    kit_of(folder, spec("macosx_14_0_arm64"))
+    assert [path.name for path in folder.glob("wheels/alpha-*")] == [old.name]
+    assert verify_kit(folder, SilentReporter())
+    assert not list(folder.glob("*.tmp"))
+
+
 def test_a_cancelled_kit_is_not_there(index, tmp_path):
     class Impatient(SilentReporter):
         def check_cancelled(self):

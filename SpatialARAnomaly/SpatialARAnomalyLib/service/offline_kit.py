@@ -6,6 +6,7 @@ leaves and the next one goes on with; FOLDER appears when the kit is whole.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ from .wheels import Wheel, closure, marker_environment, read_wheel
 
 TORCH_INDEX = "https://download.pytorch.org/whl"
 """Where PyTorch has its builds, each under its name: cpu, cu126, …"""
+
+MACHINE = "machine.tmp"
+"""Notes in a kit under way which machine its wheels are for."""
 
 LAST_LINES = 12
 """What is shown of pip's words where it failed."""
@@ -92,10 +96,20 @@ def make_kit(
         )
     partial = folder.with_name(f"{folder.name}.partial")
     try:
-        (partial / WHEELS).mkdir(parents=True, exist_ok=True)
+        _begin(partial, spec)
         return _make(folder, partial, spec, held, environment, report, allow_download)
     except OSError as error:
         raise unwritable("The offline kit cannot be written", error) from error
+
+
+def _begin(partial: Path, spec: KitSpec) -> None:
+    """Make the folders; wheels that were collected for another machine are not gone on with."""
+    machine = json.dumps([spec.platform, spec.python_version, spec.build])
+    note, wheels = partial / MACHINE, partial / WHEELS
+    if wheels.exists() and not (note.is_file() and note.read_bytes() == machine.encode()):
+        shutil.rmtree(wheels)
+    wheels.mkdir(parents=True, exist_ok=True)
+    note.write_bytes(machine.encode())
 
 
 def _make(
@@ -140,6 +154,7 @@ def _make(
     written.write_text(json.dumps(manifest.to_dict(), indent=1), encoding="utf-8")
     sync(written)
     report.check_cancelled()
+    (partial / MACHINE).unlink()
     os.rename(partial, folder)
     return manifest
 
@@ -282,8 +297,6 @@ def _lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
 
 def _remove_others(folder: Path, encoders: list[KitEncoder]) -> None:
     """Remove weights that an interrupted run with other encoders left."""
-    import shutil
-
     kept = {Path(encoder.folder).name for encoder in encoders}
     for left in folder.glob("*"):
         if left.name not in kept:
