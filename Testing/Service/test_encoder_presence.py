@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from Engine.model_examples import CARD
+from SpatialARAnomalyLib.engine.encoder import load_encoder
+from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.service import encoder_registry
+from SpatialARAnomalyLib.service.encoder_library import list_encoders
 from SpatialARAnomalyLib.service.encoder_presence import (
     EncoderPresence,
     EncoderState,
@@ -119,3 +122,16 @@ def test_a_hub_id_that_was_used_before_tells_where_it_can_be_had(cache):
 )
 def test_names_that_are_no_ids_lead_nowhere(name):
     assert encoder_presence(card(name)).state is EncoderState.MISSING
+
+
+@pytest.mark.parametrize("place", ["/" + "n" * 300, "/a\0b"])
+def test_a_place_that_the_system_refuses_to_look_at_is_none(place):
+    """As of a network drive whose folders may not be searched any more."""
+    sha256 = CARD.encoder.weights_sha256
+    encoder_registry._write({sha256: place})
+    assert encoder_registry.recall(sha256) is None
+    assert encoder_presence(card("vits16")).state is EncoderState.MISSING
+    assert all(entry.source != place for entry in list_encoders())
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(place)
+    assert caught.value.code == "encoder-missing"

@@ -1,5 +1,6 @@
 """Where the weights of an encoder come from: a folder, a file, or the hub."""
 
+import os
 from pathlib import Path, PureWindowsPath
 
 from .encoder_files import WeightFiles, read_file, read_folder
@@ -21,9 +22,9 @@ def read_weights(
     the hub.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises where a folder may not be searched
         return read_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_file(path)
     if looks_like_path(source):
         raise EncoderError(

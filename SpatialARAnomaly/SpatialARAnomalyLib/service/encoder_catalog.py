@@ -5,6 +5,7 @@ Looks at the disk only; needs no package of others.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def is_local(source: str) -> bool:
     """Whether an encoder can be loaded here without a network."""
     if source == DEMONSTRATION:
         return True
-    if Path(source).expanduser().exists():
+    if os.path.exists(Path(source).expanduser()):  # `Path.exists` may raise
         return True
     return is_hub_id(source) and cached_folder(source) is not None
 
@@ -141,7 +142,7 @@ def local_encoders(also: Iterable[str] = ()) -> list[LocalEncoder]:
 
 
 def _is_path(source: str) -> bool:
-    return Path(source).is_absolute() and Path(source).exists()
+    return Path(source).is_absolute() and os.path.exists(source)
 
 
 def _in_cache(hub_id: str) -> LocalEncoder | None:
@@ -158,8 +159,10 @@ def _in_cache(hub_id: str) -> LocalEncoder | None:
 
 
 def _own(path: Path) -> LocalEncoder:
-    files = path.glob("*") if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
+    size = 0
+    with suppress(OSError):  # it is another's, who may change it meanwhile
+        files = path.glob("*") if os.path.isdir(path) else [path]
+        size = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
     return LocalEncoder(
         source=os.fspath(path), title=path.name, whole=True, disk_bytes=size, from_hub=False
     )

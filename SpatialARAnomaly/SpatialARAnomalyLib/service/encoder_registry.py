@@ -31,7 +31,7 @@ def _read() -> dict[str, str]:
 
 def remember(weights_sha256: str, source: str) -> None:
     """Note where an encoder was loaded from; a folder that cannot be written changes nothing."""
-    if source != DEMONSTRATION and Path(source).exists():
+    if source != DEMONSTRATION and os.path.exists(source):
         source = str(Path(source).resolve())
     known = _read()
     if known.get(weights_sha256) != source:
@@ -64,6 +64,7 @@ def sources() -> list[str]:
 def recall(weights_sha256: str) -> str | None:
     """The source of an encoder used before on this machine, if known and still there."""
     source = _read().get(weights_sha256)
-    if source is None or (Path(source).is_absolute() and not Path(source).exists()):
+    # Not `Path.exists`, which raises where a folder may not be searched any more.
+    if source is None or (Path(source).is_absolute() and not os.path.exists(source)):
         return None
     return source
