@@ -172,7 +172,7 @@ def _machine(probed: Mapping[str, Any]) -> list[Finding]:
 
 def _disk() -> Finding:
     folder = user_folder()
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     free = free_bytes(folder)
     enough = free is None or free >= LEAST_FREE_BYTES
@@ -187,9 +187,9 @@ def _disk() -> Finding:
 def _writable(name: str, folder: Path) -> Finding:
     """Whether a folder, or the nearest above it that exists, can be written; names no place."""
     there = folder
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
-    ok = there.is_dir() and os.access(there, os.W_OK)
+    ok = os.path.isdir(there) and os.access(there, os.W_OK)
     exists = "can be written" if there == folder else "can be made"
     return Finding(
         name=name,
