@@ -75,10 +75,10 @@ def test_too_little_of_a_machine_is_told(monkeypatch, tmp_path):
     small = CPU | {"memory_bytes": 2 * 10**9}
     gpu = CPU | {"device": "cuda", "memory_bytes": None, "free_bytes": None}
     diagnosis = diagnose(probed(devices=[small, gpu]))
-    assert "4.0 GB or more" in of(diagnosis, "device cpu").remedy
+    assert "4 GB or more" in of(diagnosis, "device cpu").remedy
     assert of(diagnosis, "device cuda").ok
     assert of(diagnosis, "disk").found == "100 MB free"
-    assert "2.0 GB are needed" in of(diagnosis, "disk").remedy
+    assert "2 GB are needed" in of(diagnosis, "disk").remedy
     (tmp_path / "file").touch()
     monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(tmp_path / "file" / "below"))
     assert not of(diagnose(probed()), "settings folder").ok
