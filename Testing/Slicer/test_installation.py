@@ -54,6 +54,9 @@ class FakeWorker:
     def stop(self):
         self.told.append("stop")
 
+    def renew(self):
+        self.told.append("renew")
+
 
 class FakeExtension:
     """Slicer's PyTorch extension: installs by a pip that it starts itself."""
