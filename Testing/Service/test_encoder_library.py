@@ -162,7 +162,7 @@ def test_known_encoders():
 
 @pytest.mark.parametrize(
     ("size", "told"),
-    [(86_400_000, "86.4 MB"), (115e6, "115 MB"), (1.21e9, "1.21 GB"), (1.2e10, "12 GB")],
+    [(86_400_000, "86.4 MB"), (115e6, "115 MB"), (1.21e9, "1.21 GB"), (1e12, "1,000 GB")],
 )  # fmt: skip
 def test_sizes(size, told):
     assert size_text(int(size)) == told

@@ -346,8 +346,9 @@ def test_an_array_is_copied_where_it_cannot_be_linked(inputs, tmp_path, monkeypa
     voxels = inputs["normals"][1]["voxels"]
     folder = TrainingFolder(tmp_path / "model")
     with folder.hold():
+        links = Path(voxels).stat().st_nlink
         linked = keep_array(folder, Path(voxels), lambda: None)
-        assert linked.stat().st_nlink == 2
+        assert linked.stat().st_nlink == links + 1
         linked.unlink()
         monkeypatch.setattr(os, "link", refused)
 

@@ -86,7 +86,8 @@ def cell(panel, column):
     return table.item(table.selectionModel().selectedRows()[0].row(), column).text()
 
 
-def test_get_check_remove(panel, hub):
+def test_get_check_remove(panel, hub, own_worker):
+    panel._worker = own_worker
     changed = []
     panel.onChanged = lambda: changed.append(1)
     assert panel._ui.encodersCheckButton.toolTip == "It is not on this machine: get it first."

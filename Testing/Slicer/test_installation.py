@@ -54,6 +54,9 @@ class FakeWorker:
     def stop(self):
         self.told.append("stop")
 
+    def renew(self):
+        self.told.append("renew")
+
 
 class FakeExtension:
     """Slicer's PyTorch extension: installs by a pip that it starts itself."""
@@ -329,8 +332,8 @@ def test_the_question_names_all_that_matters(setting, monkeypatch):
     plan = dependencies.plan()
     question = dependencies.question(plan)
     assert "torch>=2.4,!=2.12.*, typer>=0.15" in question
-    assert "3.0 GB are downloaded" in question
-    assert "1000.0 GB are free" in question
+    assert "3 GB are downloaded" in question
+    assert "1,000 GB are free" in question
     assert "through the PyTorch extension" in question
     assert "not changed" in question
     assert "restarts" not in question
@@ -338,7 +341,7 @@ def test_the_question_names_all_that_matters(setting, monkeypatch):
     assert "Slicer restarts for it" in dependencies.question(plan)
     assert dependencies.whyNoRoom(plan) is None
     dependencies._freeBytes = lambda: 10**9
-    assert "10.5 GB of disk are needed; 1.0 GB are free" in dependencies.whyNoRoom(plan)
+    assert "10.5 GB of disk are needed; 1 GB are free" in dependencies.whyNoRoom(plan)
 
 
 def test_jobs_fail_with_the_reason_while_packages_are_installed(app, settings):

@@ -302,6 +302,19 @@ def test_a_move_that_cannot_be_changes_nothing(models, tmp_path):
     assert Settings.modelsFolder() == models.folder
 
 
+def test_a_task_begun_while_models_are_copied_does_not_keep_the_old_ones(models, tmp_path):
+    worker, ended = models.module.widget.logic.worker, []
+    models.answers(folder=tmp_path / "new", confirm=True)
+    models.ui.modelsMoveButton.click()
+    inputs = {"model": str(models.folder / "quick")}
+    worker.submit("model_verify", inputs=inputs, onEnd=ended.append)
+    wait_until(lambda: ended, 60, "the other task")
+    models.settle()
+    assert ended[0]["event"] == "result"
+    assert models.ui.modelsStatusLabel.text == "The models are in the new folder."
+    assert not models.folder.exists()
+
+
 def test_what_is_not_ours_stays_in_the_old_folder_and_is_named(models, tmp_path):
     (models.folder / "thesis.docx").write_text("years of work")
     told = models.click("Move", folder=tmp_path / "new", confirm=True)

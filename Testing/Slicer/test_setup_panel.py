@@ -394,7 +394,7 @@ def test_another_python_computes_if_the_user_says_so(bench):
     assert workerPython() == pythonSlicer()
     at.ui.setupPythonEdit.currentPath = "/opt/other/python"
     assert workerPython() == Settings.workerPython() == "/opt/other/python"
-    assert at.worker.told == ["stop"]
+    assert at.worker.told == ["renew"]
     assert "Another Python than Slicer's computes" in at.ui.setupInstallButton.toolTip
     assert at.ui.setupStateLabel.text == "Another Python computes. Check again tries it."
     at.ui.setupPythonEdit.currentPath = ""
@@ -444,3 +444,29 @@ def test_odd_settings_are_passed_over(odd, settings, scene):
         assert module.widget.panel._parameters.falsePositiveRate == 0.001
     finally:
         module.unload()
+
+
+def test_a_button_that_waits_for_a_task_can_be_clicked_once_that_has_ended(bench):
+    at = bench("torch")
+    at.worker.busy = True
+    at.ui.setupSection.setProperty("collapsed", False)
+    at.panel.refresh()
+    assert "Wait for the running task" in at.ui.setupFolderButton.toolTip
+    run_events(0.1)
+    at.worker.busy = False
+    wait_until(at.ui.setupFolderButton.isEnabled, 5, "the button")
+    assert at.ui.setupInstallButton.isEnabled()
+
+
+def test_a_task_begun_after_the_button_was_enabled_is_respected(bench):
+    at = bench("torch")
+    assert at.ui.setupInstallButton.isEnabled()
+    at.worker.busy = True
+    at.folder = "/a/kit"
+    for button in (at.ui.setupInstallButton, at.ui.setupFolderButton):
+        button.setEnabled(True)
+        button.click()
+        assert at.status.startswith("⚠ Wait for the running task")
+        assert not button.isEnabled()
+    assert at.worker.told == []
+    assert at.questions == []

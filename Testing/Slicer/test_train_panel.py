@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Harness import gui_gap, run_events, wait_until
+from Harness import gui_gap, load_scripted_module, run_events, wait_until
 from Slicer.conftest import MODULE
 from Slicer.fake_workers import fake_command
 from Slicer.heads import add_head, add_volume, detected
@@ -101,6 +101,16 @@ def listed(module) -> list[str]:
 
 
 class TestScans:
+    def test_unloading_the_module_ends_a_look_that_nobody_sees(self, settings, trainer, tmp_path):
+        module = load_scripted_module(MODULE)
+        module.enter()
+        module.ui.trainFolderEdit.setCurrentPath(str(tmp_path))
+        module.ui.trainLookButton.click()
+        assert trainer.worker.busy
+        module.unload()
+        wait_until(lambda: not trainer.worker.busy, 20, "the survey")
+        run_events(0.1)
+
     def test_buttons_say_what_is_missing(self, opened):
         ui = opened.ui
         assert ui.trainLookButton.isEnabled()
@@ -245,6 +255,9 @@ class TestScans:
         assert encoders.findText("DINOv3 ViT-S/16") < 0
         (hub / "snapshots/abc").mkdir(parents=True)
         (hub / "snapshots/abc/model.safetensors").write_bytes(b"")
+        (hub / "snapshots/abc/config.json").write_text("{}")
+        (hub / "refs").mkdir()
+        (hub / "refs/main").write_text("abc")
         opened.exit()
         opened.enter()
         encoders.setCurrentIndex(encoders.findText("DINOv3 ViT-S/16"))

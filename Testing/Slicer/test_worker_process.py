@@ -80,6 +80,23 @@ def test_the_process_is_kept_for_the_next_job(started):
     assert worker.pid == pid
 
 
+def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(started):
+    worker, first = started("answers")
+    first.submit(worker)
+    worker.renew()
+    assert first.end["event"] == "result"
+    assert not worker.running
+    second, third = Heard(), Heard()
+    second.submit(worker)
+    assert second.end["event"] == "result"
+    pid = worker.pid
+    worker.renew()
+    third.submit(worker)
+    assert third.end["event"] == "result"
+    assert worker.pid != pid
+    assert worker.running
+
+
 @pytest.mark.parametrize(
     ("behavior", "code"),
     [

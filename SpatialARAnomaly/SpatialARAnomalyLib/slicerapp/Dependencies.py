@@ -58,8 +58,8 @@ class Worker(Protocol):
     def release(self) -> None:
         """Let it start again."""
 
-    def stop(self) -> None:
-        """End it."""
+    def renew(self) -> None:
+        """Go on in a new process, once what runs has ended."""
 
 
 class Dependencies:
@@ -101,6 +101,11 @@ class Dependencies:
     def installing(self) -> bool:
         """Whether packages are being installed."""
         return self._installation is not None
+
+    @property
+    def inUse(self) -> bool:
+        """Whether a task of any section needs the packages now."""
+        return self._isBusy() or any(worker.busy for worker in self._workers)
 
     @property
     def external(self) -> bool:
@@ -153,11 +158,11 @@ class Dependencies:
         self._checking = True  # before: a worker that cannot start says so at once
         self._worker.submit("probe", onEnd=answered)
 
-    def restartWorker(self) -> None:
-        """Run in the Python that is chosen now, once a running job is over."""
+    def restartWorkers(self) -> None:
+        """Run in the Python that is chosen now, once what runs has ended."""
         self.probed, self._crash, self._checks = None, "", None
-        if not self._worker.busy:
-            self._worker.stop()
+        for worker in self._workers:
+            worker.renew()
 
     def whyNotInstall(self) -> str | None:
         """Why nothing can be installed now; None if it can."""
@@ -172,7 +177,7 @@ class Dependencies:
             return self._whyNoTorchHere()
         if self.checking:
             return _("The packages are being tried.")
-        if self._isBusy() or any(worker.busy for worker in self._workers):
+        if self.inUse:
             return _("Wait for the running task, or cancel it: the packages are in use.")
         return None
 

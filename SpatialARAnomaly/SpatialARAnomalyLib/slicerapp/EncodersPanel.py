@@ -283,8 +283,10 @@ class EncodersPanel:
                 self.onChanged()
                 return
             error = outcomeOf(event).error
-            if error is None:
+            if error is None and job == "encoder_get":
                 self._tell(_("Cancelled. What was fetched is kept for the next time."))
+            elif error is None:
+                self._tell(_("Cancelled."))
             else:
                 self._log(f"failed: {error.code}")
                 self._tell(inOneLine(error), isError=True)

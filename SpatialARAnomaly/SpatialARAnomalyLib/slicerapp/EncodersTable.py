@@ -33,6 +33,7 @@ class EncodersTable:
         self._table = table
         self._onChosen = onChosen
         self._sources: list[str] = []
+        self._shown: list[EncoderEntry] = []
         heads = _heads()
         table.setColumnCount(len(heads))
         table.setHorizontalHeaderLabels([title for title, _meaning in heads])
@@ -53,6 +54,9 @@ class EncodersTable:
 
     def show(self, entries: Sequence[EncoderEntry]) -> None:
         """Show these; the chosen one stays chosen, at first it is the default one."""
+        if list(entries) == self._shown:  # to fill it takes longer than a frame
+            return
+        self._shown = list(entries)
         table, chosen = self._table, self.chosen() or DEFAULT_ID
         blocked = table.blockSignals(True)
         table.setRowCount(len(entries))

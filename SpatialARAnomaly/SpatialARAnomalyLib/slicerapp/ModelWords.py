@@ -32,7 +32,7 @@ def shownModel(row: ModelRow, *, verified: bool, damage: SpatialARError | None) 
             round(row.bytes / MB, 1),
             encoder,
         ),
-        tips={NAME: row.folder, STATE: reason, ENCODER: tip},
+        tips={NAME: "\n".join(dict.fromkeys((row.name, row.folder))), STATE: reason, ENCODER: tip},
     )
 
 

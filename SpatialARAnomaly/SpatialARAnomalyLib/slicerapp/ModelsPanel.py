@@ -320,6 +320,7 @@ class ModelsPanel:
                 spec={"step": "remove"},
                 output=new,
                 cancelled=_("The models are in the new folder; some are in the old one, too."),
+                follows=True,
             )
 
         self._run(
@@ -355,12 +356,14 @@ class ModelsPanel:
         cancelled: str | None = None,
         failed: Callable[[SpatialARError], bool] = lambda error: False,
         then: Callable[[], None] | None = None,
+        follows: bool = False,
     ) -> None:
         """Run a job; `ended` hears how it ended and says so.
 
         `failed` tells whether it saw to an error itself; `then` follows a success.
+        One that `follows` another waits for what was begun meanwhile.
         """
-        if self._logic.worker.busy:
+        if self._logic.worker.busy and not follows:
             self._tell(_("⚠ Another task is running. Wait for it, or cancel it first."))
             return
 

@@ -10,6 +10,9 @@ NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
 ROW_PX = 24
 
+MAX_NAME_PX = 200
+"""A longer name is cut in the table; pointing at it shows all."""
+
 
 def _heads() -> list[tuple[str, str]]:
     """Title and meaning of every column."""
@@ -81,6 +84,8 @@ class ModelsView:
         table.setSortingEnabled(True)
         # Once: a header that does so by itself measures all rows after every cell.
         table.resizeColumnsToContents()
+        if table.columnWidth(NAME) > MAX_NAME_PX:
+            table.setColumnWidth(NAME, MAX_NAME_PX)
         table.clearSelection()
         for index in range(len(models)):
             if self._keyAt(index) == chosen:

@@ -2,6 +2,8 @@
 
 from slicer.i18n import tr as _
 
+from ..service.quantities import size_number
+
 
 def durationText(seconds: float) -> str:
     """A time, as exact as an estimate is."""
@@ -13,9 +15,7 @@ def durationText(seconds: float) -> str:
 
 
 def sizeText(sizeBytes: float, approximate: bool = False) -> str:
-    """Bytes in the unit that fits, decimal as the hub's pages give them: `86.4 MB`."""
-    if sizeBytes >= 1e9:
-        text = _("{number} GB").format(number=f"{sizeBytes / 1e9:.3g}")
-    else:
-        text = _("{number} MB").format(number=f"{sizeBytes / 1e6:.3g}")
+    """A size in the unit that fits: `86.4 MB`."""
+    number, unit = size_number(sizeBytes)
+    text = {"GB": _("{number} GB"), "MB": _("{number} MB")}[unit].format(number=number)
     return f"~{text}" if approximate else text

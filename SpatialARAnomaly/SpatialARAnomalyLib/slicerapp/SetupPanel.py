@@ -1,6 +1,6 @@
 """The section *Set-up*: what is installed and working, and getting the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import qt
@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
-from ..service.packages import PackageState
+from ..service.packages import PackageCheck, PackageState
 from . import Settings
 from .Buttons import enable
 from .Dependencies import Dependencies
@@ -24,6 +24,9 @@ READY = PackageState.READY
 PACKAGE, NEEDED, FOUND, STATE = range(4)
 
 ROW_PX = 20
+
+AGAIN_MS = 500
+"""While a task of another section keeps the packages in use: it may have ended."""
 
 
 def chooseFolder() -> str:
@@ -54,6 +57,10 @@ class SetupPanel:
         self._paint = qt.QTimer()
         self._paint.setSingleShot(True)
         self._paint.setInterval(PAINT_MS)
+        self._again = qt.QTimer()
+        self._again.setSingleShot(True)
+        self._again.setInterval(AGAIN_MS)
+        self._shown: list[tuple[str, ...]] = []
         self._prepareTable()
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
         self._connections = (
@@ -65,6 +72,7 @@ class SetupPanel:
             (ui.setupPythonEdit.currentPathChanged, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),
             (self._paint.timeout, self._installExtension),
+            (self._again.timeout, self.refresh),
         )
         for signal, slot in self._connections:
             signal.connect(slot)
@@ -87,6 +95,7 @@ class SetupPanel:
         """Let go of the widgets; an installation goes on to its end, unheard."""
         self._closed = True
         self._paint.stop()
+        self._again.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
 
@@ -142,6 +151,8 @@ class SetupPanel:
             _("Try every package in a process of its own."),
         )
         ui.setupPythonEdit.setEnabled(not working)
+        if deps.inUse and not ui.setupSection.property("collapsed"):
+            self._again.start()
 
     def _showPackages(self) -> None:
         ui, deps = self._ui, self.dependencies
@@ -153,24 +164,33 @@ class SetupPanel:
             text = summary(checks, tried=tried)
             platform = "" if deps.external else deps.whyNoTorchHere()
             ui.setupStateLabel.setText(" ".join(part for part in (text, platform) if part))
-        table = ui.setupTable
-        table.setRowCount(len(checks))
+        self._fillTable(checks, tried=tried)
+        devices = devicesText(deps.probed)
+        ui.setupDevicesLabel.setText(devices)
+        ui.setupDevicesLabel.setVisible(bool(devices))
+
+    def _fillTable(self, checks: Sequence[PackageCheck], *, tried: bool) -> None:
         # What the user has to see comes first.
-        for row, check in enumerate(sorted(checks, key=lambda one: one.state is READY)):
-            state = stateText(check, tried=tried)
-            texts = (check.package, check.needed, check.found or "–", state)
-            for column, cell in enumerate(texts):
+        checks = sorted(checks, key=lambda one: one.state is READY)
+        shown = [
+            (one.package, one.needed, one.found or "–", stateText(one, tried=tried), one.error)
+            for one in checks
+        ]
+        if shown == self._shown:  # to fill it takes longer than a frame
+            return
+        self._shown = shown
+        table = self._ui.setupTable
+        table.setRowCount(len(checks))
+        for row, (*cells, tip) in enumerate(shown):
+            for column, cell in enumerate(cells):
                 item = qt.QTableWidgetItem(cell)
                 item.setFlags(qt.Qt.ItemIsEnabled)
-                item.setToolTip(check.error)
-                if column == STATE and check.state is not READY:
+                item.setToolTip(tip)
+                if column == STATE and checks[row].state is not READY:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
                 table.setItem(row, column, item)
-        devices = devicesText(deps.probed)
-        ui.setupDevicesLabel.setText(devices)
-        ui.setupDevicesLabel.setVisible(bool(devices))
 
     def _whyNotExtending(self) -> str | None:
         return _("The PyTorch extension is being installed.") if self._extending else None
@@ -208,7 +228,17 @@ class SetupPanel:
         self.dependencies.check(tried)
         self.refresh()
 
+    def _isRefused(self) -> bool:
+        """Whether nothing can be installed now; says why. Much may have begun since a refresh."""
+        reason = self.dependencies.whyNotInstall() or self._whyNotExtending()
+        if reason is not None:
+            self._tell("⚠ " + reason)
+            self.refresh()
+        return reason is not None
+
     def _install(self, *_unused: object) -> None:
+        if self._isRefused():
+            return
         if self.dependencies.probed is None:  # metadata do not tell what is half there
             self._try(self._ask)
         else:
@@ -241,6 +271,8 @@ class SetupPanel:
                 self._paint.start()
 
     def _isWanted(self, plan: InstallPlan, question: str) -> bool:
+        if self._isRefused():
+            return False
         noRoom = self.dependencies.whyNoRoom(plan)
         if noRoom is not None:
             self._tell("⚠ " + noRoom)
@@ -296,6 +328,8 @@ class SetupPanel:
         self.refresh()
 
     def _installFromFolder(self, *_unused: object) -> None:
+        if self._isRefused():
+            return
         folder = self._chooseFolder()
         if not folder:
             return
@@ -364,7 +398,7 @@ class SetupPanel:
         if program == Settings.workerPython():
             return
         Settings.setWorkerPython(program)
-        self.dependencies.restartWorker()
+        self.dependencies.restartWorkers()
         self.refresh()
 
     def _copy(self, *_unused: object) -> None:

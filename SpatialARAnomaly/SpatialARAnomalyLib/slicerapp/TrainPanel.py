@@ -105,6 +105,11 @@ class TrainPanel:
         self.form.listEncoders()
         self._modelsFolderChanged()
 
+    def encodersChanged(self) -> None:
+        """An encoder has come or gone."""
+        self.form.listEncoders()
+        self.refresh()
+
     def exit(self) -> None:
         """The user went to another module; a training goes on."""
         self._entered = False
@@ -312,6 +317,8 @@ class TrainPanel:
             text = _("The model {name} is ready.")
             if self._onModel(model):
                 text = _("The model {name} is ready and chosen under Detect.")
+            elif model.parent != Settings.modelsFolder():
+                text = _("The model {name} is ready, in the models folder of when it was begun.")
             self._tell(" ".join([text.format(name=name), *outcome.notices]))
             self._log("training finished")
             slicer.util.showStatusMessage(text.format(name=name), MESSAGE_MS)

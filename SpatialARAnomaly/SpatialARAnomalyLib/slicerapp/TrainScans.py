@@ -45,6 +45,7 @@ class TrainScans:
         self._onLooked = onLooked
         self._survey: Survey | None = None
         self._surveyed: Survey | None = None
+        self._closed = False
         self._key: Key = ()
         self._estimateKey: Key = ()
         self.result: SurveyResult | None = None
@@ -76,6 +77,7 @@ class TrainScans:
         self._timer.stop()
         for signal, slot in self._connections:
             signal.disconnect(slot)
+        self._closed = True
         self._onChange = lambda: None
         self._onLooked = lambda error, found: None
         self.cancel()
@@ -230,6 +232,8 @@ class TrainScans:
         self._onChange()
 
     def _show(self) -> None:
+        if self._closed:  # the trainer's worker goes on, the widgets are gone
+            return
         ui, result = self._ui, self.result
         ui.trainScansTable.setVisible(result is not None)
         ui.trainCountLabel.setVisible(result is not None)

@@ -67,7 +67,7 @@ class Panel:
 
     def _encodersChanged(self) -> None:
         self.detect.refreshModels()
-        self.train.form.listEncoders()
+        self.train.encodersChanged()
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Bind the widgets to the settings of a scene; None while there is none."""

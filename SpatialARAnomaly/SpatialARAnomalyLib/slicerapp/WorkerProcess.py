@@ -100,6 +100,7 @@ class WorkerProcess:
         self._grace = self._timer(cancelGraceS, self._endCancelled)
         self._silence = self._timer(silenceS, self._endSilent)
         self._held = ""
+        self._outdated = False
         self._refusal = self._timer(0, self._refuse)
 
     @staticmethod
@@ -182,6 +183,13 @@ class WorkerProcess:
     def stop(self) -> None:
         """End the worker at once, and with it every job."""
         self._finish(lambda job: {"event": "cancelled"})
+
+    def renew(self) -> None:
+        """Do what comes next in a new process; what is under way ends in the present one."""
+        if self._jobs:
+            self._outdated = True
+        else:
+            self.stop()
 
     def hold(self, reason: str) -> None:
         """End the worker and start none until `release`: jobs fail meanwhile, for this reason.
@@ -349,6 +357,7 @@ class WorkerProcess:
         process, self._process = self._process, None
         pid, self._pid = self._pid, None
         jobs, self._jobs = self._jobs, {}
+        self._outdated = False
         for timer in (self._idle, self._grace, self._silence, self._refusal):
             timer.stop()
         if process is not None:
@@ -370,6 +379,8 @@ class WorkerProcess:
             self._grace.start()
         if self._jobs:
             self._listen()
+        elif self._outdated:
+            self.stop()
         else:
             self._silence.stop()
             self._idle.start()
