@@ -79,6 +79,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its events lie beside it in `events.jsonl`.
     """
+    import torch
     from filelock import FileLock
     from Service.small_site import run
 
@@ -88,7 +89,10 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "demo.lock"), pytest.MonkeyPatch.context() as patch:
         if not events.exists():
             patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(events.parent / "settings"))
+            # The one large network of the tests; others wait for it.
+            torch.set_num_threads(os.cpu_count() or 1)
             done = run("demo", "--out", out, "--device", "cpu", "--json")
+            torch.set_num_threads(1)
             assert done.exit_code == 0, done.stderr
             events.write_text(done.stdout, encoding="utf-8")
     return out
