@@ -14,8 +14,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
-from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.RememberedParameters import parametersOf
 from SpatialARAnomalyLib.slicerapp.SampleHeads import registerSampleData
+from SpatialARAnomalyLib.slicerapp.Sections import loadSections
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
 from SpatialARAnomalyLib.slicerapp.SharedWorker import stopSharedWorker
 from SpatialARAnomalyLib.slicerapp.Widget import Panel
@@ -58,10 +59,8 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Called once, when the module is opened first."""
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SpatialARAnomaly.ui"))
+        uiWidget, self.ui = loadSections(self.resourcePath)
         self.layout.addWidget(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
         self.logic = SpatialARAnomalyLogic()
         self.panel = Panel(self.ui, self.logic)
         scene = slicer.mrmlScene
@@ -117,7 +116,7 @@ class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
 
     def getParameterNode(self):
         """The scene's settings."""
-        return SpatialARAnomalyParameterNode(super().getParameterNode())
+        return parametersOf(super().getParameterNode())
 
 
 class SpatialARAnomalyTest(ScriptedLoadableModuleTest):

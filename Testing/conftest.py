@@ -3,6 +3,9 @@
 import importlib.metadata
 import os
 import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # Here and in the worker processes: the networks of the tests are too small to
 # share, and threads that wait for each other slow down the test beside.
@@ -15,6 +18,11 @@ import pytest
 # function of the package checks its arguments and results.
 jaxtyping.install_import_hook("SpatialARAnomalyLib", "typecheck.check")
 
+GUARD = Path(__file__).parent / "Guard"
+sys.path.insert(0, str(GUARD))
+
+from network_guard import LOG, install  # noqa: E402
+
 HEADER_PACKAGES = ("torch", "transformers", "numpy", "scipy", "SimpleITK", "nibabel", "pydicom")
 
 
@@ -24,20 +32,35 @@ def pytest_report_header() -> str:
     return f"{', '.join(versions)}; {os.cpu_count()} cores"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _guarded_children(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file in which child processes note whom they tried to reach; they are guarded, too."""
+    log = tmp_path_factory.mktemp("guard") / "network.log"
+    earlier = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(GUARD), *filter(None, [earlier])])
+    os.environ[LOG] = str(log)
+    return log
+
+
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail whatever tries to reach another machine."""
-    connect = socket.socket.connect
+def _no_network(_guarded_children: Path) -> Iterator[None]:
+    """Fail whatever tries to reach another machine, from here or from a child process."""
+    tried: list[object] = []
 
-    def guarded(self: socket.socket, address: object) -> None:
-        local = self.family == getattr(socket, "AF_UNIX", None) or (
-            isinstance(address, tuple) and address[0] in ("127.0.0.1", "::1", "localhost")
-        )
-        if not local:
-            pytest.fail(f"a test tried to reach the network: {address}")
-        connect(self, address)  # type: ignore[arg-type]
+    def refuse(address: object) -> None:
+        tried.append(address)
+        raise OSError(101, "the tests may reach this machine only")
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, getattr(socket.socket, name))
+        install(refuse)
+        yield
+    if _guarded_children.exists():
+        tried += _guarded_children.read_text(encoding="utf-8").splitlines()
+        _guarded_children.unlink()
+    if tried:
+        pytest.fail(f"a test tried to reach the network: {tried}")
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +71,28 @@ def _own_settings(
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(home / "settings"))
     monkeypatch.setenv("HF_HOME", str(home / "hub"))
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo leaves, run once for all processes of the tests; not to be changed.
+
+    Its events lie beside it in `events.jsonl`.
+    """
+    import torch
+    from filelock import FileLock
+    from Service.small_site import run
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    events, out = shared / "demo run" / "events.jsonl", shared / "demo run" / "my demo"
+    with FileLock(shared / "demo.lock"), pytest.MonkeyPatch.context() as patch:
+        if not events.exists():
+            patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(events.parent / "settings"))
+            # The one large network of the tests; others wait for it.
+            torch.set_num_threads(os.cpu_count() or 1)
+            done = run("demo", "--out", out, "--device", "cpu", "--json")
+            torch.set_num_threads(1)
+            assert done.exit_code == 0, done.stderr
+            events.write_text(done.stdout, encoding="utf-8")
+    return out

@@ -204,11 +204,17 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     ["train", "--help"],
+    ["normals", "--help"],
     ["detect", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],
     ["models", "verify", "--help"],
+    ["models", "list", "--help"],
+    ["models", "import", "--help"],
+    ["doctor", "--help"],
+    ["offline-kit", "--help"],
+    ["install-offline", "--help"],
 ]
 
 
@@ -266,9 +272,25 @@ LIGHT = [
     "service.colors",
     "service.worker",
     "service.model_list",
+    "service.model_names",
+    "service.model_archive",
+    "service.model_rows",
+    "service.encoder_presence",
     "service.user_folder",
     "service.finding_terms",
     "service.redaction",
+    "service.encoder_catalog",
+    "service.encoder_library",
+    "service.encoder_license",
+    "service.training_request",
+    "service.unfinished_trainings",
+    "service.packages",
+    "service.constraints",
+    "service.install_size",
+    "service.doctor",
+    "service.kit_manifest",
+    "service.pip_words",
+    "service.quantities",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

@@ -13,7 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "SpatialARAnomaly"
 LIBRARY = MODULE / "SpatialARAnomalyLib"
-UI = ElementTree.parse(MODULE / "Resources/UI/SpatialARAnomaly.ui").getroot()
+UIS = {
+    path.stem: ElementTree.parse(path).getroot()
+    for path in sorted((MODULE / "Resources/UI").glob("*.ui"))
+}
+"""The panel, and its sections that have files of their own."""
 
 SLICER_SIDE = [MODULE / "SpatialARAnomaly.py", *sorted((LIBRARY / "slicerapp").glob("*.py"))]
 
@@ -42,7 +46,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def widgets() -> dict[str, ElementTree.Element]:
-    return {widget.get("name"): widget for widget in UI.iter("widget")}
+    return {widget.get("name"): widget for ui in UIS.values() for widget in ui.iter("widget")}
 
 
 def properties(widget: ElementTree.Element) -> dict[str, ElementTree.Element]:
@@ -71,6 +75,7 @@ def test_cmake_names_every_script():
 
 def test_cmake_names_every_resource():
     resources = on_disk((MODULE / "Resources").rglob("*"))
+    resources |= on_disk((MODULE / "SpatialARAnomalyLib").rglob("*.md"))
     assert "Resources/UI/SpatialARAnomaly.ui" in resources
     assert cmake_list("MODULE_PYTHON_RESOURCES") == resources
 
@@ -166,14 +171,20 @@ def test_bound_widgets_can_carry_their_parameters():
         assert widgets()[name].get("class") in BINDABLE[parameters()[parameter]], name
 
 
+def test_no_two_widgets_have_the_same_name():
+    names = [widget.get("name") for ui in UIS.values() for widget in ui.iter("widget")]
+    assert len(set(names)) == len(names)
+
+
 def test_every_node_selector_hears_of_the_scene():
     selectors = {
         name for name, widget in widgets().items() if widget.get("class") == "qMRMLNodeComboBox"
     }
     connected = {
         one.findtext("receiver")
-        for one in UI.iter("connection")
-        if one.findtext("sender") == UI.findtext("class")
+        for ui in UIS.values()
+        for one in ui.iter("connection")
+        if one.findtext("sender") == ui.findtext("class")
         and one.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
         and one.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
     }
@@ -181,8 +192,8 @@ def test_every_node_selector_hears_of_the_scene():
     assert connected == selectors
 
 
-def test_the_panel_is_a_widget_of_the_scene():
-    assert UI.find("widget").get("class") == "qMRMLWidget"
+def test_the_panel_and_its_sections_are_widgets_of_the_scene():
+    assert {ui.find("widget").get("class") for ui in UIS.values()} == {"qMRMLWidget"}
 
 
 def test_node_types_are_not_translated():
@@ -194,9 +205,10 @@ def test_node_types_are_not_translated():
 
 
 def test_custom_widgets_are_declared():
-    declared = {one.findtext("class") for one in UI.iter("customwidget")}
-    used = {widget.get("class") for widget in widgets().values()}
-    assert {name for name in used if not name.startswith("Q")} == declared
+    for ui in UIS.values():
+        declared = {one.findtext("class") for one in ui.iter("customwidget")}
+        used = {widget.get("class") for widget in ui.iter("widget")}
+        assert {name for name in used if not name.startswith("Q")} == declared
 
 
 def test_buttons_that_cannot_be_clicked_say_why():
@@ -215,7 +227,7 @@ def test_requirements_hold_no_inline_comment():
 
 def test_requirements_are_the_packages_own_without_what_slicer_brings():
     """A second version of Slicer's own packages could keep Slicer from starting."""
-    brought = {"numpy", "pydicom", "scipy", "simpleitk"}
+    brought = {"numpy", "packaging", "pydicom", "scipy", "simpleitk"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {*project["dependencies"], *project["optional-dependencies"]["torch"]}
     lines = (MODULE / "Resources/requirements.txt").read_text(encoding="utf-8").splitlines()

@@ -1,29 +1,19 @@
-"""Where weights may come from, and what is said when they cannot be had; never a network."""
+"""Where weights may come from, and what is said when they cannot be had; never a network.
+
+Downloads are in `test_hub_download.py`.
+"""
 
 import errno
 import json
 import socket
 import sys
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 import torch
 from Engine import dinov3_examples as examples
-from huggingface_hub import errors as hub_errors
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.errors import EncoderError
 
-# Before huggingface_hub 1.0 there was one class for both.
-RemoteEntryNotFoundError = getattr(
-    hub_errors, "RemoteEntryNotFoundError", hub_errors.EntryNotFoundError
-)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -57,8 +47,6 @@ def hub_cache(monkeypatch, tmp_path):
     """An empty cache folder of the hub."""
     cache = tmp_path / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
-    # huggingface_hub reads the variable once, when it is imported.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     return cache
 
 
@@ -221,7 +209,11 @@ def test_index_that_is_none(index, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "'config.json' is not JSON."), ("[]", "'config.json' must hold a JSON object.")],
+    [
+        ("{", "'config.json' is not JSON."),
+        ("[" * 100_000, "'config.json' is not JSON."),
+        ("[]", "'config.json' must hold a JSON object."),
+    ],
 )
 def test_damaged_configuration(text, said, folder, tmp_path):
     file = examples.write(examples.file_tensors(folder), tmp_path / "model.safetensors")
@@ -296,11 +288,10 @@ def test_transformers_missing(monkeypatch):
     assert 'pip install "spatial-ar-anomaly[torch]"' in error.hint
 
 
-def test_huggingface_hub_missing(monkeypatch):
+def test_huggingface_hub_is_not_needed(folder, hub_cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    error = failure("owner/name")
-    assert error.code == "encoder-software"
-    assert "need the package huggingface_hub" in error.message
+    put_into_cache(hub_cache, "owner/name", contents(folder))
+    assert load_encoder("owner/name").card.name == "owner/name"
 
 
 # The hub
@@ -348,131 +339,4 @@ def test_hub_id_that_is_not_local(there, folder, hub_cache, no_network, tmp_path
     )
     for way_out in ("--allow-download", "local folder", "timm/vit_small_patch16_dinov3.lvd1689m"):
         assert way_out in error.hint
-    assert not no_network
-
-
-def test_hub_out_of_reach(hub_cache, no_network, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's package tries five times
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-offline"
-    assert error.message.startswith("The hub could not be reached for 'owner/name'")
-    assert str(hub_cache) not in str(error)
-    assert no_network
-
-
-@pytest.fixture
-def answers(hub_cache, monkeypatch):
-    """An empty cache, and a server whose answer the test sets."""
-
-    def hub_that_raises(remote):
-        def download(hub_id, name):
-            raise remote
-
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-
-    return hub_that_raises
-
-
-def response(status):
-    """What the hub's exceptions hold of an answer, whichever HTTP client made it."""
-    return SimpleNamespace(status_code=status, headers={}, request=None)
-
-
-def wrapped(error):
-    """As transformers wraps the hub's errors."""
-    outer = OSError("You are trying to access a gated repo.")
-    outer.__cause__ = error
-    return outer
-
-
-@pytest.mark.parametrize(
-    "remote",
-    [
-        GatedRepoError("401 Client Error", response=response(401)),
-        wrapped(GatedRepoError("401 Client Error", response=response(401))),
-        HfHubHTTPError("403 Forbidden", response=response(403)),
-    ],
-    ids=["gated", "wrapped", "forbidden"],
-)
-def test_gated(remote, answers):
-    answers(remote)
-    error = failure("facebook/dinov3-vits16-pretrain-lvd1689m", allow_download=True)
-    assert error.code == "encoder-gated"
-    assert error.message == (
-        "The hub gives 'facebook/dinov3-vits16-pretrain-lvd1689m' only to accounts that were "
-        "granted access."
-    )
-    for way_out in ("--allow-download", "local folder", "timm/vit_small_patch16_dinov3.lvd1689m"):
-        assert way_out in error.hint
-
-
-def test_unknown_hub_id(answers):
-    answers(RepositoryNotFoundError("404", response=response(404)))
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-missing"
-    assert error.message == "The hub has no 'owner/name', or it is private."
-
-
-def test_hub_id_without_safetensors(answers):
-    answers(RemoteEntryNotFoundError("404", response=response(404)))
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-missing"
-    assert "The hub's 'owner/name' lacks config.json, model.safetensors" in error.message
-
-
-def test_connection_that_breaks_off(answers):
-    answers(TimeoutError("peer closed connection"))
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-offline"
-    assert "the connection broke off (TimeoutError)" in error.message
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_cache_that_cannot_be_written(number, answers):
-    answers(OSError(number, "cannot write", "/home/someone/secret"))
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-cache"
-    assert errno.errorcode[number] in error.message
-    assert "secret" not in str(error)
-
-
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
-def test_download(sharded, folder, tokens, hub_cache, monkeypatch, tmp_path):
-    """A stand-in for the server: the index is asked for only when there is no single file."""
-    served = examples.shard(folder, tmp_path / "sharded") if sharded else folder
-    asked = []
-
-    def download(hub_id, name):
-        asked.append(name)
-        if not (served / name).exists():
-            raise RemoteEntryNotFoundError("404", response=response(404))
-        target = hub_cache / "snapshots" / COMMIT / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((served / name).read_bytes())
-        return str(target)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    encoder = load_encoder("owner/name", allow_download=True)
-    assert asked[:2] == ["config.json", "model.safetensors"]
-    assert len(asked) == (5 if sharded else 2)
-    assert encoder.card.revision == COMMIT
-    assert torch.equal(encoder.embed(examples.images()), tokens)
-
-
-def test_connection_that_breaks_off_between_files(folder, hub_cache, monkeypatch):
-    def download(hub_id, name):
-        if name == "config.json":
-            return str(folder / name)
-        raise LocalEntryNotFoundError("no connection") from TimeoutError()
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    error = failure("owner/name", allow_download=True)
-    assert error.code == "encoder-offline"
-    assert "(TimeoutError)" in error.message
-
-
-def test_hub_id_that_the_hub_forbids(hub_cache, no_network):
-    error = failure("owner--/name.", allow_download=True)
-    assert error.code == "encoder-missing"
-    assert error.message == "The hub has no 'owner--/name.', or it is private."
     assert not no_network

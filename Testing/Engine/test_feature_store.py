@@ -146,3 +146,14 @@ def test_the_key_changes_with_all_that_changes_tokens():
     assert all(len(key) == 64 for key in keys)
     same = {"encoder": "ab", "slices": {"plane": "axial", "fov_mm": 240.0}}
     assert feature_key("12", **same) == keys[0]
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, 500, -1])
+def test_a_file_that_was_cut_counts_as_none(store, length):
+    store.write("key", SHAPE, batches(7))
+    file = store.folder / "key.npy"
+    assert "key" in store
+    file.write_bytes(file.read_bytes()[:length])
+    assert "key" not in store
+    store.write("key", SHAPE, batches(7))
+    assert np.array_equal(store.open("key"), TOKENS.astype(np.float16))

@@ -207,9 +207,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         "The checkpoint of the training cannot be written (No space left on device)."
     )
     assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
-    recorder = CancelAfterEpochs(5)
+    recorder, saved = CancelAfterEpochs(TRAINING.epochs + 1), []
+    monkeypatch.setattr(os, "fsync", saved.append)
     assert_same(train(tmp_path, recorder), train())
-    assert recorder.epochs_left == 3
+    assert len(saved) == TRAINING.epochs - 2  # the first two are not done again,
+    assert recorder.epochs_left == 1  # but told
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

@@ -72,6 +72,14 @@ def color_scheme(scheme: Literal["light", "dark"]) -> Iterator[None]:
         qt.QApplication.setPalette(before)
 
 
+def _asked_height(widget: Any, width_px: int) -> int:
+    layout = widget.layout()
+    if layout is None or not layout.hasHeightForWidth():
+        return widget.sizeHint.height()
+    layout.activate()
+    return max(widget.sizeHint.height(), layout.heightForWidth(width_px))
+
+
 def grab(
     widget: Any,
     path: Path | str,
@@ -90,13 +98,9 @@ def grab(
         widget.resize(width_px, height_px or 100)
         widget.show()
         run_events()
-        if height_px is None:
-            hint = widget.sizeHint
-            layout = widget.layout()
-            height = hint.height()
-            if layout is not None and layout.hasHeightForWidth():
-                height = max(height, layout.heightForWidth(width_px))
-            widget.resize(width_px, height)
+        # Wrapped text asks for its height anew after a resize, until it has settled.
+        for _turn in range(0 if height_px else 4):
+            widget.resize(width_px, _asked_height(widget, width_px))
             run_events()
         if not widget.grab().save(str(path)):
             raise OSError(f"the picture could not be written to {path}")

@@ -1,6 +1,7 @@
 """Jobs of the tests, in the worker in place of its own: `spec["do"]` says which."""
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -27,6 +28,15 @@ def wait(request, report):
     while True:
         report.check_cancelled()
         time.sleep(0.01)
+
+
+def count(request, report):
+    """Tell how far it is at every step, until cancelled."""
+    report.notice("begun", "")
+    for done in itertools.count():
+        report.check_cancelled()
+        time.sleep(0.02)
+        report.progress(done, done, "step")
 
 
 def with_child(request, report):
@@ -93,6 +103,7 @@ def other_package(request, report):
 
 JOBS = {
     "wait": wait,
+    "count": count,
     "with_child": with_child,
     "stuck": stuck,
     "stray": stray,

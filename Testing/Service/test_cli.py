@@ -193,7 +193,10 @@ def test_encoders_check():
     assert json.loads(events.splitlines()[-1])["channels"] == 96
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["detect"], ["models"], ["encoders"], ["demo"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["train"], ["normals"], ["detect"], ["models"], ["encoders"], ["demo"]],
+)
 def test_help_of_every_command(command):
     result = run(*command, "--help")
     assert result.exit_code == 0

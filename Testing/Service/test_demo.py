@@ -14,17 +14,13 @@ from SpatialARAnomalyLib.service import sample_scans
 from SpatialARAnomalyLib.service.outputs import write_marker
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "my demo"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(out.parent / "settings"))
-        result = run("demo", "--out", out, "--device", "cpu", "--json")
-    assert result.exit_code == 0, result.stderr
-    return out, [json.loads(line) for line in result.stdout.splitlines()]
+@pytest.fixture
+def demo(demo_run):
+    events = (demo_run.parent / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return demo_run, [json.loads(line) for line in events]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_lesion_is_the_first_finding(demo):
     out, events = demo
     result = events[-1]

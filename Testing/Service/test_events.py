@@ -11,11 +11,13 @@ from SpatialARAnomalyLib.service import events
 from SpatialARAnomalyLib.service.events import (
     MIN_INTERVAL_S,
     CancelledEvent,
+    ContinuedEvent,
     EpochEvent,
     EventReporter,
     FailedEvent,
     HelloEvent,
     NoticeEvent,
+    PausedEvent,
     ProgressEvent,
     ResultEvent,
     StageEvent,
@@ -56,6 +58,8 @@ DOCUMENTED = [
         '{"event":"failed","code":"input-missing","text":"What","hint":"Do"}',
     ),
     (CancelledEvent(), '{"event":"cancelled"}'),
+    (PausedEvent(), '{"event":"paused"}'),
+    (ContinuedEvent(), '{"event":"continued"}'),
 ]
 
 
@@ -198,3 +202,60 @@ def test_cancel_is_asked_for_every_time():
     report.check_cancelled()
     with pytest.raises(Cancelled):
         report.check_cancelled()
+
+
+class Button:
+    """Pauses a job; `minutes` later its user goes on, or cancels."""
+
+    def __init__(self, clock, minutes=10.0, cancels=False) -> None:
+        self.clock, self.minutes, self.cancels = clock, minutes, cancels
+        self.paused = self.cancelled = False
+
+    def wait(self) -> None:
+        self.clock.now += 60 * self.minutes
+        self.paused, self.cancelled = False, self.cancels
+
+
+def test_a_pause_is_told_and_does_not_count(clock, heard):
+    button = Button(clock)
+    report = EventReporter(
+        heard.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
+    )
+    report.progress(0, 100, "batch")
+    clock.now += 10
+    report.progress(20, 100, "batch")
+    button.paused = True
+    report.check_cancelled()
+    clock.now += 10
+    report.progress(40, 100, "batch")
+    told = [event.eta_s if isinstance(event, ProgressEvent) else event for event in heard]
+    assert told == [None, 40.0, PausedEvent(), ContinuedEvent(), 30.0]
+
+
+def test_a_pause_before_anything_is_known_does_no_harm(clock, heard):
+    button = Button(clock)
+    report = EventReporter(
+        heard.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
+    )
+    report.stage("read", 1, 4)
+    button.paused = True
+    report.check_cancelled()
+    report.check_cancelled()
+    tell(report, clock, [(0, 0), (5, 50)])
+    assert heard[1:3] == [PausedEvent(), ContinuedEvent()]
+    assert heard[-1].eta_s == 5.0
+
+
+def test_a_paused_job_can_be_cancelled(clock, heard):
+    button = Button(clock, cancels=True)
+    report = EventReporter(
+        heard.append,
+        cancelled=lambda: button.cancelled,
+        paused=lambda: button.paused,
+        wait_while_paused=button.wait,
+        clock=clock,
+    )
+    button.paused = True
+    with pytest.raises(Cancelled):
+        report.check_cancelled()
+    assert heard == [PausedEvent()]

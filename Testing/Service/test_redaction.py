@@ -30,6 +30,13 @@ def test_the_places_of_a_request_are_left_out(text):
         assert word not in told
 
 
+def test_places_are_known_however_deep_they_stand():
+    inputs = {"normals": [{"path": PLACE, "series": "1.2.3"}, {"voxels": "/x/Anna/1.npy"}]}
+    request = Request(id=1, job="train", inputs=inputs, output="/models/brain")
+    told = without_places(f"cannot open {PLACE!r}, /x/Anna/1.npy", request)
+    assert told == "cannot open '<path>', <path>"
+
+
 def test_code_is_left_readable():
     text = "File worker_detect.py, line 7, in detect: normal_head(seed) failed for normal MR"
     told = without_places(text, REQUEST)

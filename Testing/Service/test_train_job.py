@@ -26,8 +26,10 @@ from SpatialARAnomalyLib.engine.slicing import SliceStack
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
 from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti
 from SpatialARAnomalyLib.service import train_job
-from SpatialARAnomalyLib.service.train_job import TrainRequest, train
+from SpatialARAnomalyLib.service.field_of_view import FOV_STEP_MM
+from SpatialARAnomalyLib.service.train_job import train
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
+from SpatialARAnomalyLib.service.training_request import TrainRequest
 
 
 def request_for(site, out, **changes) -> TrainRequest:
@@ -183,8 +185,8 @@ def test_a_scan_that_changes_meanwhile_is_noticed(site, tmp_path, monkeypatch):
 def test_the_default_field_of_view_fits_the_largest_body(site, uninterrupted):
     card = json.loads((uninterrupted[0] / "model.json").read_text())
     largest = card["normals"]["extent_mm"][1]
-    assert card["slices"]["fov_mm"] % train_job.FOV_STEP_MM == 0
-    assert 1.1 * largest <= card["slices"]["fov_mm"] < 1.1 * largest + train_job.FOV_STEP_MM
+    assert card["slices"]["fov_mm"] % FOV_STEP_MM == 0
+    assert 1.1 * largest <= card["slices"]["fov_mm"] < 1.1 * largest + FOV_STEP_MM
 
 
 # The folder of the training in progress
@@ -303,6 +305,7 @@ def test_a_killed_training_lets_go_of_its_folder(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
+from SpatialARAnomalyLib.service.training_request import TrainRequest
 folder = TrainingFolder(Path(sys.argv[1]))
 with folder.hold():
     folder.checkpoint.write_text("of an epoch")

@@ -186,6 +186,71 @@ def test_every_request_has_exactly_one_last_event(worker, seed):
     assert sorted(ends) == sent
 
 
+# How jobs are paused
+
+
+def cpu_seconds(pid: int) -> float:
+    """What all threads of a process have computed so far."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_paused_job_holds_and_goes_on(worker):
+    running = begin(worker, "count")
+    worker.say({"pause": running})
+    while (event := worker.event())["event"] == "progress":
+        done = event["done"]
+    assert event == {"id": running, "event": "paused"}
+    worker.say({"pause": running})
+    worker.say({"pause": 4711})
+    if sys.platform == "linux":
+        before = cpu_seconds(worker.process.pid)
+        time.sleep(0.5)
+        assert cpu_seconds(worker.process.pid) - before < 0.1
+    worker.say({"continue": 4711})
+    worker.say({"continue": running})
+    assert worker.event() == {"id": running, "event": "continued"}
+    assert worker.event()["done"] in (done, done + 1)
+    worker.say({"cancel": running})
+    assert worker.events_of(running)[-1]["event"] == "cancelled"
+
+
+def test_a_paused_job_is_cancelled_at_once_and_its_id_is_free_again(worker):
+    running = begin(worker, "wait")
+    waiting = worker.submit("sample", spec={"do": "wait"}, output="/nowhere")
+    worker.say({"pause": waiting})
+    worker.say({"pause": running})
+    assert worker.event() == {"id": running, "event": "paused"}
+    worker.say({"cancel": running})
+    assert worker.event() == {"id": running, "event": "cancelled"}
+    # The other one holds at its first step.
+    assert worker.event() == {"id": waiting, "event": "paused"}
+    worker.say({"cancel": waiting})
+    assert worker.event() == {"id": waiting, "event": "cancelled"}
+    request = {"protocol": 1, "id": running, "job": "sample", "output": "/nowhere"}
+    worker.say(request | {"spec": {"do": "echo", "said": "not paused"}})
+    assert worker.events_of(running)[-1]["said"] == "not paused"
+
+
+@pytest.mark.parametrize("how", ["end of input", "shutdown", "SIGTERM"])
+def test_a_paused_worker_ends_as_any_other(worker, how):
+    running = begin(worker, "with_child")
+    worker.say({"pause": running})
+    assert worker.event()["event"] == "paused"
+    begun = time.monotonic()
+    if how == "end of input":
+        worker.process.stdin.close()
+    elif how == "shutdown":
+        worker.say({"shutdown": True})
+    else:
+        worker.process.terminate()
+    assert worker.rest() == [{"id": running, "event": "cancelled"}]
+    assert worker.process.wait(WAIT_S) == (128 + signal.SIGTERM if how == "SIGTERM" else 0)
+    assert time.monotonic() - begun < 3
+    wait_until_gone(worker.process.pid)
+
+
 # How it ends
 
 

@@ -19,6 +19,7 @@ from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
 from SpatialARAnomalyLib.engine.volume import Volume
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
 from SpatialARAnomalyLib.service.finding_terms import FINDING_COLUMNS
+from SpatialARAnomalyLib.service.packages import REQUIREMENTS, names
 
 RATE = {"false_positive_rate": 0.05, "min_volume_ml": 0.5}
 SPEC = RATE | {"device": "cpu"}
@@ -661,13 +662,14 @@ def test_probe_tells_what_is_there(worker):
     found = worker.result("probe")
     assert found["packages"]["torch"] == importlib.metadata.version("torch")
     assert found["packages"]["numpy"] == np.__version__
-    assert found["torch_error"] is None
+    assert set(found["packages"]) >= set(names(REQUIREMENTS))
+    assert found["import_errors"] == {}
     assert found["devices"][0]["device"] == "cpu"
     assert found["devices"][0]["memory_bytes"] > found["devices"][0]["free_bytes"] > 0
 
 
 def test_probe_tells_what_is_missing_and_names_no_folder(light_worker):
     found = light_worker.result("probe")
-    assert "torch" in found["torch_error"]
+    assert "files are missing" in found["import_errors"]["torch"]
     assert [one["device"] for one in found["devices"]] == ["cpu"]
     assert light_worker.failure("probe", {"x": 1})["code"] == "spec-unknown-key"

@@ -1,4 +1,4 @@
-"""Every line is a request, a cancel, a shutdown, or refused with a code and the right id."""
+"""Every line is a request, a word on one, a shutdown, or refused with a code and the right id."""
 
 import json
 
@@ -7,6 +7,8 @@ from SpatialARAnomalyLib.service.worker_inbox import Inbox
 from SpatialARAnomalyLib.service.worker_protocol import (
     JOBS,
     Cancel,
+    Continue,
+    Pause,
     Request,
     RequestError,
     Shutdown,
@@ -26,6 +28,8 @@ def test_what_can_be_said():
     assert read_line(line(inputs=..., spec=...)) == Request(id=7, job="find", output="/x")
     assert read_line(line(job="probe", output=...)) == Request(id=7, job="probe", inputs={"a": 1})
     assert read_line(b'{"cancel": 7}\r') == Cancel(7)
+    assert read_line(b'{"pause": 7}') == Pause(7)
+    assert read_line(b'{"continue": 7}') == Continue(7)
     assert read_line(b'{"shutdown": true}') == Shutdown()
     for job in JOBS:
         assert read_line(line(job=job)).job == job
@@ -43,6 +47,8 @@ def test_what_can_be_said():
         (b'{"shutdown": false}', "request-unreadable", None),
         (b'{"cancel": "7"}', "request-unreadable", None),
         (b'{"cancel": true}', "request-unreadable", None),
+        (b'{"pause": 7, "continue": 7}', "request-unreadable", None),
+        (b'{"continue": null}', "request-unreadable", None),
         (line(id=...), "request-unreadable", None),
         (line(id="7"), "request-unreadable", None),
         (line(id=True), "request-unreadable", None),

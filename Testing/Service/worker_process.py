@@ -45,11 +45,8 @@ class WorkerProcess:
     def __init__(self, folder: Path, code: str = BOOT, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "log.txt"
-        self.lines: list[bytes] = []
-        self._events: queue.Queue[dict | None] = queue.Queue()
-        self._last_id = 0
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-P", "-W", "error", "-c", code, str(LIBRARY_FOLDER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -57,6 +54,13 @@ class WorkerProcess:
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
                 cwd=folder,
             )
+        self._hear(process)
+
+    def _hear(self, process) -> None:
+        self.process = process
+        self.lines: list[bytes] = []
+        self._events: queue.Queue[dict | None] = queue.Queue()
+        self._last_id = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -97,6 +97,15 @@ for request in requests():
     if "job" in request:
         say(id=request["id"], event="stage", name=str(child.pid), index=1, of=1)
 """,
+    "pauses": """
+hello()
+for request in requests():
+    if "job" in request:
+        say(id=request["id"], event="stage", name="fit", index=1, of=1)
+    for word, event in (("pause", "paused"), ("continue", "continued"), ("cancel", "cancelled")):
+        if word in request:
+            say(id=request[word], event=event)
+""",
     "half a line": """
 hello()
 request = next(requests())
@@ -111,6 +120,66 @@ for request in requests():
         say(id=job, event="stage", name="embed", index=1, of=1)
     else:
         say(id=job, event="result", files={})
+""",
+    "trains": """
+import queue, threading
+hello()
+told = queue.Queue()
+
+def listen():
+    for request in requests():
+        told.put(request)
+    os._exit(0)
+
+threading.Thread(target=listen, daemon=True).start()
+
+def row(name, **more):
+    return dict(name=name, source={"path": "/scans/" + name}, kind="NIfTI", modality="MR",
+        shape_kji=[6, 48, 40], spacing_mm=[4.8, 4.8, 20.0], slices=6, status="used", code=None,
+        reason=None) | more
+
+def survey(request):
+    job = request["id"]
+    say(id=job, event="stage", name="read", index=2, of=3)
+    say(id=job, event="progress", done=1, total=2, unit="volume", eta_s=2.0)
+    rows = [row(f"normal_{number}.nii.gz") for number in range(3)]
+    rows.append(row("copy.nii.gz", status="excluded", code="duplicate",
+        reason="It has the same content as normal_0.nii.gz."))
+    for volume in request["inputs"]["volumes"]:
+        source = {key: volume[key] for key in ("voxels", "affine", "name")}
+        rows.append(row(volume["name"], source=source, kind="scene"))
+    say(id=job, event="result", rows=rows, modality="MR", fov_mm=230.0, estimate=dict(
+        embed_s=70.0, fit_s=7200.0, memory_bytes=3_200_000_000, disk_bytes=900_000_000,
+        model_bytes=5_000_000, free_disk_bytes=500_000_000), estimate_problem="")
+
+def train(request):
+    job, epochs, paused = request["id"], request["spec"]["epochs"], False
+    say(id=job, event="stage", name="embed", index=2, of=4)
+    say(id=job, event="progress", done=9, total=18, unit="slice", eta_s=100.0)
+    say(id=job, event="stage", name="fit", index=3, of=4)
+    epoch = 0
+    while epoch < epochs:
+        try:
+            message = told.get(timeout=None if paused else 0.03)
+        except queue.Empty:
+            epoch += 1
+            nll = abs(epoch - 4) / 10 + 1
+            say(id=job, event="epoch", epoch=epoch, train_mse=1 / epoch, held_out_nll=nll)
+            say(id=job, event="progress", done=epoch, total=epochs, unit="batch", eta_s=1.0)
+            continue
+        if message.get("cancel") == job:
+            say(id=job, event="cancelled")
+            return
+        paused = message.get("pause") == job
+        say(id=job, event="paused" if paused else "continued")
+    say(id=job, event="result", model=request["output"], name=request["spec"]["name"])
+
+while True:
+    request = told.get()
+    if request.get("job") == "survey":
+        survey(request)
+    elif request.get("job") == "train":
+        train(request)
 """,
     "many large lines": """
 hello()

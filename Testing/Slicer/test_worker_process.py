@@ -80,6 +80,23 @@ def test_the_process_is_kept_for_the_next_job(started):
     assert worker.pid == pid
 
 
+def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(started):
+    worker, first = started("answers")
+    first.submit(worker)
+    worker.renew()
+    assert first.end["event"] == "result"
+    assert not worker.running
+    second, third = Heard(), Heard()
+    second.submit(worker)
+    assert second.end["event"] == "result"
+    pid = worker.pid
+    worker.renew()
+    third.submit(worker)
+    assert third.end["event"] == "result"
+    assert worker.pid != pid
+    assert worker.running
+
+
 @pytest.mark.parametrize(
     ("behavior", "code"),
     [
@@ -143,6 +160,38 @@ def test_a_silent_worker_is_ended(behavior, started):
     heard.submit(worker)
     assert heard.end["code"] == "worker-silent"
     assert not worker.running
+
+
+def heard_events(heard, *names):
+    wait_until(lambda: [event["event"] for event in heard.events] == list(names), 20, names)
+
+
+def test_a_paused_job_may_be_silent_and_a_resumed_one_not(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    heard_events(heard, "stage")
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    waiting = Heard()
+    waiting.submit(worker)  # it waits, too, and is not expected to be heard of
+    run_events(1.5)
+    assert worker.running
+    assert not heard.ends
+    worker.resume(job)
+    heard_events(heard, "stage", "paused", "continued")
+    assert heard.end["code"] == waiting.end["code"] == "worker-silent"
+
+
+def test_a_paused_job_can_be_cancelled(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    worker.cancel(job)
+    assert heard.end == {"id": job, "event": "cancelled"}
+    worker.pause(job)
+    worker.resume(job)
+    assert not worker.busy
 
 
 def test_a_worker_that_ignores_a_cancel_is_ended_with_its_children(started):

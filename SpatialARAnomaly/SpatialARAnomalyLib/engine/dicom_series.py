@@ -2,8 +2,8 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,15 @@ class DicomSeries:
         number = "–" if self.number is None else str(self.number)
         return f"{number}: {self.modality} {self.description!r}, {len(self.instances)} images"
 
+    @property
+    def image_names(self) -> frozenset[str]:
+        """What tells the images apart: SOP Instance UIDs (0008,0018)."""
+        return frozenset(one.text("SOPInstanceUID") or str(one.path) for one in self.instances)
+
+    def joined(self, other: "DicomSeries") -> "DicomSeries":
+        """The series with the images of another part of it."""
+        return replace(self, instances=self.instances + other.instances)
+
 
 def list_series(
     folder: Path, check_cancelled: Callable[[], None] = lambda: None
@@ -131,9 +140,16 @@ def list_series(
 
     `check_cancelled` is called before every file, and may raise to stop.
     """
+    return series_of_files(sorted(folder.rglob("*")), check_cancelled)
+
+
+def series_of_files(
+    files: Iterable[Path], check_cancelled: Callable[[], None] = lambda: None
+) -> list[DicomSeries]:
+    """The image series that some files hold, as `list_series` says."""
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
-    for path in sorted(folder.rglob("*")):
+    for path in files:
         check_cancelled()
         try:
             if not path.is_file():

@@ -23,6 +23,7 @@ from .encoder_network import (
 )
 from .encoder_weights import read_weights
 from .errors import EncoderError
+from .progress import Reporter
 
 Statistics = dict[str, tuple[float, float, float]]
 
@@ -31,7 +32,7 @@ _WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.2
 _SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
 """What the weights trained on satellite images (SAT-493M) expect."""
 
-_DINOV3_NOTICE = (
+DINOV3_NOTICE = (
     "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
     "with what is derived from them, acknowledge DINOv3 in publications, and mind its "
     "trade-control rules."
@@ -99,18 +100,22 @@ class DINOv3Encoder:
 
 
 def load_encoder(
-    source: str, *, device: torch.device | str = "cpu", allow_download: bool = False
+    source: str,
+    *,
+    device: torch.device | str = "cpu",
+    allow_download: bool = False,
+    report: Reporter | None = None,
 ) -> Encoder:
     """The encoder that `source` names, on `device`.
 
     `source` is `demonstration`; a folder as transformers writes it (also in
     shards); a `.safetensors` file or folder named as in transformers, timm or
     Meta's code; or a hub id, looked up in the local cache and, only with
-    `allow_download`, in the network.
+    `allow_download`, in the network; `report` hears how the download goes.
 
     Raises `EncoderError` with a code that says what is wrong: `encoder-missing`,
-    `-not-local`, `-gated`, `-offline`, `-cache`, `-format`, `-damaged`,
-    `-architecture`, `-layout`, `-shape`, `-software`.
+    `-not-local`, `-format`, `-damaged`, `-architecture`, `-layout`, `-shape`,
+    `-software`, and those of `hub_download.download`.
     """
     if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
@@ -118,8 +123,8 @@ def load_encoder(
         name, revision, notice = DEMONSTRATION, None, demonstration.NOTICE
         settings = settings_of_shapes(weights, name)
     else:
-        files = read_weights(source, allow_download=allow_download)
-        name, revision, notice = files.name, files.revision, _DINOV3_NOTICE
+        files = read_weights(source, allow_download=allow_download, report=report)
+        name, revision, notice = files.name, files.revision, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}
         # timm's config.json has no model_type: there, shapes tell what the network is.

@@ -1,6 +1,5 @@
 """Reads the weights of an encoder from disk; nothing in a file can run."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import EncoderError
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CONFIGURATION = "config.json"
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+from .weight_folder import CONFIGURATION, INDEX, PICKLES, WEIGHTS, read_json, shard_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ def read_folder(
     return WeightFiles(
         name=name,
         tensors=tensors,
-        configuration=_read_json(configuration) if configuration.is_file() else None,
+        configuration=read_json(configuration) if configuration.is_file() else None,
         revision=revision,
     )
 
@@ -69,25 +64,6 @@ def read_file(file: Path) -> WeightFiles:
     if file.suffix.lower() != ".safetensors":
         raise _not_safetensors(file.name)
     return WeightFiles(name=file.stem, tensors=_read_tensors(file))
-
-
-def shard_names(index: Path) -> list[str]:
-    """The files that an index spreads the weights over, sorted.
-
-    Raises `EncoderError` `encoder-damaged` for an index that is none, or that
-    leads out of its folder.
-    """
-    spread = _read_json(index).get("weight_map")
-    names = sorted({str(name) for name in spread.values()}) if isinstance(spread, dict) else []
-    if not names or any(
-        not name.endswith(".safetensors") or Path(name).name != name for name in names
-    ):
-        raise EncoderError(
-            "encoder-damaged",
-            f"{index.name} must map tensors to files beside it, under 'weight_map'.",
-            "Download the weights again.",
-        )
-    return names
 
 
 def _read_shards(folder: Path) -> dict[str, Tensor]:
@@ -120,20 +96,6 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
             + (": it is a Git LFS pointer to one." if pointer else "."),
             "Download it again, with `git lfs pull`." if pointer else "Download it again.",
         ) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EncoderError(
-            "encoder-damaged", f"'{file.name}' is not JSON.", "Download it again."
-        ) from error
-    if not isinstance(values, dict):
-        raise EncoderError(
-            "encoder-damaged", f"'{file.name}' must hold a JSON object.", "Download it again."
-        )
-    return values
 
 
 def _not_safetensors(name: str) -> EncoderError:

@@ -1,15 +1,19 @@
 """Where the weights of an encoder come from: a folder, a file, or the hub."""
 
 import os
-import re
 from pathlib import Path, PureWindowsPath
 
-from .encoder_files import PICKLES, WeightFiles, read_file, read_folder
-from .encoder_hub import UNGATED_ID, hub_folder
+from .encoder_files import WeightFiles, read_file, read_folder
+from .encoder_hub import hub_folder
 from .errors import EncoderError
+from .hub_cache import is_hub_id, looks_like_path
+from .hub_refusals import UNGATED_ID
+from .progress import Reporter
 
 
-def read_weights(source: str, *, allow_download: bool = False) -> WeightFiles:
+def read_weights(
+    source: str, *, allow_download: bool = False, report: Reporter | None = None
+) -> WeightFiles:
     """The weights in a folder, in a `.safetensors` file, or under the hub id `owner/name`.
 
     A path that exists wins over a hub id.
@@ -18,35 +22,23 @@ def read_weights(source: str, *, allow_download: bool = False) -> WeightFiles:
     the hub.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises where a folder may not be searched
         return read_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return read_file(path)
-    if _looks_like_path(source):
+    if looks_like_path(source):
         raise EncoderError(
             "encoder-missing",
             f"Expected a folder or a .safetensors file; there is no "
             f"'{PureWindowsPath(source).name}' at the path given.",
             "Check the path, and that its drive is connected.",
         )
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if not is_hub_id(source):
         raise EncoderError(
             "encoder-missing",
             "Expected 'demonstration', a folder, a .safetensors file or a hub id "
             f"'owner/name'; found '{source}'.",
             f"The ungated DINOv3 ViT-S is '{UNGATED_ID}'.",
         )
-    folder = hub_folder(source, allow_download=allow_download)
+    folder = hub_folder(source, allow_download=allow_download, report=report)
     return read_folder(folder, name=source, revision=folder.name)
-
-
-def _looks_like_path(source: str) -> bool:
-    """Whether this can only be a path: the hub is not asked for what is on no disk."""
-    return (
-        os.path.isabs(source)
-        or PureWindowsPath(source).is_absolute()
-        or "\\" in source
-        or source.startswith((".", "~"))
-        or source.lower().endswith((".safetensors", *PICKLES))
-        or source.count("/") > 1
-    )

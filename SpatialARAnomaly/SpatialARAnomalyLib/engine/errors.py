@@ -37,6 +37,10 @@ class OutputError(SpatialARError):
     """A result cannot be written where it was asked for."""
 
 
+class SetupError(SpatialARError):
+    """Packages cannot be installed, or an offline kit cannot be used or made."""
+
+
 class DeviceError(SpatialARError):
     """The device asked for is not there, or has too little memory."""
 

@@ -51,7 +51,12 @@ class FeatureStore:
         return self.folder / f"{key}.npy"
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        """Whether the tokens are there, and of the length that the file itself tells."""
+        try:
+            self.open(key)
+        except (OSError, ValueError, EOFError):  # a disk or a copy that failed has cut it
+            return False
+        return True
 
     def open(self, key: str) -> Float16[np.ndarray, "n c h w"]:
         """The tokens, mapped from disk, read-only."""

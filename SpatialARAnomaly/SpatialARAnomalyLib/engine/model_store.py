@@ -84,6 +84,12 @@ def _digest(card: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def card_text(card: ModelCard) -> str:
+    """What `model.json` holds: the card and its digest."""
+    content = card.to_dict()
+    return json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n"
+
+
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,11 +146,7 @@ def save_model(folder: Path, card: ModelCard, model: "AutoregressiveModel") -> M
             # Not `save_file`, whose errors hold the path.
             (new / WEIGHTS_FILE).write_bytes(save(weights))
             card = dataclasses.replace(card, weights_sha256=_file_sha256(new / WEIGHTS_FILE))
-            content = card.to_dict()
-            (new / CARD_FILE).write_text(
-                json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n",
-                encoding="utf-8",
-            )
+            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8", newline="\n")
             for file in (WEIGHTS_FILE, CARD_FILE):
                 sync(new / file)
             _replace(folder, new, old)
@@ -269,7 +271,7 @@ def verify_model(folder: Path) -> ModelCard:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
         found = {}
-    if found != _tensor_shapes(card):
+    if found != tensor_shapes(card):
         raise ModelError(
             "model-damaged",
             f"The tensors of {WEIGHTS_FILE} do not fit the network of {CARD_FILE}.",
@@ -278,7 +280,7 @@ def verify_model(folder: Path) -> ModelCard:
     return card
 
 
-def _tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
     channels, spec = card.encoder.channels, card.autoregressive
     depth = len(spec.dilations)

@@ -72,9 +72,9 @@ def fit(
     """The model of the epoch with the lowest held-out NLL, its variance set.
 
     One array [image, c, h, w] per volume. With `checkpoint`, every epoch is
-    saved there and a later call with the same `fingerprint` goes on from it;
-    the result is that of an uninterrupted run. Raises `Cancelled` through
-    `report`, and `SpatialARError` if the loss stops being finite or the
+    saved there and a later call with the same `fingerprint` tells of those that
+    are done and goes on; the result is that of an uninterrupted run. Raises
+    `Cancelled` through `report`, and `SpatialARError` if the loss stops being finite or the
     checkpoint cannot be read or written.
     """
     with torch.random.fork_rng(devices=[]):
@@ -87,6 +87,8 @@ def fit(
     run = Fit(model)
     if checkpoint is not None and checkpoint.exists():
         load_checkpoint(checkpoint, fingerprint, run, optimizer)
+        for figures in run.curve:
+            report.epoch(figures)
     images = [(tokens, index) for tokens in training_tokens for index in range(len(tokens))]
     batches = -(-len(images) // training.batch_size)
     for epoch in range(len(run.curve) + 1, training.epochs + 1):

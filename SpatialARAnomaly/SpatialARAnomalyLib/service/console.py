@@ -15,15 +15,25 @@ LINE_INTERVAL_S = 5.0
 
 _STAGE_WORDS = {
     "make": "Making scans",
+    "list": "Looking for scans",
+    "estimate": "Estimating",
     "read": "Reading",
     "embed": "Embedding slices",
     "fit": "Training",
     "calibrate": "Calibrating",
     "find": "Finding",
     "write": "Writing",
+    "copy": "Copying",
+    "verify": "Verifying",
+    "remove": "Removing",
+    "download": "Downloading",
+    "check": "Checking",
+    "packages": "Collecting packages",
+    "weights": "Weights",
+    "manifest": "Hashing files",
 }
 
-_UNITS = {"batch": "batches"}
+_UNITS = {"batch": "batches", "MiB": "MiB"}
 
 
 def time_left(seconds: float | None) -> str:
@@ -112,26 +122,29 @@ class TerminalProgress:
                 pass
 
     def _progress(self, event: ProgressEvent) -> None:
-        unit = _UNITS.get(event.unit, f"{event.unit}s")
+        unit, scale = _UNITS.get(event.unit, f"{event.unit}s"), 1.0
+        if event.unit == "byte":
+            unit, scale = "MB", 1e6
+        done, total = event.done / scale, event.total / scale
         left = time_left(event.eta_s)
         if self._live is not None:
             if self._task is None:
                 self._task = self._live.add_task(
                     self._stage.replace("[", r"\["),
-                    total=event.total,
+                    total=total,
                     unit=unit,
                     left="",
                     figures="",
                 )
             self._live.update(
                 self._task,
-                completed=event.done,
-                total=event.total,
+                completed=done,
+                total=total,
                 left=left if event.done < event.total else "",
                 figures=self._figures,
             )
         elif event.done >= event.total or time.monotonic() - self._told_s >= LINE_INTERVAL_S:
-            parts = [f"{self._stage}: {event.done}/{event.total} {unit}"]
+            parts = [f"{self._stage}: {done:.0f}/{total:.0f} {unit}"]
             if event.done < event.total and left:
                 parts.append(left)
             if self._figures:

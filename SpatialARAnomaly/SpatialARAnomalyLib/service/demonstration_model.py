@@ -9,7 +9,8 @@ from ..engine.progress import Reporter
 from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from ..engine.volume_files import write_nifti
 from . import sample_scans
-from .train_job import TrainRequest, train
+from .train_job import train
+from .training_request import TrainRequest
 
 EPOCHS = 12
 

@@ -9,7 +9,9 @@ import numpy as np
 from ..engine.device import Device, resolve_device
 from ..engine.encoder_card import EncoderCard
 from ..engine.errors import EncoderError, SpecError
+from ..engine.progress import Reporter
 from . import encoder_registry
+from .encoder_loading import load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,13 @@ class EncoderCheck:
         return self.card.to_dict() | {"device": self.device} | speed
 
 
-def check_encoder(source: str, size_px: int, device: Device, allow_download: bool) -> EncoderCheck:
+def check_encoder(
+    source: str,
+    size_px: int,
+    device: Device,
+    allow_download: bool,
+    report: Reporter | None = None,
+) -> EncoderCheck:
     """Load the encoder and embed a test slice twice (the second time is told).
 
     Raises `EncoderError` where it cannot be loaded or its tokens are not finite.
@@ -37,9 +45,9 @@ def check_encoder(source: str, size_px: int, device: Device, allow_download: boo
     torch_device = resolve_device(device)
     import torch
 
-    from ..engine.encoder import load_encoder
-
-    encoder = load_encoder(source, device=torch_device, allow_download=allow_download)
+    encoder = load_encoder(
+        source, device=torch_device, allow_download=allow_download, report=report
+    )
     random = np.random.RandomState(0)
     image = torch.from_numpy(random.rand(1, 1, size_px, size_px).astype(np.float32))
     seconds = 0.0

@@ -7,6 +7,7 @@ its encoder again.
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ..engine.atomic_files import PARTIAL_PREFIX
@@ -30,27 +31,40 @@ def _read() -> dict[str, str]:
 
 def remember(weights_sha256: str, source: str) -> None:
     """Note where an encoder was loaded from; a folder that cannot be written changes nothing."""
-    if source != DEMONSTRATION and Path(source).exists():
+    if source != DEMONSTRATION and os.path.exists(source):
         source = str(Path(source).resolve())
     known = _read()
-    if known.get(weights_sha256) == source:
-        return
+    if known.get(weights_sha256) != source:
+        with suppress(OSError):
+            _write(known | {weights_sha256: source})
+
+
+def forget(source: str) -> None:
+    """Note no more where an encoder was loaded from; raises `OSError`."""
+    known = _read()
+    kept = {sha256: one for sha256, one in known.items() if one != source}
+    if kept != known:
+        _write(kept)
+
+
+def _write(known: dict[str, str]) -> None:
     file = _file()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=file.parent) as work:
-            partial = Path(work) / file.name
-            partial.write_text(
-                json.dumps(known | {weights_sha256: source}, indent=1), encoding="utf-8"
-            )
-            os.replace(partial, file)
-    except OSError:
-        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=file.parent) as work:
+        partial = Path(work) / file.name
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        os.replace(partial, file)
+
+
+def sources() -> list[str]:
+    """All encoders used or added on this machine: hub ids and paths, each once."""
+    return list(dict.fromkeys(_read().values()))
 
 
 def recall(weights_sha256: str) -> str | None:
     """The source of an encoder used before on this machine, if known and still there."""
     source = _read().get(weights_sha256)
-    if source is None or (Path(source).is_absolute() and not Path(source).exists()):
+    # Not `Path.exists`, which raises where a folder may not be searched any more.
+    if source is None or (Path(source).is_absolute() and not os.path.exists(source)):
         return None
     return source

@@ -88,12 +88,24 @@ class CancelledEvent:
     """The job was stopped by the user."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PausedEvent:
+    """The job holds between two of its steps, as the user asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuedEvent:
+    """The job goes on."""
+
+
 Event = (
     HelloEvent
     | StageEvent
     | ProgressEvent
     | EpochEvent
     | NoticeEvent
+    | PausedEvent
+    | ContinuedEvent
     | ResultEvent
     | FailedEvent
     | CancelledEvent
@@ -116,10 +128,14 @@ class EventReporter:
         self,
         emit: Callable[[Event], None],
         cancelled: Callable[[], bool] = lambda: False,
+        paused: Callable[[], bool] = lambda: False,
+        wait_while_paused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._emit = emit
         self._cancelled = cancelled
+        self._paused = paused
+        self._wait_while_paused = wait_while_paused
         self._clock = clock
         self._begun: tuple[float, int] | None = None
         self._told_s = float("-inf")
@@ -156,6 +172,20 @@ class EventReporter:
         self._emit(NoticeEvent(code=code, text=text))
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` if the user asked to stop."""
+        """Raise `Cancelled` if the user asked to stop; hold while the job is paused."""
         if self._cancelled():
             raise Cancelled
+        if self._paused():
+            self._hold()
+
+    def _hold(self) -> None:
+        self._emit(PausedEvent())
+        since_s = self._clock()
+        self._wait_while_paused()
+        if self._cancelled():
+            raise Cancelled
+        if self._begun is not None:
+            # As if the stage had begun later: its speed is that of its work.
+            begun_s, begun_at = self._begun
+            self._begun = (begun_s + self._clock() - since_s, begun_at)
+        self._emit(ContinuedEvent())

@@ -6,6 +6,7 @@ from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import EncoderError
 from ..engine.model_store import ModelCard
 from . import encoder_registry
+from .encoder_loading import load_encoder
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,6 @@ def load_model_encoder(
     Raises `EncoderError` where it is not found, or has other weights than the
     model was trained on.
     """
-    from ..engine.encoder import load_encoder
-
     known = encoder_registry.recall(card.encoder.weights_sha256)
     named = card.encoder.name
     if source is None and known is None and not _can_be_found(named):

@@ -17,13 +17,13 @@ def make_folder(folder: Path) -> None:
 
     Raises `OutputError` otherwise; a folder that was made for it is removed again.
     """
-    missing = _missing(folder)
+    missing = still_missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise unwritable(
             "The output folder must be writable; it is not",
             error,
@@ -55,7 +55,7 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
     `folder` is as it was.
     """
     check_names(folder, names, overwrite)
-    missing = _missing(folder)
+    missing = still_missing(folder)
     make_folder(folder)
     remove_stale_partials(folder)
     done = False
@@ -75,7 +75,7 @@ def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> I
         raise unwritable("The results cannot be written", error) from None
     finally:
         if not done:
-            _remove_empty(missing)
+            remove_empty(missing)
 
 
 def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
@@ -129,13 +129,13 @@ def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
         raise
 
 
-def _missing(folder: Path) -> list[Path]:
+def still_missing(folder: Path) -> list[Path]:
     """The folder and its parents that do not exist, the deepest first."""
     # Not `Path.exists`, which raises where a parent may not be searched.
     return [one for one in (folder, *folder.parents) if not os.path.exists(one)]
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def remove_empty(folders: list[Path]) -> None:
     """Remove the folders as far as they are there and empty."""
     for one in folders:
         with suppress(OSError):

@@ -9,11 +9,14 @@ from rich.text import Text
 
 from ..engine.model_store import ModelCard
 from .notices import count_findings
+from .quantities import size_text
 
 if TYPE_CHECKING:
     from .demo import DemoOutcome
+    from .doctor import Diagnosis
     from .encoder_check import EncoderCheck
     from .find_anomalies import Detection
+    from .worker_survey import SurveyOutcome
 
 
 def _range(values: tuple[float, float]) -> str:
@@ -127,3 +130,68 @@ def print_demo(outcome: "DemoOutcome") -> None:
         f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
     )
     print(outcome.detection.card.notice)
+
+
+def print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print what was looked at, and what to do where it is not as it should be."""
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in diagnosis.findings:
+        found = f"{one.found}\n{one.remedy}" if one.remedy else one.found
+        table.add_row("ok" if one.ok else "PROBLEM", Text(one.name), Text(found))
+    Console().print(table)
+    wrong = sum(not one.ok for one in diagnosis.findings)
+    print("All is well." if diagnosis.ok else f"{wrong} to put right.")
+
+
+def print_survey(outcome: "SurveyOutcome") -> None:
+    """Print every scan that was found, and what a training on the usable ones would take."""
+    survey = outcome.survey
+    table = Table(
+        title=f"{len(survey.used)} of {len(survey.scans)} scans can be used",
+        title_justify="left",
+    )
+    table.add_column("scan", overflow="fold")
+    for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("left out because", overflow="fold")
+    for row in survey.rows:
+        table.add_row(
+            Text(row["name"]),
+            row["kind"],
+            row["modality"] or "",
+            " × ".join(str(size) for size in reversed(row["shape_kji"] or [])),
+            " × ".join(f"{mm:.3g}" for mm in row["spacing_mm"] or []),
+            "" if row["slices"] is None else str(row["slices"]),
+            Text(row["reason"] or ""),
+        )
+    Console().print(table)
+    estimate = outcome.estimate
+    if estimate is None:
+        if outcome.problem is not None:
+            print(f"No estimate: {outcome.problem}")
+        return
+    _print_pairs(
+        [
+            ("modality", survey.modality.value if survey.modality else "none"),
+            ("field of view", f"{survey.fov_mm:g} mm"),
+            ("embedding", _duration(estimate.embed_s)),
+            ("training", _duration(estimate.fit_s)),
+            ("memory", size_text(estimate.memory_bytes)),
+            ("disk meanwhile", size_text(estimate.disk_bytes)),
+            ("model", size_text(estimate.model_bytes)),
+            ("free on the disk", size_text(estimate.free_disk_bytes)),
+        ],
+        "A training would take about",
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them: `1 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

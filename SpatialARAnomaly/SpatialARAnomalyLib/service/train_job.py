@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from .. import __version__
 from ..engine.calibration import Calibration
 from ..engine.calibration_fit import fit_calibration, thinned
-from ..engine.device import Device, resolve_device
+from ..engine.device import resolve_device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
 from ..engine.feature_store import PREPARATION_VERSION, FeatureStore, feature_key
@@ -25,18 +25,16 @@ from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, 
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
-from ..engine.specs import (
-    AutoregressiveSpec,
-    IntensitySpec,
-    Modality,
-    Plane,
-    SliceSpec,
-    TrainingSpec,
-)
+from ..engine.specs import IntensitySpec, Modality, SliceSpec
 from ..engine.volume import infer_modality
 from . import encoder_registry
-from .inputs import Input, find_inputs
+from .encoder_loading import load_encoder
+from .field_of_view import default_fov_mm
+from .inputs import find_inputs
+from .sources import ArrayInput, Source, shown_name, source_values
 from .training_folder import TrainingFolder
+from .training_record import TrainingRecord, drop_unused_arrays, keep_array, write_record
+from .training_request import TrainRequest, TrainSpec
 
 if TYPE_CHECKING:
     import torch
@@ -44,43 +42,12 @@ if TYPE_CHECKING:
     from ..engine.autoregressive import AutoregressiveModel
     from ..engine.encoder import Encoder
 
-FOV_MARGIN = 1.1
-"""The field of view is by default this many times the largest body of the normals."""
-
-FOV_STEP_MM = 10.0
-"""… rounded up to a multiple of this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What the user asks a training to do."""
-
-    normals: tuple[Path, ...]
-    out: Path
-    name: str | None = None
-    """Of the model; by default the name of its folder."""
-    modality: Modality | None = None
-    """By default what the scans are."""
-    plane: Plane = Plane.AXIAL
-    fov_mm: float | None = None
-    """By default 1.1 × the largest body in the plane."""
-    size_px: int = 448
-    window_hu: tuple[float, float] | None = None
-    encoder: str = DEMONSTRATION
-    autoregressive: AutoregressiveSpec = field(default_factory=AutoregressiveSpec)
-    training: TrainingSpec = field(default_factory=TrainingSpec)
-    device: Device = Device.AUTO
-    allow_download: bool = False
-    overwrite: bool = False
-    restart: bool = False
-    """Discard the checkpoint of an unfinished training of this name instead of resuming it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Normal:
     """One normal scan, seen once; read again when needed, so that memory stays constant."""
 
-    source: Input
+    source: Source
     sha256: str
     slice_mm: float
     pixel_mm: tuple[float, float]
@@ -91,9 +58,10 @@ class _Normal:
 def train(request: TrainRequest, report: Reporter) -> ModelCard:
     """Train a model and write its folder; interrupted, the same request resumes.
 
-    Work in progress (tokens, checkpoint) lies in `<out>.training` and is
-    removed at the end. Raises `SpatialARError` for unusable input, and
-    `Cancelled` through `report`; no model folder appears in either case.
+    Work in progress (tokens, checkpoint, what was asked and the arrays among
+    the scans) lies in `<out>.training` and is removed at the end. Raises
+    `SpatialARError` for unusable input, and `Cancelled` through `report`; no
+    model folder appears in either case.
     """
     # So that `.` has a name, too.
     request = dataclasses.replace(request, out=Path(os.path.realpath(request.out)))
@@ -104,13 +72,15 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     SliceSpec(fov_mm=1.0 if request.fov_mm is None else request.fov_mm, size_px=request.size_px)
     if request.window_hu is not None:
         IntensitySpec.for_modality(Modality.CT, request.window_hu)
-    sources = [source for path in request.normals for source in find_inputs(path)]
-    _check_outside(sources, (request.out, folder.path))
+    sources: list[Source] = []
+    for normal in request.normals:
+        sources.extend(find_inputs(normal) if isinstance(normal, Path) else [normal])
+    _check_outside(sources, folder)
 
     device = resolve_device(request.device)
-    from ..engine.encoder import load_encoder
-
-    encoder = load_encoder(request.encoder, device=device, allow_download=request.allow_download)
+    encoder = load_encoder(
+        request.encoder, device=device, allow_download=request.allow_download, report=report
+    )
     patch_px = encoder.card.patch_px
     if request.size_px % patch_px:
         raise SpecError(
@@ -120,27 +90,13 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
             f"Use {max(1, round(request.size_px / patch_px)) * patch_px} px.",
         )
 
-    report.stage("read", 1, 4)
-    normals, modality = _survey(sources, request, report)
-    if request.window_hu is not None and modality is not Modality.CT:
-        raise SpecError(
-            "window-not-ct",
-            f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
-            "Leave out --window-hu.",
-        )
-    slices = SliceSpec(
-        plane=request.plane,
-        fov_mm=_default_fov_mm(normals) if request.fov_mm is None else request.fov_mm,
-        size_px=request.size_px,
-    )
-    intensity = IntensitySpec.for_modality(modality, request.window_hu)
-    preparation = _Preparation(slices, intensity, modality, encoder, FeatureStore(folder.features))
-    with folder.hold():
+    with folder.hold(), _only_used_arrays(folder):
         if request.restart:
             folder.discard_checkpoint()
-        card, model = _fit_and_calibrate(
-            request, normals, preparation, device, folder.checkpoint, report
-        )
+        sources = [_kept(source, folder, report) for source in sources]
+        if not folder.checkpoint.exists():
+            _record(request, sources, folder)
+        card, model = _learn(request, sources, encoder, device, folder, report)
         card = save_model(request.out, card, model)
         encoder_registry.remember(encoder.card.weights_sha256, request.encoder)
         try:
@@ -154,11 +110,13 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     return card
 
 
-def _check_outside(sources: list[Input], folders: tuple[Path, ...]) -> None:
+def _check_outside(sources: Sequence[Source], training: TrainingFolder) -> None:
     """Raise `InputError` where a scan lies in a folder that training writes."""
     for source in sources:
+        if isinstance(source, ArrayInput):
+            continue  # the panel's own, and at last in the training's folder on purpose
         place = Path(os.path.realpath(source.path))
-        for folder in folders:
+        for folder in (training.model, training.path):
             if place.is_relative_to(folder):
                 raise InputError(
                     "input-in-output",
@@ -168,23 +126,57 @@ def _check_outside(sources: list[Input], folders: tuple[Path, ...]) -> None:
                 )
 
 
-def _fit_and_calibrate(
+@contextmanager
+def _only_used_arrays(folder: TrainingFolder) -> Iterator[None]:
+    """At the end, keep of the panel's arrays those that the recorded training needs."""
+    try:
+        yield
+    finally:
+        drop_unused_arrays(folder)
+
+
+def _kept(source: Source, folder: TrainingFolder, report: Reporter) -> Source:
+    """The scan, with its array in the training's folder."""
+    if not isinstance(source, ArrayInput):
+        return source
+    voxels = keep_array(folder, source.voxels, report.check_cancelled)
+    return dataclasses.replace(source, voxels=voxels)
+
+
+def _record(request: TrainRequest, sources: Sequence[Source], folder: TrainingFolder) -> None:
+    """Keep what is asked, so that the panel can list the training and go on with it."""
+    spec = TrainSpec.of(request)
+    if spec is None:
+        return
+    encoder = request.encoder
+    if encoder != DEMONSTRATION and os.path.exists(encoder):
+        encoder = os.path.abspath(encoder)
+    spec = dataclasses.replace(spec, encoder=encoder, restart=False, allow_download=False)
+    values = tuple(source_values(source) for source in sources)
+    write_record(folder, TrainingRecord(spec, values))
+
+
+def _learn(
     request: TrainRequest,
-    normals: list[_Normal],
-    preparation: "_Preparation",
+    sources: Sequence[Source],
+    encoder: "Encoder",
     device: "torch.device",
-    checkpoint: Path,
+    folder: TrainingFolder,
     report: Reporter,
 ) -> "tuple[ModelCard, AutoregressiveModel]":
     """The trained network and its card, which lacks only the weights' hash."""
     from ..engine.checkpoint import check_checkpoint
     from ..engine.training import fit, split_held_out
 
+    report.stage("read", 1, 4)
+    normals, modality = _survey(sources, request, report)
+    preparation = _preparation(request, normals, modality, encoder, folder)
     training_indices, held_out_indices = split_held_out(
         [normal.sha256 for normal in normals], request.training
     )
     fingerprint = _fingerprint(request, normals, preparation)
-    check_checkpoint(checkpoint, fingerprint)
+    check_checkpoint(folder.checkpoint, fingerprint)
+    _record(request, sources, folder)  # only now it is sure to be the training that is there
 
     report.stage("embed", 2, 4)
     keys = _embed(normals, preparation, report)
@@ -197,7 +189,7 @@ def _fit_and_calibrate(
         request.training,
         report=report,
         device=device,
-        checkpoint=checkpoint,
+        checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
     )
 
@@ -226,8 +218,29 @@ def _fit_and_calibrate(
     return card, run.model
 
 
+def _preparation(
+    request: TrainRequest,
+    normals: list[_Normal],
+    modality: Modality,
+    encoder: "Encoder",
+    folder: TrainingFolder,
+) -> "_Preparation":
+    if request.window_hu is not None and modality is not Modality.CT:
+        raise SpecError(
+            "window-not-ct",
+            f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
+            "Leave out --window-hu.",
+        )
+    fov_mm = request.fov_mm
+    if fov_mm is None:
+        fov_mm = default_fov_mm(normal.extent_mm for normal in normals)
+    slices = SliceSpec(plane=request.plane, fov_mm=fov_mm, size_px=request.size_px)
+    intensity = IntensitySpec.for_modality(modality, request.window_hu)
+    return _Preparation(slices, intensity, modality, encoder, FeatureStore(folder.features))
+
+
 def _survey(
-    sources: list[Input], request: TrainRequest, report: Reporter
+    sources: Sequence[Source], request: TrainRequest, report: Reporter
 ) -> tuple[list[_Normal], Modality]:
     """Read every normal once: usable, one modality, none twice, at least two."""
     normals: list[_Normal] = []
@@ -248,15 +261,15 @@ def _survey(
         except SpatialARError as error:
             # Among many scans the message must say which one.
             raise type(error)(
-                error.code, f"{source.path.name}: {error.message}", error.hint
+                error.code, f"{shown_name(source)}: {error.message}", error.hint
             ) from None
         sha256 = volume.content_sha256()
         for earlier in normals:
             if earlier.sha256 == sha256:
                 raise InputError(
                     "normal-twice",
-                    f"Every normal scan must be named once; {source.path.name} has the same "
-                    f"content as {earlier.source.path.name}.",
+                    f"Every normal scan must be named once; {shown_name(source)} has the same "
+                    f"content as {shown_name(earlier.source)}.",
                     "Remove one of them.",
                 )
         turned = PlaneVolume(volume, request.plane, modality)
@@ -280,11 +293,6 @@ def _survey(
             "Name more scans.",
         )
     return normals, modality
-
-
-def _default_fov_mm(normals: list[_Normal]) -> float:
-    largest = max(max(normal.extent_mm) for normal in normals)
-    return math.ceil(FOV_MARGIN * largest / FOV_STEP_MM) * FOV_STEP_MM
 
 
 def _fingerprint(request: TrainRequest, normals: list[_Normal], preparation: "_Preparation") -> str:
@@ -325,7 +333,7 @@ class _Preparation:
         if volume.content_sha256() != normal.sha256:
             raise InputError(
                 "normal-changed",
-                f"{normal.source.path.name} changed while it was used for training.",
+                f"{shown_name(normal.source)} changed while it was used for training.",
                 "Start the training again.",
             )
         turned = PlaneVolume(volume, self.slices.plane, self.modality)
@@ -334,7 +342,7 @@ class _Preparation:
             token_mm = self.slices.pixel_mm * self.encoder.card.patch_px
             raise InputError(
                 "body-without-tokens",
-                f"{normal.source.path.name}: the body must be larger than a token; no token of "
+                f"{shown_name(normal.source)}: the body must be larger than a token; no token of "
                 f"{token_mm:.0f} mm has its center in it.",
                 "Choose a smaller field of view or a larger slice size.",
             )

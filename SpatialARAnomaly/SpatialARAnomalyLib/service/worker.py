@@ -25,12 +25,20 @@ from .events import (
     ResultEvent,
     to_json,
 )
-from .redaction import without_places
+from .redaction import without_places, without_secrets
 from .user_errors import as_user_error, internal_error, missing_package
 from .worker_ending import Ending, end_now, lead_group
 from .worker_inbox import Inbox
 from .worker_jobs import Workbench
-from .worker_protocol import Cancel, Request, RequestError, Shutdown, read_line
+from .worker_protocol import (
+    Cancel,
+    Continue,
+    Pause,
+    Request,
+    RequestError,
+    Shutdown,
+    read_line,
+)
 from .worker_streams import EventPipe, take_streams
 
 
@@ -74,16 +82,21 @@ class Worker:
                 self._fail(error, error.id)
         self.ending.begin()
 
-    def _take(self, said: Request | Cancel) -> None:
-        if isinstance(said, Cancel):
-            waiting = self._inbox.cancel(said.id)
-            if waiting is not None:
-                self._tell(CancelledEvent(), waiting.id)
-        elif not self._inbox.put(said):
-            raise RequestError(
-                "request-unreadable",
-                f"The id of a request must be new; {said.id} is that of one not done yet.",
-            )
+    def _take(self, said: Request | Cancel | Pause | Continue) -> None:
+        match said:
+            case Cancel():
+                waiting = self._inbox.cancel(said.id)
+                if waiting is not None:
+                    self._tell(CancelledEvent(), waiting.id)
+            case Pause():
+                self._inbox.pause(said.id)
+            case Continue():
+                self._inbox.go_on(said.id)
+            case Request() if not self._inbox.put(said):
+                raise RequestError(
+                    "request-unreadable",
+                    f"The id of a request must be new; {said.id} is that of one not done yet.",
+                )
 
     def serve(self) -> None:
         """Do requests in order until the end has begun."""
@@ -98,7 +111,10 @@ class Worker:
     def _outcome(self, request: Request) -> Event:
         """Do a request; its last event."""
         report = EventReporter(
-            lambda event: self._tell(event, request.id), cancelled=self._inbox.cancelled
+            lambda event: self._tell(event, request.id),
+            cancelled=self._inbox.cancelled,
+            paused=self._inbox.paused,
+            wait_while_paused=self._inbox.wait_while_paused,
         )
         try:
             report.check_cancelled()
@@ -113,7 +129,11 @@ class Worker:
                 print(without_places(told, request), file=sys.stderr, flush=True)
             if known.code == "out-of-memory":
                 self._bench.release()
-            return FailedEvent(code=known.code, text=known.message, hint=known.hint)
+            return FailedEvent(
+                code=known.code,
+                text=without_secrets(known.message, request),
+                hint=without_secrets(known.hint, request),
+            )
 
     def _close(self) -> None:
         for request in self._inbox.close():

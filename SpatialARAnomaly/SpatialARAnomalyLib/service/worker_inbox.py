@@ -1,4 +1,4 @@
-"""The requests that wait, the one that runs, and which of them shall stop."""
+"""The requests that wait, the one that runs, and which of them shall stop or pause."""
 
 from collections import deque
 from threading import Condition
@@ -14,6 +14,7 @@ class Inbox:
         self._waiting: deque[Request] = deque()
         self._running: Request | None = None
         self._stop = False
+        self._paused: set[int] = set()
         self._closed = False
 
     def put(self, request: Request) -> bool:
@@ -38,6 +39,8 @@ class Inbox:
     def done(self) -> None:
         """Note that the running one is over: it cannot be stopped any more."""
         with self._changed:
+            if self._running is not None:
+                self._paused.discard(self._running.id)
             self._running, self._stop = None, False
 
     def cancel(self, id_: int) -> Request | None:
@@ -49,14 +52,38 @@ class Inbox:
             for request in self._waiting:
                 if request.id == id_:
                     self._waiting.remove(request)
+                    self._paused.discard(id_)
                     return request
             if self._running is not None and self._running.id == id_:
                 self._stop = True
+                self._changed.notify_all()
             return None
+
+    def pause(self, id_: int) -> None:
+        """Ask a request to hold; one that waits holds when its turn has come."""
+        with self._changed:
+            known = [*self._waiting, *([self._running] if self._running else [])]
+            if any(one.id == id_ for one in known):
+                self._paused.add(id_)
+
+    def go_on(self, id_: int) -> None:
+        """Let a paused request go on."""
+        with self._changed:
+            self._paused.discard(id_)
+            self._changed.notify_all()
 
     def cancelled(self) -> bool:
         """Whether the running request shall stop."""
         return self._stop or self._closed
+
+    def paused(self) -> bool:
+        """Whether the running request shall hold."""
+        return self._running is not None and self._running.id in self._paused
+
+    def wait_while_paused(self) -> None:
+        """Return when the running request may go on, or shall stop; computes nothing meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.cancelled() or not self.paused())
 
     def close(self) -> list[Request]:
         """Take no more, ask the running one to stop; the ones that waited."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
-from .worker_protocol import Request
+from .worker_protocol import LIBRARY_JOBS, Request
 
 if TYPE_CHECKING:
     from .warm import Warm
@@ -69,6 +69,59 @@ class Workbench:
 
                 Nothing.from_dict(inputs)
                 return make_model(DemonstrationSpec.from_dict(spec), output, report)
+            case job if job in LIBRARY_JOBS:
+                from .worker_models import do
+
+                return do(job, inputs, spec, output, report)
+            case "encoder_get":
+                from .worker_encoders import get
+
+                Nothing.from_dict(spec)
+                return get(inputs, report)
+            case "encoder_check":
+                from .worker_encoders import CheckSpec, EncoderInputs, check
+
+                return check(EncoderInputs.from_dict(inputs), CheckSpec.from_dict(spec), report)
+            case "encoder_add":
+                from .worker_encoders import EncoderInputs, add
+
+                Nothing.from_dict(spec)
+                return add(EncoderInputs.from_dict(inputs), report)
+            case "encoder_remove":
+                from .worker_encoders import EncoderInputs, remove
+
+                Nothing.from_dict(spec)
+                return remove(EncoderInputs.from_dict(inputs))
+            case "kit_verify":
+                from .worker_kit import KitInputs, verify
+
+                Nothing.from_dict(spec)
+                return verify(KitInputs.from_dict(inputs), report)
+            case "kit_weights":
+                from .worker_kit import KitInputs, install_weights
+
+                Nothing.from_dict(spec)
+                return install_weights(KitInputs.from_dict(inputs), report)
+            case "survey":
+                from .worker_survey import SurveyInputs, SurveySpec, survey
+
+                folder = None if request.output is None else output
+                return survey(
+                    SurveyInputs.from_dict(inputs), SurveySpec.from_dict(spec), folder, report
+                )
+            case "train":
+                from .training_request import TrainSpec
+                from .worker_train import TrainInputs, train_model
+
+                self.release()  # the training loads an encoder of its own
+                return train_model(
+                    TrainInputs.from_dict(inputs), TrainSpec.from_dict(spec), output, report
+                )
+            case "training_discard":
+                from .worker_discard import DiscardInputs, discard_training
+
+                Nothing.from_dict(spec)
+                return discard_training(DiscardInputs.from_dict(inputs))
             case _:
                 from .worker_probe import probe
 

@@ -2,6 +2,8 @@
 
 {"protocol": 1, "id": 7, "job": "detect", "inputs": {…}, "spec": {…}, "output": "/folder"}
 {"cancel": 7}
+{"pause": 7}
+{"continue": 7}
 {"shutdown": true}
 """
 
@@ -13,11 +15,52 @@ from typing import Any
 from ..engine.errors import SpatialARError
 from .events import PROTOCOL
 
-JOBS = ("detect", "find", "export", "sample", "demonstration_model", "probe")
+LIBRARY_JOBS = (
+    "model_export",
+    "model_import",
+    "model_rename",
+    "model_delete",
+    "model_verify",
+    "models_move",
+)
+"""Those of the model library."""
+
+ENCODER_JOBS = ("encoder_get", "encoder_check", "encoder_add", "encoder_remove")
+"""Those of the library of encoders."""
+
+KIT_JOBS = ("kit_verify", "kit_weights")
+"""Those of offline kits."""
+
+JOBS = (
+    "detect",
+    "find",
+    "export",
+    "sample",
+    "demonstration_model",
+    "survey",
+    "train",
+    "training_discard",
+    "probe",
+    *LIBRARY_JOBS,
+    *ENCODER_JOBS,
+    *KIT_JOBS,
+)
 """What the worker can do."""
 
-WITHOUT_OUTPUT = ("probe",)
-"""The jobs that write no files."""
+WITHOUT_OUTPUT = (
+    "probe",
+    "survey",
+    "training_discard",
+    "model_rename",
+    "model_delete",
+    "model_verify",
+    *ENCODER_JOBS,
+    *KIT_JOBS,
+)
+"""The jobs that write no files, or none elsewhere."""
+
+TOKEN = "token"
+"""The input that is a secret: nothing may repeat its value."""
 
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
 
@@ -28,7 +71,7 @@ class Request:
 
     id: int
     job: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     spec: Mapping[str, Any] = field(default_factory=dict)
     output: str | None = None
 
@@ -41,19 +84,43 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """A job to hold between two of its steps, or at its first."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Continue:
+    """A paused job to go on."""
+
+    id: int
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """Stop what runs, and end."""
 
 
+Said = Request | Cancel | Pause | Continue | Shutdown
+"""What a line can say."""
+
+_OF_A_JOB: dict[str, type[Cancel | Pause | Continue]] = {
+    "cancel": Cancel,
+    "pause": Pause,
+    "continue": Continue,
+}
+
+
 class RequestError(SpatialARError):
-    """A line that is none of the three; `id` is the request's where that could be read."""
+    """A line that is none of these; `id` is the request's where that could be read."""
 
     def __init__(self, code: str, message: str, hint: str = "", id_: int | None = None) -> None:
         super().__init__(code, message, hint)
         self.id = id_
 
 
-def read_line(line: bytes) -> Request | Cancel | Shutdown:
+def read_line(line: bytes) -> Said:
     """What a line says; raises `RequestError` where it says nothing of the protocol."""
     try:
         said = json.loads(line.decode("utf-8"))
@@ -63,8 +130,9 @@ def read_line(line: bytes) -> Request | Cancel | Shutdown:
         raise _unreadable("A line must be a JSON object; this one is not.")
     if set(said) == {"shutdown"} and said["shutdown"] is True:
         return Shutdown()
-    if set(said) == {"cancel"} and type(said["cancel"]) is int:
-        return Cancel(said["cancel"])
+    for key, about in _OF_A_JOB.items():
+        if set(said) == {key} and type(said[key]) is int:
+            return about(said[key])
     return _request(said)
 
 

@@ -1,6 +1,7 @@
 """The section *Detect*: volume, model, one button, progress."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import qt
 from slicer.i18n import tr as _
@@ -9,13 +10,15 @@ from ..engine.device import Device
 from ..engine.errors import SpatialARError
 from ..engine.model_store import ModelCard
 from ..service.model_list import ModelEntry, list_models
+from ..service.model_rows import as_row
 from . import Settings
 from .Buttons import enable
 from .DemonstrationModel import FOLDER
 from .Detection import DetectionSettings, Outcome
-from .ErrorWords import inOneLine
+from .ErrorWords import inOneLine, isMissingPackage
 from .FindingsTable import readRows
 from .Logic import Logic
+from .ModelWords import howToGetEncoder
 from .NodeConversion import checkScan
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Progress import Progress
@@ -26,7 +29,10 @@ PROGRESS_STEPS = 1000
 
 
 class DetectPanel:
-    """Starts and cancels detections; `onResult` gets their results."""
+    """Starts and cancels detections; `onResult` gets their results.
+
+    `onMissingPackage` hears that a package lacks which the worker needs.
+    """
 
     def __init__(
         self,
@@ -39,8 +45,10 @@ class DetectPanel:
         self._logic = logic
         self._log = log
         self._onResult = onResult
+        self.onMissingPackage: Callable[[], None] = lambda: None
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
+        self.onModels: Callable[[], None] = lambda: None
         for device, name in (
             (Device.AUTO, _("Automatic")),
             (Device.CPU, _("CPU")),
@@ -87,11 +95,29 @@ class DetectPanel:
         """The user came back: models may have been added meanwhile."""
         self._refreshModels()
 
+    def refreshModels(self) -> None:
+        """Look for models again; `onModels` is called then."""
+        self._refreshModels()
+
+    def chooseModel(self, folder: Path) -> bool:
+        """Look for models again and use that folder's from now on; whether it can be used."""
+        self._refreshModels()
+        for index, entry in enumerate(self._models):
+            if entry.folder == folder and entry.card is not None:
+                selector = self._ui.modelSelector
+                blocked = selector.blockSignals(True)
+                selector.setCurrentIndex(index)
+                selector.blockSignals(blocked)
+                self._modelChosen()
+                return True
+        return False
+
     def _chosen(self) -> ModelEntry | None:
         index = self._ui.modelSelector.property("currentIndex")
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def _refreshModels(self, *_unused: object) -> None:
+        before = self._chosen()
         self._models = list_models(Settings.modelsFolder())
         selector = self._ui.modelSelector
         blocked = selector.blockSignals(True)
@@ -102,22 +128,27 @@ class DetectPanel:
             else:
                 selector.addItem(_("{name} (cannot be used)").format(name=entry.folder.name))
         selector.blockSignals(blocked)
-        self._chooseRememberedModel()
+        self._chooseRememberedModel(before)
         self.refresh()
+        self.onModels()
 
-    def _chooseRememberedModel(self) -> None:
+    def _chooseRememberedModel(self, before: ModelEntry | None = None) -> None:
         wanted = self._parameters.modelSha256 if self._parameters is not None else ""
         hashes = [
             entry.card.weights_sha256 if entry.card is not None else "" for entry in self._models
         ]
         usable = [index for index, sha256 in enumerate(hashes) if sha256]
-        index = next(
-            (hashes.index(one) for one in (wanted, Settings.lastModel()) if one and one in hashes),
-            usable[0] if usable else 0,
-        )
+        sha256 = next((one for one in (wanted, Settings.lastModel()) if one and one in hashes), "")
+        likely = [index for index in usable if hashes[index] == sha256] or usable or [0]
+        # Of two copies of a model the one that was chosen stays so.
+        kept = [
+            index
+            for index in likely
+            if before is not None and self._models and self._models[index].folder == before.folder
+        ]
         selector = self._ui.modelSelector
         blocked = selector.blockSignals(True)
-        selector.setCurrentIndex(index if self._models else -1)
+        selector.setCurrentIndex((kept or likely)[0] if self._models else -1)
         selector.blockSignals(blocked)
 
     def _modelChosen(self, *_unused: object) -> None:
@@ -135,7 +166,7 @@ class DetectPanel:
     def _modelsFolderChosen(self, *_unused: object) -> None:
         folder = self._ui.modelsFolderEdit.property("currentPath")
         if folder and folder != str(Settings.modelsFolder()):
-            Settings.setModelsFolder(folder)
+            Settings.setModelsFolder(Path(folder))
             self._refreshModels()
 
     def _openModelsFolder(self, *_unused: object) -> None:
@@ -237,10 +268,7 @@ class DetectPanel:
 
     def _made(self, outcome: Outcome) -> None:
         self._refreshModels()
-        usable = [entry.folder.name if entry.card is not None else None for entry in self._models]
-        if FOLDER in usable and outcome.error is None:
-            self._ui.modelSelector.setCurrentIndex(usable.index(FOLDER))
-            self._modelChosen()
+        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / FOLDER):
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))
@@ -252,6 +280,8 @@ class DetectPanel:
             return
         self._log(f"failed: {outcome.error.code}")
         self._tell(inOneLine(outcome.error), isError=True)
+        if isMissingPackage(outcome.error):
+            self.onMissingPackage()
 
     def _showProgress(self, progress: Progress) -> None:
         bar = self._ui.progressBar
@@ -273,7 +303,7 @@ def _cardText(entry: ModelEntry | None) -> str:
         return inOneLine(entry.error) if entry.error is not None else ""
     card: ModelCard = entry.card
     normals = card.normals
-    return _(
+    text = _(
         "{modality}, {plane}, field of view {fov} mm, {size} px. Learned from {training} normal "
         "scans, calibrated on {held} more. Encoder: {encoder}. Made {created}."
     ).format(
@@ -286,3 +316,4 @@ def _cardText(entry: ModelEntry | None) -> str:
         encoder=card.encoder.name,
         created=card.created,
     )
+    return f"{text} {howToGetEncoder(as_row(entry))}".strip()

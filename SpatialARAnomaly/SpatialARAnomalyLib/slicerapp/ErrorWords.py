@@ -39,20 +39,27 @@ def panelHint(error: SpatialARError) -> str:
         "Choose a model of such scans, or tick 'Search scans that are unlike the model's "
         "normal scans' under Advanced."
     )
-    install = _(
-        "Install the packages of this extension's Resources/requirements.txt into Slicer's "
-        "Python (see the README), then try again."
-    )
+    install = _("Open Set-up below, click Install…, then try again.")
     hints = {
         "model-modality": allowMismatch,
         "model-geometry": allowMismatch,
         "torch-missing": install,
         "package-missing": install,
+        "encoder-software": install,
         "device-missing": _("Choose Automatic or CPU as Device under Advanced."),
         "out-of-memory": _("Close other programs, or choose CPU as Device under Advanced."),
         "output-exists": _("Choose another folder."),
+        "encoder-not-local": _("Get it in the section Encoders."),
+        "encoder-not-found": _("Get it, or add where it lies, in the section Encoders."),
+        "checkpoint-damaged": _("Discard the unfinished training and train anew."),
+        "checkpoint-other": _("Discard the unfinished training and train anew."),
     }
     return hints.get(error.code, error.hint)
+
+
+def isMissingPackage(error: SpatialARError) -> bool:
+    """Whether a package lacks: the section *Set-up* has the remedy."""
+    return error.code in ("torch-missing", "package-missing", "encoder-software")
 
 
 def inOneLine(error: SpatialARError) -> str:

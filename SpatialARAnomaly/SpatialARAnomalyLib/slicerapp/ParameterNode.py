@@ -17,6 +17,9 @@ class SpatialARAnomalyParameterNode:
     falsePositiveRate - share of normal voxels above the threshold
     leastVolumeMl - smaller regions are not findings
     allowMismatch - search a scan that is unlike the model's normals all the same
+    trainName - of the model to be trained
+    trainModality - of the scans to learn from, MR or CT; empty for what they are
+    trainPlane - in which slices are cut for training
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -26,3 +29,6 @@ class SpatialARAnomalyParameterNode:
     falsePositiveRate: Annotated[float, WithinRange(1e-6, 0.1)] = 0.001
     leastVolumeMl: Annotated[float, WithinRange(0.0, 1000.0)] = 0.5
     allowMismatch: bool = False
+    trainName: str = ""
+    trainModality: str = ""
+    trainPlane: str = "axial"

@@ -5,6 +5,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from .Quantities import sizeText
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,6 +29,12 @@ def stageName(stage: str) -> str:
         "load": _("Loading the result"),
         "fit": _("Learning what is normal"),
         "calibrate": _("Calibrating"),
+        "copy": _("Copying"),
+        "verify": _("Verifying"),
+        "remove": _("Removing from the old place"),
+        "weights": _("Installing the weights"),
+        "download": _("Downloading"),
+        "check": _("Loading the encoder"),
     }.get(stage, stage)
 
 
@@ -51,9 +59,14 @@ class StageProgress:
             return Progress((self._index - 1) / self._of, stageName(self._stage))
         if event.get("event") == "progress":
             done, total = int(event["done"]), max(1, int(event["total"]))
-            text = _("{stage}: {done} of {total}").format(
-                stage=stageName(self._stage), done=done, total=total
-            )
+            if event.get("unit") == "byte":
+                text = _("{stage}: {done} of {total}").format(
+                    stage=stageName(self._stage), done=sizeText(done), total=sizeText(total)
+                )
+            else:
+                text = _("{stage}: {done} of {total}").format(
+                    stage=stageName(self._stage), done=done, total=total
+                )
             if event.get("eta_s"):
                 text = f"{text}, {timeLeft(float(event['eta_s']))}"
             return Progress((self._index - 1 + done / total) / self._of, text)

@@ -1,4 +1,4 @@
-"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's path."""
+"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's file."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import qt
 import slicer
 
 from ..engine.device import Device
+from ..engine.encoder_card import DEMONSTRATION
 from ..service.user_folder import models_folder
 
 GROUP = "SpatialARAnomaly"
@@ -60,3 +61,71 @@ def exportFolder() -> str:
 def setExportFolder(folder: str) -> None:
     """Remember where results were exported to."""
     _set("ExportFolder", folder)
+
+
+def falsePositiveRate() -> float | None:
+    """The threshold that was set last; None before one was."""
+    return _number("FalsePositiveRate")
+
+
+def setFalsePositiveRate(rate: float) -> None:
+    """Remember the threshold for new scenes."""
+    _set("FalsePositiveRate", repr(float(rate)))
+
+
+def overlayOpacity() -> float | None:
+    """The opacity of the overlay that was set last; None before one was."""
+    return _number("OverlayOpacity")
+
+
+def setOverlayOpacity(opacity: float) -> None:
+    """Remember the opacity of the overlay for new scenes."""
+    _set("OverlayOpacity", repr(float(opacity)))
+
+
+def workerPython() -> str:
+    """The Python that computes instead of Slicer's own; empty for Slicer's."""
+    return _value("WorkerPython", "")
+
+
+def setWorkerPython(program: str) -> None:
+    """Remember which Python computes."""
+    _set("WorkerPython", program)
+
+
+def installPending() -> bool:
+    """Whether an installation is to go on after Slicer's restart."""
+    return _value("InstallPending", "") == "yes"
+
+
+def setInstallPending(pending: bool) -> None:
+    """Remember that an installation is to go on after Slicer's restart."""
+    _set("InstallPending", "yes" if pending else "")
+
+
+def _number(key: str) -> float | None:
+    try:
+        return float(_value(key, ""))
+    except ValueError:
+        return None
+
+
+TRAINING = {
+    "Folder": "",
+    "SizePx": "448",
+    "Epochs": "40",
+    "Preset": "standard",
+    "Encoder": DEMONSTRATION,
+}
+"""What is remembered of the section *Train*, and its values at first."""
+
+
+def training(key: str) -> str:
+    """A choice for trainings, by a key of `TRAINING`; a number is digits."""
+    value = _value(f"Training{key}", TRAINING[key])
+    return value if value.isdigit() or not TRAINING[key].isdigit() else TRAINING[key]
+
+
+def setTraining(key: str, value: str) -> None:
+    """Remember a choice for trainings."""
+    _set(f"Training{key}", value)

@@ -6,13 +6,21 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Dependencies import Dependencies
 from .DetectPanel import DetectPanel
+from .EncodersPanel import EncodersPanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
+from .ModelDialogs import ModelDialogs
+from .ModelsPanel import ModelsPanel
 from .ParameterNode import SpatialARAnomalyParameterNode
+from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
+from .SetupPanel import SetupPanel
+from .Trainer import sharedTrainer
+from .TrainPanel import TrainPanel
 
 
 def confirmByDialog(text: str) -> bool:
@@ -36,6 +44,18 @@ class Panel:
         self.export = ExportPanel(ui, logic, confirm)
         self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
+        self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
+        self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
+        dialogs = ModelDialogs(confirm=confirm)
+        self.models = ModelsPanel(
+            ui, logic, self.log.append, self.detect, dialogs, self.encoders.obtain
+        )
+        self.encoders.onChanged = self._encodersChanged
+        packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
+        self.setup = SetupPanel(ui, packages, confirm)
+        for section in (self.detect, self.train, self.encoders):
+            section.onMissingPackage = self.setup.open
+        self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
         self._arrival = qt.QTimer()
         self._arrival.setSingleShot(True)
@@ -45,18 +65,24 @@ class Panel:
         scene = slicer.mrmlScene
         self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
 
+    def _encodersChanged(self) -> None:
+        self.detect.refreshModels()
+        self.train.encodersChanged()
+
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Bind the widgets to the settings of a scene; None while there is none."""
         if self._parameters is not None:
             self._parameters.disconnectGui(self._gui)
             self._parameters.RemoveObserver(self._observer)
         self._parameters = parameters
+        self._remembered.setParameters(parameters)
         if parameters is not None:
             self._gui = parameters.connectGui(self.ui)
             self._observer = parameters.AddObserver("ModifiedEvent", self._parametersChanged)
             self._chooseScan()
         self.review.setParameters(parameters)
         self.detect.setParameters(parameters)
+        self.train.setParameters(parameters)
 
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
@@ -79,17 +105,23 @@ class Panel:
             self._parameters.inputVolume = _likelyScan()
 
     def _parametersChanged(self, caller: object, event: str) -> None:
+        self._remembered.update(self._parameters)
         self.review.update()
         self.detect.refresh()
 
     def enter(self) -> None:
         """The user opens the module."""
         self.detect.enter()
+        self.setup.enter()
+        self.models.enter()
+        self.encoders.enter()
+        self.train.enter()
         self.review.setActive(True)
 
     def exit(self) -> None:
         """The user goes to another module; what runs goes on."""
         self.review.setActive(False)
+        self.train.exit()
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer quits."""
@@ -99,8 +131,12 @@ class Panel:
         self.setParameters(None)
         self.logic.worker.log = _unheard
         self.review.cleanup()
+        self.models.cleanup()
         self.detect.cleanup()
+        self.train.cleanup()
         self.export.cleanup()
+        self.setup.cleanup()
+        self.encoders.cleanup()
 
 
 def _unheard(text: str) -> None:

@@ -20,6 +20,7 @@ import qt
 from slicer.i18n import tr as _
 
 from ..service.events import PROTOCOL
+from . import Settings
 from .Redaction import withoutPlaces
 
 LIBRARY_FOLDER = Path(__file__).resolve().parents[2]
@@ -58,11 +59,17 @@ class _Job:
     onEvent: Callable[[Event], None]
     onEnd: Callable[[Event], None]
     cancelled: bool = False
+    paused: bool = False
 
 
 def pythonSlicer() -> str:
     """Slicer's own Python; in a plain interpreter that interpreter."""
     return shutil.which("PythonSlicer") or sys.executable
+
+
+def workerPython() -> str:
+    """The Python that computes: the one the user chose, else Slicer's own."""
+    return Settings.workerPython() or pythonSlicer()
 
 
 class WorkerProcess:
@@ -92,6 +99,9 @@ class WorkerProcess:
         self._idle = self._timer(idleS, self.stop)
         self._grace = self._timer(cancelGraceS, self._endCancelled)
         self._silence = self._timer(silenceS, self._endSilent)
+        self._held = ""
+        self._outdated = False
+        self._refusal = self._timer(0, self._refuse)
 
     @staticmethod
     def _timer(seconds: float, call: Callable[[], None]) -> "qt.QTimer":
@@ -135,8 +145,11 @@ class WorkerProcess:
             request["output"] = str(output)
         line = _lineOf(request)
         self._jobs[number] = _Job(onEvent, onEnd)
+        if self._held:
+            self._refusal.start()
+            return number
         self._idle.stop()
-        self._silence.start()
+        self._listen()
         if self._process is None:
             self._start()
         self._send(line)
@@ -153,9 +166,46 @@ class WorkerProcess:
         if not self._grace.isActive():
             self._grace.start()
 
+    def pause(self, number: int) -> None:
+        """Ask a job to hold between two of its steps; `paused` is its event when it does."""
+        if number in self._jobs:
+            self._send(_lineOf({"pause": number}))
+
+    def resume(self, number: int) -> None:
+        """Let a paused job go on; `continued` is its event when it does."""
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        job.paused = False
+        self._send(_lineOf({"continue": number}))
+        self._listen()
+
     def stop(self) -> None:
         """End the worker at once, and with it every job."""
         self._finish(lambda job: {"event": "cancelled"})
+
+    def renew(self) -> None:
+        """Do what comes next in a new process; what is under way ends in the present one."""
+        if self._jobs:
+            self._outdated = True
+        else:
+            self.stop()
+
+    def hold(self, reason: str) -> None:
+        """End the worker and start none until `release`: jobs fail meanwhile, for this reason.
+
+        A running worker would keep the files of its packages from being replaced.
+        """
+        self.stop()
+        self._held = reason
+
+    def release(self) -> None:
+        """Do jobs again, in a new process."""
+        self._held = ""
+
+    def _refuse(self) -> None:
+        failed = {"event": "failed", "code": "worker-held", "text": self._held, "hint": ""}
+        self._finish(lambda job: failed)
 
     def _start(self) -> None:
         # With a parent it is Qt's to delete, and not while it is in one of its signals.
@@ -173,7 +223,7 @@ class WorkerProcess:
         self._process = process
         self._unread, self._unreadLog, self._lastWords = b"", b"", ""
         # -P: the folder Slicer happens to run in must not shadow a module.
-        command = self._command or (pythonSlicer(), "-P", "-c", BOOT, str(LIBRARY_FOLDER))
+        command = self._command or (workerPython(), "-P", "-c", BOOT, str(LIBRARY_FOLDER))
         process.start(command[0], list(command[1:]))
 
     def _send(self, line: bytes) -> None:
@@ -208,7 +258,9 @@ class WorkerProcess:
             if kind == "failed":
                 self._fail(str(event.get("code")), str(event.get("text")))
             return
-        self._silence.start()
+        if kind in ("paused", "continued"):
+            job.paused = kind == "paused"
+        self._listen()
         if kind in ENDS:
             del self._jobs[event["id"]]
             self._rest()
@@ -305,19 +357,31 @@ class WorkerProcess:
         process, self._process = self._process, None
         pid, self._pid = self._pid, None
         jobs, self._jobs = self._jobs, {}
-        for timer in (self._idle, self._grace, self._silence):
+        self._outdated = False
+        for timer in (self._idle, self._grace, self._silence, self._refusal):
             timer.stop()
         if process is not None:
             _endProcess(process, pid)
         for job in jobs.values():
             _tell(job.onEnd, ending(job))
 
+    def _listen(self) -> None:
+        """Expect to hear something from now on; not of a job that is paused."""
+        if any(job.paused for job in self._jobs.values()):
+            self._silence.stop()
+        else:
+            self._silence.start()
+
     def _rest(self) -> None:
         """What to watch for now that a job has ended."""
         self._grace.stop()
         if any(job.cancelled for job in self._jobs.values()):
             self._grace.start()
-        if not self._jobs:
+        if self._jobs:
+            self._listen()
+        elif self._outdated:
+            self.stop()
+        else:
             self._silence.stop()
             self._idle.start()
 

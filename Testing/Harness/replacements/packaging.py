@@ -1,4 +1,8 @@
-"""`slicer.packaging`: Python packages a module needs. A test installs none."""
+"""`slicer.packaging`: Python packages a module needs.
+
+A test installs none, but into a Python of its own: while `pip_of_the_test` is
+set, `PythonSlicer -m pip` is run, which the test has put on the path.
+"""
 
 import importlib.metadata
 from pathlib import Path
@@ -62,6 +66,12 @@ def pip_ensure(
         pip_install(missing)
 
 
+pip_of_the_test = False
+"""Whether `PythonSlicer` is a throw-away Python of the test's."""
+
+_in_progress = False
+
+
 def pip_install(
     requirements: Any,
     constraints: Any = None,
@@ -73,15 +83,47 @@ def pip_install(
     logCallback: Any = None,
     completedCallback: Any = None,
 ) -> None:
-    """An error: tests install nothing."""
-    raise InstallationInTestError(f"a test would install {requirements}")
+    """Install into the test's own Python, in testing mode before it returns; else an error."""
+    global _in_progress
+    if not pip_of_the_test:
+        raise InstallationInTestError(f"a test would install {requirements}")
+    import slicer
+
+    arguments = ["install", *requirements]
+    if constraints is not None:
+        arguments += ["-c", str(constraints)]
+    if blocking or slicer.app.testingEnabled():
+        slicer.util.executePythonModule("pip", arguments)
+        return
+
+    def completed(code: int) -> None:
+        global _in_progress
+        _in_progress = False
+        completedCallback(code)
+
+    _in_progress = True
+    slicer.util.executePythonModule(
+        "pip", arguments, blocking=False, logCallback=logCallback, completedCallback=completed
+    )
 
 
-def pip_uninstall(requirements: Any, *args: Any, **kwargs: Any) -> None:
-    """An error: tests remove nothing."""
-    raise InstallationInTestError(f"a test would remove {requirements}")
+def pip_uninstall(
+    requirements: Any, blocking: bool = True, logCallback: Any = None, completedCallback: Any = None
+) -> None:
+    """Remove from the test's own Python; else an error."""
+    if not pip_of_the_test:
+        raise InstallationInTestError(f"a test would remove {requirements}")
+    import slicer
+
+    slicer.util.executePythonModule(
+        "pip",
+        ["uninstall", *requirements, "--yes"],
+        blocking=blocking,
+        logCallback=logCallback,
+        completedCallback=completedCallback,
+    )
 
 
 def isPipInstallInProgress() -> bool:
-    """False: nothing is ever installed."""
-    return False
+    """Whether pip runs behind the event loop."""
+    return _in_progress

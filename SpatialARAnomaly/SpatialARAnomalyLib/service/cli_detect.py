@@ -1,0 +1,92 @@
+"""The command `detect`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..engine.device import Device
+from ..engine.specs import FindingsSpec
+from .cli_common import DeviceOption, DownloadOption, JsonOption, OverwriteOption, run_job
+
+if TYPE_CHECKING:
+    from .events import EventReporter
+
+EPILOG = "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out results"
+
+
+def detect(
+    input_: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", help="A NIfTI, NRRD or MHA file, or a DICOM folder."),
+    ],
+    model: Annotated[Path, typer.Option("--model", help="The model folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    series: Annotated[
+        str | None, typer.Option("--series", help="DICOM series number or UID to take.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the results.  [default: the input's]")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Where the model's encoder is now, if it moved."),
+    ] = None,
+    false_positive_rate: Annotated[
+        float,
+        typer.Option(
+            "--false-positive-rate", help="Share of normal body voxels above the threshold."
+        ),
+    ] = FindingsSpec.false_positive_rate,
+    min_volume_ml: Annotated[
+        float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
+    ] = FindingsSpec.min_volume_ml,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch", help="Score a scan of other modality, spacing or size all the same."
+        ),
+    ] = False,
+    device: DeviceOption = Device.AUTO,
+    allow_download: DownloadOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what does not look normal in a scan.
+
+    Writes the NLL volume, a segmentation, a label map, the findings as CSV, a
+    review picture and a manifest (run.json).
+    """
+
+    def job(report: "EventReporter") -> Any:
+        from .detect_job import DetectRequest
+        from .detect_job import detect as run
+
+        request = DetectRequest(
+            input=input_,
+            model=model,
+            out=out,
+            series=series,
+            name=name,
+            encoder=encoder,
+            findings=FindingsSpec(
+                false_positive_rate=false_positive_rate, min_volume_ml=min_volume_ml
+            ),
+            device=device,
+            allow_download=allow_download,
+            allow_mismatch=allow_mismatch,
+            overwrite=overwrite,
+        )
+        return run(request, report)
+
+    def as_result(outcome: Any) -> dict[str, Any]:
+        from .result_files import as_result
+
+        return as_result(*outcome)
+
+    def show(outcome: Any) -> None:
+        from .tables import print_detection
+
+        print_detection(*outcome)
+
+    run_job(job, as_result, show, as_json=as_json, device=device)

@@ -1,0 +1,159 @@
+"""What can be done with encoders: get, add one's own, remove."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.atomic_files import unwritable
+from ..engine.encoder_card import DEMONSTRATION, EncoderCard
+from ..engine.errors import EncoderError
+from ..engine.hub_cache import cached_folder, is_hub_id, repository_folder
+from ..engine.progress import Reporter
+from . import encoder_registry
+from .encoder_catalog import DEFAULT_ID, KNOWN, KnownEncoder, local_encoders
+from .encoder_license import require_accepted
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderEntry:
+    """An encoder that can be got, is here, or both."""
+
+    source: str
+    """The hub id, or the path of the user's own folder or file."""
+    title: str
+    known: KnownEncoder | None
+    here: bool
+    """The whole of it is on this machine."""
+    interrupted: bool
+    """A part of it is: the next download goes on with it."""
+    disk_bytes: int
+    own: bool
+    """It is the user's own folder or file: forgotten, never deleted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one flat JSON object."""
+        known = self.known
+        figures = {
+            "architecture": known.architecture if known else None,
+            "parameters": known.parameters if known else None,
+            "download_bytes": known.download_bytes if known else None,
+            "memory_bytes": known.memory_bytes if known else None,
+            "gated": known.gated if known else None,
+            "license": known.license if known else None,
+            "page": known.page if known else None,
+        }
+        return {
+            "source": self.source,
+            "title": self.title,
+            "here": self.here,
+            "interrupted": self.interrupted,
+            "disk_bytes": self.disk_bytes,
+            "own": self.own,
+            **figures,
+        }
+
+
+def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
+    """The known ones in their order, then others that are on this machine, and the ids `also`."""
+    also = list(also)
+    local = {one.source: one for one in local_encoders(also)}
+    known = {one.hub_id: one for one in KNOWN}
+    entries = []
+    for source in dict.fromkeys([*known, *local, *also]):
+        here, one = local.get(source), known.get(source)
+        title = one.title if one else here.title if here else source
+        entries.append(
+            EncoderEntry(
+                source=source,
+                title=title,
+                known=one,
+                here=here is not None and here.whole,
+                interrupted=here is not None and not here.whole,
+                disk_bytes=here.disk_bytes if here else 0,
+                own=here is not None and not here.from_hub,
+            )
+        )
+    return entries
+
+
+def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path:
+    """The folder with the weights, fetched if they are not here yet.
+
+    Raises `EncoderError`: `license-not-accepted` before anything is requested,
+    `encoder-missing` for what is no hub id, and those of `hub_download.download`.
+    """
+    if not is_hub_id(hub_id):
+        raise EncoderError(
+            "encoder-missing",
+            f"Expected a hub id 'owner/name'; found '{Path(hub_id).name}'.",
+            f"The ungated DINOv3 ViT-S is '{DEFAULT_ID}'.",
+        )
+    folder = cached_folder(hub_id)
+    if folder is not None:
+        return folder
+    require_accepted()
+    from ..engine.hub_download import download
+
+    return download(hub_id, report, token)
+
+
+def add_encoder(path: Path) -> EncoderCard:
+    """Verify a folder or file of weights by loading it, and remember where it lies.
+
+    Raises `EncoderError` where it is none, or not a DINOv3.
+    """
+    from ..engine.encoder import load_encoder
+
+    source = os.path.abspath(path.expanduser())
+    if not os.path.exists(source):
+        raise EncoderError(
+            "encoder-missing",
+            f"Expected a folder or a .safetensors file; there is no '{Path(source).name}' at "
+            "the path given.",
+            "Check the path, and that its drive is connected.",
+        )
+    card = load_encoder(source).card
+    encoder_registry.remember(card.weights_sha256, source)
+    return card
+
+
+def remove_encoder(source: str) -> int:
+    """Remove what the hub's cache has of an encoder, or forget the user's own; bytes set free.
+
+    Raises `EncoderError` `encoder-not-here` and `encoder-busy`, `OutputError`.
+    """
+    own = os.path.abspath(Path(source).expanduser())
+    try:
+        for known in (source, own):
+            if Path(known).is_absolute() and known in encoder_registry.sources():
+                encoder_registry.forget(known)
+                return 0
+        if is_hub_id(source) and repository_folder(source).is_dir():
+            return _remove_cached(source)
+    except OSError as error:
+        raise unwritable("The encoder cannot be removed", error) from error
+    if source == DEMONSTRATION:
+        raise EncoderError(
+            "encoder-not-here", "The demonstration encoder is a part of this program.", ""
+        )
+    raise EncoderError(
+        "encoder-not-here",
+        f"There is no encoder '{Path(source).name if Path(source).is_absolute() else source}' in "
+        "the hub's cache, and none was added from there.",
+        "See 'spatial-ar-anomaly encoders list'.",
+    )
+
+
+def _remove_cached(hub_id: str) -> int:
+    from ..engine.hub_cache import cached_bytes
+    from ..engine.hub_lock import alone
+
+    with alone(hub_id):
+        size = cached_bytes(hub_id)
+        # First the reference by which it is found: half of it must not look whole.
+        (repository_folder(hub_id) / "refs" / "main").unlink(missing_ok=True)
+        shutil.rmtree(repository_folder(hub_id))
+    return size

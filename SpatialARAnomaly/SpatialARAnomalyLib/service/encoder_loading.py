@@ -1,0 +1,29 @@
+"""Loads an encoder for a job: nothing is fetched before the license was accepted."""
+
+from typing import TYPE_CHECKING
+
+from ..engine.progress import Reporter
+from .encoder_license import check_consent
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..engine.encoder import Encoder
+
+
+def load_encoder(
+    source: str,
+    *,
+    device: "torch.device",
+    allow_download: bool,
+    report: Reporter | None = None,
+) -> "Encoder":
+    """The encoder that `source` names, on `device` (`engine.encoder.load_encoder`).
+
+    Raises `EncoderError`, also `license-not-accepted` where it would have to be
+    downloaded.
+    """
+    from ..engine import encoder
+
+    check_consent(source, allow_download)
+    return encoder.load_encoder(source, device=device, allow_download=allow_download, report=report)

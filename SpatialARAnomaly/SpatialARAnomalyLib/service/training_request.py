@@ -1,0 +1,105 @@
+"""What a training is asked to do, as code has it and as JSON carries it; needs no package."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.device import Device
+from ..engine.encoder_card import DEMONSTRATION
+from ..engine.specs import AutoregressiveSpec, Modality, Plane, Preset, Spec, TrainingSpec, Variance
+
+if TYPE_CHECKING:
+    from .sources import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What the user asks a training to do."""
+
+    normals: "tuple[Path | Source, ...]"
+    """Paths as a user names them (a folder stands for its scans), or single scans."""
+    out: Path
+    name: str | None = None
+    """Of the model; by default the name of its folder."""
+    modality: Modality | None = None
+    """By default what the scans are."""
+    plane: Plane = Plane.AXIAL
+    fov_mm: float | None = None
+    """By default 1.1 × the largest body in the plane."""
+    size_px: int = 448
+    window_hu: tuple[float, float] | None = None
+    encoder: str = DEMONSTRATION
+    autoregressive: AutoregressiveSpec = field(default_factory=AutoregressiveSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    overwrite: bool = False
+    restart: bool = False
+    """Discard the checkpoint of an unfinished training of this name instead of resuming it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(Spec):
+    """A `TrainRequest` without its scans and its folder, in the types that JSON knows."""
+
+    name: str | None = None
+    modality: Modality | None = None
+    plane: Plane = Plane.AXIAL
+    fov_mm: float | None = None
+    size_px: int = 448
+    window_hu: tuple[float, float] | None = None
+    encoder: str = DEMONSTRATION
+    preset: Preset = Preset.STANDARD
+    variance: Variance = Variance.FIXED
+    hidden_channels: int = AutoregressiveSpec.hidden_channels
+    epochs: int = TrainingSpec.epochs
+    batch_size: int = TrainingSpec.batch_size
+    learning_rate: float = TrainingSpec.learning_rate
+    weight_decay: float = TrainingSpec.weight_decay
+    noise_probability: float = TrainingSpec.noise_probability
+    noise_scale: float = TrainingSpec.noise_scale
+    held_out_share: float = TrainingSpec.held_out_share
+    seed: int = TrainingSpec.seed
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    overwrite: bool = False
+    restart: bool = False
+
+    def request(self, normals: "Sequence[Path | Source]", out: Path) -> TrainRequest:
+        """The request for these scans and that folder; raises `SpecError` for impossible values."""
+        preset = AutoregressiveSpec.from_preset(self.preset, self.variance)
+        return TrainRequest(
+            normals=tuple(normals),
+            out=out,
+            autoregressive=AutoregressiveSpec(
+                hidden_channels=self.hidden_channels,
+                dilations=preset.dilations,
+                variance=self.variance,
+            ),
+            training=TrainingSpec(**_values(self, TrainingSpec)),
+            **_values(self, TrainRequest),
+        )
+
+    @classmethod
+    def of(cls, request: TrainRequest) -> "TrainSpec | None":
+        """The spec that gives the request; None for a network that is none of the presets."""
+        network = request.autoregressive
+        for preset in Preset:
+            if network.dilations == AutoregressiveSpec.from_preset(preset).dilations:
+                return cls(
+                    preset=preset,
+                    variance=network.variance,
+                    hidden_channels=network.hidden_channels,
+                    **_values(request.training, cls),
+                    **_values(request, cls),
+                )
+        return None
+
+
+def _values(of: Any, kind: Any) -> dict[str, Any]:
+    """The fields of an object that `kind` has, too."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    names = (field.name for field in dataclasses.fields(of))
+    return {name: getattr(of, name) for name in names if name in known}
