@@ -5,10 +5,15 @@ import slicer
 from . import Settings
 from .ParameterNode import SpatialARAnomalyParameterNode
 
+BEGUN = "SpatialARAnomaly.Begun"
+"""Attribute of a node whose parameters were set once; saved with it, gone with its scene."""
+
 
 def parametersOf(node: "slicer.vtkMRMLScriptedModuleNode") -> SpatialARAnomalyParameterNode:
-    """The parameters kept in a node; a node without any begins with what was set last."""
-    isNew = not node.GetParameterNames()
+    """The parameters kept in a node; a new node begins with what was set last."""
+    # Not by the parameters' names: an earlier wrapper may have written its defaults.
+    isNew = node.GetAttribute(BEGUN) is None
+    node.SetAttribute(BEGUN, "yes")
     parameters = SpatialARAnomalyParameterNode(node)
     if isNew:
         for name, remembered in (
