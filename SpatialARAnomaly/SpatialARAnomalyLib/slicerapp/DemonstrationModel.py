@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine.device import Device
 from .Detection import Outcome, outcomeOf
-from .Progress import Progress, StageProgress
+from .Progress import Progress, hearing
 from .WorkerProcess import WorkerProcess
 
 FOLDER = "demonstration-head"
@@ -26,18 +26,11 @@ class DemonstrationModel:
     ) -> None:
         self._worker = worker
         self._onEnd = onEnd
-        stages = StageProgress()
-
-        def heard(event: dict[str, Any]) -> None:
-            progress = stages.hear(event)
-            if progress is not None:
-                onProgress(progress)
-
         self._job: int | None = worker.submit(
             "demonstration_model",
             spec={"device": device.value},
             output=models / FOLDER,
-            onEvent=heard,
+            onEvent=hearing(onProgress),
             onEnd=self._answered,
         )
 

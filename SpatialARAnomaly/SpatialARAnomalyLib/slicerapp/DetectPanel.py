@@ -21,11 +21,8 @@ from .Logic import Logic
 from .ModelWords import howToGetEncoder
 from .NodeConversion import checkScan
 from .ParameterNode import SpatialARAnomalyParameterNode
-from .Progress import Progress
+from .Progress import Progress, showShare
 from .Result import Result
-
-PROGRESS_STEPS = 1000
-"""Resolution of the progress bar."""
 
 
 class DetectPanel:
@@ -284,8 +281,7 @@ class DetectPanel:
             self.onMissingPackage()
 
     def _showProgress(self, progress: Progress) -> None:
-        bar = self._ui.progressBar
-        bar.setValue(round(progress.share * PROGRESS_STEPS))
+        showShare(self._ui.progressBar, progress.share)
         if not self._logic.cancelling:
             self._tell(progress.text, keepLog=True)
 

@@ -58,6 +58,15 @@ class Outcome:
     """What the user should know that stopped nothing."""
 
 
+def volumeDeleted() -> InputError:
+    """The error of a detection whose volume is gone."""
+    return InputError(
+        "volume-deleted",
+        _("The volume was deleted during the detection; there is no result."),
+        _("Load it again and click Detect anomalies."),
+    )
+
+
 class Detection:
     """Sends a volume to the worker and brings the result into the scene.
 
@@ -213,11 +222,7 @@ class Detection:
         """Whether the volume is still what was sent; if not, that is the end."""
         node = slicer.mrmlScene.GetNodeByID(self.volumeId)
         if node is None:
-            error = InputError(
-                "volume-deleted",
-                _("The volume was deleted during the detection; there is no result."),
-                _("Load it again and click Detect anomalies."),
-            )
+            error = volumeDeleted()
         elif stateOf(node) != self._state:
             error = InputError(
                 "volume-changed",

@@ -17,12 +17,9 @@ from .Detection import outcomeOf
 from .EncoderDialogs import EncoderDialogs
 from .EncodersTable import EncodersTable, hereText
 from .ErrorWords import inOneLine, isMissingPackage
-from .Progress import StageProgress
+from .Progress import Progress, hearing, showShare
 from .Quantities import sizeText
 from .WorkerProcess import WorkerProcess
-
-PROGRESS_STEPS = 1000
-"""Resolution of the progress bar."""
 
 DOWNLOADER_IDLE_S = 20.0
 """The process that fetches is small and soon there again."""
@@ -267,12 +264,10 @@ class EncodersPanel:
         done: Callable[[dict[str, Any]], None],
     ) -> None:
         """Have a job done; `done` hears its result once the table shows what came of it."""
-        stages = StageProgress()
 
-        def heard(event: dict[str, Any]) -> None:
-            progress = stages.hear(event)
-            if progress is not None and not self._cancelling:
-                self._ui.encodersProgressBar.setValue(round(progress.share * PROGRESS_STEPS))
+        def show(progress: Progress) -> None:
+            if not self._cancelling:
+                showShare(self._ui.encodersProgressBar, progress.share)
                 self._ui.encodersStatusLabel.setText(progress.text)
 
         def ended(event: dict[str, Any]) -> None:
@@ -296,7 +291,7 @@ class EncodersPanel:
         self._tell("")
         self._ui.encodersProgressBar.setValue(0)
         self._cancel = _unheard
-        number = worker.submit(job, inputs=inputs, spec=spec, onEvent=heard, onEnd=ended)
+        number = worker.submit(job, inputs=inputs, spec=spec, onEvent=hearing(show), onEnd=ended)
         # It has ended already where the process could not be started.
         if self.busy:
             self._cancel = lambda: worker.cancel(number)

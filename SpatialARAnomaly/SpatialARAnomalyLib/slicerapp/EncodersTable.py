@@ -8,10 +8,10 @@ from slicer.i18n import tr as _
 from ..service.encoder_catalog import DEFAULT_ID
 from ..service.encoder_library import EncoderEntry
 from .Quantities import sizeText
+from .Tables import ROW_PX, chosenRow, prepareTable, tableItem
 
 TITLE, DOWNLOAD, MEMORY, ACCESS, HERE = range(5)
 
-ROW_PX = 24
 ROWS_SHOWN = 7
 
 
@@ -34,17 +34,7 @@ class EncodersTable:
         self._onChosen = onChosen
         self._sources: list[str] = []
         self._shown: list[EncoderEntry] = []
-        heads = _heads()
-        table.setColumnCount(len(heads))
-        table.setHorizontalHeaderLabels([title for title, _meaning in heads])
-        for column, (_title, meaning) in enumerate(heads):
-            table.horizontalHeaderItem(column).setToolTip(meaning)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(TITLE, qt.QHeaderView.Stretch)
-        header.setHighlightSections(False)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(ROW_PX)
+        prepareTable(table, _heads(), stretched=TITLE)
         table.setMinimumHeight(ROW_PX * (ROWS_SHOWN + 1))
         table.itemSelectionChanged.connect(self._selectionChanged)
 
@@ -74,15 +64,11 @@ class EncodersTable:
         self.choose(chosen)
 
     def _set(self, row: int, column: int, text: str, toolTip: str = "") -> None:
-        item = qt.QTableWidgetItem(text)
-        item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-        item.setToolTip(toolTip)
-        self._table.setItem(row, column, item)
+        self._table.setItem(row, column, tableItem(text, toolTip))
 
     def chosen(self) -> str | None:
         """The source of the chosen encoder."""
-        rows = self._table.selectionModel().selectedRows()
-        row = rows[0].row() if rows else -1
+        row = chosenRow(self._table)
         return self._sources[row] if 0 <= row < len(self._sources) else None
 
     def choose(self, source: str) -> None:

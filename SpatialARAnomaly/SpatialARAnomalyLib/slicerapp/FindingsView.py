@@ -6,10 +6,9 @@ import qt
 from slicer.i18n import tr as _
 
 from .FindingsTable import ACCEPTED, REJECTED, Row
+from .Tables import chosenRow, prepareTable, tableItem
 
 RANK, STATUS, VOLUME, PEAK, P_VALUE, RIGHT, ANTERIOR, SUPERIOR, COMMENT = range(9)
-
-ROW_PX = 24
 
 
 def _heads() -> list[tuple[str, str]]:
@@ -39,17 +38,7 @@ class FindingsView:
         self._table = table
         self._onChosen = onChosen
         self._onComment = onComment
-        heads = _heads()
-        table.setColumnCount(len(heads))
-        table.setHorizontalHeaderLabels([title for title, _meaning in heads])
-        for column, (_title, meaning) in enumerate(heads):
-            table.horizontalHeaderItem(column).setToolTip(meaning)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(COMMENT, qt.QHeaderView.Stretch)
-        header.setHighlightSections(False)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(ROW_PX)
+        prepareTable(table, _heads(), stretched=COMMENT)
         table.sortByColumn(RANK, qt.Qt.AscendingOrder)
         table.itemSelectionChanged.connect(self._selectionChanged)
         table.itemChanged.connect(self._itemChanged)
@@ -67,7 +56,6 @@ class FindingsView:
         table.setSortingEnabled(False)
         table.setRowCount(len(rows))
         for index, (row, place) in enumerate(zip(rows, places, strict=True)):
-            # Numbers, not texts, so that a click on a head sorts by size.
             self._set(index, RANK, int(row["rank"]))
             self._set(index, STATUS, {ACCEPTED: "✓", REJECTED: "✗"}.get(row["status"], ""))
             self._set(index, VOLUME, round(row["volume_ml"], 2))
@@ -82,13 +70,7 @@ class FindingsView:
         table.blockSignals(blocked)
 
     def _set(self, row: int, column: int, value: object, editable: bool = False) -> None:
-        item = qt.QTableWidgetItem()
-        item.setData(qt.Qt.DisplayRole, value)
-        flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
-        item.setFlags(flags | qt.Qt.ItemIsEditable if editable else flags)
-        if not isinstance(value, str):
-            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-        self._table.setItem(row, column, item)
+        self._table.setItem(row, column, tableItem(value, editable=editable))
 
     def _rankAt(self, row: int) -> int | None:
         item = self._table.item(row, RANK) if row >= 0 else None
@@ -102,8 +84,7 @@ class FindingsView:
 
     def chosen(self) -> int | None:
         """The rank of the chosen finding."""
-        rows = self._table.selectionModel().selectedRows()
-        return self._rankAt(rows[0].row()) if rows else None
+        return self._rankAt(chosenRow(self._table))
 
     def choose(self, rank: int) -> None:
         """Choose a finding, as a click on it does."""
@@ -120,8 +101,8 @@ class FindingsView:
         count = self._table.property("rowCount")
         if not count:
             return
-        rows = self._table.selectionModel().selectedRows()
-        row = rows[0].row() + by if rows else (0 if by > 0 else count - 1)
+        chosen = chosenRow(self._table)
+        row = chosen + by if chosen >= 0 else (0 if by > 0 else count - 1)
         self._table.selectRow(min(max(row, 0), count - 1))
 
     def _selectionChanged(self, *_unused: object) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Protocol, runtime_checkable
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -33,6 +32,7 @@ from ..service.packages import (
 )
 from ..service.pip_words import cause_of_failure
 from .PyTorchExtension import PyTorchExtension
+from .Timing import onceTimer
 
 REQUESTER = "SpatialARAnomaly"
 
@@ -162,9 +162,7 @@ class Installation:
         self._said: list[str] = []
         self._waiting = False
         self._steps: list[Callable[[], None]] = []
-        self._paint = qt.QTimer()
-        self._paint.setSingleShot(True)
-        self._paint.setInterval(PAINT_MS)
+        self._paint = onceTimer(PAINT_MS)
         self._paint.timeout.connect(self._installTorch)
 
     def start(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .Progress import Progress, StageProgress
+from .Progress import Progress, hearing
 from .WorkerProcess import WorkerProcess
 
 
@@ -22,15 +22,8 @@ class LibraryJob:
         onEnd: Callable[[dict[str, Any]], None],
     ) -> None:
         self._worker = worker
-        stages = StageProgress()
-
-        def heard(event: dict[str, Any]) -> None:
-            progress = stages.hear(event)
-            if progress is not None:
-                onProgress(progress)
-
         self._number = worker.submit(
-            job, inputs=inputs, spec=spec, output=output, onEvent=heard, onEnd=onEnd
+            job, inputs=inputs, spec=spec, output=output, onEvent=hearing(onProgress), onEnd=onEnd
         )
 
     def cancel(self) -> None:

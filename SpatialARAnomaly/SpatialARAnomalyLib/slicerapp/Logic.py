@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from ..engine.device import Device
 from ..engine.errors import InputError, SpatialARError
 from .DemonstrationModel import DemonstrationModel
-from .Detection import NLL_FILE, Detection, DetectionSettings, Outcome
+from .Detection import NLL_FILE, Detection, DetectionSettings, Outcome, volumeDeleted
 from .ErrorWords import asUserError
 from .Export import Export, ExportFormat, dicomSegProblem, exportDicomSeg
 from .NllFiles import NllFiles
@@ -174,13 +174,7 @@ class Logic:
         self, scene: "slicer.vtkMRMLScene", event: str, node: "slicer.vtkMRMLNode"
     ) -> None:
         if isinstance(self._task, Detection) and node.GetID() == self._task.volumeId:
-            self._stop(
-                InputError(
-                    "volume-deleted",
-                    _("The volume was deleted during the detection; there is no result."),
-                    _("Load it again and click Detect anomalies."),
-                )
-            )
+            self._stop(volumeDeleted())
         # A closing scene removes the rest by itself.
         if scene.IsClosing() or not node.IsA("vtkMRMLScalarVolumeNode"):
             return

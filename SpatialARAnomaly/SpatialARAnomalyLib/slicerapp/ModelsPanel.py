@@ -21,10 +21,7 @@ from .ModelDialogs import ModelDialogs
 from .ModelsListing import ListedModel, ModelsListing
 from .ModelsView import ModelsView
 from .ModelWords import howToGetEncoder, shownModel, stateOf
-from .Progress import Progress
-
-PROGRESS_STEPS = 1000
-"""Resolution of the progress bar."""
+from .Progress import Progress, showShare
 
 Event = dict[str, Any]
 
@@ -403,7 +400,7 @@ class ModelsPanel:
             self._job.cancel()
 
     def _showProgress(self, progress: Progress) -> None:
-        self._ui.modelsProgressBar.setValue(round(progress.share * PROGRESS_STEPS))
+        showShare(self._ui.modelsProgressBar, progress.share)
         if not self._cancelling and self._job is not None:
             self._tell(progress.text)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import qt
 from slicer.i18n import tr as _
 
-NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
+from .Tables import chosenRow, prepareTable, tableItem
 
-ROW_PX = 24
+NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
 MAX_NAME_PX = 200
 """A longer name is cut in the table; pointing at it shows all."""
@@ -50,16 +50,8 @@ class ModelsView:
         self._table = table
         self._onChosen = onChosen
         self._onUsed = onUsed
-        heads = _heads()
-        table.setColumnCount(len(heads))
-        table.setHorizontalHeaderLabels([title for title, _meaning in heads])
-        for column, (_title, meaning) in enumerate(heads):
-            table.horizontalHeaderItem(column).setToolTip(meaning)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setStretchLastSection(True)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(ROW_PX)
+        prepareTable(table, _heads())
+        table.horizontalHeader().setStretchLastSection(True)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.sortByColumn(NAME, qt.Qt.AscendingOrder)
         table.itemSelectionChanged.connect(self._chosenChanged)
@@ -79,7 +71,7 @@ class ModelsView:
         table.setRowCount(len(models))
         for index, model in enumerate(models):
             for column, value in enumerate(model.cells):
-                self._set(index, column, value, model.tips.get(column, ""))
+                table.setItem(index, column, tableItem(value, model.tips.get(column, "")))
             table.item(index, NAME).setData(qt.Qt.UserRole, model.key)
         table.setSortingEnabled(True)
         # Once: a header that does so by itself measures all rows after every cell.
@@ -93,24 +85,13 @@ class ModelsView:
         table.blockSignals(blocked)
         self._onChosen()
 
-    def _set(self, row: int, column: int, value: object, tip: str) -> None:
-        item = qt.QTableWidgetItem()
-        item.setData(qt.Qt.DisplayRole, value)
-        item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-        if tip:
-            item.setToolTip(tip)
-        if not isinstance(value, str):
-            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-        self._table.setItem(row, column, item)
-
     def _keyAt(self, row: int) -> str | None:
         item = self._table.item(row, NAME) if row >= 0 else None
         return str(item.data(qt.Qt.UserRole)) if item is not None else None
 
     def chosen(self) -> str | None:
         """The key of the chosen model."""
-        rows = self._table.selectionModel().selectedRows()
-        return self._keyAt(rows[0].row()) if rows else None
+        return self._keyAt(chosenRow(self._table))
 
     def _chosenChanged(self, *_unused: object) -> None:
         self._onChosen()

@@ -1,8 +1,10 @@
 """What a running job has to say, in words and as a share of the whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from .Quantities import sizeText
@@ -38,6 +40,15 @@ def stageName(stage: str) -> str:
     }.get(stage, stage)
 
 
+PROGRESS_STEPS = 1000
+"""Maximum of the panel's progress bars, as their .ui files say."""
+
+
+def showShare(bar: "qt.QProgressBar", share: float) -> None:
+    """Move a progress bar of the panel to a share of the whole."""
+    bar.setValue(round(share * PROGRESS_STEPS))
+
+
 def timeLeft(seconds: float) -> str:
     """About how long it will take."""
     if seconds >= 90:
@@ -71,3 +82,15 @@ class StageProgress:
                 text = f"{text}, {timeLeft(float(event['eta_s']))}"
             return Progress((self._index - 1 + done / total) / self._of, text)
         return None
+
+
+def hearing(onProgress: Callable[[Progress], None]) -> Callable[[dict[str, Any]], None]:
+    """A receiver of a job's events that tells how far the job is."""
+    stages = StageProgress()
+
+    def heard(event: dict[str, Any]) -> None:
+        progress = stages.hear(event)
+        if progress is not None:
+            onProgress(progress)
+
+    return heard

@@ -37,6 +37,7 @@ from .ResultsDisplay import (
     showReviews,
     showThreshold,
 )
+from .Timing import onceTimer
 
 REST_MS = 300
 """The findings follow when the slider has rested for so long."""
@@ -64,9 +65,7 @@ class ReviewPanel:
         self._undo: list[tuple[str, list[Review]]] = []
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SpatialARAnomaly.Role", "NLL")
         self.view = FindingsView(ui.findingsTable, self._jump, self._comment)
-        self._rest = qt.QTimer()
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(REST_MS)
+        self._rest = onceTimer(REST_MS)
         self._connections = (
             (self._rest.timeout, self._findAgain),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -14,6 +13,7 @@ from .Detection import outcomeOf
 from .ErrorWords import asUserError, inOneLine
 from .NodeConversion import setRasFromVoxel
 from .SharedWorker import sharedWorker
+from .Timing import waitFor
 from .WorkerProcess import WorkerProcess
 from .WorkFolder import WorkFolder
 
@@ -62,20 +62,10 @@ def loadSampleHead(
 
     Waits for the worker in an event loop of its own, so that Slicer stays alive.
     """
-    loop = qt.QEventLoop()
-    answers: list[Any] = []
-
-    def end(answer: Any) -> None:
-        answers.append(answer)
-        loop.quit()
-
     try:
-        requestSampleHead(kind, worker or sharedWorker(), end)
+        answer = waitFor(lambda end: requestSampleHead(kind, worker or sharedWorker(), end))
     except OSError as error:  # no folder for its file
-        end(error)
-    if not answers:
-        loop.exec_()
-    answer = answers[0]
+        answer = error
     if isinstance(answer, Exception):
         slicer.util.errorDisplay(inOneLine(asUserError(answer)))
         return None

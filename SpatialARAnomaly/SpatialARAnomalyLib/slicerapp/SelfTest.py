@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-import qt
 import slicer
 
 from ..engine.device import Device
@@ -18,6 +17,7 @@ from .Logic import Logic
 from .NodeConversion import rasFromVoxel
 from .Result import Result
 from .SampleHeads import LESION, requestSampleHead
+from .Timing import waitFor
 
 TIMEOUT_MS = 600_000
 """For one step; the training takes about a minute on two cores."""
@@ -26,25 +26,12 @@ NOT_INSTALLED = ("package-missing", "torch-missing")
 """Errors of a Slicer into which our packages were not installed, as on its build machines."""
 
 
-def waitFor(start: Callable[[Callable[..., None]], None]) -> Any:
-    """Run an event loop until the callback given to `start` is called; what it was called with."""
-    loop = qt.QEventLoop()
-    answers: list[Any] = []
-
-    def end(*answer: Any) -> None:
-        answers.append(answer[0] if len(answer) == 1 else answer)
-        loop.quit()
-
-    timer = qt.QTimer()
-    timer.setSingleShot(True)
-    timer.timeout.connect(loop.quit)
-    timer.start(TIMEOUT_MS)
-    start(end)
-    if not answers:
-        loop.exec_()
-    timer.stop()
-    assert answers, "no answer in time"
-    return answers[0]
+def answerOf(start: Callable[[Callable[[Any], None]], None]) -> Any:
+    """What one step came to; raises `AssertionError` where it takes too long."""
+    try:
+        return waitFor(start, TIMEOUT_MS)
+    except TimeoutError as error:
+        raise AssertionError(str(error)) from None
 
 
 def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
@@ -56,7 +43,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         models = models or Path(temporary)
         if not (models / FOLDER).exists():
-            outcome: Outcome = waitFor(
+            outcome: Outcome = answerOf(
                 lambda end: logic.makeDemonstrationModel(models, Device.CPU, end)
             )
             if outcome.error is not None and outcome.error.code in NOT_INSTALLED:
@@ -64,7 +51,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
             assert outcome.error is None, outcome.error
         (entry,) = [one for one in list_models(models) if one.folder.name == FOLDER]
         assert entry.card is not None, entry.error
-        scan = waitFor(lambda end: requestSampleHead(LESION, logic.worker, end))
+        scan = answerOf(lambda end: requestSampleHead(LESION, logic.worker, end))
         assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
         settings = DetectionSettings(
             model=entry.folder,
@@ -73,7 +60,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
             device=Device.CPU,
             allowMismatch=False,
         )
-        outcome = waitFor(lambda end: logic.detect(scan, settings, end))
+        outcome = answerOf(lambda end: logic.detect(scan, settings, end))
     assert outcome.error is None, outcome.error
     result = outcome.result
     assert result is not None, "cancelled"

@@ -14,9 +14,11 @@ from .Buttons import enable
 from .Dependencies import Dependencies
 from .ErrorWords import asUserError, inOneLine
 from .Installation import PAINT_MS, InstallOutcome, InstallPlan
-from .Progress import StageProgress
+from .Progress import hearing
 from .Redaction import withoutPlaces
 from .SetupWords import devicesText, diagnostics, outcomeText, stateText, summary
+from .Tables import prepareTable
+from .Timing import onceTimer
 from .WorkerProcess import Event
 
 READY = PackageState.READY
@@ -54,12 +56,8 @@ class SetupPanel:
         self._looked = False
         self._extending = False
         self._closed = False
-        self._paint = qt.QTimer()
-        self._paint.setSingleShot(True)
-        self._paint.setInterval(PAINT_MS)
-        self._again = qt.QTimer()
-        self._again.setSingleShot(True)
-        self._again.setInterval(AGAIN_MS)
+        self._paint = onceTimer(PAINT_MS)
+        self._again = onceTimer(AGAIN_MS)
         self._shown: list[tuple[str, ...]] = []
         self._prepareTable()
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
@@ -80,16 +78,9 @@ class SetupPanel:
         self.refresh()
 
     def _prepareTable(self) -> None:
-        table = self._ui.setupTable
-        heads = [_("Package"), _("Needed"), _("Found"), _("State")]
-        table.setColumnCount(len(heads))
-        table.setHorizontalHeaderLabels(heads)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(STATE, qt.QHeaderView.Stretch)
-        header.setHighlightSections(False)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(ROW_PX)
+        heads = (_("Package"), _("Needed"), _("Found"), _("State"))
+        prepareTable(self._ui.setupTable, [(head, "") for head in heads], stretched=STATE)
+        self._ui.setupTable.verticalHeader().setDefaultSectionSize(ROW_PX)
 
     def cleanup(self) -> None:
         """Let go of the widgets; an installation goes on to its end, unheard."""
@@ -384,14 +375,7 @@ class SetupPanel:
         self.refresh()
 
     def _progressTeller(self) -> Callable[[Event], None]:
-        stages = StageProgress()
-
-        def tell(event: Event) -> None:
-            progress = stages.hear(event)
-            if progress is not None:
-                self._tell(progress.text)
-
-        return tell
+        return hearing(lambda progress: self._tell(progress.text))
 
     def _pythonChosen(self, *_unused: object) -> None:
         program = str(self._ui.setupPythonEdit.property("currentPath") or "").strip()

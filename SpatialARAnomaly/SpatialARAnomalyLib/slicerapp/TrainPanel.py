@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -15,6 +14,8 @@ from .Detection import Outcome
 from .ErrorWords import inOneLine, isMissingPackage
 from .Export import fileName
 from .ParameterNode import SpatialARAnomalyParameterNode
+from .Progress import showShare
+from .Timing import onceTimer
 from .Trainer import Trainer, sharedTrainer
 from .TrainForm import TrainForm
 from .Training import State, Training, TrainingRequest
@@ -22,9 +23,6 @@ from .TrainingPlot import TrainingPlot
 from .TrainScans import TrainScans
 from .TrainSettings import TrainSettings
 from .UnfinishedLine import UnfinishedLine
-
-PROGRESS_STEPS = 1000
-"""Resolution of the progress bar."""
 
 REST_MS = 40
 """Progress is shown at most so often."""
@@ -61,9 +59,7 @@ class TrainPanel:
         self._stateShown = ""
         self._ready = False
         # Hundreds of epochs come at once when a training is resumed.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(REST_MS)
+        self._timer = onceTimer(REST_MS)
         self.form = TrainForm(ui, self.refresh)
         self.unfinished = UnfinishedLine(ui, self._trainer, confirm, self._begin, self._discarded)
         self.scans = TrainScans(ui, self._trainer, self.refresh, self._looked)
@@ -338,7 +334,7 @@ class TrainPanel:
         self._tell(text)
 
     def _showProgress(self, share: float, text: str) -> None:
-        self._ui.trainProgressBar.setValue(round(share * PROGRESS_STEPS))
+        showShare(self._ui.trainProgressBar, share)
         self._tell(text)
 
     def _leadOn(self, error: SpatialARError) -> None:

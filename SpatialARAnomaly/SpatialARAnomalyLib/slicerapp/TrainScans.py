@@ -17,6 +17,7 @@ from .Progress import Progress
 from .Quantities import durationText, sizeText
 from .ScansTable import codeWord, fillScansTable
 from .Survey import Estimate, Survey, SurveyResult
+from .Timing import onceTimer
 from .Trainer import Trainer
 from .TrainSettings import TrainSettings
 from .WorkFolder import WorkFolder
@@ -52,9 +53,7 @@ class TrainScans:
         self.progress = Progress(0.0, "")
         ui.trainFolderEdit.setCurrentPath(Settings.training("Folder"))
         # Nodes have neither voxels nor name yet when they are added: look a moment later.
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
+        self._timer = onceTimer(0)
         self._connections = (
             (self._timer.timeout, self.listVolumes),
             (ui.trainVolumesList.itemChanged, self._changed),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from ..service.unfinished_trainings import UnfinishedTraining, list_unfinished
@@ -12,6 +11,7 @@ from . import Settings
 from .Buttons import enable
 from .Detection import outcomeOf
 from .ErrorWords import inOneLine
+from .Timing import onceTimer
 from .Trainer import Trainer
 from .Training import TrainingRequest
 
@@ -40,9 +40,7 @@ class UnfinishedLine:
         self._closed = False
         self.entries: list[UnfinishedTraining] = []
         """Those in the folder of models when it was last looked at."""
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(AGAIN_MS)
+        self._timer = onceTimer(AGAIN_MS)
         self._connections = (
             (self._timer.timeout, self._lookAgain),
             (ui.trainUnfinishedSelector.currentIndexChanged, self._chosenChanged),

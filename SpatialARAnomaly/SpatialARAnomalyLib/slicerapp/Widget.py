@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -19,6 +18,7 @@ from .RememberedParameters import RememberedParameters
 from .Result import Result
 from .ReviewPanel import ReviewPanel
 from .SetupPanel import SetupPanel
+from .Timing import onceTimer
 from .Trainer import sharedTrainer
 from .TrainPanel import TrainPanel
 
@@ -57,9 +57,7 @@ class Panel:
             section.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
-        self._arrival = qt.QTimer()
-        self._arrival.setSingleShot(True)
-        self._arrival.setInterval(0)
+        self._arrival = onceTimer(0)
         self._arrival.timeout.connect(self._settle)
         self._imported = False
         scene = slicer.mrmlScene

@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 from ..service.events import PROTOCOL
 from . import Settings
 from .Redaction import withoutPlaces
+from .Timing import onceTimer
 
 LIBRARY_FOLDER = Path(__file__).resolve().parents[2]
 """Where `SpatialARAnomalyLib` lies."""
@@ -105,9 +106,7 @@ class WorkerProcess:
 
     @staticmethod
     def _timer(seconds: float, call: Callable[[], None]) -> "qt.QTimer":
-        timer = qt.QTimer()
-        timer.setSingleShot(True)
-        timer.setInterval(int(seconds * 1000))
+        timer = onceTimer(int(seconds * 1000))
         timer.timeout.connect(call)
         return timer
 
