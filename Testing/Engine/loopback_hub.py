@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
 
 HUB_ID = "timm/tiny.lvd1689m"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -173,3 +176,14 @@ def serve(files: dict[str, bytes]) -> Iterator[LoopbackHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def only_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A hub that has the weights of a folder: the only one, with neither login nor proxy."""
+    for variable in ("HF_TOKEN", "HTTP_PROXY", "http_proxy", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    files = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    with serve(files) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub

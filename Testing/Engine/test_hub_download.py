@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from Engine import dinov3_examples as examples
-from Engine.loopback_hub import COMMIT, HUB_ID, LoopbackHub, git_hash, serve
+from Engine.loopback_hub import COMMIT, HUB_ID, LoopbackHub, git_hash, only_hub, serve
 from SpatialARAnomalyLib.engine import hub_client, hub_download
 from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError
@@ -43,12 +43,9 @@ def files(saved):
 
 
 @pytest.fixture
-def hub(files, monkeypatch):
-    for variable in ("HF_TOKEN", "HTTP_PROXY", "http_proxy", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-        monkeypatch.delenv(variable, raising=False)
+def hub(saved, monkeypatch):
     monkeypatch.setattr(hub_download, "PAUSE_S", 0.0)
-    with serve(files) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with only_hub(saved, monkeypatch) as hub:
         yield hub
 
 

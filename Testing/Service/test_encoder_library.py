@@ -7,7 +7,7 @@ import time
 
 import pytest
 from Engine import dinov3_examples as examples
-from Engine.loopback_hub import COMMIT, HUB_ID, serve
+from Engine.loopback_hub import COMMIT, HUB_ID, only_hub
 from Service.small_site import TRAIN_OPTIONS, run
 from Service.worker_process import WorkerProcess, without
 from SpatialARAnomalyLib.engine.errors import EncoderError, OutputError
@@ -49,11 +49,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def hub(saved, monkeypatch):
-    for variable in ("HF_TOKEN", "HTTP_PROXY", "http_proxy", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-        monkeypatch.delenv(variable, raising=False)
-    files = {name: (saved / name).read_bytes() for name in ("config.json", "model.safetensors")}
-    with serve(files) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with only_hub(saved, monkeypatch) as hub:
         yield hub
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from Engine import dinov3_examples as examples
-from Engine.loopback_hub import HUB_ID, serve
+from Engine.loopback_hub import HUB_ID, only_hub
 from Harness import run_events, wait_until
 from SpatialARAnomalyLib.engine.hub_cache import cached_folder, partial_bytes
 from SpatialARAnomalyLib.service import encoder_license, encoder_registry
@@ -40,11 +40,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def hub(saved, monkeypatch):
-    for variable in ("HF_TOKEN", "HTTP_PROXY", "http_proxy", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-        monkeypatch.delenv(variable, raising=False)
-    files = {name: (saved / name).read_bytes() for name in ("config.json", "model.safetensors")}
-    with serve(files) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with only_hub(saved, monkeypatch) as hub:
         yield hub
 
 

@@ -13,6 +13,7 @@ from .atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync, unwritabl
 from .calibration import Calibration
 from .encoder_card import EncoderCard
 from .errors import ModelError, OutputError, SpecError
+from .file_hash import file_sha256
 from .progress import EpochFigures
 from .specs import AutoregressiveSpec, IntensitySpec, Modality, SliceSpec, Spec, TrainingSpec
 
@@ -90,11 +91,6 @@ def card_text(card: ModelCard) -> str:
     return json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n"
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raise `OutputError` unless a model may be written as `folder`."""
     # Not `Path.exists`, which raises where a parent may not be searched.
@@ -145,7 +141,7 @@ def save_model(folder: Path, card: ModelCard, model: "AutoregressiveModel") -> M
             new.mkdir()
             # Not `save_file`, whose errors hold the path.
             (new / WEIGHTS_FILE).write_bytes(save(weights))
-            card = dataclasses.replace(card, weights_sha256=_file_sha256(new / WEIGHTS_FILE))
+            card = dataclasses.replace(card, weights_sha256=file_sha256(new / WEIGHTS_FILE))
             (new / CARD_FILE).write_text(card_text(card), encoding="utf-8", newline="\n")
             for file in (WEIGHTS_FILE, CARD_FILE):
                 sync(new / file)
@@ -221,7 +217,7 @@ def read_card(folder: Path, *, with_weights: bool = True) -> ModelCard:
         ) from None
     try:
         if with_weights:
-            weights_sha256 = _file_sha256(folder / WEIGHTS_FILE)
+            weights_sha256 = file_sha256(folder / WEIGHTS_FILE)
         else:
             (folder / WEIGHTS_FILE).stat()
     except OSError as error:

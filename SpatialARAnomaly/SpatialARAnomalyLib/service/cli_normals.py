@@ -8,7 +8,16 @@ import typer
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.specs import Modality, Plane, Preset, TrainingSpec
-from .cli_common import ENCODER_HELP, DeviceOption, JsonOption, run_job
+from .cli_common import DeviceOption, JsonOption, run_job
+from .cli_training_options import (
+    BatchSizeOption,
+    EncoderOption,
+    EpochsOption,
+    FovOption,
+    PlaneOption,
+    PresetOption,
+    SizeOption,
+)
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -28,23 +37,13 @@ def normals(
         Modality | None,
         typer.Option("--modality", help="What the scans are.  [default: what most are]"),
     ] = None,
-    plane: Annotated[Plane, typer.Option("--plane", help="Plane of the slices.")] = Plane.AXIAL,
-    preset: Annotated[
-        Preset,
-        typer.Option("--preset", help="The paper's network: dilation 1 (standard) or 4 (dilated)."),
-    ] = Preset.STANDARD,
-    encoder: Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)] = DEMONSTRATION,
-    fov_mm: Annotated[
-        float | None,
-        typer.Option("--fov-mm", help="Side of a slice in mm.  [default: 1.1 × the largest body]"),
-    ] = None,
-    size_px: Annotated[int, typer.Option("--size-px", help="Side of a slice in pixels.")] = 448,
-    epochs: Annotated[
-        int, typer.Option("--epochs", help="Passes over the slices.")
-    ] = TrainingSpec.epochs,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Slices per step.")
-    ] = TrainingSpec.batch_size,
+    plane: PlaneOption = Plane.AXIAL,
+    preset: PresetOption = Preset.STANDARD,
+    encoder: EncoderOption = DEMONSTRATION,
+    fov_mm: FovOption = None,
+    size_px: SizeOption = 448,
+    epochs: EpochsOption = TrainingSpec.epochs,
+    batch_size: BatchSizeOption = TrainingSpec.batch_size,
     device: DeviceOption = Device.AUTO,
     as_json: JsonOption = False,
 ) -> None:

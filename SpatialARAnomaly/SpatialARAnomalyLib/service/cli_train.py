@@ -10,12 +10,20 @@ from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.specs import Modality, Plane, Preset, TrainingSpec, Variance
 from .cli_common import (
-    ENCODER_HELP,
     DeviceOption,
     DownloadOption,
     JsonOption,
     OverwriteOption,
     run_job,
+)
+from .cli_training_options import (
+    BatchSizeOption,
+    EncoderOption,
+    EpochsOption,
+    FovOption,
+    PlaneOption,
+    PresetOption,
+    SizeOption,
 )
 
 if TYPE_CHECKING:
@@ -43,31 +51,21 @@ def train(
         Modality | None,
         typer.Option("--modality", help="What the scans are.  [default: what they look like]"),
     ] = None,
-    plane: Annotated[Plane, typer.Option("--plane", help="Plane of the slices.")] = Plane.AXIAL,
-    preset: Annotated[
-        Preset,
-        typer.Option("--preset", help="The paper's network: dilation 1 (standard) or 4 (dilated)."),
-    ] = Preset.STANDARD,
+    plane: PlaneOption = Plane.AXIAL,
+    preset: PresetOption = Preset.STANDARD,
     variance: Annotated[
         Variance,
         typer.Option("--variance", help="One variance for all channels, or one per channel."),
     ] = Variance.FIXED,
-    encoder: Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)] = DEMONSTRATION,
-    fov_mm: Annotated[
-        float | None,
-        typer.Option("--fov-mm", help="Side of a slice in mm.  [default: 1.1 × the largest body]"),
-    ] = None,
-    size_px: Annotated[int, typer.Option("--size-px", help="Side of a slice in pixels.")] = 448,
+    encoder: EncoderOption = DEMONSTRATION,
+    fov_mm: FovOption = None,
+    size_px: SizeOption = 448,
     window_hu: Annotated[
         tuple[float, float] | None,
         typer.Option("--window-hu", help="CT window, low and high.  [default: -160 240]"),
     ] = None,
-    epochs: Annotated[
-        int, typer.Option("--epochs", help="Passes over the slices.")
-    ] = TrainingSpec.epochs,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Slices per step.")
-    ] = TrainingSpec.batch_size,
+    epochs: EpochsOption = TrainingSpec.epochs,
+    batch_size: BatchSizeOption = TrainingSpec.batch_size,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Of AdamW, constant.")
     ] = TrainingSpec.learning_rate,

@@ -7,7 +7,6 @@ wheels/…        the packages
 encoders/<owner>--<name>--<commit>/…   weights as the hub has them, with their license
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import SetupError, SpecError
+from ..engine.file_hash import file_sha256
 from ..engine.hub_cache import is_hub_id
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
@@ -24,7 +24,6 @@ MANIFEST = "kit.json"
 WHEELS = "wheels"
 ENCODERS = "encoders"
 SCHEMA = 1
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +69,6 @@ class KitManifest(Spec):
     def size_bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.size_bytes for file in self.files)
-
-
-def file_sha256(file: Path, report: Reporter | None = None) -> str:
-    """The SHA-256 of a file, hexadecimal; can be cancelled between blocks."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            if report is not None:
-                report.check_cancelled()
-    return digest.hexdigest()
 
 
 def list_files(folder: Path) -> list[str]:
@@ -159,7 +147,9 @@ def verify_kit(folder: Path, report: Reporter) -> KitManifest:
         name = PurePosixPath(file.path).name
         try:
             changed = path.stat().st_size != file.size_bytes
-            changed = changed or file_sha256(path, report) != file.sha256
+            changed = (
+                changed or file_sha256(path, lambda _size: report.check_cancelled()) != file.sha256
+            )
         except OSError as error:
             raise _damaged(f"{name} is missing or cannot be read") from error
         if changed:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync, unwritable
 from ..engine.errors import OutputError
+from ..engine.file_hash import file_sha256
 from ..engine.progress import Reporter
 from .model_library import LEFT_BY_SYSTEMS, output, telling
 from .model_list import list_models
@@ -247,14 +248,14 @@ def _copy(
 
 def _verify(hashes: dict[Path, str], new: Path, told: Callable[[int], None]) -> None:
     done = 0
+
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        told(done)
+
     for place, expected in hashes.items():
-        digest = hashlib.sha256()
-        with (new / place).open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                done += len(piece)
-                told(done)
-        if digest.hexdigest() != expected:
+        if file_sha256(new / place, count) != expected:
             raise OutputError(
                 "move-damaged",
                 f"The copy of a file of {place.parts[0]!r} is not what was written.",
@@ -277,16 +278,11 @@ def _appear(new: Path, target: Path, items: list[Path]) -> None:
 
 def _same_tree(one: Path, other: Path) -> bool:
     try:
-        ours = {file.relative_to(one): _sha256(file) for file in _files(one)}
-        theirs = {file.relative_to(other): _sha256(file) for file in _files(other)}
+        ours = {file.relative_to(one): file_sha256(file) for file in _files(one)}
+        theirs = {file.relative_to(other): file_sha256(file) for file in _files(other)}
     except (OSError, OutputError):
         return False
     return bool(ours) and ours == theirs
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(item: Path) -> bool:

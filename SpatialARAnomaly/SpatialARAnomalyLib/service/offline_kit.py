@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..engine.atomic_files import sync, unwritable
 from ..engine.errors import OutputError, SetupError
+from ..engine.file_hash import file_sha256
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .constraints import constraint_lines, write_constraints
@@ -26,7 +27,6 @@ from .kit_manifest import (
     KitEncoder,
     KitFile,
     KitManifest,
-    file_sha256,
     list_files,
 )
 from .kit_weights import copy_weights
@@ -138,7 +138,11 @@ def _make(
         report.progress(number, len(names), "file")
         path = partial / name
         files.append(
-            KitFile(path=name, size_bytes=path.stat().st_size, sha256=file_sha256(path, report))
+            KitFile(
+                path=name,
+                size_bytes=path.stat().st_size,
+                sha256=file_sha256(path, lambda _size: report.check_cancelled()),
+            )
         )
     manifest = KitManifest(
         created=time.strftime("%Y-%m-%d"),

@@ -4,7 +4,6 @@ The names and places of scans stand here, and nowhere else that we write: not in
 model, a log or an event. The file goes away with the folder.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..engine.atomic_files import replacing, unwritable
 from ..engine.errors import SpecError
+from ..engine.file_hash import file_sha256
 from .training_folder import TrainingFolder
 from .training_request import TrainSpec
 
@@ -73,8 +73,9 @@ def keep_array(folder: TrainingFolder, voxels: Path, check_cancelled: Callable[[
     """
     if Path(os.path.realpath(voxels.parent)) == folder.scans:
         return folder.scans / voxels.name
-    sha256 = _sha256(voxels, check_cancelled)
-    if sha256 is None:
+    try:
+        sha256 = file_sha256(voxels, lambda _size: check_cancelled())
+    except OSError:
         return voxels  # who reads it as a scan says what is wrong
     kept = folder.scans / f"{sha256}.npy"
     try:
@@ -103,18 +104,6 @@ def drop_unused_arrays(folder: TrainingFolder) -> None:
         for file in folder.scans.iterdir():
             if str(file) not in names and file.suffix in (".npy", ".partial"):
                 file.unlink()
-
-
-def _sha256(file: Path, check_cancelled: Callable[[], None]) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                check_cancelled()
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
 
 
 def _copy(source: Path, target: Path, check_cancelled: Callable[[], None]) -> None:
