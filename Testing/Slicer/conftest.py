@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from Harness import LoadedModule, load_scripted_module, slot_errors, start, why_no_rendering
+from Harness import (
+    LoadedModule,
+    load_scripted_module,
+    run_events,
+    slot_errors,
+    start,
+    why_no_rendering,
+)
 from Service.small_site import SHAPE_KJI, SPACING_MM, Site, run
+from Slicer.results import add_result
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
 
@@ -123,3 +131,12 @@ def opened(
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
     module.enter()
     return module
+
+
+@pytest.fixture
+def shown(opened: LoadedModule) -> tuple[LoadedModule, Any]:
+    """The module with a result of known blobs under review, whose NLL is in no file yet."""
+    result = add_result()
+    opened.widget.panel.review.review(result)
+    run_events()
+    return opened, result

@@ -280,15 +280,6 @@ def test_dicom_seg_is_written_by_slicers_exporter(problem, opened, tmp_path, mon
     assert (problem in told and "⚠" in told) if problem else told.startswith("Written")
 
 
-@pytest.fixture
-def shown(opened):
-    """The module with a result of known blobs under review, whose NLL is in no file yet."""
-    result = add_result()
-    opened.widget.panel.review.review(result)
-    run_events()
-    return opened, result
-
-
 def begin_export(module, folder, format_: str = "EVERYTHING") -> None:
     ui = module.ui
     ui.exportFormatSelector.setCurrentIndex(ui.exportFormatSelector.findData(format_))

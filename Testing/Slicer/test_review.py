@@ -334,15 +334,6 @@ def test_a_full_disk_is_told_and_the_next_threshold_works(reviewed, monkeypatch)
     assert result.falsePositiveRate == pytest.approx(0.01)
 
 
-@pytest.fixture
-def shown(opened):
-    """The module with a result of known blobs under review."""
-    result = add_result()
-    opened.widget.panel.review.review(result)
-    run_events()
-    return opened, result
-
-
 def said(result) -> list[tuple[str, str]]:
     return [(row["status"], row["comment"]) for row in rows_of(result)]
 
