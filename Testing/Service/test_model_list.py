@@ -1,8 +1,6 @@
 """The panel's list of models: all of them, quickly, and the damaged ones with their reason."""
 
 import dataclasses
-import hashlib
-import os
 import shutil
 
 import pytest
@@ -75,11 +73,9 @@ def test_no_folder_no_models(tmp_path):
 
 def test_listing_reads_no_weights_and_loading_does(folder, monkeypatch):
     hashed = []
-    digest = hashlib.file_digest
+    digest = model_store.file_sha256
     monkeypatch.setattr(
-        model_store.hashlib,
-        "file_digest",
-        lambda file, name: hashed.append(os.path.basename(file.name)) or digest(file, name),
+        model_store, "file_sha256", lambda path: hashed.append(path.name) or digest(path)
     )
     weights = folder / "b" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
