@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int16, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8
 from scipy import ndimage
 
 from .errors import InputError, SpecError
@@ -173,15 +173,12 @@ def add_lesion(
             f"found {radius_mm:g} mm and {contrast:g}.",
         )
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    center = _lesion_center(head, rng, radius_mm)
-    border = Waves.draw(rng, 7, 1.1, 2.5)
+    free = head.brain & (head.tissues != Tissue.VENTRICLE)
+    centers = centers_with_room(head.ras_from_voxel, free, radius_mm)
+    box, offset_mm, radii = irregular_ball(
+        head, rng, centers[rng.integers(len(centers))], radius_mm
+    )
     texture = Waves.draw(rng, 6, 0.4 * radius_mm, radius_mm)
-
-    box = _box(head, center, radius_mm * max(LESION_BULGE, EDEMA_REACH) + EDGE_MM)
-    ras_mm = _ras_mm(head.ras_from_voxel, box)
-    offset_mm = ras_mm - (head.ras_from_voxel @ [*center, 1])[:3, None]
-    distance_mm = np.linalg.norm(offset_mm, axis=0)
-    radii = distance_mm / (radius_mm * _border_radii(border, offset_mm))
 
     signal = head.signal[box].ravel()
     white = head.white_signal[box].ravel()
@@ -191,13 +188,13 @@ def add_lesion(
     grain = grain - (grain[inside].mean() if inside.any() else 0)
     mass = 1 + contrast + LESION_TEXTURE * grain
     if mixed:
-        core = _covered((NECROSIS_REACH - radii) * radius_mm)
+        core = covered((NECROSIS_REACH - radii) * radius_mm)
         mass += core * (NECROSIS_SIGNAL - mass)
     # Edema spreads along white matter only.
     edema = EDEMA_DARKENING * np.clip((EDEMA_REACH - radii) / (EDEMA_REACH - 1), 0, 1)
     edema = np.where(head.tissues[box].ravel() == Tissue.WHITE, edema, 0)
     lesioned = signal - edema * white
-    lesioned += _covered((1 - radii) * radius_mm) * (mass * white - lesioned)
+    lesioned += covered((1 - radii) * radius_mm) * (mass * white - lesioned)
 
     shape = head.signal[box].shape
     new_signal, voxels, tissues = head.signal.copy(), head.voxels.copy(), head.tissues.copy()
@@ -225,20 +222,24 @@ def _as_int16(values: Float[np.ndarray, "k j i"]) -> Int16[np.ndarray, "k j i"]:
     return rounded.astype(np.int16)
 
 
-def _covered(depth_mm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def covered(depth_mm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Share of a voxel that lies below a surface, blending as the anatomy does."""
     return np.clip(depth_mm / EDGE_MM + 0.5, 0, 1)
 
 
-def _lesion_center(
-    head: PhantomHead, rng: np.random.Generator, radius_mm: float
-) -> Float64[np.ndarray, " 3"]:
-    """Index (i, j, k) of a voxel around which the mass has room."""
-    free = head.brain & (head.tissues != Tissue.VENTRICLE)
-    spacing_kji = voxel_spacing_mm(head.ras_from_voxel)[::-1]
-    # What the grid does not show is not known to be brain.
+def centers_with_room(
+    ras_from_voxel: Float64[np.ndarray, "4 4"], free: Bool[np.ndarray, "k j i"], radius_mm: float
+) -> Int[np.ndarray, "n 3"]:
+    """Voxels (k, j, i) around which an irregular ball lies within the free voxels.
+
+    Raises `InputError` where there is none.
+    """
+    spacing_kji = voxel_spacing_mm(ras_from_voxel)[::-1]
+    # What the grid does not show is not known to be free.
     room_mm = ndimage.distance_transform_edt(np.pad(free, 1), sampling=spacing_kji)
-    centers = np.argwhere(room_mm[1:-1, 1:-1, 1:-1] > LESION_BULGE * radius_mm)
+    centers: Int[np.ndarray, "n 3"] = np.argwhere(
+        room_mm[1:-1, 1:-1, 1:-1] > LESION_BULGE * radius_mm
+    )
     if not len(centers):
         raise InputError(
             "phantom-lesion-room",
@@ -246,8 +247,25 @@ def _lesion_center(
             f"around it; this head has at most {room_mm.max():.1f} mm.",
             "Choose a smaller radius, or a grid that covers more of the brain.",
         )
-    k, j, i = centers[rng.integers(len(centers))]
-    return np.array([i, j, k], np.float64)
+    return centers
+
+
+def irregular_ball(
+    head: PhantomHead, rng: np.random.Generator, center_kji: Int[np.ndarray, " 3"], radius_mm: float
+) -> tuple[tuple[slice, slice, slice], Float64[np.ndarray, "3 n"], Float64[np.ndarray, " n"]]:
+    """Region with the volume of a ball of `radius_mm` and an uneven border around a voxel.
+
+    A box [k, j, i] that holds it and its edema; the offset of each of the box's n
+    voxels from the center, in mm; and its distance from there in units of the border's
+    distance in that direction: below 1 inside.
+    """
+    border = Waves.draw(rng, 7, 1.1, 2.5)
+    center = center_kji[::-1].astype(np.float64)
+    box = _box(head, center, radius_mm * max(LESION_BULGE, EDEMA_REACH) + EDGE_MM)
+    ras_mm = _ras_mm(head.ras_from_voxel, box)
+    offset_mm = ras_mm - (head.ras_from_voxel @ [*center, 1])[:3, None]
+    distance_mm = np.linalg.norm(offset_mm, axis=0)
+    return box, offset_mm, distance_mm / (radius_mm * _border_radii(border, offset_mm))
 
 
 def _box(
