@@ -1,0 +1,186 @@
+"""All methods on the same tokens of the same heads: writes tables and pictures.
+
+    PYTHONPATH=Testing python Testing/Benchmark/phantom_suite.py OUT --work WORK
+
+Makes the cohort (normal heads to learn from, held-out ones, fresh ones, and anomalies
+of every family and size), embeds every head once, teaches every method, scores every
+test head, and writes OUT/table.md, methods.csv, heads.csv, results.json and pictures.
+WORK keeps heads and tokens, so that the next run begins with the methods. What is
+measured: Resources/Docs/phantom_suite.md. To add a method: suite/methods.py.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from Benchmark.suite.heads import (
+    ANOMALOUS,
+    HELD_OUT,
+    TRAINING,
+    CohortSpec,
+    Head,
+    cohort,
+    scan_heads,
+)
+from Benchmark.suite.methods import METHODS, Lesson
+from Benchmark.suite.scans import Embedder, axial
+from Benchmark.suite.tables import write_tables
+from Benchmark.suite.trial import try_method
+from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
+from SpatialARAnomalyLib.engine.device import Device, resolve_device
+from SpatialARAnomalyLib.engine.encoder import load_encoder
+from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.specs import TrainingSpec
+
+FOV_MM, SIZE_PX = 210.0, 336
+"""With a patch of 16 pixels: 21×21 tokens of 10 mm."""
+
+QUICK = {
+    "training": 3, "held_out": 2, "normals": 2, "sizes": ["large"], "repeats": 1,
+    "spacing_mm": 4.0, "every": 2, "size_px": 224, "epochs": 2, "batch_size": 8,
+    "hidden_channels": 16,
+}  # fmt: skip
+"""What --quick sets: everything runs, nothing is learned."""
+
+
+def _names(known: list[str]) -> Any:
+    """Parses a list with commas of known names."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)} not known; known: {', '.join(known)}"
+            )
+        return names
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description="Compare methods on phantom anomalies.")
+    made.add_argument("out", type=Path, metavar="OUT", help="tables and pictures; made if missing")
+    made.add_argument("--work", type=Path, help="keeps heads and tokens (OUT/work)")
+    made.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
+    made.add_argument("--anomalies-only", action="store_true", help="only a picture of each family")
+    made.add_argument("--methods", type=_names(list(METHODS)), default=list(METHODS))
+    made.add_argument("--families", type=_names(list(FAMILIES)), default=list(FAMILIES))
+    made.add_argument("--sizes", type=_names(list(RADII_MM)), default=list(RADII_MM))
+    made.add_argument("--training", type=int, default=24, help="normal heads to learn from (24)")
+    made.add_argument("--held-out", type=int, default=16, help="normals for thresholds (16)")
+    made.add_argument("--normals", type=int, default=60, help="fresh normal test heads (60)")
+    made.add_argument("--repeats", type=int, default=3, help="heads per family and size (3)")
+    made.add_argument("--spacing-mm", type=float, default=2.0)
+    made.add_argument("--every", type=int, default=4, help="of so many slices one is kept (4)")
+    made.add_argument("--encoder", default="demonstration")
+    made.add_argument("--fov-mm", type=float, default=FOV_MM)
+    made.add_argument("--size-px", type=int, default=SIZE_PX)
+    made.add_argument("--epochs", type=int, default=15)
+    made.add_argument("--batch-size", type=int, default=16)
+    made.add_argument("--hidden-channels", type=int, default=256)
+    made.add_argument("--device", type=Device, default=Device.CPU)
+    made.add_argument("--seed", type=int, default=0, help="another cohort, other weights (0)")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the suite."""
+    options = parser().parse_args(arguments)
+    if options.quick:
+        vars(options).update(QUICK)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.anomalies_only:
+        _draw_families(options)
+        return
+    work = options.work or options.out / "work"
+    device = resolve_device(options.device)
+    encoder = load_encoder(options.encoder, device=device)
+    spec = CohortSpec(
+        training=options.training,
+        held_out=options.held_out,
+        normals=options.normals,
+        families=tuple(options.families),
+        sizes=tuple(options.sizes),
+        repeats=options.repeats,
+        spacing_mm=options.spacing_mm,
+        every=options.every,
+        seed=options.seed,
+    )
+    embedder = Embedder(
+        encoder, axial(options.fov_mm, options.size_px), FeatureStore(work / "tokens")
+    )
+    heads = cohort(spec)
+    scans = []
+    for number, (head, path) in enumerate(scan_heads(heads, spec, work / "heads"), start=1):
+        scans.append(embedder.scan(head, path))
+        _tell(f"head {number} of {len(heads)}: {head.name}")
+    lesson = Lesson(
+        training=[scan for scan in scans if scan.head.group == TRAINING],
+        held_out=[scan for scan in scans if scan.head.group == HELD_OUT],
+        spec=TrainingSpec(
+            epochs=options.epochs, batch_size=options.batch_size, seed=42 + options.seed
+        ),
+        hidden_channels=options.hidden_channels,
+        device=device,
+        encoder=encoder,
+    )
+    tests = [scan for scan in scans if scan.head.group not in (TRAINING, HELD_OUT)]
+    for scan in scans:
+        _ = scan.inside  # found once, in no method's time
+    pictured = _pictured(heads)
+    trials = {}
+    for name in options.methods:
+        start = time.perf_counter()
+        trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
+        _tell(f"{name}: {time.perf_counter() - start:.0f} s")
+
+    settings = {
+        **dataclasses.asdict(spec),
+        **{name: getattr(options, name) for name in ("fov_mm", "size_px", "hidden_channels")},
+        "training_spec": lesson.spec.to_dict(),
+        "encoder": encoder.card.to_dict(),
+        "embed_s_per_slice": embedder.seconds / embedder.embedded if embedder.embedded else None,
+    }
+    results = write_tables(options.out, trials, settings, str(device))
+    from Benchmark.suite.pictures import draw_examples, draw_families, draw_ranking
+
+    draw_ranking(results, options.out / "ranking.png")
+    draw_families(results, options.out / "families.png")
+    draw_examples(
+        trials, {scan.head: scan for scan in tests}, pictured, options.out / "examples.png"
+    )
+    sys.stdout.write((options.out / "table.md").read_text(encoding="utf-8"))
+
+
+def _pictured(heads: list[Head]) -> list[Head]:
+    """The largest anomaly of each family: the last size's first head."""
+    chosen: dict[str, Head] = {}
+    for head in heads:
+        if head.group == ANOMALOUS and head.size != getattr(chosen.get(head.family), "size", None):
+            chosen[head.family] = head
+    return list(chosen.values())
+
+
+def _draw_families(options: argparse.Namespace) -> None:
+    from Benchmark.suite.pictures import draw_anomalies
+
+    made = {
+        family: anomalous_head(
+            family, options.sizes[-1], options.seed + 1, spacing_mm=options.spacing_mm
+        )
+        for family in options.families
+    }
+    draw_anomalies(made, options.out / "anomalies.png")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

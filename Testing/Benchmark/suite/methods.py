@@ -1,0 +1,167 @@
+"""The methods that are compared: every one learns from the same scans and scores the same.
+
+To add one, write a function that takes a `Lesson` and gives back a scorer, and name it:
+
+    @method("my method")
+    def my_method(lesson):
+        model = learn([scan.tokens for scan in lesson.training])
+        return lambda scan: model.score(scan.tokens)  # [n, h, w], higher is less normal
+
+A scan also tells `inside` (tokens in the body), `positions_mm` (where every token is),
+`stack` (its slices) and `stored.volume` (its voxels). For another network of ours one
+line does: `METHODS["name"] = autoregressive(AutoregressiveSpec(...))`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from Benchmark.suite.scans import Scan
+from scipy import ndimage
+from SpatialARAnomalyLib.engine.detection import IMAGES_PER_BATCH, slice_nll
+from SpatialARAnomalyLib.engine.encoder import Encoder
+from SpatialARAnomalyLib.engine.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.memory_bank import CORESET_RATIO, Distance, MemoryBank
+from SpatialARAnomalyLib.engine.position_gaussian import PositionGaussian
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from SpatialARAnomalyLib.engine.training import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a method may learn from."""
+
+    training: Sequence[Scan]
+    held_out: Sequence[Scan]
+    """Normal, too: to choose an epoch, a variance or a threshold by."""
+    spec: TrainingSpec
+    hidden_channels: int
+    """Of networks whose own size is not what is asked about."""
+    device: torch.device
+    encoder: Encoder
+    """For methods that need other tokens than the scans'."""
+
+
+Scorer = Callable[[Scan], np.ndarray]
+"""Scores of a scan's tokens [n, h, w], or of its voxels [k, j, i]: higher is less normal."""
+
+METHODS: dict[str, Callable[[Lesson], Scorer]] = {}
+"""By name, in the order of the tables."""
+
+
+def method(name: str) -> Callable[[Callable[[Lesson], Scorer]], Callable[[Lesson], Scorer]]:
+    """Puts a function among `METHODS`."""
+
+    def named(function: Callable[[Lesson], Scorer]) -> Callable[[Lesson], Scorer]:
+        METHODS[name] = function
+        return function
+
+    return named
+
+
+def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
+    """The method of one network of `engine.autoregressive`."""
+
+    def learn(lesson: Lesson) -> Scorer:
+        sized = replace(spec, hidden_channels=lesson.hidden_channels)
+        run = fit(
+            [scan.tokens for scan in lesson.training],
+            [scan.tokens for scan in lesson.held_out],
+            sized,
+            lesson.spec,
+            report=SilentReporter(),
+            device=lesson.device,
+        )
+        model = run.model.eval()
+        return lambda scan: in_batches(scan.tokens, lambda batch: slice_nll(batch, model))
+
+    return learn
+
+
+def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Scores [n, h, w] of tokens [n, c, h, w], some slices at a time."""
+    starts = range(0, len(tokens), IMAGES_PER_BATCH)
+    return np.concatenate(
+        [score(np.asarray(tokens[at : at + IMAGES_PER_BATCH], np.float32)) for at in starts]
+    )
+
+
+def near_body(scan: Scan, score: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    """Scores of the tokens in the body and beside it, which alone reach a voxel of it.
+
+    For methods that look at every token by itself; elsewhere the lowest score is put.
+    """
+    near = ndimage.binary_dilation(scan.inside, np.ones((1, 3, 3)))
+    chosen = np.moveaxis(scan.tokens, 1, -1)[near].astype(np.float32)
+    found = score(torch.from_numpy(chosen)[:, :, None, None])[:, 0, 0].cpu().numpy()
+    scores = np.full(near.shape, found.min(), np.float32)
+    scores[near] = found
+    return scores
+
+
+METHODS["standard"] = autoregressive(AutoregressiveSpec.from_preset(Preset.STANDARD))
+METHODS["dilated"] = autoregressive(AutoregressiveSpec.from_preset(Preset.DILATED))
+
+
+def _memory_bank(lesson: Lesson, distance: Distance, coreset_ratio: float | None) -> Scorer:
+    bank = MemoryBank.fit(
+        [scan.tokens for scan in lesson.training],
+        [scan.inside for scan in lesson.training],
+        distance=distance,
+        coreset_ratio=coreset_ratio,
+        seed=lesson.spec.seed,
+        device=lesson.device,
+    )
+    return lambda scan: near_body(scan, bank.score)
+
+
+@method("memory bank")
+def memory_bank(lesson: Lesson) -> Scorer:
+    """All normal tokens, the cosine distance: AnomalyDINO's."""
+    return _memory_bank(lesson, Distance.COSINE, None)
+
+
+@method("coreset")
+def coreset(lesson: Lesson) -> Scorer:
+    """A tenth of them, the Euclidean distance: PatchCore's."""
+    return _memory_bank(lesson, Distance.EUCLIDEAN, CORESET_RATIO)
+
+
+@method("position Gaussian")
+def position_gaussian(lesson: Lesson) -> Scorer:
+    """PaDiM's."""
+    slices = sum(len(scan.tokens) for scan in lesson.training)
+    gaussian = PositionGaussian.fit(
+        [scan.tokens for scan in lesson.training],
+        [scan.inside for scan in lesson.training],
+        # A position lies in the body in a part of the slices only: with more channels
+        # most positions would fall back to the Gaussian of all.
+        channels=max(1, slices // 16),
+        seed=lesson.spec.seed,
+    )
+    return lambda scan: in_batches(
+        scan.tokens, lambda batch: gaussian.score(torch.from_numpy(batch)).numpy()
+    )
+
+
+def intensities(scan: Scan) -> np.ndarray:
+    """What the encoder sees, on the voxels [k, j, i]."""
+    stack = scan.stack
+    scaled = scale_intensity(stack.voxels, stack.value_range, stack.intensity)
+    return np.ascontiguousarray(stack.plane_volume.orientation.undo(scaled))
+
+
+@method("intensity")
+def intensity(lesson: Lesson) -> Scorer:
+    """How bright a voxel is."""
+    return intensities
+
+
+@method("intensity from median")
+def intensity_from_median(lesson: Lesson) -> Scorer:
+    """How far from the training heads' median brightness: finds the dark, too."""
+    values = [intensities(scan)[scan.stored.volume.voxels > 0] for scan in lesson.training]
+    median = np.median(np.concatenate(values))
+    return lambda scan: np.abs(intensities(scan) - median)

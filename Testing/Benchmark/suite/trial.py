@@ -1,0 +1,111 @@
+"""One method, taught and tried on every test head."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from Benchmark.suite.heads import ANOMALOUS, NORMAL, TWIN, Head
+from Benchmark.suite.measures import (
+    Figures,
+    head_case_score,
+    shadow,
+    shadow_added,
+    voxel_figures,
+)
+from Benchmark.suite.methods import Lesson, Scorer
+from Benchmark.suite.scans import Scan
+from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
+
+ASKED_RATES = (0.01, 0.001)
+"""False-positive rates that thresholds are set for."""
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """What came out for one method."""
+
+    figures: dict[Head, Figures] = field(default_factory=dict)
+    """Of every anomalous head."""
+    rates: dict[float, dict[Head, float]] = field(default_factory=dict)
+    """Asked rate → share of the body's voxels above its threshold, of every fresh normal."""
+    held_out_case_scores: list[float] = field(default_factory=list)
+    case_scores: dict[Head, float] = field(default_factory=dict)
+    """Of every fresh normal and every anomalous head."""
+    fit_s_per_slice: float = 0.0
+    score_s_per_slice: float = 0.0
+    maps: dict[Head, np.ndarray] = field(default_factory=dict)
+    """Scores on the voxels of the heads that were asked for, for pictures."""
+
+
+def try_method(
+    learn: Callable[[Lesson], Scorer],
+    lesson: Lesson,
+    tests: Sequence[Scan],
+    *,
+    pictured: Sequence[Head] = (),
+) -> Trial:
+    """Teach a method, set its thresholds on held-out normals, and score every test head."""
+    trial = Trial()
+    start = time.perf_counter()
+    scorer = learn(lesson)
+    slices = sum(len(scan.tokens) for scan in lesson.training)
+    trial.fit_s_per_slice = (time.perf_counter() - start) / slices
+
+    held_out = [(scan, *_both(scorer(scan), scan)) for scan in lesson.held_out]
+    voxels = [on_voxels[scan.stack.inside_volume()] for scan, _, on_voxels in held_out]
+    tokens = [scores[scan.inside] for scan, scores, _ in held_out if scores is not None]
+    spread = float(np.std(np.concatenate(tokens))) if tokens else float("nan")
+    calibration = fit_calibration(voxels, tokens or voxels)
+    trial.held_out_case_scores = [head_case_score(one, scan) for scan, _, one in held_out]
+    thresholds = {rate: calibration.threshold(rate) for rate in ASKED_RATES}
+    trial.rates = {rate: {} for rate in ASKED_RATES}
+
+    clock, scored_slices = 0.0, 0
+    twins: dict[tuple[str, str, int], np.ndarray | None] = {}
+    # A twin before its anomalous head.
+    for scan in sorted(tests, key=lambda scan: scan.head.group != TWIN):
+        head, key = scan.head, (scan.head.family, scan.head.size, scan.head.seed)
+        start = time.perf_counter()
+        result = scorer(scan)
+        clock += time.perf_counter() - start
+        scored_slices += len(scan.tokens)
+        scores, on_voxels = _both(result, scan)
+        if head.group == TWIN:
+            twins[key] = scores
+            continue
+        trial.case_scores[head] = head_case_score(on_voxels, scan)
+        if head.group == NORMAL:
+            inside = on_voxels[scan.stack.inside_volume()]
+            for rate, threshold in thresholds.items():
+                trial.rates[rate][head] = float(np.mean(inside > threshold))
+        elif head.group == ANOMALOUS:
+            auroc, precision, dice = voxel_figures(on_voxels, scan)
+            twin = twins.pop(key)
+            trial.figures[head] = Figures(
+                auroc=auroc,
+                average_precision=precision,
+                best_dice=dice,
+                shadow=float("nan") if scores is None else shadow(scores, scan, spread),
+                shadow_added=(
+                    float("nan")
+                    if scores is None or twin is None
+                    else shadow_added(scores, twin, scan, spread)
+                ),
+            )
+        if head in pictured:
+            trial.maps[head] = on_voxels
+    trial.score_s_per_slice = clock / scored_slices
+    return trial
+
+
+def _both(result: np.ndarray, scan: Scan) -> tuple[np.ndarray | None, np.ndarray]:
+    """Scores of the tokens (None for a method of voxels) and on the voxels."""
+    if result.shape == scan.inside.shape:
+        return result, scan.on_voxels(result)
+    if result.shape != scan.stored.volume.voxels.shape:
+        raise ValueError(
+            f"A method must score tokens {scan.inside.shape} or voxels "
+            f"{scan.stored.volume.voxels.shape}; found {result.shape}."
+        )
+    return None, result
