@@ -10,27 +10,37 @@ from dataclasses import dataclass
 import numpy as np
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from SpatialARAnomalyLib.engine import voxel_metrics
 from SpatialARAnomalyLib.engine.case_score import case_score
-
-REACH_TOKENS = 3
-"""So far right and below of an anomaly its shadow is looked for."""
+from SpatialARAnomalyLib.engine.lesions import Lesions
+from SpatialARAnomalyLib.engine.score_counts import PooledCounts, count_scores
 
 MARGIN_TOKENS = 1
-"""So far around an anomaly tokens may have seen it themselves, and are no shadow."""
+"""So far around what an anomaly changed, tokens may have seen it: they are no shadow."""
+
+REACH_TOKENS = 3
+"""So far beyond the margin, right and below, the shadow is looked for: the paper's
+`standard` network sees five tokens back."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Of one method on one anomalous head."""
+class VoxelFigures:
+    """How well scores tell the voxels of one head's anomaly from its other tissue."""
 
-    auroc: float
     average_precision: float
+    auroc: float
+    pro: float
     best_dice: float
-    shadow: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """What an anomaly does to the scores of normal tissue after it."""
+
+    against_mirror: float
     """Mean score after the anomaly less that of the mirrored place, in standard
     deviations of held-out normal tokens; NaN where no such place is normal tissue."""
-    shadow_added: float
+    against_twin: float
     """Likewise, less the score of the same place in the same head without the anomaly."""
 
 
@@ -39,17 +49,16 @@ def body_voxels(scan: Scan) -> np.ndarray:
     return scan.stack.inside_volume() & ~scan.stored.ignored
 
 
-def voxel_figures(scores: np.ndarray, scan: Scan) -> tuple[float, float, float]:
-    """AUROC, average precision and best Dice of scores on the voxels [k, j, i]."""
-    counted = body_voxels(scan)
-    truth, score = scan.stored.truth[counted], scores[counted]
-    precision, recall, _ = precision_recall_curve(truth, score)
-    # 2·TP / (found + truth), with TP = recall·truth and found = TP / precision.
-    both = np.maximum(precision + recall, 1e-12)
-    return (
-        float(roc_auc_score(truth, score)),
-        float(average_precision_score(truth, score)),
-        float((2 * precision * recall / both).max()),
+def voxel_figures(scores: np.ndarray, scan: Scan) -> VoxelFigures:
+    """Of scores on the voxels [k, j, i]; the engine's own metrics."""
+    counts = count_scores(scores, body_voxels(scan), Lesions.of(scan.stored.truth))
+    tally = PooledCounts.of([counts]).tally(np.ones(1))
+    dice, _ = voxel_metrics.best_dice(tally)
+    return VoxelFigures(
+        average_precision=voxel_metrics.average_precision(tally),
+        auroc=voxel_metrics.auroc(tally),
+        pro=voxel_metrics.pro(tally),
+        best_dice=dice,
     )
 
 
@@ -70,27 +79,23 @@ def shadow_pairs(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     touched = scan.share_of_tokens(scan.stored.truth | scan.stored.ignored) > 0
     margin = np.ones((1, 2 * MARGIN_TOKENS + 1, 2 * MARGIN_TOKENS + 1), bool)
     normal = scan.inside & ~ndimage.binary_dilation(touched, margin)
-    zone = after(scan.share_of_tokens(scan.stored.truth) > 0, REACH_TOKENS) & normal
+    zone = after(touched, MARGIN_TOKENS + REACH_TOKENS) & normal
     # One tile lies around the middle of the body: columns mirror about its own middle.
     mirrored = (normal & ~zone)[:, :, ::-1]
     zone &= mirrored
     return zone, zone[:, :, ::-1]
 
 
-def shadow(scores: np.ndarray, scan: Scan, spread: float) -> float:
-    """Mean score [n, h, w] after the anomaly less that of the mirrored place, in `spread`s."""
+def shadow(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> Shadow:
+    """Of the scores [n, h, w] of a scan's tokens and its twin's, in units of `spread`."""
     zone, mirror = shadow_pairs(scan)
     if not zone.any():
-        return float("nan")
-    return float((scores[zone].mean() - scores[mirror].mean()) / spread)
-
-
-def shadow_added(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> float:
-    """Mean score after the anomaly less the twin's at the same place, in `spread`s."""
-    zone, _ = shadow_pairs(scan)
-    if not zone.any():
-        return float("nan")
-    return float((scores[zone] - twin[zone]).mean() / spread)
+        return Shadow(against_mirror=float("nan"), against_twin=float("nan"))
+    after_it = scores[zone].mean()
+    return Shadow(
+        against_mirror=float((after_it - scores[mirror].mean()) / spread),
+        against_twin=float((after_it - twin[zone].mean()) / spread),
+    )
 
 
 def head_case_score(scores: np.ndarray, scan: Scan) -> float:

@@ -70,7 +70,7 @@ def draw_examples(
         len(heads), columns, figsize=(1.7 * columns, 2.1 * len(heads)), layout="constrained",
         squeeze=False,
     )  # fmt: skip
-    for row, head in zip(axes, heads, strict=True):
+    for place, (row, head) in enumerate(zip(axes, heads, strict=True)):
         scan = scans[head]
         truth, voxels = scan.stored.truth, scan.stored.volume.voxels
         k = int(truth.sum(axis=(1, 2)).argmax())
@@ -88,7 +88,7 @@ def draw_examples(
         for axis, name in zip(row, ("slice", "truth", *trials), strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
-            if row is axes[0]:
+            if place == 0:
                 axis.set_title(name, fontsize="small")
     _save(figure, path)
 

@@ -50,11 +50,16 @@ def estimate(
     return Estimate(mean=float(np.mean(means)), low=float(low), high=float(high))
 
 
+FIGURES = ("average_precision", "auroc", "pro", "best_dice")
+SHADOWS = ("against_mirror", "against_twin")
+
+
 def of_figure(trial: Trial, name: str, family: str | None = None) -> dict[Head, float]:
-    """One figure of every anomalous head (of a family)."""
+    """One figure, or shadow, of every anomalous head (of a family)."""
+    table = trial.shadows if name in SHADOWS else trial.figures
     return {
-        head: getattr(figures, name)
-        for head, figures in trial.figures.items()
+        head: getattr(one, name)
+        for head, one in table.items()
         if family is None or head.family == family
     }
 

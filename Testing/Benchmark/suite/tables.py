@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from Benchmark.suite.measures import MARGIN_TOKENS, REACH_TOKENS
 from Benchmark.suite.summary import (
+    FIGURES,
+    SHADOWS,
     case_p_values,
     difference,
     estimate,
@@ -24,7 +26,6 @@ from Benchmark.suite.summary import (
 from Benchmark.suite.trial import ASKED_RATES, Trial
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "nilearn")
-FIGURES = ("average_precision", "auroc", "best_dice", "shadow", "shadow_added")
 
 
 def surroundings(device: str) -> dict[str, Any]:
@@ -76,12 +77,13 @@ def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
         p_values = case_p_values(trial.held_out_case_scores, normal_scores)
         methods[name] = {
             **{
-                figure: dataclasses.asdict(estimate(of_figure(trial, figure))) for figure in FIGURES
+                figure: dataclasses.asdict(estimate(of_figure(trial, figure)))
+                for figure in (*FIGURES, *SHADOWS)
             },
             "families": {
                 family: {
                     figure: dataclasses.asdict(estimate(of_figure(trial, figure, family)))
-                    for figure in FIGURES
+                    for figure in (*FIGURES, *SHADOWS)
                 }
                 for family in families
             },
@@ -109,7 +111,7 @@ def head_rows(trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
     rows = []
     for name, trial in trials.items():
         for head, score in trial.case_scores.items():
-            figures = trial.figures.get(head)
+            figures, shadow = trial.figures.get(head), trial.shadows.get(head)
             rows.append(
                 {
                     "method": name,
@@ -119,6 +121,7 @@ def head_rows(trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
                     "seed": head.seed,
                     "case_score": score,
                     **{each: getattr(figures, each, None) for each in FIGURES},
+                    **{f"shadow_{each}": getattr(shadow, each, None) for each in SHADOWS},
                     **{f"rate_at_{rate:g}": trial.rates[rate].get(head) for rate in ASKED_RATES},
                 }
             )
@@ -163,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 def _flat(name: str, one: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": name}
-    for figure in FIGURES:
+    for figure in (*FIGURES, *SHADOWS):
         row |= {f"{figure}_{part}": value for part, value in one[figure].items()}
     for rate, reached in one["false_positive_rate"].items():
         row |= {f"rate_at_{rate}_{part}": value for part, value in reached.items()}
@@ -202,13 +205,14 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "Means over heads within a family, then over families; 95 % intervals over patients.\n",
         _table(
-            ["method", "average precision", f"less {best}", "AUROC", "best Dice"],
+            ["method", "average precision", f"less {best}", "AUROC", "PRO", "best Dice"],
             [
                 [
                     name,
                     _cell(one["average_precision"]),
                     _cell(against[name]) if name in against else "",
                     _cell(one["auroc"]),
+                    _cell(one["pro"]),
                     _cell(one["best_dice"]),
                 ]
                 for name, one in methods.items()
@@ -222,17 +226,18 @@ def markdown(results: dict[str, Any]) -> str:
                 for name, one in methods.items()
             ],
         ),
-        f"Shadow: mean score of normal tokens up to {REACH_TOKENS} right of and below an "
-        f"anomaly (margin {MARGIN_TOKENS}) less that of the mirrored place; shadow added: less "
-        "that of the same place without the anomaly; both in standard deviations of held-out "
-        "normal tokens. Rates reached on fresh normal heads, in percent of the body's voxels, "
-        "with thresholds from held-out ones. Kolmogorov–Smirnov p of the fresh normals' case "
-        "p-values. Milliseconds a slice.\n",
+        f"Shadow: mean score of normal tokens {MARGIN_TOKENS + 1} to "
+        f"{MARGIN_TOKENS + REACH_TOKENS} right of or below an anomaly less that of the mirrored "
+        "place; against the twin: less that of the same place without the anomaly; both in "
+        "standard deviations of "
+        "held-out normal tokens. Rates reached on fresh normal heads, in percent of the body's "
+        "voxels, with thresholds from held-out ones. Kolmogorov–Smirnov p of the fresh "
+        "normals' case p-values. Milliseconds a slice.\n",
         _table(
             [
                 "method",
                 "shadow",
-                "shadow added",
+                "against twin",
                 *(f"rate at {100 * rate:g} %" for rate in ASKED_RATES),
                 "case KS p",
                 "fit ms",
@@ -241,8 +246,8 @@ def markdown(results: dict[str, Any]) -> str:
             [
                 [
                     name,
-                    _cell(one["shadow"], 2),
-                    _cell(one["shadow_added"], 2),
+                    _cell(one["against_mirror"], 2),
+                    _cell(one["against_twin"], 2),
                     *(
                         _cell(one["false_positive_rate"][str(rate)], 2 if rate > 0.005 else 3, 100)
                         for rate in ASKED_RATES

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from Benchmark.suite.heads import ANOMALOUS, NORMAL, TWIN, Head
 from Benchmark.suite.measures import (
-    Figures,
+    Shadow,
+    VoxelFigures,
     head_case_score,
     shadow,
-    shadow_added,
     voxel_figures,
 )
 from Benchmark.suite.methods import Lesson, Scorer
@@ -25,8 +25,10 @@ ASKED_RATES = (0.01, 0.001)
 class Trial:
     """What came out for one method."""
 
-    figures: dict[Head, Figures] = field(default_factory=dict)
+    figures: dict[Head, VoxelFigures] = field(default_factory=dict)
     """Of every anomalous head."""
+    shadows: dict[Head, Shadow] = field(default_factory=dict)
+    """Likewise; empty for a method of voxels, which throws none."""
     rates: dict[float, dict[Head, float]] = field(default_factory=dict)
     """Asked rate → share of the body's voxels above its threshold, of every fresh normal."""
     held_out_case_scores: list[float] = field(default_factory=list)
@@ -80,19 +82,10 @@ def try_method(
             for rate, threshold in thresholds.items():
                 trial.rates[rate][head] = float(np.mean(inside > threshold))
         elif head.group == ANOMALOUS:
-            auroc, precision, dice = voxel_figures(on_voxels, scan)
+            trial.figures[head] = voxel_figures(on_voxels, scan)
             twin = twins.pop(key)
-            trial.figures[head] = Figures(
-                auroc=auroc,
-                average_precision=precision,
-                best_dice=dice,
-                shadow=float("nan") if scores is None else shadow(scores, scan, spread),
-                shadow_added=(
-                    float("nan")
-                    if scores is None or twin is None
-                    else shadow_added(scores, twin, scan, spread)
-                ),
-            )
+            if scores is not None and twin is not None:
+                trial.shadows[head] = shadow(scores, twin, scan, spread)
         if head in pictured:
             trial.maps[head] = on_voxels
     trial.score_s_per_slice = clock / scored_slices
