@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from Benchmark.suite.earlier import read_trials
 from Benchmark.suite.heads import (
     ANOMALOUS,
     HELD_OUT,
@@ -69,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     made.add_argument("--anomalies-only", action="store_true", help="only a picture of each family")
     made.add_argument("--methods", type=_names(list(METHODS)), default=list(METHODS))
+    made.add_argument(
+        "--earlier", type=Path, help="results.json whose methods stand in the tables, too"
+    )
     made.add_argument("--families", type=_names(list(FAMILIES)), default=list(FAMILIES))
     made.add_argument("--sizes", type=_names(list(RADII_MM)), default=list(RADII_MM))
     made.add_argument("--training", type=int, default=24, help="normal heads to learn from (24)")
@@ -133,12 +137,6 @@ def main(arguments: list[str] | None = None) -> None:
     for scan in scans:
         _ = scan.inside  # found once, in no method's time
     pictured = _pictured(heads)
-    trials = {}
-    for name in options.methods:
-        start = time.perf_counter()
-        trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
-        _tell(f"{name}: {time.perf_counter() - start:.0f} s")
-
     settings = {
         **dataclasses.asdict(spec),
         **{name: getattr(options, name) for name in ("fov_mm", "size_px", "hidden_channels")},
@@ -146,13 +144,20 @@ def main(arguments: list[str] | None = None) -> None:
         "encoder": encoder.card.to_dict(),
         "embed_s_per_slice": embedder.seconds / embedder.embedded if embedder.embedded else None,
     }
+    trials = read_trials(options.earlier, settings) if options.earlier else {}
+    for name in options.methods:
+        start = time.perf_counter()
+        trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
+        _tell(f"{name}: {time.perf_counter() - start:.0f} s")
+
     results = write_tables(options.out, trials, settings, str(device))
     from Benchmark.suite.pictures import draw_examples, draw_families, draw_ranking
 
     draw_ranking(results, options.out / "ranking.png")
     draw_families(results, options.out / "families.png")
+    shown = {name: trials[name] for name in options.methods}
     draw_examples(
-        trials, {scan.head: scan for scan in tests}, pictured, options.out / "examples.png"
+        shown, {scan.head: scan for scan in tests}, pictured, options.out / "examples.png"
     )
     sys.stdout.write((options.out / "table.md").read_text(encoding="utf-8"))
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from Benchmark.phantom_suite import main
+from Benchmark.suite.earlier import read_trials
 from Benchmark.suite.heads import (
     ANOMALOUS,
     NORMAL,
@@ -301,11 +302,15 @@ def test_the_whole_command(tmp_path):
     assert len(stamps) == 2 * (3 + 2 + 2 + 4)
     main(
         [str(out), "--work", str(work), "--quick", "--families", "bright,texture",
-         "--methods", "intensity"]
+         "--methods", "intensity", "--earlier", str(out / "results.json")]
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.np*")} == stamps
     again = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert again["methods"]["intensity"]["families"] == methods["intensity"]["families"]
+    assert again["methods"]["standard"] == methods["standard"]
+    assert len(again["heads"]) == len(results["heads"])
+    with pytest.raises(ValueError, match=r"results.json was made with other seed\."):
+        read_trials(out / "results.json", {**again["settings"], "seed": 1})
 
 
 def test_an_unknown_method_is_named(capsys):

@@ -4,12 +4,13 @@ All from `Data.template_cohort` and `Data.template_anomalies`. No two groups, an
 two anomalous heads, share a seed: every head is another patient.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
+from Data.template_anomalies import FAMILIES, RADII_MM, AnomalousHead, anomalous_head
 from Data.template_cohort import template_head
 from SpatialARAnomalyLib.engine.atomic_files import replacing
 from SpatialARAnomalyLib.engine.specs import Modality
@@ -125,9 +126,15 @@ def read_scan(path: Path) -> HeadScan:
         )
 
 
+@functools.lru_cache(maxsize=1)
+def _anomaly(family: str, size: str, seed: int, spacing_mm: float) -> AnomalousHead:
+    """Made once for a head and its twin."""
+    return anomalous_head(family, size, seed, spacing_mm=spacing_mm)
+
+
 def _scan(head: Head, spec: CohortSpec) -> HeadScan:
     if head.family:
-        anomaly = anomalous_head(head.family, head.size, head.seed, spacing_mm=spec.spacing_mm)
+        anomaly = _anomaly(head.family, head.size, head.seed, spec.spacing_mm)
         truth, ignored = anomaly.truth, anomaly.ignored
         whole = anomaly.head if head.group == ANOMALOUS else anomaly.healthy
         # The slices that show most of it: at 8 mm a small one could lie between two.

@@ -89,6 +89,7 @@ def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
             },
             "false_positive_rate": {str(rate): rates_of(trial, rate) for rate in ASKED_RATES},
             "case_p_value_uniformity": uniformity(p_values) if p_values else math.nan,
+            "held_out_case_scores": trial.held_out_case_scores,
             "fit_s_per_slice": trial.fit_s_per_slice,
             "score_s_per_slice": trial.score_s_per_slice,
         }
