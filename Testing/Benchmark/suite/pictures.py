@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-DPI = 110
+DPI = 80
 
 
 def _bars(axes: Any, at: np.ndarray, found: Sequence[dict[str, Any]], **style: Any) -> None:
