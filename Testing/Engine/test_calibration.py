@@ -1,5 +1,7 @@
 """Threshold and p-value say the same of a sample, and what counting says of it."""
 
+import dataclasses
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from SpatialARAnomalyLib.engine import calibration_fit as module
 from SpatialARAnomalyLib.engine.calibration import Calibration
 from SpatialARAnomalyLib.engine.calibration_fit import LEVELS, fit_calibration, thinned
+from SpatialARAnomalyLib.engine.case_score import case_score
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.slicing import AxisTiling
 from SpatialARAnomalyLib.engine.specs import SliceSpec
@@ -19,7 +22,7 @@ GRID_RATES = (0.5, 0.25, 0.1, 0.01, 1e-3, 1e-4)
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
     """Of scans whose voxels and tokens have the same NLL."""
-    return both(SAMPLE[:12_000], SAMPLE[12_000:])
+    return both(SAMPLE[:10_000], SAMPLE[10_000:])
 
 
 def both(*samples: np.ndarray) -> Calibration:
@@ -192,3 +195,85 @@ def test_quantiles_that_are_none_are_refused(levels, nll):
 def test_a_calibration_rests_on_something():
     with pytest.raises(SpecError, match="tokens and volumes must be positive"):
         Calibration(levels=(0.0, 1.0), nll=(0.0, 1.0), token_nll=(0.0, 1.0), tokens=0, volumes=1)
+
+
+def test_every_volume_weighs_the_same_however_many_voxels_it_has():
+    """Twice the voxels in one of two volumes change nothing; the mean of shares is the rate."""
+    one, other = SAMPLE[:4000], 1.3 * SAMPLE[4000:6000]
+    calibration = both(one, other)
+    finer = both(np.repeat(one, 5), other)
+    for rate in GRID_RATES[:4]:
+        threshold = calibration.threshold(rate)
+        shares = [np.mean(one > threshold), np.mean(other > threshold)]
+        assert np.mean(shares) == pytest.approx(rate, abs=1 / 2000)
+        assert finer.threshold(rate) == pytest.approx(threshold, rel=0.01)
+        assert calibration.p_value(threshold) == pytest.approx(rate, abs=2 / 2000)
+
+
+def test_quantiles_of_equal_volumes_are_numpys(calibration):
+    np.testing.assert_allclose(calibration.nll, np.quantile(SAMPLE, LEVELS), rtol=1e-9)
+
+
+def test_shares_and_case_scores_of_every_volume_are_kept():
+    volumes = [SAMPLE[:5000], 1.2 * SAMPLE[5000:8000], 0.9 * SAMPLE[8000:]]
+    calibration = both(*volumes)
+    assert len(calibration.rates) == len(calibration.volume_shares[0])
+    for volume, shares in zip(volumes, calibration.volume_shares, strict=True):
+        counted = [np.mean(volume > calibration.threshold(rate)) for rate in calibration.rates]
+        assert shares == pytest.approx(counted)
+    assert calibration.case_scores == tuple(sorted(map(case_score, volumes)))
+    again = Calibration.from_dict(json.loads(json.dumps(calibration.to_dict())))
+    assert again == calibration
+    assert again.rate_interval(0.01) == calibration.rate_interval(0.01) is not None
+    assert again.case_p_value(7.0) == calibration.case_p_value(7.0) is not None
+
+
+def test_a_card_made_before_says_nothing_of_intervals_and_cases(calibration):
+    values = calibration.to_dict()
+    for name in ("rates", "volume_shares", "case_scores"):
+        del values[name]
+    old = Calibration.from_dict(values)
+    assert old.threshold(0.01) == calibration.threshold(0.01)
+    assert old.p_value(5.0) == calibration.p_value(5.0)
+    assert old.rate_interval(0.01) is None
+    assert old.case_p_value(5.0) is None
+
+
+def test_of_one_volume_nothing_is_said_of_the_spread():
+    alone = both(SAMPLE)
+    assert alone.rate_interval(0.01) is None
+    assert alone.case_p_value(1e9) is None
+    assert alone.is_rough
+
+
+def test_the_rate_interval_holds_the_rate_and_ends_where_tokens_do(calibration):
+    for rate in np.logspace(-0.6, -3.2, 40).tolist():
+        interval = calibration.rate_interval(rate)
+        for low, high in (interval.scan, interval.mean):
+            assert 0 < low <= rate <= high <= 1
+    assert calibration.rate_interval(0.9 * 10 / SAMPLE.size) is None
+    assert calibration.rate_interval(0.5) is None
+
+
+def test_twenty_normal_scans_are_enough():
+    volumes = np.array_split(SAMPLE, 20)
+    assert not both(*volumes).is_rough
+    assert both(*volumes[1:]).is_rough
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"rates": (0.1,), "volume_shares": ((0.1,), (0.1,))}, "rates must be two or more"),
+        ({"rates": (0.01, 0.1)}, "rates must be two or more falling"),
+        ({"volume_shares": ((0.1,) * 10,)}, "volume_shares must hold a share"),
+        ({"volume_shares": ((0.1,) * 10, (1.1,) * 10)}, "volume_shares must hold a share"),
+        ({"volume_shares": ((0.1,) * 9, (0.1,) * 10)}, "volume_shares must hold a share"),
+        ({"case_scores": (1.0,)}, "case_scores must hold a rising number"),
+        ({"case_scores": (2.0, 1.0)}, "case_scores must hold a rising number"),
+        ({"case_scores": (2.0, float("inf"))}, "case_scores must hold a rising number"),
+    ],
+)
+def test_figures_of_volumes_that_cannot_be_are_refused(calibration, change, rule):
+    with pytest.raises(SpecError, match=rule):
+        dataclasses.replace(calibration, **change)

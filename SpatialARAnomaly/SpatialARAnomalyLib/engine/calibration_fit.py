@@ -1,11 +1,14 @@
 """How an NLL gets its meaning: quantiles of held-out normal scans."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from .calibration import Calibration
+from .case_score import case_score
+from .rate_interval import RATES
 
 LEVELS = np.unique(
     np.concatenate([np.linspace(0.0, 0.99, 100), 1.0 - np.logspace(-1, -6, 101), [1.0]])
@@ -27,16 +30,35 @@ def fit_calibration(
     voxel_samples: Sequence[Float[np.ndarray, " _"]],
     token_samples: Sequence[Float[np.ndarray, " _"]],
 ) -> Calibration:
-    """The quantiles of the body's voxels and tokens, one array each per held-out volume."""
-    return Calibration(
+    """What is kept of the body's voxels and tokens, one array each per held-out volume."""
+    calibration = Calibration(
         levels=tuple(LEVELS.tolist()),
         nll=_quantiles(voxel_samples),
         token_nll=_quantiles(token_samples),
         tokens=sum(one.size for one in token_samples),
         volumes=len(voxel_samples),
     )
+    thresholds = [calibration.threshold(rate) for rate in RATES]
+    return dataclasses.replace(
+        calibration,
+        rates=RATES,
+        volume_shares=tuple(
+            tuple(float(np.mean(one > threshold)) for threshold in thresholds)
+            for one in voxel_samples
+        ),
+        case_scores=tuple(sorted(case_score(one) for one in voxel_samples)),
+    )
 
 
 def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
-    nll = np.quantile(np.concatenate(samples).astype(np.float64), LEVELS)
-    return tuple(np.maximum.accumulate(nll).tolist())
+    """Those of all samples, each weighing the same; of equal sizes they are numpy's."""
+    nll = np.concatenate(samples).astype(np.float64)
+    weights = np.concatenate([np.full(one.size, 1.0 / one.size) for one in samples])
+    order = np.argsort(nll, kind="stable")
+    nll, weights = nll[order], weights[order]
+    # A value stands in the middle of its weight; the first and the last are the ends.
+    at = np.cumsum(weights) - weights / 2
+    at -= at[0]
+    if at[-1] > 0:
+        at /= at[-1]
+    return tuple(np.maximum.accumulate(np.interp(LEVELS, at, nll)).tolist())
