@@ -24,7 +24,6 @@ def read_trials(path: Path, settings: dict[str, Any]) -> dict[str, Trial]:
     trials = {}
     for name, method in results["methods"].items():
         trial = Trial(
-            held_out_case_scores=method["held_out_case_scores"],
             fit_s_per_slice=method["fit_s_per_slice"],
             score_s_per_slice=method["score_s_per_slice"],
             rates={rate: {} for rate in ASKED_RATES},
@@ -32,6 +31,8 @@ def read_trials(path: Path, settings: dict[str, Any]) -> dict[str, Trial]:
         for row in (row for row in results["heads"] if row["method"] == name):
             head = Head(**{key: row[key] for key in ("group", "family", "size", "seed")})
             trial.case_scores[head] = row["case_score"]
+            if row["case_p_value"] is not None:
+                trial.case_p_values[head] = row["case_p_value"]
             if row[FIGURES[0]] is not None:
                 trial.figures[head] = VoxelFigures(**{each: row[each] for each in FIGURES})
             if row[f"shadow_{SHADOWS[0]}"] is not None:

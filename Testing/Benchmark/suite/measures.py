@@ -11,7 +11,6 @@ import numpy as np
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
 from SpatialARAnomalyLib.engine import voxel_metrics
-from SpatialARAnomalyLib.engine.case_score import case_score
 from SpatialARAnomalyLib.engine.lesions import Lesions
 from SpatialARAnomalyLib.engine.score_counts import PooledCounts, count_scores
 
@@ -96,8 +95,3 @@ def shadow(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> S
         against_mirror=float((after_it - scores[mirror].mean()) / spread),
         against_twin=float((after_it - twin[zone].mean()) / spread),
     )
-
-
-def head_case_score(scores: np.ndarray, scan: Scan) -> float:
-    """One number for the scan, of scores on its voxels."""
-    return case_score(scores[scan.stack.inside_volume()])

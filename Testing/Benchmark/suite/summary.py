@@ -69,13 +69,6 @@ def difference(one: Mapping[Head, float], other: Mapping[Head, float]) -> Estima
     return estimate({head: value - other[head] for head, value in one.items()})
 
 
-def case_p_values(held_out: Sequence[float], scores: Sequence[float]) -> list[float]:
-    """How likely a normal head reaches each score: (1 + r)/(1 + n), r of n held-out ones do."""
-    ordered = np.sort(held_out)
-    reaching = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    return [float(p) for p in (1 + reaching) / (1 + len(ordered))]
-
-
 def uniformity(p_values: Sequence[float]) -> float:
-    """p of the Kolmogorov–Smirnov test that these p-values are uniform."""
-    return float(stats.kstest(p_values, "uniform").pvalue)
+    """p of the Kolmogorov–Smirnov test that these p-values are uniform; NaN without any."""
+    return float(stats.kstest(p_values, "uniform").pvalue) if len(p_values) else float("nan")

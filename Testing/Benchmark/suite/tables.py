@@ -17,7 +17,6 @@ from Benchmark.suite.measures import MARGIN_TOKENS, REACH_TOKENS
 from Benchmark.suite.summary import (
     FIGURES,
     SHADOWS,
-    case_p_values,
     difference,
     estimate,
     of_figure,
@@ -71,10 +70,9 @@ def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
     methods: dict[str, Any] = {}
     for name, trial in trials.items():
         families = dict.fromkeys(head.family for head in trial.figures)
-        normal_scores = [
-            score for head, score in trial.case_scores.items() if head not in trial.figures
+        normal_p = [
+            p_value for head, p_value in trial.case_p_values.items() if head not in trial.figures
         ]
-        p_values = case_p_values(trial.held_out_case_scores, normal_scores)
         methods[name] = {
             **{
                 figure: dataclasses.asdict(estimate(of_figure(trial, figure)))
@@ -88,8 +86,7 @@ def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
                 for family in families
             },
             "false_positive_rate": {str(rate): rates_of(trial, rate) for rate in ASKED_RATES},
-            "case_p_value_uniformity": uniformity(p_values) if p_values else math.nan,
-            "held_out_case_scores": trial.held_out_case_scores,
+            "case_p_value_uniformity": uniformity(normal_p),
             "fit_s_per_slice": trial.fit_s_per_slice,
             "score_s_per_slice": trial.score_s_per_slice,
         }
@@ -121,6 +118,7 @@ def head_rows(trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
                     "size": head.size,
                     "seed": head.seed,
                     "case_score": score,
+                    "case_p_value": trial.case_p_values.get(head),
                     **{each: getattr(figures, each, None) for each in FIGURES},
                     **{f"shadow_{each}": getattr(shadow, each, None) for each in SHADOWS},
                     **{f"rate_at_{rate:g}": trial.rates[rate].get(head) for rate in ASKED_RATES},

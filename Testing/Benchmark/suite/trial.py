@@ -9,13 +9,13 @@ from Benchmark.suite.heads import ANOMALOUS, NORMAL, TWIN, Head
 from Benchmark.suite.measures import (
     Shadow,
     VoxelFigures,
-    head_case_score,
     shadow,
     voxel_figures,
 )
 from Benchmark.suite.methods import Lesson, Scorer
 from Benchmark.suite.scans import Scan
 from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
+from SpatialARAnomalyLib.engine.case_score import case_score
 
 ASKED_RATES = (0.01, 0.001)
 """False-positive rates that thresholds are set for."""
@@ -31,9 +31,10 @@ class Trial:
     """Likewise; empty for a method of voxels, which throws none."""
     rates: dict[float, dict[Head, float]] = field(default_factory=dict)
     """Asked rate → share of the body's voxels above its threshold, of every fresh normal."""
-    held_out_case_scores: list[float] = field(default_factory=list)
     case_scores: dict[Head, float] = field(default_factory=dict)
     """Of every fresh normal and every anomalous head."""
+    case_p_values: dict[Head, float] = field(default_factory=dict)
+    """Likewise, by the calibration; empty where too few normals were held out."""
     fit_s_per_slice: float = 0.0
     score_s_per_slice: float = 0.0
     maps: dict[Head, np.ndarray] = field(default_factory=dict)
@@ -59,7 +60,6 @@ def try_method(
     tokens = [scores[scan.inside] for scan, scores, _ in held_out if scores is not None]
     spread = float(np.std(np.concatenate(tokens))) if tokens else float("nan")
     calibration = fit_calibration(voxels, tokens or voxels)
-    trial.held_out_case_scores = [head_case_score(one, scan) for scan, _, one in held_out]
     thresholds = {rate: calibration.threshold(rate) for rate in ASKED_RATES}
     trial.rates = {rate: {} for rate in ASKED_RATES}
 
@@ -76,7 +76,10 @@ def try_method(
         if head.group == TWIN:
             twins[key] = scores
             continue
-        trial.case_scores[head] = head_case_score(on_voxels, scan)
+        score = trial.case_scores[head] = case_score(on_voxels[scan.stack.inside_volume()])
+        p_value = calibration.case_p_value(score)
+        if p_value is not None:
+            trial.case_p_values[head] = p_value
         if head.group == NORMAL:
             inside = on_voxels[scan.stack.inside_volume()]
             for rate, threshold in thresholds.items():
