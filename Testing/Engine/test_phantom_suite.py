@@ -151,6 +151,13 @@ def test_the_shadow_is_a_planted_one_in_standard_deviations(anomalous):
     found = shadow(planted, symmetric, anomalous, spread=2.0)
     assert found.against_mirror == pytest.approx(1.5)
     assert found.against_twin == pytest.approx(1.5)
+    assert found.disturbance == pytest.approx(1.5)
+    # What rises here and falls there is no shadow on the mean, yet a disturbance.
+    turns = np.cumsum(zone).reshape(zone.shape) % 2 * 2.0 - 1
+    assert shadow(symmetric + turns * zone, symmetric, anomalous, 2.0).disturbance == (
+        pytest.approx(0.5)
+    )
+    assert abs(shadow(symmetric + turns * zone, symmetric, anomalous, 2.0).against_twin) < 0.03
     none = shadow(symmetric, symmetric, anomalous, spread=2.0)
     assert none.against_mirror == pytest.approx(0.0, abs=1e-12)
     # An asymmetry that was there before is no shadow for the twin.

@@ -14,12 +14,19 @@ from SpatialARAnomalyLib.engine import voxel_metrics
 from SpatialARAnomalyLib.engine.lesions import Lesions
 from SpatialARAnomalyLib.engine.score_counts import PooledCounts, count_scores
 
-MARGIN_TOKENS = 1
-"""So far around what an anomaly changed, tokens may have seen it: they are no shadow."""
+MARGIN_TOKENS = 0
+"""So far around the tokens whose patch an anomaly changed, others do not count either.
 
-REACH_TOKENS = 3
-"""So far beyond the margin, right and below, the shadow is looked for: the paper's
-`standard` network sees five tokens back."""
+None: where the shadow is deepest is right beside. What an encoder itself spreads to
+its neighbors shows in methods without context, such as a memory bank.
+"""
+
+REACH_TOKENS = 2
+"""So far beyond the margin, right and below, the shadow is looked for: further out it
+is faint, and there is much more tissue."""
+
+CORE_SHARE = 0.25
+"""A shadow is looked for in slices where the anomaly covers so much of some token's patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,8 @@ class Shadow:
     deviations of held-out normal tokens; NaN where no such place is normal tissue."""
     against_twin: float
     """Likewise, less the score of the same place in the same head without the anomaly."""
+    disturbance: float
+    """Root mean square of that difference: also what became lower counts."""
 
 
 def body_voxels(scan: Scan) -> np.ndarray:
@@ -78,7 +87,9 @@ def shadow_pairs(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     touched = scan.share_of_tokens(scan.stored.truth | scan.stored.ignored) > 0
     margin = np.ones((1, 2 * MARGIN_TOKENS + 1, 2 * MARGIN_TOKENS + 1), bool)
     normal = scan.inside & ~ndimage.binary_dilation(touched, margin)
+    core = scan.share_of_tokens(scan.stored.truth) >= CORE_SHARE
     zone = after(touched, MARGIN_TOKENS + REACH_TOKENS) & normal
+    zone &= core.any(axis=(1, 2), keepdims=True)
     # One tile lies around the middle of the body: columns mirror about its own middle.
     mirrored = (normal & ~zone)[:, :, ::-1]
     zone &= mirrored
@@ -89,9 +100,11 @@ def shadow(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> S
     """Of the scores [n, h, w] of a scan's tokens and its twin's, in units of `spread`."""
     zone, mirror = shadow_pairs(scan)
     if not zone.any():
-        return Shadow(against_mirror=float("nan"), against_twin=float("nan"))
-    after_it = scores[zone].mean()
+        nan = float("nan")
+        return Shadow(against_mirror=nan, against_twin=nan, disturbance=nan)
+    added = scores[zone] - twin[zone]
     return Shadow(
-        against_mirror=float((after_it - scores[mirror].mean()) / spread),
-        against_twin=float((after_it - twin[zone].mean()) / spread),
+        against_mirror=float((scores[zone].mean() - scores[mirror].mean()) / spread),
+        against_twin=float(added.mean() / spread),
+        disturbance=float(np.sqrt(np.square(added).mean()) / spread),
     )

@@ -227,8 +227,8 @@ def markdown(results: dict[str, Any]) -> str:
         ),
         f"Shadow: mean score of normal tokens {MARGIN_TOKENS + 1} to "
         f"{MARGIN_TOKENS + REACH_TOKENS} right of or below an anomaly less that of the mirrored "
-        "place; against the twin: less that of the same place without the anomaly; both in "
-        "standard deviations of "
+        "place; against the twin: less that of the same place without the anomaly; disturbance: "
+        "root mean square of the latter difference; all in standard deviations of "
         "held-out normal tokens. Rates reached on fresh normal heads, in percent of the body's "
         "voxels, with thresholds from held-out ones. Kolmogorov–Smirnov p of the fresh "
         "normals' case p-values. Milliseconds a slice.\n",
@@ -237,6 +237,7 @@ def markdown(results: dict[str, Any]) -> str:
                 "method",
                 "shadow",
                 "against twin",
+                "disturbance",
                 *(f"rate at {100 * rate:g} %" for rate in ASKED_RATES),
                 "case KS p",
                 "fit ms",
@@ -247,6 +248,7 @@ def markdown(results: dict[str, Any]) -> str:
                     name,
                     _cell(one["against_mirror"], 2),
                     _cell(one["against_twin"], 2),
+                    _cell(one["disturbance"], 2),
                     *(
                         _cell(one["false_positive_rate"][str(rate)], 2 if rate > 0.005 else 3, 100)
                         for rate in ASKED_RATES
@@ -256,6 +258,15 @@ def markdown(results: dict[str, Any]) -> str:
                     f"{1000 * one['score_s_per_slice']:.2f}",
                 ]
                 for name, one in methods.items()
+            ],
+        ),
+        "Disturbance by family:\n",
+        _table(
+            ["method", *families],
+            [
+                [name, *(_cell(one["families"][f]["disturbance"], 2) for f in families)]
+                for name, one in methods.items()
+                if one["against_twin"]["mean"] is not None
             ],
         ),
         _origin(results),
