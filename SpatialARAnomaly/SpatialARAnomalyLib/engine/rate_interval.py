@@ -61,9 +61,10 @@ def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInter
     t = t_two_sided(LEVEL, count - 1)
     scan = t * math.sqrt(variance * (1 + 1 / count))
     mean = t * math.sqrt(variance / count + variance**2 / (2 * (count - 1)))
-    return RateInterval(
-        scan=_around(rate, middle, scan), mean=_around(rate, middle + variance / 2, mean)
-    )
+    low, high = _around(rate, middle, scan)
+    if min(shares) <= least:
+        low = 0.0  # a scan without anything above was seen
+    return RateInterval(scan=(low, high), mean=_around(rate, middle + variance / 2, mean))
 
 
 def _around(rate: float, middle: float, reach: float) -> tuple[float, float]:
