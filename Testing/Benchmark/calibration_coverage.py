@@ -25,7 +25,9 @@ from SpatialARAnomalyLib.engine.rate_interval import interval_of
 
 NORMALS = (2, 3, 5, 8, 12, 20, 40, 60)
 COHORTS, FRESH = 200, 60
-RATE, LEAST = 0.01, 1e-4
+RATE, LEAST = 0.01, 1e-5
+COLORS = ("#1b7837", "#2166ac", "#b2182b")
+WORLDS = ("alike", "rims", "unlike")
 
 
 def above(world: str, random: np.random.Generator, scans: int):
@@ -105,9 +107,7 @@ def draw(path: Path, rates: dict, cases: dict) -> None:
 
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for world, color in zip(
-        ("alike", "rims", "unlike"), ("#1b7837", "#2166ac", "#b2182b"), strict=True
-    ):
+    for world, color in zip(WORLDS, COLORS, strict=True):
         counts = [n for w, n in rates if w == world]
         rows = [rates[world, n] for n in counts]
         left.fill_between(
@@ -121,7 +121,7 @@ def draw(path: Path, rates: dict, cases: dict) -> None:
              ylabel="mean rate on new normals / rate asked",
              title="95 % interval of the false-positive rate")  # fmt: skip
     left.legend(frameon=False)
-    for law, color in zip(LAWS, ("#1b7837", "#2166ac", "#b2182b"), strict=True):
+    for law, color in zip(LAWS, COLORS, strict=True):
         counts = [n for w, n in cases if w == law]
         rows = [cases[law, n] for n in counts]
         right.plot(counts, [r["0.05"] for r in rows], "o-", color=color, label=law)
@@ -149,7 +149,7 @@ def main() -> None:
     rates, cases = {}, {}
     print("| scans | held-out normals | one scan inside | mean inside | interval / rate |")
     print("| --- | --- | --- | --- | --- |")
-    for world in ("alike", "rims", "unlike"):
+    for world in WORLDS:
         for normals in NORMALS:
             row = rates[world, normals] = rate_row(world, normals, random)
             print(f"| {world} | {normals} | {row['one']:.2f} | {row['mean']:.2f} "
@@ -162,7 +162,8 @@ def main() -> None:
     for law in LAWS:
         for normals in NORMALS[1:]:
             row = cases[law, normals] = case_row(law, normals, random)
-            print(f"| {law} | {normals} | {row['0.05']:.3f} | {row['low']:.3f} to {row['high']:.3f} "
+            print(f"| {law} | {normals} | {row['0.05']:.3f} "
+                  f"| {row['low']:.3f} to {row['high']:.3f} "
                   f"| {row['0.01']:.3f} | {row['passed']:.2f} |", flush=True)  # fmt: skip
     if picture is not None:
         draw(picture, rates, cases)

@@ -66,7 +66,8 @@ def add_result(
         device=Device.CPU, allowMismatch=False,
     )  # fmt: skip
     event = {
-        "calibration": calibration().to_dict(), "case_score": CASE_SCORE, "model": {"name": "blobs"},
+        "calibration": calibration().to_dict(), "case_score": CASE_SCORE,
+        "model": {"name": "blobs"},
         "false_positive_rate": rate, "findings": [finding_values(one) for one in findings],
         "labels_start_kji": None if box is None else list(box.start_kji),
     }  # fmt: skip
