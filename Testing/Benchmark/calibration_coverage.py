@@ -42,7 +42,7 @@ def above(world: str, random: np.random.Generator, scans: int):
 
 def rate_row(world: str, normals: int, random: np.random.Generator) -> dict[str, float]:
     """What the interval of a rate keeps."""
-    shares_above = above(world, random, normals + 200)
+    shares_above = above(world, random, normals + 1000)
     low, high = np.zeros((COHORTS, 1)), np.full((COHORTS, 1), 300.0)
     for _ in range(35):
         middle = (low + high) / 2
@@ -155,9 +155,7 @@ def main() -> None:
             print(f"| {world} | {normals} | {row['one']:.2f} | {row['mean']:.2f} "
                   f"| {row['low']:.2g} to {row['high']:.2g} |", flush=True)  # fmt: skip
     print()
-    print(
-        "| case scores | held-out normals | p ≤ 0.05 | in 9 of 10 models | p ≤ 0.01 | KS passed |"
-    )
+    print("| case scores | held-out normals | p ≤ 0.05 | 9 of 10 models | p ≤ 0.01 | KS passed |")
     print("| --- | --- | --- | --- | --- | --- |")
     for law in LAWS:
         for normals in NORMALS[1:]:
