@@ -42,9 +42,8 @@ def test_it_narrows_with_more_scans_down_to_their_spread():
     for normals in (2, 3, 5, 12, 60):
         held_out, _ = cohorts(0.1, normals, seed=1)
         intervals = [interval_of(RATE, known, LEAST) for known in held_out.tolist()]
-        widths.append(
-            np.median([[np.log(b / a) for a, b in (i.scan, i.mean)] for i in intervals], 0)
-        )
+        ends = np.maximum([[one.scan, one.mean] for one in intervals], LEAST)
+        widths.append(np.median(np.log(ends[..., 1] / ends[..., 0]), axis=0))
     widths = np.array(widths)
     assert (np.diff(widths, axis=0) < 0).all()
     assert widths[0, 1] > np.log(50)  # two scans: next to nothing is known

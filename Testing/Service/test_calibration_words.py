@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
+from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service.calibration_words import case_basis, case_text, rates_text
 from SpatialARAnomalyLib.service.find_anomalies import tell_few_normals
 
@@ -15,7 +16,7 @@ def calibration(volumes: int):
     return fit_calibration(samples, samples)
 
 
-class Notices:
+class Notices(SilentReporter):
     def __init__(self) -> None:
         self.told = []
 
