@@ -131,7 +131,7 @@ def draw(path: Path, rates: dict, cases: dict) -> None:
     right.axhline(0.05, color="black", linewidth=0.8)
     right.set(xscale="log", ylim=(0, 0.3), xlabel="held-out normal scans",
               ylabel="normal scans with case p ≤ 0.05",
-              title="Mean over models (dots), nine of ten models (band)")  # fmt: skip
+              title="All models (dots), nine of ten (band)")  # fmt: skip
     right.legend(frameon=False, title="case scores")
     for axes in (left, right):
         axes.set_xticks(NORMALS, [str(n) for n in NORMALS])
