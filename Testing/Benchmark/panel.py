@@ -62,6 +62,7 @@ def nll_and_labels(slices: int, work: Path) -> tuple[np.ndarray, dict]:
         "labels_start_kji": list(labels.start_kji),
         "findings": [finding_row(one) for one in findings],
         "calibration": calibration.to_dict(),
+        "case_score": 3.0,
         "false_positive_rate": rate,
         "model": {"name": "benchmark"},
     }

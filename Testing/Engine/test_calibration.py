@@ -250,7 +250,7 @@ def test_the_rate_interval_holds_the_rate_and_ends_where_tokens_do(calibration):
     for rate in np.logspace(-0.6, -3.2, 40).tolist():
         interval = calibration.rate_interval(rate)
         for low, high in (interval.scan, interval.mean):
-            assert 0 < low <= rate <= high <= 1
+            assert 0 <= low <= rate <= high <= 1
     assert calibration.rate_interval(0.9 * 10 / SAMPLE.size) is None
     assert calibration.rate_interval(0.5) is None
 

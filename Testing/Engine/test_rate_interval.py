@@ -24,7 +24,7 @@ def cohorts(spread: float, normals: int, seed: int) -> tuple[np.ndarray, np.ndar
     return shares[:, :normals], shares[:, normals:]
 
 
-@pytest.mark.parametrize("spread", [0.05, 0.2])
+@pytest.mark.parametrize("spread", [0.05, 0.2, 0.3])
 @pytest.mark.parametrize("normals", [2, 3, 5, 12])
 def test_it_covers_what_new_normal_scans_show(spread, normals):
     held_out, fresh = cohorts(spread, normals, seed=normals)
@@ -42,9 +42,8 @@ def test_it_narrows_with_more_scans_down_to_their_spread():
     for normals in (2, 3, 5, 12, 60):
         held_out, _ = cohorts(0.1, normals, seed=1)
         intervals = [interval_of(RATE, known, LEAST) for known in held_out.tolist()]
-        widths.append(
-            np.median([[np.log(b / a) for a, b in (i.scan, i.mean)] for i in intervals], 0)
-        )
+        ends = np.maximum([[one.scan, one.mean] for one in intervals], LEAST)
+        widths.append(np.median(np.log(ends[..., 1] / ends[..., 0]), axis=0))
     widths = np.array(widths)
     assert (np.diff(widths, axis=0) < 0).all()
     assert widths[0, 1] > np.log(50)  # two scans: next to nothing is known
@@ -52,16 +51,23 @@ def test_it_narrows_with_more_scans_down_to_their_spread():
     assert (widths[:, 0] > widths[:, 1]).all()
 
 
-def test_it_is_students_and_coxs():
+def test_for_one_scan_it_is_students_prediction_interval():
     shares = [0.004, 0.009, 0.02, 0.013, 0.007]
-    logs, t = np.log(shares), stats.t.ppf(0.975, 4)
-    variance = logs.var(ddof=1)
+    probits = stats.norm.ppf(shares)
+    reach = stats.t.ppf(0.975, 4) * probits.std(ddof=1) * np.sqrt(6 / 5)
     interval = interval_of(RATE, shares, LEAST)
-    reach = t * np.sqrt(variance * 6 / 5)
-    assert np.log(interval.scan) == pytest.approx([logs.mean() - reach, logs.mean() + reach])
-    reach = t * np.sqrt(variance / 5 + variance**2 / 8)
-    middle = logs.mean() + variance / 2
-    assert np.log(interval.mean) == pytest.approx([middle - reach, middle + reach])
+    expected = stats.norm.cdf([probits.mean() - reach, probits.mean() + reach])
+    assert interval.scan == pytest.approx(expected.tolist())
+
+
+def test_of_very_many_scans_the_mean_is_known():
+    """On the probit scale normal, their mean is that of a normal sample, by integration."""
+    middle, spread = -2.3, 0.4
+    quantiles = (np.arange(20_000) + 0.5) / 20_000
+    shares = stats.norm.cdf(middle + spread * stats.norm.ppf(quantiles))
+    low, high = interval_of(float(shares.mean()), shares.tolist(), LEAST).mean
+    assert low < shares.mean() < high
+    assert (low, high) == pytest.approx((shares.mean(),) * 2, rel=0.03)
 
 
 def test_equal_scans_leave_no_doubt_and_one_scan_leaves_all():
@@ -72,11 +78,12 @@ def test_equal_scans_leave_no_doubt_and_one_scan_leaves_all():
 
 def test_a_scan_without_anything_above_counts_as_the_least():
     assert interval_of(RATE, [0.0, 0.02], LEAST) == interval_of(RATE, [LEAST, 0.02], LEAST)
-    assert interval_of(RATE, [1e-9, 1e-9], LEAST).scan == pytest.approx((LEAST, RATE))
+    assert interval_of(RATE, [1e-9, 1e-9], LEAST).scan == pytest.approx((0.0, RATE))
 
 
 def test_nothing_is_above_all():
-    assert interval_of(0.3, [0.01, 0.59], LEAST).scan[1] == 1.0
+    assert 0.99 < interval_of(0.3, [0.01, 0.59], LEAST).scan[1] <= 1.0
+    assert interval_of(0.3, [0.0, 1.0], LEAST).mean[1] <= 1.0
 
 
 def test_between_kept_rates_shares_go_as_a_power():

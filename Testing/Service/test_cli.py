@@ -75,6 +75,14 @@ def test_outputs_are_on_the_input_s_voxels(detection, scan):
     np.testing.assert_allclose(labels.affine, volume.ras_from_voxel, atol=8e-6)
 
 
+def nll_top(out) -> float:
+    """The mean of the highest hundredth of the body's voxels."""
+    nll = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "Müller 7_nll.nrrd")))
+    outside = json.loads((out / "run.json").read_text())["outside_nll"]
+    body = np.sort(nll[nll > outside + 1e-6])
+    return float(body[-round(0.01 * body.size) :].mean())
+
+
 def test_files_tell_the_same_findings(detection):
     out, events = detection
     with (out / "Müller 7_findings.csv").open(encoding="utf-8") as file:
@@ -84,6 +92,9 @@ def test_files_tell_the_same_findings(detection):
     assert result["event"] == "result"
     assert len(rows) > 0
     assert manifest["findings"] == result["findings"]
+    for key in ("case_score", "case_p_value", "held_out_normals", "rate_interval", "rough"):
+        assert manifest[key] == result[key]
+    assert nll_top(out) == pytest.approx(result["case_score"], rel=1e-4)
     assert [{key: float(value) for key, value in row.items()} for row in rows] == [
         {key: float(value) for key, value in row.items()} for row in result["findings"]
     ]

@@ -382,5 +382,7 @@ def test_p_values_rest_on_the_tokens_of_the_held_out_body(site, uninterrupted):
     stack = SliceStack(turned, card.slices, card.intensity, card.encoder.patch_px)
     in_body = sum(int(stack.tokens_inside(index).sum()) for index in stack.indices)
     assert 50 < in_body == card.calibration.tokens < len(stack.indices) * 7 * 7
-    assert card.calibration.volumes == 1
+    assert card.calibration.volumes == len(card.calibration.case_scores) == 1
+    assert card.calibration.case_scores[0] <= card.calibration.nll[-1]
+    assert card.calibration.rate_interval(0.01) is None  # one volume says nothing of others
     assert not np.allclose(card.calibration.token_nll, card.calibration.nll)

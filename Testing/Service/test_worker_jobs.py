@@ -125,6 +125,8 @@ def test_a_detection_is_that_of_the_command_line(detections, scans, site, name, 
         assert list(same) == list(FINDING_COLUMNS)
         assert {key: row[key] for key in same} == pytest.approx(same, rel=1e-6, abs=2e-5)
     assert result["threshold_nll"] == expected["threshold_nll"]
+    assert result["case_score"] == pytest.approx(expected["case_score"], rel=1e-6)
+    assert result["case_p_value"] == expected["case_p_value"]
 
     nll = np.load(result["files"]["nll"])
     written = sitk.GetArrayFromImage(sitk.ReadImage(expected["files"]["nll"]))
@@ -157,7 +159,7 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
     assert set(result) == {
         "id", "event", "files", "labels_start_kji", "findings", "threshold_nll", "outside_nll",
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
-        "mismatches", "warm",
+        "mismatches", "warm", "case_score", "case_p_value",
     }  # fmt: skip
     assert result["model"] == {
         "name": "model",

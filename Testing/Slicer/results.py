@@ -12,6 +12,9 @@ AFFINE = np.array([[2.0, 0, 0, -40], [0, 2.0, 0, -35], [0, 0, 4.0, -10], [0, 0, 
 PEAKS_KJI = ((3, 7, 7), (2, 27, 28), (4, 8, 17))
 """Of the blobs by falling NLL: 4.5, 3.8 and 3.5. The first and the last are one below 1.5."""
 
+CASE_SCORE = 2.0
+"""Of the scan as a whole; that of the three normal scans is 1.0, 1.2 and 1.5."""
+
 
 def blobs() -> np.ndarray:
     """NLL of two blobs with a saddle between them, and of one that stands alone."""
@@ -31,6 +34,9 @@ def calibration() -> Any:
     return Calibration(
         levels=(0.0, 0.9, 0.99, 0.999, 0.9999, 1.0),
         nll=nll, token_nll=nll, tokens=10_000, volumes=3,
+        rates=(0.1, 0.01, 0.001),
+        volume_shares=((0.1, 0.02, 0.002), (0.1, 0.005, 0.0005), (0.1, 0.005, 0.0005)),
+        case_scores=(1.0, 1.2, 1.5),
     )  # fmt: skip
 
 
@@ -60,7 +66,8 @@ def add_result(
         device=Device.CPU, allowMismatch=False,
     )  # fmt: skip
     event = {
-        "calibration": calibration().to_dict(), "model": {"name": "blobs"},
+        "calibration": calibration().to_dict(), "case_score": CASE_SCORE,
+        "model": {"name": "blobs"},
         "false_positive_rate": rate, "findings": [finding_values(one) for one in findings],
         "labels_start_kji": None if box is None else list(box.start_kji),
     }  # fmt: skip

@@ -14,6 +14,8 @@ RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
 LEVEL = 0.95
 """How sure an interval is."""
 
+_NORMAL = statistics.NormalDist()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RateInterval:
@@ -48,23 +50,28 @@ def shares_at(
 def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInterval | None:
     """The interval that the shares of held-out volumes leave; None with fewer than two.
 
-    Shares are taken as log-normal between volumes: for one scan Student's
-    prediction interval, for the mean Cox's (Zhou & Gao 1997) with t in place of
-    z. No share counts as less than `least`, which volumes cannot tell from
-    nothing. `rate`, at which the threshold was put, is always inside.
+    Shares are taken as normal between volumes on the probit scale Φ⁻¹, as they
+    are where volumes differ by a shift of a normal NLL. For one scan that is
+    Student's prediction interval; for the mean, Φ(μ/√(1 + σ²)), its delta
+    method with t in place of z. No share counts as less than `least`, which
+    volumes cannot tell from nothing. `rate`, at which the threshold was put, is
+    always inside.
     """
     if len(shares) < 2:
         return None
-    logs = [math.log(max(share, least)) for share in shares]
-    count, middle = len(logs), statistics.fmean(logs)
-    variance = statistics.variance(logs, middle)
+    probits = [_NORMAL.inv_cdf(min(max(share, least), 1 - least)) for share in shares]
+    count, middle = len(probits), statistics.fmean(probits)
+    variance = statistics.variance(probits, middle)
     t = t_two_sided(LEVEL, count - 1)
-    scan = t * math.sqrt(variance * (1 + 1 / count))
-    mean = t * math.sqrt(variance / count + variance**2 / (2 * (count - 1)))
-    return RateInterval(
-        scan=_around(rate, middle, scan), mean=_around(rate, middle + variance / 2, mean)
-    )
+    low, high = _around(rate, middle, t * math.sqrt(variance * (1 + 1 / count)))
+    if min(shares) <= least:
+        low = 0.0  # a scan without anything above was seen
+    spread = 1 + variance
+    # Of the mean's probit: from the doubt in μ, and from that in σ.
+    doubt = variance / count / spread + (middle * variance) ** 2 / spread**3 / (2 * (count - 1))
+    mean = _around(rate, middle / math.sqrt(spread), t * math.sqrt(doubt))
+    return RateInterval(scan=(low, high), mean=mean)
 
 
 def _around(rate: float, middle: float, reach: float) -> tuple[float, float]:
-    return min(rate, math.exp(middle - reach)), max(rate, math.exp(min(0.0, middle + reach)))
+    return min(rate, _NORMAL.cdf(middle - reach)), max(rate, _NORMAL.cdf(middle + reach))

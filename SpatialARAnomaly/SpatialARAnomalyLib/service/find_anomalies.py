@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt16
 
-from ..engine.calibration import Calibration
+from ..engine.calibration import ENOUGH_NORMALS, Calibration
+from ..engine.case_score import case_score
 from ..engine.compatibility import mismatches
 from ..engine.findings import Finding, find_in_box
 from ..engine.label_box import LabelBox
@@ -17,6 +18,7 @@ from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
 from ..engine.specs import FindingsSpec
 from ..engine.volume import Volume
+from .calibration_words import count_normals
 from .clock import Clock
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class Detection:
     outside_nll: float
     """The value of `nll` outside the body or the field of view."""
     threshold_nll: float
+    case_score: float
+    """Of the whole body (`engine.case_score`), nats per channel."""
+    case_p_value: float | None
+    """How likely a normal scan's case score reaches it; None with too few held-out normals."""
     spec: FindingsSpec
     findings: list[Finding]
     label_box: LabelBox | None
@@ -110,9 +116,11 @@ def find_anomalies(
     rate = spec.false_positive_rate
     threshold = card.calibration.threshold(rate)
     tell_rough_threshold(card.calibration, rate, report)
+    tell_few_normals(card.calibration, report)
     findings, label_box = find_in_box(
         nll, volume.ras_from_voxel, card.calibration, threshold, spec.min_volume_ml
     )
+    score = case_score(nll[stack.inside_volume()])
     clock.lap("find")
     return Detection(
         volume=volume,
@@ -121,6 +129,8 @@ def find_anomalies(
         nll=nll,
         outside_nll=model.lowest_nll,
         threshold_nll=threshold,
+        case_score=score,
+        case_p_value=card.calibration.case_p_value(score),
         spec=spec,
         findings=findings,
         label_box=label_box,
@@ -137,4 +147,14 @@ def tell_rough_threshold(calibration: Calibration, rate: float, report: Reporter
             "threshold-rough",
             f"A rate of {rate:g} is rarer than {calibration.tokens} tokens of held-out "
             "normal body can show; the threshold is a rough one.",
+        )
+
+
+def tell_few_normals(calibration: Calibration, report: Reporter) -> None:
+    """Give notice of a model with too few held-out normals for more than rough figures."""
+    if calibration.is_rough:
+        report.notice(
+            "few-normals",
+            f"False-positive rates and p-values of this model are rough: they rest on "
+            f"{count_normals(calibration)}, fewer than {ENOUGH_NORMALS}.",
         )

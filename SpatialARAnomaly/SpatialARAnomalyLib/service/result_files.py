@@ -1,5 +1,6 @@
 """The files of a detection: volumes, segmentation, table, picture and manifest."""
 
+import dataclasses
 import json
 import platform
 from collections.abc import Callable
@@ -98,6 +99,7 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
         "device": detection.device,
         "false_positive_rate": detection.spec.false_positive_rate,
         "threshold_nll": detection.threshold_nll,
+        **case_values(detection),
         "min_volume_ml": detection.spec.min_volume_ml,
         "outside_nll": detection.outside_nll,
         "nll_unit": "nats per channel",
@@ -114,10 +116,24 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
+def case_values(detection: "Detection") -> dict[str, Any]:
+    """What is said of the scan as a whole, and of the rate of its threshold."""
+    calibration = detection.calibration
+    interval = calibration.rate_interval(detection.spec.false_positive_rate)
+    return {
+        "case_score": detection.case_score,
+        "case_p_value": detection.case_p_value,
+        "held_out_normals": calibration.volumes,
+        "rate_interval": None if interval is None else dataclasses.asdict(interval),
+        "rough": calibration.is_rough,
+    }
+
+
 def as_result(detection: "Detection", files: dict[str, Path]) -> dict[str, Any]:
     """What the `result` event of a detection says."""
     return {
         "threshold_nll": detection.threshold_nll,
+        **case_values(detection),
         "findings": [finding_row(finding) for finding in detection.findings],
         "files": {kind: str(path) for kind, path in files.items()},
     }

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.model_store import ModelCard
+from .calibration_words import TOLD_RATES, case_basis, case_text, rates_text
 from .notices import count_findings
 from .quantities import size_text
 
@@ -63,11 +64,13 @@ def print_card(card: ModelCard) -> None:
                 "threshold NLL",
                 ", ".join(
                     f"{calibration.threshold(rate):.4f} at {rate:g}"
-                    for rate in (0.1, 0.01, 0.001, 0.0001)
+                    for rate in TOLD_RATES
                     if rate == 0.1 or calibration.supports(rate)
                 )
                 + " of normal voxels",
             ),
+            ("rates on new scans", rates_text(calibration)),
+            ("case p-values", case_basis(calibration)),
             ("date", card.created),
             ("weights SHA-256", card.weights_sha256),
             ("notice", card.notice),
@@ -96,6 +99,7 @@ def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
             *(f"{value:.1f}" for value in finding.centroid_ras),
         )
     Console().print(table)
+    print(case_text(detection.calibration, detection.case_p_value))
     for kind, path in files.items():
         print(f"{kind:13}{path}")
 

@@ -89,6 +89,8 @@ def _values(detection: Detection, output: Path) -> dict[str, Any]:
         "outside_nll": detection.outside_nll,
         "false_positive_rate": rate,
         "supported": card.calibration.supports(rate),
+        "case_score": detection.case_score,
+        "case_p_value": detection.case_p_value,
         "model": {
             "name": card.name,
             "weights_sha256": card.weights_sha256,

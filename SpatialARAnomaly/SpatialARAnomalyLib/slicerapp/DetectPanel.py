@@ -13,6 +13,7 @@ from ..service.model_list import ModelEntry, list_models
 from ..service.model_rows import as_row
 from . import Settings
 from .Buttons import enable
+from .CalibrationWords import cardText
 from .DemonstrationModel import FOLDER
 from .Detection import DetectionSettings, Outcome
 from .ErrorWords import inOneLine, isMissingPackage
@@ -312,4 +313,5 @@ def _cardText(entry: ModelEntry | None) -> str:
         encoder=card.encoder.name,
         created=card.created,
     )
-    return f"{text} {howToGetEncoder(as_row(entry))}".strip()
+    parts = (text, cardText(card.calibration), howToGetEncoder(as_row(entry)))
+    return " ".join(part for part in parts if part)

@@ -253,6 +253,7 @@ class Detection:
             result = Result(volume)
             result.scan = scan
             result.calibration = Calibration.from_dict(event["calibration"])
+            result.caseScore = float(event["case_score"])
             result.modelName = str(event["model"]["name"])
             result.falsePositiveRate = float(event["false_positive_rate"])
             result.leastVolumeMl = self.settings.leastVolumeMl

@@ -92,6 +92,16 @@ class Result:
         self._calibration = values
 
     @property
+    def caseScore(self) -> float | None:
+        """Of the whole scan (`engine.case_score`); None in results made before it was kept."""
+        score = self._number("CaseScore")
+        return score if math.isfinite(score) else None
+
+    @caseScore.setter
+    def caseScore(self, score: float) -> None:
+        self._setAttribute("CaseScore", repr(float(score)))
+
+    @property
     def modelName(self) -> str:
         """The model that was used."""
         return self._attribute("Model")

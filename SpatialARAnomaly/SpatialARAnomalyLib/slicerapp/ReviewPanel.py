@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Buttons import enable
+from .CalibrationWords import caseText, caseTip, rateTip
 from .Detection import Outcome
 from .ErrorWords import inOneLine
 from .FindingsTable import (
@@ -188,6 +189,7 @@ class ReviewPanel:
         )
         self._refreshButtons()
         self._showThresholdText()
+        self._showCase()
 
     def _refreshButtons(self) -> None:
         ui = self._ui
@@ -287,8 +289,10 @@ class ReviewPanel:
         self._rest.start()
 
     def _showThresholdText(self, rate: float | None = None) -> None:
+        ui = self._ui
         if self._result is None:
-            self._ui.thresholdValueLabel.setText("")
+            ui.thresholdValueLabel.setText("")
+            ui.thresholdValueLabel.setToolTip("")
             return
         rate = self._result.falsePositiveRate if rate is None else rate
         calibration = self._result.calibration
@@ -297,7 +301,17 @@ class ReviewPanel:
         )
         if not calibration.supports(rate):
             text += " · " + _("rough: rarer than the held-out normal scans can tell")
-        self._ui.thresholdValueLabel.setText(text)
+        ui.thresholdValueLabel.setText(text)
+        ui.thresholdValueLabel.setToolTip(rateTip(calibration, rate))
+
+    def _showCase(self) -> None:
+        label, result = self._ui.caseValueLabel, self._result
+        if result is None:
+            label.setText("")
+            label.setToolTip("")
+            return
+        label.setText(caseText(result.calibration, result.caseScore))
+        label.setToolTip(caseTip(result.calibration))
 
     def _findAgain(self) -> None:
         if self._result is None or self._parameters is None:

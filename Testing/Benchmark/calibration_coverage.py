@@ -1,0 +1,171 @@
+"""What rates and case p-values promise from few held-out normals, and what they keep.
+
+    python Testing/Benchmark/calibration_coverage.py [--picture FILE]     # 3 minutes
+
+Cohorts are simulated, so that the truth is known. A scan's NLL is gamma-distributed (8
+degrees); its scale differs between scans by 10 % (`alike`) or 30 % (`unlike`), or 1 % of
+it, 0.1 to 10 % from scan to scan, is twice as high (`rims`). Case scores are log-normal,
+gamma-distributed (`skewed`) or have heavy tails (`heavy`, t with 4 degrees).
+
+First table, at an asked rate of 0.01: the share of new normal scans inside the interval for
+one scan, of cohorts whose mean over many new scans is inside the interval for the mean
+(both should be 0.95 or a little more), and that interval's ends as parts of the rate asked
+(median). Second table: how often a normal scan gets p ≤ 0.05 and p ≤ 0.01, over all cohorts;
+between what that lies for p ≤ 0.05 in nine of ten models; and how often 60 fresh normals of
+one model pass as uniform (Kolmogorov-Smirnov p > 0.01).
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from SpatialARAnomalyLib.engine.case_p import case_p_value
+from SpatialARAnomalyLib.engine.rate_interval import interval_of
+
+NORMALS = (2, 3, 5, 8, 12, 20, 40, 60)
+COHORTS, FRESH = 200, 60
+RATE, LEAST = 0.01, 1e-5
+COLORS = ("#1b7837", "#2166ac", "#b2182b")
+WORLDS = ("alike", "rims", "unlike")
+
+
+def above(world: str, random: np.random.Generator, scans: int):
+    """A function: the share of each scan above an NLL."""
+    size = (COHORTS, scans)
+    scale = np.exp(random.normal(0, 0.3 if world == "unlike" else 0.1, size))
+    part = np.clip(np.exp(random.normal(-4.6, 1.2, size)), 1e-3, 0.1) if world == "rims" else 0.0
+    return lambda nll: (
+        (1 - part) * stats.gamma.sf(nll / scale, 8) + part * stats.gamma.sf(nll / scale / 2, 8)
+    )
+
+
+def rate_row(world: str, normals: int, random: np.random.Generator) -> dict[str, float]:
+    """What the interval of a rate keeps."""
+    shares_above = above(world, random, normals + 1000)
+    low, high = np.zeros((COHORTS, 1)), np.full((COHORTS, 1), 300.0)
+    for _ in range(35):
+        middle = (low + high) / 2
+        more = shares_above(middle)[:, :normals].mean(axis=1, keepdims=True) > RATE
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    shares = shares_above(high)
+    one, mean, ends = [], [], []
+    for cohort in shares:
+        interval = interval_of(RATE, cohort[:normals].tolist(), LEAST)
+        new = cohort[normals:]
+        one.append(np.mean((new >= interval.scan[0]) & (new <= interval.scan[1])))
+        mean.append(interval.mean[0] <= new.mean() <= interval.mean[1])
+        ends.append(interval.mean)
+    low_end, high_end = np.median(ends, axis=0) / RATE
+    return {"one": np.mean(one), "mean": np.mean(mean), "low": low_end, "high": high_end}
+
+
+LAWS = {
+    "log-normal": stats.lognorm(0.3),
+    "skewed": stats.gamma(4),
+    "heavy": stats.t(4, loc=10),
+}
+"""Of case scores; `heavy` is that of their logarithm, tenfold."""
+
+
+def scores_of(law: str, size, random: np.random.Generator) -> np.ndarray:
+    """Case scores above a least NLL of 0."""
+    drawn = LAWS[law].rvs(size=size, random_state=random)
+    return np.exp(drawn / 10) if law == "heavy" else drawn
+
+
+def alarms(law: str, normals: list[float], alarm: float) -> float:
+    """How often a normal scan has p up to `alarm` in a model of these held-out scores."""
+    low, high = min(normals) / 10, max(normals) * 10
+    for _ in range(30):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if case_p_value(middle, normals, 0.0) <= alarm else (middle, high)
+    if high > 9.9 * max(normals):
+        return 0.0  # no score is high enough
+    return float(LAWS[law].sf(10 * np.log(high) if law == "heavy" else high))
+
+
+def case_row(law: str, normals: int, random: np.random.Generator) -> dict[str, float]:
+    """What case p-values keep."""
+    rates, rare, passed = [], [], []
+    for cohort in scores_of(law, (COHORTS, normals + FRESH), random).tolist():
+        known, fresh = cohort[:normals], cohort[normals:]
+        rates.append(alarms(law, known, 0.05))
+        rare.append(alarms(law, known, 0.01))
+        p = [case_p_value(score, known, 0.0) for score in fresh]
+        passed.append(stats.kstest(p, "uniform").pvalue > 0.01)
+    low, high = np.quantile(rates, (0.05, 0.95))
+    return {
+        "0.05": np.mean(rates), "0.01": np.mean(rare), "low": low, "high": high,
+        "passed": np.mean(passed),
+    }  # fmt: skip
+
+
+def draw(path: Path, rates: dict, cases: dict) -> None:
+    """Both tables as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for world, color in zip(WORLDS, COLORS, strict=True):
+        counts = [n for w, n in rates if w == world]
+        rows = [rates[world, n] for n in counts]
+        left.fill_between(
+            counts, [r["low"] for r in rows], [r["high"] for r in rows], color=color, alpha=0.18,
+            label=f"scans {world}" if world != "rims" else "scans with rims",
+        )  # fmt: skip
+        for end in ("low", "high"):
+            left.plot(counts, [r[end] for r in rows], color=color, linewidth=1)
+    left.axhline(1, color="black", linewidth=0.8)
+    left.set(xscale="log", yscale="log", ylim=(0.05, 100), xlabel="held-out normal scans",
+             ylabel="mean rate on new normals / rate asked",
+             title="95 % interval of the false-positive rate")  # fmt: skip
+    left.legend(frameon=False)
+    for law, color in zip(LAWS, COLORS, strict=True):
+        counts = [n for w, n in cases if w == law]
+        rows = [cases[law, n] for n in counts]
+        right.plot(counts, [r["0.05"] for r in rows], "o-", color=color, label=law)
+        right.fill_between(
+            counts, [r["low"] for r in rows], [r["high"] for r in rows], color=color, alpha=0.12
+        )
+    right.axhline(0.05, color="black", linewidth=0.8)
+    right.set(xscale="log", ylim=(0, 0.3), xlabel="held-out normal scans",
+              ylabel="normal scans with case p ≤ 0.05",
+              title="All models (dots), nine of ten (band)")  # fmt: skip
+    right.legend(frameon=False, title="case scores")
+    for axes in (left, right):
+        axes.set_xticks(NORMALS, [str(n) for n in NORMALS])
+        axes.minorticks_off()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Print both tables; draw them if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--picture", type=Path)
+    picture = parser.parse_args().picture
+    random = np.random.default_rng(0)
+    rates, cases = {}, {}
+    print("| scans | held-out normals | one scan inside | mean inside | interval / rate |")
+    print("| --- | --- | --- | --- | --- |")
+    for world in WORLDS:
+        for normals in NORMALS:
+            row = rates[world, normals] = rate_row(world, normals, random)
+            print(f"| {world} | {normals} | {row['one']:.2f} | {row['mean']:.2f} "
+                  f"| {row['low']:.2g} to {row['high']:.2g} |", flush=True)  # fmt: skip
+    print()
+    print("| case scores | held-out normals | p ≤ 0.05 | 9 of 10 models | p ≤ 0.01 | KS passed |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for law in LAWS:
+        for normals in NORMALS[1:]:
+            row = cases[law, normals] = case_row(law, normals, random)
+            print(f"| {law} | {normals} | {row['0.05']:.3f} "
+                  f"| {row['low']:.3f} to {row['high']:.3f} "
+                  f"| {row['0.01']:.3f} | {row['passed']:.2f} |", flush=True)  # fmt: skip
+    if picture is not None:
+        draw(picture, rates, cases)
+
+
+if __name__ == "__main__":
+    main()
