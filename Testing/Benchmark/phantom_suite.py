@@ -36,8 +36,8 @@ from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.specs import TrainingSpec
 
-FOV_MM, SIZE_PX = 210.0, 336
-"""With a patch of 16 pixels: 21×21 tokens of 10 mm."""
+FOV_MM, SIZE_PX = 220.0, 352
+"""With a patch of 16 pixels: 22×22 tokens of 10 mm."""
 
 QUICK = {
     "training": 3, "held_out": 2, "normals": 2, "sizes": ["large"], "repeats": 1,

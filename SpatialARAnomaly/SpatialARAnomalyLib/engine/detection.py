@@ -11,6 +11,7 @@ from .device import exact_float32
 from .encoder import Encoder
 from .progress import Reporter
 from .slicing import SliceStack
+from .token_place import PlaceArray
 
 IMAGES_PER_BATCH = 8
 """Images embedded at once: enough to keep a CPU busy, small enough for its memory."""
@@ -35,14 +36,18 @@ def embed_slices(
 
 @torch.inference_mode()
 def slice_nll(
-    tokens: Float[np.ndarray, "t c h w"], model: AutoregressiveModel
+    tokens: Float[np.ndarray, "t c h w"],
+    model: AutoregressiveModel,
+    places: PlaceArray | None = None,
 ) -> Float[np.ndarray, "t h w"]:
-    """The NLL of every token of one slice's tiles, in nats per channel."""
-    on_device = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32)).to(
-        model.variance.device
-    )
+    """The NLL of every token of one slice's tiles, in nats per channel.
+
+    Without places the tiles are images that stand for themselves.
+    """
+    on_device = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32)).to(model.device)
+    where = None if places is None else torch.from_numpy(places).to(model.device)
     with exact_float32():
-        return model.nll(on_device).cpu().numpy()
+        return model.nll(on_device, where).cpu().numpy()
 
 
 def nll_volume(
@@ -53,8 +58,8 @@ def nll_volume(
     Outside the body or the field of view it is the lowest value the model can
     give (`AutoregressiveModel.lowest_nll`), so that an overlay is clear there.
     """
-    nll = []
-    for tokens in embed_slices(stack, encoder, report):
-        nll.append(slice_nll(tokens, model))
+    nll: list[Float[np.ndarray, "t h w"]] = []
+    for index, tokens in zip(stack.indices, embed_slices(stack, encoder, report), strict=True):
+        nll.append(slice_nll(tokens, model, stack.places(index)))
         report.progress(len(nll), len(stack.indices), "slice")
     return stack.put_back(nll, outside=model.lowest_nll)

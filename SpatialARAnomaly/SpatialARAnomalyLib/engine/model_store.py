@@ -15,7 +15,16 @@ from .encoder_card import EncoderCard
 from .errors import ModelError, OutputError, SpecError
 from .file_hash import file_sha256
 from .progress import EpochFigures
-from .specs import AutoregressiveSpec, IntensitySpec, Modality, SliceSpec, Spec, TrainingSpec
+from .specs import (
+    AutoregressiveSpec,
+    IntensitySpec,
+    Modality,
+    SliceSpec,
+    Spec,
+    TrainingSpec,
+    Variance,
+)
+from .token_place import MAP_SHAPE, POSITION_FEATURES
 
 if TYPE_CHECKING:
     import torch
@@ -279,11 +288,23 @@ def verify_model(folder: Path) -> ModelCard:
 def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
     channels, spec = card.encoder.channels, card.autoregressive
-    depth = len(spec.dilations)
-    widths = [channels, *[spec.hidden_channels] * (depth - 1), channels]
-    shapes: dict[str, tuple[int, ...]] = {"variance": (channels,)}
+    depth, hidden = len(spec.dilations), spec.hidden_channels
+    widths = [channels, *[hidden] * (depth - 1), channels]
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(depth):
         # A ReLU stands between two convolutions.
         shapes[f"net.{2 * layer}.weight"] = (widths[layer + 1], widths[layer], 3, 3)
         shapes[f"net.{2 * layer}.bias"] = (widths[layer + 1],)
+    if spec.position:
+        for name, inputs in (("position.0", POSITION_FEATURES), ("position.2", hidden)):
+            shapes[f"{name}.weight"] = (hidden, inputs, 1, 1)
+            shapes[f"{name}.bias"] = (hidden,)
+    if spec.variance is Variance.FULL:
+        shapes["residual_whitener"] = (channels, channels)
+    else:
+        shapes["variance"] = (channels,)
+    if spec.whitened:
+        shapes |= {"token_mean": (channels,), "token_whitener": (channels, channels)}
+    if spec.position_variance:
+        shapes["variance_map"] = MAP_SHAPE
     return shapes

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Num
 from .intensity import intensity_range, scale_intensity
 from .plane_volume import PlaneVolume
 from .specs import IntensitySpec, SliceSpec
+from .token_place import COLUMN, IN_BODY, PLACES, ROW, SLICE, PlaceArray
 
 MIN_OVERLAP = 0.25
 """Neighboring tiles share at least this part of the field of view."""
@@ -122,6 +123,15 @@ class AxisTiling:
         held = np.clip(voxel, 0, self.voxels - 1)
         return held.astype(np.intp), np.asarray(held == voxel)
 
+    def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
+        """For every tile, how far its tokens lie from the middle of the body.
+
+        In halves of the field of view; `box` holds the body's first and last voxel.
+        """
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        voxel = np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
+        return (voxel - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
+
     @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
         """The matrix that puts the tokens of all tiles (side by side) back on voxels.
@@ -197,6 +207,22 @@ class SliceStack:
         found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
         found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
         return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
+
+    def places(self, index: int) -> PlaceArray:
+        """Where the tokens of one slice's tiles lie (`token_place`)."""
+        row_box, column_box = self.plane_volume.box
+        rows = self.rows.token_coordinates(row_box)
+        columns = self.columns.token_coordinates(column_box)
+        middle = (self.indices[0] + self.indices[-1]) / 2
+        depth_mm = (index - middle) * self.plane_volume.spacing_mm[0]
+        down, across = len(rows), len(columns)
+        places = np.empty((down, across, PLACES, self.rows.tokens, self.columns.tokens), np.float32)
+        places[:, :, ROW] = rows[:, None, :, None]
+        places[:, :, COLUMN] = columns[None, :, None, :]
+        places[:, :, SLICE] = depth_mm / (self.rows.spec.fov_mm / 2)
+        tiles = places.reshape(self.tiles, *places.shape[2:])
+        tiles[:, IN_BODY] = self.tokens_inside(index)
+        return tiles
 
     def put_back(
         self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float

@@ -45,15 +45,32 @@ class Variance(StrEnum):
     """One variance for all channels: ranks tokens as the paper's squared error does."""
     CHANNEL = "channel"
     """One variance per channel."""
+    FULL = "full"
+    """The covariance of all channels: also an unusual combination of usual values counts."""
+
+
+class Combine(StrEnum):
+    """What becomes of a token's NLL in several raster directions."""
+
+    MEAN = "mean"
+    """Their mean: the steadiest."""
+    MIN = "min"
+    """The lowest: what looks likely from one side is no anomaly's shadow."""
 
 
 class Preset(StrEnum):
-    """The paper's two networks."""
+    """The paper's two networks, and ours by purpose (`Resources/Docs/method.md`)."""
 
     STANDARD = "standard"
-    """Dilation 1 in all five layers."""
+    """The paper's: dilation 1 in all five layers."""
     DILATED = "dilated"
-    """Dilation 4 in all five layers."""
+    """The paper's: dilation 4 in all five layers."""
+    FAST = "fast"
+    """For a look while the patient is still there, and for machines without a GPU."""
+    BALANCED = "balanced"
+    """The default."""
+    THOROUGH = "thorough"
+    """Where a few times the computation does not matter."""
 
 
 SpecT = TypeVar("SpecT", bound="Spec")
@@ -227,11 +244,25 @@ class SliceSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveSpec(Spec):
-    """The masked CNN: one 3×3 layer per dilation."""
+    """The masked CNN and its likelihood; the defaults are the paper's.
+
+    What the others are worth is measured in `Resources/Docs/method.md`.
+    """
 
     hidden_channels: int = 256
     dilations: tuple[int, ...] = (1, 1, 1, 1, 1)
+    """One 3×3 layer each."""
     variance: Variance = Variance.FIXED
+    whitened: bool = False
+    """Tokens enter centered, uncorrelated and of unit variance in the body of the
+    training scans; loss and variance then count the body only."""
+    position: bool = False
+    """The network is also told where in the body a token lies."""
+    position_variance: bool = False
+    """The variance is larger where normal scans differ more."""
+    directions: int = 1
+    """Raster scans from as many corners of the grid: 1, 2 (opposite ones) or 4."""
+    combine: Combine = Combine.MEAN
 
     def __post_init__(self) -> None:
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")
@@ -239,14 +270,38 @@ class AutoregressiveSpec(Spec):
             len(self.dilations) >= 2 and min(self.dilations) >= 1,
             "dilations must be two or more positive numbers",
         )
+        self._require(self.directions in (1, 2, 4), "directions must be 1, 2 or 4")
+        self._require(
+            self.position or self.directions == 1,
+            "directions other than 1 need position, which tells the network its direction",
+        )
+
+    @property
+    def uses_places(self) -> bool:
+        """Whether it asks where tokens lie (`token_place`)."""
+        return self.whitened or self.position or self.position_variance
 
     @classmethod
-    def from_preset(
-        cls, preset: Preset, variance: Variance = Variance.FIXED
-    ) -> "AutoregressiveSpec":
-        """The paper's network of that name (arXiv 2603.02974, its results table)."""
-        dilation = {Preset.STANDARD: 1, Preset.DILATED: 4}[preset]
-        return cls(dilations=(dilation,) * 5, variance=variance)
+    def from_preset(cls, preset: Preset, variance: Variance | None = None) -> "AutoregressiveSpec":
+        """The preset's network; `variance` replaces its own.
+
+        `standard` and `dilated` are the paper's (arXiv 2603.02974, its results table).
+        """
+        spec = {
+            Preset.STANDARD: cls(),
+            Preset.DILATED: cls(dilations=(4, 4, 4, 4, 4)),
+            Preset.FAST: _ours(hidden_channels=128, dilations=(1, 1)),
+            Preset.BALANCED: _ours(hidden_channels=192, dilations=(1, 1, 1), directions=2),
+            Preset.THOROUGH: _ours(hidden_channels=256, dilations=(1, 2, 1), directions=4),
+        }[preset]
+        return spec if variance is None else dataclasses.replace(spec, variance=variance)
+
+
+def _ours(**network: Any) -> AutoregressiveSpec:
+    """What our own presets have in common."""
+    return AutoregressiveSpec(
+        variance=Variance.FULL, whitened=True, position=True, position_variance=True, **network
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 The loop of Erdil et al., arXiv 2603.02974 (squared error, feature noise,
 AdamW), except that the epoch is chosen by the NLL of whole held-out *normal*
 volumes: no anomaly is ever seen, and no slice of a training volume judges it.
+The variance is that of the held-out volumes, too.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,20 +16,29 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoregressive import AutoregressiveModel
+from .autoregressive import AutoregressiveModel, Corner
 from .checkpoint import Fit, load_checkpoint, save_checkpoint
 from .device import exact_float32
 from .errors import SpatialARError
+from .gaussian import second_moment, whitener
+from .position_variance import fit_variance_map, variance_at
 from .progress import EpochFigures, Reporter
 from .specs import AutoregressiveSpec, TrainingSpec, Variance
+from .token_place import PlaceArray, image_places
 
 MIN_VARIANCE = 1e-12
 """Keeps the NLL finite where a channel never varies."""
 
 TokenArray = Float16[np.ndarray, "_ c h w"]
 
-Image = tuple[TokenArray, int]
-"""One image's tokens: those of its volume, and its place there."""
+Grids = tuple[TokenArray, PlaceArray]
+"""The tokens of a volume's images, and where they lie."""
+
+Image = tuple[Grids, int]
+"""One image: the grids of its volume, and its index there."""
+
+Batch = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b p h w"]]
+"""Tokens and their places, on the model's device."""
 
 
 def split_held_out(
@@ -68,19 +79,26 @@ def fit(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     fingerprint: str = "",
+    training_places: Sequence[PlaceArray] | None = None,
+    held_out_places: Sequence[PlaceArray] | None = None,
 ) -> Fit:
     """The model of the epoch with the lowest held-out NLL, its variance set.
 
-    One array [image, c, h, w] per volume. With `checkpoint`, every epoch is
+    One array [image, c, h, w] per volume, and one [image, 4, h, w] of places
+    (`token_place`); without places, images stand for themselves. With `checkpoint`, every epoch is
     saved there and a later call with the same `fingerprint` tells of those that
     are done and goes on; the result is that of an uninterrupted run. Raises
     `Cancelled` through `report`, and `SpatialARError` if the loss stops being finite or the
     checkpoint cannot be read or written.
     """
+    training_grids = _with_places(training_tokens, training_places)
+    held_out_grids = _with_places(held_out_tokens, held_out_places)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; `torch.manual_seed` would reseed every GPU too.
         torch.default_generator.manual_seed(training.seed)
         model = AutoregressiveModel(autoregressive, training_tokens[0].shape[1]).to(device)
+    if autoregressive.whitened:
+        _fit_token_scale(model, training_grids, training.batch_size, report)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
@@ -89,7 +107,7 @@ def fit(
         load_checkpoint(checkpoint, fingerprint, run, optimizer)
         for figures in run.curve:
             report.epoch(figures)
-    images = [(tokens, index) for tokens in training_tokens for index in range(len(tokens))]
+    images = [(grids, index) for grids in training_grids for index in range(len(grids[0]))]
     batches = -(-len(images) // training.batch_size)
     for epoch in range(len(run.curve) + 1, training.epochs + 1):
         squared_error, done = 0.0, (epoch - 1) * batches
@@ -98,18 +116,22 @@ def fit(
             done += 1
             if done < epoch * batches:  # the last one is done when the epoch is judged and saved
                 report.progress(done, training.epochs * batches, "batch")
-        variance = _held_out_variance(model, held_out_tokens, training.batch_size, report)
-        if autoregressive.variance is Variance.FIXED:
-            variance = variance.mean().expand_as(variance).clone()
-        figures = _note_epoch(
-            run, epoch, squared_error / len(images), variance.clamp_min(MIN_VARIANCE)
-        )
+        _set_variance(model, _held_out_moment(model, held_out_grids, training.batch_size, report))
+        figures = _note_epoch(run, epoch, squared_error / len(images))
         report.epoch(figures)
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, run, optimizer)
         report.progress(done, training.epochs * batches, "batch")
     model.load_state_dict(run.best_weights)
+    if autoregressive.position_variance:
+        _fit_variance_map(model, training_grids, held_out_grids, training.batch_size, report)
     return run
+
+
+def _with_places(tokens: Sequence[TokenArray], places: Sequence[PlaceArray] | None) -> list[Grids]:
+    if places is None:
+        places = [image_places(len(one), *one.shape[2:]) for one in tokens]
+    return list(zip(tokens, places, strict=True))
 
 
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -132,23 +154,37 @@ def _train_epoch(
     for start in range(0, len(images), training.batch_size):
         report.check_cancelled()
         chosen = order[start : start + training.batch_size]
-        target = _gather([images[index] for index in chosen], model.variance.device)
-        tokens = target
+        tokens, places = _gather([images[index] for index in chosen], model.device)
+        target = model.scaled(tokens)
+        corner = model.corners[0]
+        if len(model.corners) > 1:
+            corner = model.corners[int(torch.randint(len(model.corners), (), generator=generator))]
+        seen = target
         if float(torch.rand((), generator=generator)) < training.noise_probability:
-            tokens = add_feature_noise(target, training.noise_scale, generator)
+            seen = add_feature_noise(target, training.noise_scale, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(model(tokens), target)
+        loss = _loss(model.predict(seen, places, corner), target, model.weights(places))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         yield float(loss.detach()) * len(chosen)
 
 
-def _note_epoch(
-    run: Fit, epoch: int, train_mse: float, variance: Float[Tensor, " c"]
-) -> EpochFigures:
+def _loss(
+    prediction: Float[Tensor, "b c h w"],
+    target: Float[Tensor, "b c h w"],
+    weights: Float[Tensor, "b h w"],
+) -> Float[Tensor, ""]:
+    """Mean squared error over the tokens that count."""
+    if bool((weights == 1).all()):
+        return F.mse_loss(prediction, target)
+    error = (prediction - target).square().mean(dim=1)
+    return (error * weights).sum() / weights.sum().clamp_min(1.0)
+
+
+def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
     """The epoch's figures, noted in `run` with its weights where it is the best so far."""
-    # The mean of ½·(ln 2πσ² + e²/σ²) with σ² = mean e², its own best value.
-    nll = 0.5 * float((2 * torch.pi * variance).log().mean() + 1.0)
+    # Squares are 1 on average where the variance is that of the same residuals.
+    nll = 0.5 * (math.log(2 * math.pi) + run.model.log_variance + 1.0)
     if not np.isfinite([train_mse, nll]).all():
         raise SpatialARError(
             "training-diverged",
@@ -160,36 +196,118 @@ def _note_epoch(
     run.curve.append(figures)
     if is_best:
         run.best_epoch = epoch
-        run.model.variance.copy_(variance.to(torch.float32))
         run.best_weights = {
             name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()
         }
     return figures
 
 
-def _gather(images: Sequence[Image], device: torch.device | str) -> Float[Tensor, "b c h w"]:
-    stacked = np.stack([tokens[index] for tokens, index in images]).astype(np.float32)
-    return torch.from_numpy(stacked).to(device)
+def _gather(images: Sequence[Image], device: torch.device | str) -> Batch:
+    tokens = np.stack([grids[0][index] for grids, index in images]).astype(np.float32)
+    places = np.stack([grids[1][index] for grids, index in images]).astype(np.float32)
+    return torch.from_numpy(tokens).to(device), torch.from_numpy(places).to(device)
+
+
+def _batches(
+    grids: Grids, batch_size: int, device: torch.device | str, report: Reporter
+) -> Iterator[Batch]:
+    """A volume's images in order."""
+    for start in range(0, len(grids[0]), batch_size):
+        report.check_cancelled()
+        stop = min(start + batch_size, len(grids[0]))
+        yield _gather([(grids, index) for index in range(start, stop)], device)
+
+
+def _rows(values: Float[Tensor, "b c h w"], weights: Float[Tensor, "b h w"]) -> Tensor:
+    """The values [n, c] of the tokens that count."""
+    return values.movedim(1, -1)[weights > 0]
 
 
 @torch.inference_mode()
-def _held_out_variance(
+def _fit_token_scale(
+    model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
+) -> None:
+    """Mean and whitener of the tokens in the body of the training volumes."""
+    count, channels = 0, model.channels
+    total = torch.zeros(channels, dtype=torch.float64)
+    products = torch.zeros(channels, channels, dtype=torch.float64)
+    for grids in volumes:
+        for tokens, places in _batches(grids, batch_size, "cpu", report):
+            inside = _rows(tokens, model.weights(places)).double()
+            count += len(inside)
+            total += inside.sum(dim=0)
+            products += inside.T @ inside
+    mean = total / max(1, count)
+    covariance = products / max(1, count) - torch.outer(mean, mean)
+    covariance += MIN_VARIANCE * torch.eye(channels)
+    model.token_mean.copy_(mean.float())
+    model.token_whitener.copy_(whitener(covariance).float())
+
+
+@torch.inference_mode()
+def _held_out_moment(
+    model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
+) -> Float[Tensor, "*c"]:
+    """Mean squared error per channel, or the mean of eᵢeⱼ, each volume weighing the same.
+
+    In float64 on the CPU, over all directions.
+    """
+    moments = []
+    for grids in volumes:
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        for tokens, places in _batches(grids, batch_size, model.device, report):
+            weights = model.weights(places)
+            for corner in model.corners:
+                inside = _rows(_residuals(model, tokens, places, corner), weights)
+                total = total + second_moment(inside, model.spec.variance)
+                count += len(inside)
+        if count:
+            moments.append(total / count)
+    return torch.stack(moments).mean(dim=0)
+
+
+def _residuals(
     model: AutoregressiveModel,
-    volumes: Sequence[TokenArray],
+    tokens: Float[Tensor, "b c h w"],
+    places: Float[Tensor, "b p h w"],
+    corner: Corner,
+) -> Float[Tensor, "b c h w"]:
+    with exact_float32():
+        scaled = model.scaled(tokens)
+        return scaled - model.predict(scaled, places, corner)
+
+
+def _set_variance(model: AutoregressiveModel, moment: Float[Tensor, "*c"]) -> None:
+    """The variance that held-out residuals of these second moments ask for."""
+    if model.spec.variance is Variance.FULL:
+        eased = moment + MIN_VARIANCE * torch.eye(len(moment))
+        model.residual_whitener.copy_(whitener(eased).float())
+        return
+    if model.spec.variance is Variance.FIXED:
+        moment = moment.mean().expand_as(moment)
+    model.variance.copy_(moment.clamp_min(MIN_VARIANCE).float())
+
+
+@torch.inference_mode()
+def _fit_variance_map(
+    model: AutoregressiveModel,
+    training: Sequence[Grids],
+    held_out: Sequence[Grids],
     batch_size: int,
     report: Reporter,
-) -> Float[Tensor, " c"]:
-    """Mean squared error per channel, on the CPU in float64, each volume weighing the same."""
-    device = model.variance.device
-    per_volume = []
-    for tokens in volumes:
-        total = torch.zeros(tokens.shape[1], dtype=torch.float64)
-        for start in range(0, len(tokens), batch_size):
-            report.check_cancelled()
-            stop = min(start + batch_size, len(tokens))
-            target = _gather([(tokens, index) for index in range(start, stop)], device)
-            with exact_float32():
-                error = (model(target) - target).square().mean(dim=(2, 3)).sum(dim=0)
-            total += error.cpu().double()  # in this order: MPS has no float64
-        per_volume.append(total / len(tokens))
-    return torch.stack(per_volume).mean(dim=0)
+) -> None:
+    """The variance by place: its shape from all normals, its level from the held-out ones."""
+
+    def seen(volumes: Sequence[Grids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for grids in volumes:
+            for tokens, places in _batches(grids, batch_size, model.device, report):
+                for corner in model.corners:
+                    squares = model.squares(_residuals(model, tokens, places, corner))
+                    yield squares, places, model.weights(places)
+
+    variance_map = fit_variance_map(seen([*training, *held_out])).to(model.device)
+    total = count = 0.0
+    for squares, places, weights in seen(held_out):
+        total += float((squares / variance_at(variance_map, places) * weights).sum())
+        count += float(weights.sum())
+    model.variance_map.copy_(variance_map * (total / max(count, 1.0)))

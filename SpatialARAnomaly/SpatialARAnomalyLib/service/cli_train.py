@@ -54,9 +54,13 @@ def train(
     plane: PlaneOption = Plane.AXIAL,
     preset: PresetOption = Preset.STANDARD,
     variance: Annotated[
-        Variance,
-        typer.Option("--variance", help="One variance for all channels, or one per channel."),
-    ] = Variance.FIXED,
+        Variance | None,
+        typer.Option(
+            "--variance",
+            help="One variance for all channels, one each, or their full covariance.  "
+            "[default: the preset's]",
+        ),
+    ] = None,
     encoder: EncoderOption = DEMONSTRATION,
     fov_mm: FovOption = None,
     size_px: SizeOption = 448,

@@ -10,7 +10,7 @@ from .cli_common import ENCODER_HELP
 PlaneOption = Annotated[Plane, typer.Option("--plane", help="Plane of the slices.")]
 PresetOption = Annotated[
     Preset,
-    typer.Option("--preset", help="The paper's network: dilation 1 (standard) or 4 (dilated)."),
+    typer.Option("--preset", help="The paper's networks (standard, dilated), or ours by purpose."),
 ]
 EncoderOption = Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)]
 FovOption = Annotated[

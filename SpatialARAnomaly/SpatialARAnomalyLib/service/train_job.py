@@ -26,6 +26,7 @@ from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
 from ..engine.specs import IntensitySpec, Modality, SliceSpec
+from ..engine.token_place import PLACES, PlaceArray
 from ..engine.volume import infer_modality
 from . import encoder_registry
 from .encoder_loading import load_encoder
@@ -181,6 +182,11 @@ def _learn(
     report.stage("embed", 2, 4)
     keys = _embed(normals, preparation, report)
 
+    def places(indices: list[int]) -> list[PlaceArray] | None:
+        if not request.autoregressive.uses_places:
+            return None
+        return [preparation.places(normals[index], report) for index in indices]
+
     report.stage("fit", 3, 4)
     run = fit(
         [preparation.store.open(keys[index]) for index in training_indices],
@@ -191,6 +197,8 @@ def _learn(
         device=device,
         checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
+        training_places=places(training_indices),
+        held_out_places=places(held_out_indices),
     )
 
     report.stage("calibrate", 4, 4)
@@ -328,6 +336,16 @@ class _Preparation:
     def key(self, normal: _Normal) -> str:
         return feature_key(normal.sha256, **self.settings)
 
+    def places(self, normal: _Normal, report: Reporter) -> PlaceArray:
+        """Where the tokens of a scan lie; from disk, or from the scan itself."""
+        key = feature_key(normal.sha256, **self.settings, kind="places")
+        if key not in self.store:
+            stack = self.stack(normal, report)
+            across = self.slices.size_px // self.encoder.card.patch_px
+            shape = (len(stack.indices) * stack.tiles, PLACES, across, across)
+            self.store.write(key, shape, (stack.places(index) for index in stack.indices))
+        return self.store.open(key)
+
     def stack(self, normal: _Normal, report: Reporter) -> SliceStack:
         _, volume = normal.source.read(report.check_cancelled)
         if volume.content_sha256() != normal.sha256:
@@ -396,7 +414,10 @@ def _calibrate(
         stack = preparation.stack(normal, report)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
-        nll = [slice_nll(one, model) for one in tokens]
+        nll = [
+            slice_nll(one, model, stack.places(index))
+            for index, one in zip(stack.indices, tokens, strict=True)
+        ]
         inside = stack.put_back(nll, model.lowest_nll)[stack.inside_volume()]
         voxel_nll.append(thinned(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]

@@ -8,6 +8,7 @@ time is as far off as their share changes: 2 min 14 s told and 2 min 25 s taken,
 time to a factor of 2.5 on small heads, and the disk to 10 %. On a GPU it is untried.
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -30,7 +31,9 @@ from ..engine.specs import (
     SliceSpec,
     Spec,
     TrainingSpec,
+    Variance,
 )
+from ..engine.token_place import MAP_SHAPE, PLACES, POSITION_FEATURES
 from .normal_scans import NormalScan, Reading
 from .sources import ArrayInput
 
@@ -142,7 +145,11 @@ class _Work:
     """Of an epoch."""
     grid: tuple[int, int, int]
     """Channels, height and width of an image's tokens."""
+    places: int
+    """Numbers kept of where a token lies."""
     parameters: int
+    statistics: int
+    """Numbers that a model holds beside them."""
     widths: int
     """Channels of all layers' inputs together."""
     array_bytes: int
@@ -155,7 +162,8 @@ class _Work:
         held_out = min(len(scans) - 1, max(1, round(share * len(scans))))
         training_images = max(1, round(images * (1 - held_out / len(scans))))
         channels, across = encoder.card.channels, plan.slices.size_px // encoder.card.patch_px
-        depth, hidden = len(plan.autoregressive.dilations), plan.autoregressive.hidden_channels
+        spec = plan.autoregressive
+        depth, hidden = len(spec.dilations), spec.hidden_channels
         widths = [channels, *[hidden] * (depth - 1), channels]
         arrays = [one.source.voxels for one in scans if isinstance(one.source, ArrayInput)]
         return cls(
@@ -165,7 +173,10 @@ class _Work:
             batch=min(plan.training.batch_size, training_images),
             batches=-(-training_images // plan.training.batch_size),
             grid=(channels, across, across),
-            parameters=sum(9 * before * after + after for before, after in pairwise(widths)),
+            places=PLACES if spec.uses_places else 0,
+            parameters=sum(9 * before * after + after for before, after in pairwise(widths))
+            + ((POSITION_FEATURES + hidden + 2) * hidden if spec.position else 0),
+            statistics=_statistics(spec, channels),
             widths=sum(widths),
             array_bytes=sum(file.stat().st_size for file in arrays),
         )
@@ -173,16 +184,17 @@ class _Work:
     @property
     def token_bytes(self) -> int:
         channels, height, width = self.grid
-        return 2 * self.images * channels * height * width + 128 * len(self.readings)
+        numbers = self.images * (channels + self.places) * height * width
+        return 2 * numbers + 128 * len(self.readings)
 
     @property
     def model_bytes(self) -> int:
-        return 4 * (self.parameters + self.grid[0]) + CARD_BYTES
+        return 4 * (self.parameters + self.statistics) + CARD_BYTES
 
     @property
     def checkpoint_bytes(self) -> int:
         """The best weights and the last, and two moments of AdamW."""
-        return 4 * (4 * self.parameters + 2 * self.grid[0])
+        return 4 * (4 * self.parameters + 2 * self.statistics)
 
     @property
     def disk_bytes(self) -> int:
@@ -198,6 +210,13 @@ class _Work:
         fitting = 4 * 6 * self.parameters + tokens * (3 * self.widths + 4 * channels)
         program = 0 if encoder.device.type == "cuda" else PROGRAM_BYTES
         return program + 4 * encoder.card.parameters + max(scan + embedding, fitting)
+
+
+def _statistics(spec: AutoregressiveSpec, channels: int) -> int:
+    count = channels**2 if spec.variance is Variance.FULL else channels
+    if spec.whitened:
+        count += channels + channels**2
+    return count + (math.prod(MAP_SHAPE) if spec.position_variance else 0)
 
 
 def _tiles(reading: Reading, slices: SliceSpec, encoder: "Encoder") -> int:
@@ -293,7 +312,7 @@ class _Steps:
 
         def judge(tokens: "torch.Tensor") -> None:
             with torch.inference_mode():
-                float((model(tokens) - tokens).square().mean())
+                float(model.nll(tokens).mean())
 
         few = len(stored)
         timed(1, step)
@@ -313,7 +332,8 @@ def _step(
 ) -> None:
     """A step as `engine.training` takes it."""
     optimizer.zero_grad(set_to_none=True)
-    loss = (model(tokens) - tokens).square().mean()
+    target = model.scaled(tokens)
+    loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
     loss.backward()
     optimizer.step()
     float(loss.detach())  # waits for the device

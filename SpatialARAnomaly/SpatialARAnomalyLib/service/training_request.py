@@ -52,8 +52,10 @@ class TrainSpec(Spec):
     window_hu: tuple[float, float] | None = None
     encoder: str = DEMONSTRATION
     preset: Preset = Preset.STANDARD
-    variance: Variance = Variance.FIXED
-    hidden_channels: int = AutoregressiveSpec.hidden_channels
+    variance: Variance | None = None
+    """By default the preset's."""
+    hidden_channels: int | None = None
+    """Likewise."""
     epochs: int = TrainingSpec.epochs
     batch_size: int = TrainingSpec.batch_size
     learning_rate: float = TrainingSpec.learning_rate
@@ -69,15 +71,13 @@ class TrainSpec(Spec):
 
     def request(self, normals: "Sequence[Path | Source]", out: Path) -> TrainRequest:
         """The request for these scans and that folder; raises `SpecError` for impossible values."""
-        preset = AutoregressiveSpec.from_preset(self.preset, self.variance)
+        network = AutoregressiveSpec.from_preset(self.preset, self.variance)
+        if self.hidden_channels is not None:
+            network = dataclasses.replace(network, hidden_channels=self.hidden_channels)
         return TrainRequest(
             normals=tuple(normals),
             out=out,
-            autoregressive=AutoregressiveSpec(
-                hidden_channels=self.hidden_channels,
-                dilations=preset.dilations,
-                variance=self.variance,
-            ),
+            autoregressive=network,
             training=TrainingSpec(**_values(self, TrainingSpec)),
             **_values(self, TrainRequest),
         )
@@ -87,11 +87,15 @@ class TrainSpec(Spec):
         """The spec that gives the request; None for a network that is none of the presets."""
         network = request.autoregressive
         for preset in Preset:
-            if network.dilations == AutoregressiveSpec.from_preset(preset).dilations:
+            own = AutoregressiveSpec.from_preset(preset)
+            variance, hidden_channels = network.variance, network.hidden_channels
+            if network == dataclasses.replace(
+                own, variance=variance, hidden_channels=hidden_channels
+            ):
                 return cls(
                     preset=preset,
-                    variance=network.variance,
-                    hidden_channels=network.hidden_channels,
+                    variance=variance,
+                    hidden_channels=hidden_channels,
                     **_values(request.training, cls),
                     **_values(request, cls),
                 )
