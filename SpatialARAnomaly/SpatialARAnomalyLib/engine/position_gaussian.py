@@ -97,13 +97,18 @@ class PositionGaussian:
         """How many channels are compared."""
         return self.basis.shape[1]
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory that scoring needs, in float32."""
+        return 4 * (self.basis.numel() + self.mean.numel() + self._whitening.numel())
+
     @torch.inference_mode()
     def score(self, tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:
         """The Mahalanobis distance of every token to the Gaussian of its position."""
         device = tokens.device
         reduced = tokens.float().permute(0, 2, 3, 1) @ self.basis.to(device)
-        off = reduced - self.mean.to(device, torch.float32)
-        whitening = self._whitening.to(device, torch.float32)
+        off = reduced - self.mean.float().to(device)
+        whitening = self._whitening.float().to(device)
         return torch.einsum("hwij,bhwj->bhwi", whitening, off).square().sum(dim=-1).sqrt()
 
 
