@@ -296,7 +296,8 @@ LIGHT = [
 
 ABSENT = [
     "jaxtyping", "typer", "safetensors", "torch", "transformers", "nibabel", "rich", "slicerio",
-    "filelock", "scipy", "skimage", "SimpleITK", "matplotlib", "huggingface_hub", "click",
+    "filelock", "scipy", "skimage", "sklearn", "SimpleITK", "matplotlib", "huggingface_hub",
+    "click",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ _SIZES = {
     "torch": (220, 900),
     "transformers": (25, 150),
     "scikit-image": (20, 60),
+    "scikit-learn": (10, 40),
     "matplotlib": (20, 60),
     "nibabel": (4, 12),
     "rich": (1, 6),

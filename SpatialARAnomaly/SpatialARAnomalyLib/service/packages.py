@@ -23,6 +23,7 @@ REQUIREMENTS = (
     "rich>=13.7",
     "safetensors>=0.5",
     "scikit-image>=0.24",
+    "scikit-learn>=1.5",
     "slicerio>=1.1",
     "truststore>=0.10",
     "typer>=0.15",
