@@ -100,7 +100,8 @@ class PositionGaussian:
     @property
     def size_bytes(self) -> int:
         """The memory that scoring needs, in float32."""
-        return 4 * (self.basis.numel() + self.mean.numel() + self._whitening.numel())
+        whitening: Tensor = self._whitening
+        return 4 * (self.basis.numel() + self.mean.numel() + whitening.numel())
 
     @torch.inference_mode()
     def score(self, tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:

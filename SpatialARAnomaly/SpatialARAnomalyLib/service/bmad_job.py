@@ -42,6 +42,8 @@ PREPARATION = "bmad 1"
 """Of the way from PNG to tokens; to be changed with it."""
 
 IMAGES_PER_BATCH = 16
+BUNDLE_IMAGES = 128
+"""Images whose tokens lie in one file, at least."""
 
 TIMED_IMAGES, TIMED_S = 32, 20.0
 """Images whose time is taken one by one, and when enough of them are."""
@@ -74,11 +76,23 @@ class BmadRequest:
 
 @dataclass(frozen=True)
 class _Patient:
-    """One patient's images and where their tokens are."""
+    """One patient's images."""
 
     images: Sequence[BmadImage]
     sha256: str
+    """Of their files."""
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Some patients whose tokens lie in one file: a file each may be more than can be open."""
+
+    patients: Sequence[_Patient]
     key: str
+
+    @property
+    def images(self) -> list[BmadImage]:
+        return [image for patient in self.patients for image in patient.images]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +104,7 @@ class _Bench:
     device: torch.device
     store: FeatureStore
     work: Path
-    test: Sequence[_Patient]
+    test: Sequence[_Bundle]
     normals: Normals
     truth_sha256: str
     """Of the test set's images and labels."""
@@ -168,28 +182,29 @@ def _bench(
     }
     total = len(data.training) + len(data.test)
 
-    def patients(images: Sequence[BmadImage], before: int) -> list[_Patient]:
-        found = []
+    def bundles(images: Sequence[BmadImage], before: int) -> list[_Bundle]:
+        found: list[list[_Patient]] = [[]]
         for group in by_patient(images):
             report.check_cancelled()
+            if sum(len(patient.images) for patient in found[-1]) >= BUNDLE_IMAGES:
+                found.append([])
             sha256 = _joint_sha256([_sha256(image.path) for image in group])
-            found.append(_Patient(group, sha256, feature_key(sha256, **settings)))
+            found[-1].append(_Patient(group, sha256))
             before += len(group)
             report.progress(before, total, "image")
-        return found
+        return [
+            _Bundle(some, feature_key(_joint_sha256([one.sha256 for one in some]), **settings))
+            for some in found
+        ]
 
-    training = patients(data.training, 0)
-    test = patients(data.test, len(data.training))
-    truth = [one.sha256 for one in test]
+    training = bundles(data.training, 0)
+    test = bundles(data.test, len(data.training))
+    truth = [bundle.key for bundle in test]
     truth += [_sha256(image.label) for image in data.test if image.label is not None]
     report.stage("embed", 2, _stages(request))
     store = FeatureStore(work / "tokens")
     _embed([*training, *test], store, encoder, request.size_px, report)
-    normals = Normals(
-        tokens=[store.open(one.key) for one in training], sha256=[one.sha256 for one in training]
-    )
-    first = [image for patient in test for image in patient.images[:1]][:TIMED_IMAGES]
-    images, _ = encoder_batch(first, request.size_px)
+    images, _ = encoder_batch(data.test[:TIMED_IMAGES], request.size_px)
     return _Bench(
         request=request,
         encoder=encoder,
@@ -197,10 +212,22 @@ def _bench(
         store=store,
         work=work,
         test=test,
-        normals=normals,
+        normals=_normals(training, store),
         truth_sha256=_joint_sha256(truth),
         encode_ms=_ms_each(encoder.embed, images, device),
     )
+
+
+def _normals(training: Sequence[_Bundle], store: FeatureStore) -> Normals:
+    tokens, sha256 = [], []
+    for bundle in training:
+        together, start = store.open(bundle.key), 0
+        for patient in bundle.patients:
+            stop = start + len(patient.images)
+            tokens.append(together[start:stop])
+            sha256.append(patient.sha256)
+            start = stop
+    return Normals(tokens=tokens, sha256=sha256)
 
 
 def _tell_unnamed(data: BmadData, report: Reporter) -> None:
@@ -230,35 +257,33 @@ def _joint_sha256(parts: Sequence[str]) -> str:
 
 
 def _embed(
-    patients: Sequence[_Patient],
+    bundles: Sequence[_Bundle],
     store: FeatureStore,
     encoder: Encoder,
     size_px: int,
     report: Reporter,
 ) -> None:
-    """Store the tokens of every patient whose are not stored."""
-    total = sum(len(patient.images) for patient in patients)
+    """Store the tokens of every bundle whose are not stored."""
+    total = sum(len(bundle.images) for bundle in bundles)
     side = size_px // encoder.card.patch_px
     done = colored = 0
-    for patient in patients:
-        count = len(patient.images)
-        if patient.key not in store:
-            seen = [0]
 
-            def batches(
-                patient: _Patient = patient, done: int = done, seen: list[int] = seen
-            ) -> Iterator[Float[np.ndarray, "b c h w"]]:
-                for start in range(0, len(patient.images), IMAGES_PER_BATCH):
-                    report.check_cancelled()
-                    chosen = patient.images[start : start + IMAGES_PER_BATCH]
-                    images, with_colors = encoder_batch(chosen, size_px)
-                    seen[0] += with_colors
-                    yield encoder.embed(images).cpu().numpy()
-                    report.progress(done + start + len(chosen), total, "image")
+    def batches(images: Sequence[BmadImage], before: int) -> Iterator[Float[np.ndarray, "b c h w"]]:
+        nonlocal colored
+        for start in range(0, len(images), IMAGES_PER_BATCH):
+            report.check_cancelled()
+            chosen = images[start : start + IMAGES_PER_BATCH]
+            batch, with_colors = encoder_batch(chosen, size_px)
+            colored += with_colors
+            yield encoder.embed(batch).cpu().numpy()
+            report.progress(before + start + len(chosen), total, "image")
 
-            store.write(patient.key, (count, encoder.card.channels, side, side), batches())
-            colored += seen[0]
-        done += count
+    for bundle in bundles:
+        images = bundle.images
+        if bundle.key not in store:
+            shape = (len(images), encoder.card.channels, side, side)
+            store.write(bundle.key, shape, batches(images, done))
+        done += len(images)
         report.progress(done, total, "image")
     if colored:
         report.notice(
@@ -344,7 +369,7 @@ def _measure(bench: _Bench, fitted: Fitted, report: Reporter) -> dict[str, Any]:
     pixels = PixelCounts()
     highest: list[float] = []
     anomalous: list[bool] = []
-    total = sum(len(patient.images) for patient in bench.test)
+    total = sum(len(bundle.images) for bundle in bench.test)
     for chosen, given in _given(bench, fitted.on_images):
         report.check_cancelled()
         scores = fitted.score(given)
@@ -369,10 +394,11 @@ def _given(
     bench: _Bench, on_images: bool
 ) -> Iterator[tuple[Sequence[BmadImage], Float[Tensor, "b c h w"]]]:
     """The test images, some at a time, with what a method scores: tokens or the images."""
-    for patient in bench.test:
-        tokens: Float16[np.ndarray, "n c h w"] = bench.store.open(patient.key)
-        for start in range(0, len(patient.images), IMAGES_PER_BATCH):
-            chosen = patient.images[start : start + IMAGES_PER_BATCH]
+    for bundle in bench.test:
+        images: list[BmadImage] = bundle.images
+        tokens: Float16[np.ndarray, "n c h w"] = bench.store.open(bundle.key)
+        for start in range(0, len(images), IMAGES_PER_BATCH):
+            chosen = images[start : start + IMAGES_PER_BATCH]
             if on_images:
                 yield chosen, encoder_batch(chosen, bench.request.size_px)[0]
             else:
@@ -430,7 +456,7 @@ def _about(bench: _Bench, data: BmadData) -> Mapping[str, Any]:
         "training_patients": len(bench.normals.tokens),
         "test_images": len(data.test),
         "test_anomalous_images": sum(image.label is not None for image in data.test),
-        "test_patients": len(bench.test),
+        "test_patients": sum(len(bundle.patients) for bundle in bench.test),
         "tokens_an_image": (request.size_px // bench.encoder.card.patch_px) ** 2,
         "encoder": bench.encoder.card.to_dict(),
         "training": request.training.to_dict(),

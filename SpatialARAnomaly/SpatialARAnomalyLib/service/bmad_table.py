@@ -56,11 +56,11 @@ class BmadRow:
         return self.encode_ms + self.score_ms
 
     def percent(self, metric: str) -> str:
-        """`98.35 ± 0.02`, `98.35`, or a dash."""
+        """`98.35±0.02`, `98.35`, or a dash."""
         mean, std = self.mean(metric), self.std(metric)
         if mean is None:
             return "–"
-        return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+        return f"{100 * mean:.2f}" + ("" if std is None else f"±{100 * std:.2f}")
 
     def _found(self, metric: str) -> list[float]:
         values = self.values.get(metric, ())
@@ -129,7 +129,7 @@ def _cells(row: BmadRow) -> list[str]:
     return [row.method, *(row.percent(metric) for metric in METRICS), time, size]
 
 
-_HEADINGS = ("method", *(f"{name} %" for name in METRICS.values()), "ms an image", "memory")
+_HEADINGS = ("method", *(f"{name} %" for name in METRICS.values()), "ms", "memory")
 
 
 def write_png(path: Path, table: BmadTable) -> None:
@@ -147,28 +147,36 @@ def write_png(path: Path, table: BmadTable) -> None:
     drawn.set_fontsize(9)
     drawn.auto_set_column_width(range(len(_HEADINGS)))
     drawn.scale(1, 1.35)
-    best = {
-        column: max(table.rows, key=lambda row, metric=metric: row.mean(metric) or -1.0)
-        for column, metric in enumerate(METRICS, start=1)
-    }
+    best = {column: _best(table.rows, metric) for column, metric in enumerate(METRICS, start=1)}
     for (line, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("0.8")
         if column == 0:
             cell.set_text_props(ha="left")
-        if line == 0 or (column in best and table.rows[line - 1] is best[column]):
+        if line == 0 or (column in best and best[column] == line - 1):
             cell.set_text_props(weight="bold")
     figure.suptitle(table.title, fontsize=11, parse_math=False)
     figure.supxlabel(f"{_how(table)} {RESEARCH_NOTICE}", fontsize=7, parse_math=False)
     figure.savefig(path, facecolor="white")
 
 
+def _best(rows: Sequence[BmadRow], metric: str) -> int:
+    """The place of the row of the highest mean."""
+    means = [row.mean(metric) for row in rows]
+    return max(
+        range(len(means)), key=lambda place: -1.0 if (mean := means[place]) is None else mean
+    )
+
+
 def print_table(table: BmadTable, files: Sequence[Path]) -> None:
     """Print the table and name the files."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=Text(table.title), title_justify="left")
+    shown = Table(
+        title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
+    )
     for heading in _HEADINGS:
         shown.add_column(heading, justify="left" if heading == "method" else "right")
     for row in table.rows:
@@ -183,5 +191,6 @@ def _how(table: BmadTable) -> str:
     about = table.about
     return (
         f"Mean ± standard deviation over seeds {', '.join(map(str, about['seeds']))}; "
+        "ms an image from its pixels to its scores; memory beside the encoder's; "
         f"{about['hardware']}; {about['date']}."
     )
