@@ -206,6 +206,7 @@ COMMANDS = [
     ["train", "--help"],
     ["normals", "--help"],
     ["detect", "--help"],
+    ["bmad", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],

@@ -138,7 +138,7 @@ def write_png(path: Path, table: BmadTable) -> None:
     from matplotlib.figure import Figure
 
     rows = [_cells(row) for row in table.rows]
-    figure = Figure(figsize=(13, 1.3 + 0.32 * len(rows)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9.5, 1.1 + 0.32 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -152,19 +152,19 @@ def write_png(path: Path, table: BmadTable) -> None:
         cell.set_edgecolor("0.8")
         if column == 0:
             cell.set_text_props(ha="left")
-        if line == 0 or (column in best and best[column] == line - 1):
+        if line == 0 or (line - 1 in best.get(column, ())):
             cell.set_text_props(weight="bold")
     figure.suptitle(table.title, fontsize=11, parse_math=False)
     figure.supxlabel(f"{_how(table)} {RESEARCH_NOTICE}", fontsize=7, parse_math=False)
     figure.savefig(path, facecolor="white")
 
 
-def _best(rows: Sequence[BmadRow], metric: str) -> int:
-    """The place of the row of the highest mean."""
-    means = [row.mean(metric) for row in rows]
-    return max(
-        range(len(means)), key=lambda place: -1.0 if (mean := means[place]) is None else mean
-    )
+def _best(rows: Sequence[BmadRow], metric: str) -> set[int]:
+    """The places of the rows of the highest mean."""
+    means = {
+        place: mean for place, row in enumerate(rows) if (mean := row.mean(metric)) is not None
+    }
+    return {place for place, mean in means.items() if mean == max(means.values())}
 
 
 def print_table(table: BmadTable, files: Sequence[Path]) -> None:
