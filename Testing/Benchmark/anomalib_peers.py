@@ -3,8 +3,8 @@
     pip install ".[torch,benchmark]"
     python Testing/Benchmark/anomalib_peers.py      # a minute, 2 GB of memory
 
-Tokens of the demonstration encoder: 12 normal heads train, 2 heads with a lesion
-are scored (seeded; 20 slices each at 224 px). anomalib's models embed images
+Tokens of the demonstration encoder: 16 normal heads train, 2 heads with a lesion
+are scored (seeded; 10 slices each at 224 px). anomalib's models embed images
 themselves; here they are given tokens, everything after that is theirs: the
 nearest neighbor of AnomalyDINO and of PatchCore, PatchCore's coreset, PaDiM's
 Gaussians and distance. Told: the largest difference of two scores, the mean
@@ -32,14 +32,14 @@ from SpatialARAnomalyLib.engine.position_gaussian import PositionGaussian
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from torch.nn import functional as F
 
-HEADS, SIZE_PX, CORESET_RATIO, CHANNELS = 12, 224, 0.02, 40
+HEADS, SIZE_PX, CORESET_RATIO, CHANNELS = 16, 224, 0.02, 40
 ANOMALIB_RIDGE = 0.01 + 1e-5
 """anomalib adds a little more than the paper."""
 
 
 def tokens_of(encoder, head):
     """Tokens of the slices of a head, as float32 [slice, c, h, w]."""
-    voxels = torch.from_numpy(head.voxels[2:22].astype(np.float32))[:, None]
+    voxels = torch.from_numpy(head.voxels[7:17].astype(np.float32))[:, None]
     images = F.interpolate(voxels / voxels.max(), (SIZE_PX, SIZE_PX), mode="bilinear")
     return encoder.embed(images).numpy()
 
