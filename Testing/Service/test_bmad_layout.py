@@ -1,10 +1,12 @@
 """BMAD's folders are found in all known layouts; wrong ones are told apart from them."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from Service.bmad_sets import LAYOUTS, SLICES, TEST_GOOD, TEST_UNGOOD, TRAINING, make_set
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.service import bmad_layout
 from SpatialARAnomalyLib.service.bmad_layout import BmadSet, by_patient, find_bmad, unnamed
 
 
@@ -91,6 +93,21 @@ def test_an_empty_folder_and_none_are_told(tmp_path):
         find_bmad(tmp_path, BmadSet.RESC)
     with pytest.raises(InputError, match="BMAD's resc set was expected; 'nowhere' is none"):
         find_bmad(tmp_path / "nowhere", BmadSet.RESC)
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(_place):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(bmad_layout, "_folders", refuse)
+    with pytest.raises(InputError, match=r"must be readable; in .* \(Permission denied\)"):
+        find_bmad(tmp_path, BmadSet.RESC)
+
+
+def test_the_current_folder_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"found in '{tmp_path.name}'"):
+        find_bmad(Path(), BmadSet.RESC)
 
 
 @pytest.mark.parametrize("missing", ["train", "test/good", "test/Ungood"])

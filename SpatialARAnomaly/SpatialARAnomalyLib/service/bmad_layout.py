@@ -95,19 +95,28 @@ def find_bmad(root: Path, which: BmadSet) -> BmadData:
     known layout is there (naming the one that was expected and the folders
     found), `bmad-label-missing` where an anomalous image has no label.
     """
+    root = Path(os.path.abspath(root))  # so that `.` has a name, too
     if not root.is_dir():
         raise InputError(
             "bmad-layout",
             f"A folder of BMAD's {which} set was expected; {root.name!r} is none.",
             "Name the folder into which the set was unpacked.",
         )
-    places = [root, *filter(None, (_below(root, name) for name in _NAMES[which]))]
-    for place in places:
-        for layout in _LAYOUTS[which]:
-            found = _read(place, layout)
-            if found is not None:
-                return found
-    raise _no_layout(root, which)
+    try:
+        places = [root, *filter(None, (_below(root, name) for name in _NAMES[which]))]
+        for place in places:
+            for layout in _LAYOUTS[which]:
+                found = _read(place, layout)
+                if found is not None:
+                    return found
+        raise _no_layout(root, which)
+    except OSError as error:
+        raise InputError(
+            "bmad-layout",
+            f"BMAD's folders must be readable; in {root.name!r} some are not "
+            f"({error.strerror or error}).",
+            "Allow yourself to read them.",
+        ) from None
 
 
 def unnamed(images: Sequence[BmadImage]) -> int:

@@ -123,7 +123,7 @@ def fit_peer(
     if peer is Peer.DARK:
         return Fitted(score=lambda images: 1 - brightness(images, 1), size_bytes=0, on_images=True)
     if peer is Peer.GAUSSIAN:
-        gaussian = PositionGaussian.fit(normals.tokens, seed=seed)
+        gaussian = PositionGaussian.fit(normals.tokens, seed=seed, device=device)
         return Fitted(score=gaussian.score, size_bytes=gaussian.size_bytes)
     count, channels = normals.token_count, normals.tokens[0].shape[1]
     needed = bank_bytes(count, channels, normals.tokens[0].itemsize)
