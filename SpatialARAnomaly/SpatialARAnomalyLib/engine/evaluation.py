@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 
 from . import voxel_metrics
 from .bootstrap import Interval, interval, patient_weights
@@ -143,6 +144,9 @@ def score_case(
     A lesion's voxels outside the body count as missed at every threshold.
     Raises `InputError` where a score in the body is not finite.
     """
+    # What lies outside both says nothing; regions are the same in the box around them.
+    box = ndimage.find_objects((body | truth).astype(np.uint8))
+    scores, body, truth = (one[box[0] if box else ...] for one in (scores, body, truth))
     lesions = Lesions.of(truth)
     counts = count_scores(scores, body, lesions)
     inside = np.where(body, scores, -np.inf).astype(scores.dtype)
