@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from .. import __version__
 from ..engine.bootstrap import CONFIDENCE
-from ..engine.evaluation import Curves, Evaluation, Metric, ScoredCase
+from ..engine.evaluation import Evaluation, Metric, ScoredCase
 from ..engine.progress import Reporter
 from ..engine.score_counts import PooledCounts
 from ..engine.specs import FindingsSpec
 from ..engine.voxel_metrics import Undefined, auroc, average_precision, dice
+from .evaluation_curves import named_curves
 from .evaluation_picture import write_picture
 from .findings_table import write_table
 from .notices import RESEARCH_NOTICE
@@ -35,9 +35,6 @@ EVALUATION_FILES = {
     "picture": "evaluation.png",
 }
 """What an evaluation writes, by what it holds."""
-
-MAX_POINTS = 500
-"""Points of a curve in the table; those left out lie closest together."""
 
 _PACKAGES = (
     *("numpy", "scipy", "scikit-learn", "torch", "transformers"),
@@ -168,29 +165,8 @@ def curve_rows(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
     """Every curve as points x, y."""
     for score, evaluation in evaluated.evaluations.items():
         for name, (x, y) in named_curves(evaluation.curves).items():
-            for place in _kept(x, y):
-                yield {"score": score, "curve": name, "x": float(x[place]), "y": float(y[place])}
-
-
-def named_curves(
-    curves: Curves,
-) -> dict[str, tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]]:
-    """Every curve's x and y by its name in files."""
-    return {
-        "roc": (curves.false_positive_rate, curves.recall_at_rate),
-        "precision_recall": (curves.recall, curves.precision),
-        "pro": (curves.pro_rate, curves.overlap),
-        "froc": (curves.false_findings_per_scan, curves.lesions_found),
-    }
-
-
-def _kept(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> list[int]:
-    """The points to write: all, or about `MAX_POINTS` evenly along the curve."""
-    if x.size <= MAX_POINTS:
-        return list(range(x.size))
-    way = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
-    places = np.searchsorted(way, np.linspace(0.0, way[-1], MAX_POINTS))
-    return sorted({0, *np.minimum(places, x.size - 1).tolist(), x.size - 1})
+            for point_x, point_y in zip(x.tolist(), y.tolist(), strict=True):
+                yield {"score": score, "curve": name, "x": point_x, "y": point_y}
 
 
 def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.voxel_metrics import PRO_LIMIT
+from .evaluation_curves import named_curves
 from .evaluation_words import SCORE_WORDS
 from .notices import RESEARCH_NOTICE
 
@@ -45,13 +46,10 @@ def write_picture(path: Path, evaluated: "Evaluated") -> None:
     _frame(froc, "Lesions found (FROC)", "false findings a scan", "lesions found")
     for score, evaluation in evaluations.items():
         _draw(score, evaluation, roc, precision_recall, pro, froc)
-    # Findings are few to many: 0 is shown, and ten times as many take one step.
-    froc.set_xscale("symlog", linthresh=1.0)
-    froc.set_xlim(left=0)
+    _scale_findings(froc)
     for axis in (roc, precision_recall, pro, froc):
         if axis.get_legend_handles_labels()[0]:
-            place = "lower right" if axis is not precision_recall else "upper right"
-            axis.legend(loc=place, fontsize=8, framealpha=0.9)
+            axis.legend(loc="best", fontsize=8, framealpha=0.9)
         else:
             axis.text(0.5, 0.5, "undefined for these scans", ha="center", color=_GRAY,
                       transform=axis.transAxes)  # fmt: skip
@@ -77,6 +75,15 @@ def _frame(axis: "Axes", title: str, x: str, y: str) -> None:
         axis.spines[side].set_visible(False)
 
 
+def _scale_findings(axis: "Axes") -> None:
+    """Let false findings begin at none; where they are many, ten times as many take one step."""
+    most = max((float(np.max(line.get_xdata())) for line in axis.get_lines()), default=0.0)
+    if most > 10:
+        axis.set_xscale("symlog", linthresh=1.0)
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlim(0, max(1.05 * most, 1.0))
+
+
 def _draw(
     score: str,
     evaluation: "Evaluation",
@@ -86,34 +93,20 @@ def _draw(
     froc: "Axes",
 ) -> None:
     """Draw one kind of scores into all four."""
-    curves, line, words = evaluation.curves, _LINES[score], SCORE_WORDS[score]
+    curves, line, words = named_curves(evaluation.curves), _LINES[score], SCORE_WORDS[score]
     # Undefined ones are not asked for: their curves are empty.
     values = {name: metric.value or 0.0 for name, metric in evaluation.metrics.items()}
-    if curves.recall.size:
-        roc.plot(
-            curves.false_positive_rate,
-            curves.recall_at_rate,
-            label=f"{words}: {values['voxel_auroc']:.3f}",
-            **line,
-        )
+    if curves["roc"][0].size:
+        roc.plot(*curves["roc"], label=f"{words}: {values['voxel_auroc']:.3f}", **line)
         precision_recall.plot(
-            curves.recall,
-            curves.precision,
+            *curves["precision_recall"],
             label=f"{words}: {values['average_precision']:.3f}",
             drawstyle="steps-post",
             **line,
         )
-        pro.plot(curves.pro_rate, curves.overlap, label=f"{words}: {values['pro']:.3f}", **line)
-    if curves.lesions_found.size:
-        order = np.argsort(curves.false_findings_per_scan, kind="stable")
-        froc.plot(
-            curves.false_findings_per_scan[order],
-            curves.lesions_found[order],
-            label=words,
-            marker=".",
-            markersize=4,
-            **line,
-        )
+        pro.plot(*curves["pro"], label=f"{words}: {values['pro']:.3f}", **line)
+    if curves["froc"][0].size:
+        froc.plot(*curves["froc"], label=words, marker=".", markersize=5, **line)
         if evaluation.metrics["lesions_found"].value is not None:
             froc.plot(
                 values["false_findings_per_scan"], values["lesions_found"], "x",
