@@ -28,10 +28,11 @@ def rules(calibration: Calibration, spec: FindingsSpec) -> dict[str, SearchRule]
     low, highest = calibration.threshold(0.1), calibration.nll[-1]
     within = [calibration.threshold(rate) for rate in np.logspace(-1, -6, POINTS).tolist()]
     above = np.linspace(highest, highest + 3 * max(highest - low, 1e-6), POINTS // 2).tolist()
+    threshold = calibration.threshold(spec.false_positive_rate)
     nll = SearchRule(
-        threshold=calibration.threshold(spec.false_positive_rate),
+        threshold=threshold,
         min_volume_ml=spec.min_volume_ml,
-        thresholds=tuple(sorted({*within, *above})),
+        thresholds=tuple(sorted({*within, *above, threshold})),
     )
     even = tuple((np.arange(1, POINTS + 1) / POINTS).tolist())
     plain = SearchRule(threshold=None, min_volume_ml=spec.min_volume_ml, thresholds=even)
