@@ -330,7 +330,7 @@ def test_the_worker_evaluates_one_result(tmp_path):
     assert values["nll", "voxel_auroc"]["low"] is None
     assert values["nll", "case_auroc"]["reason"] == "no scan is normal"
     assert result["threshold_nll"] == pytest.approx(1.6)
-    assert set(EVALUATION_FILES) == set(result["files"])
+    assert {*EVALUATION_FILES, "preview"} == set(result["files"])
     assert (tmp_path / "out" / "evaluation.png").stat().st_size > 10_000
     plain = evaluate_one(
         inputs_for(tmp_path, nll, truth), spec, tmp_path / "plain", SilentReporter()

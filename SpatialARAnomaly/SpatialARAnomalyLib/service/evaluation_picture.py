@@ -26,14 +26,15 @@ _LINES: dict[str, dict[str, Any]] = {
 _GRAY = "0.35"
 
 
-def write_picture(path: Path, evaluated: "Evaluated") -> None:
-    """Write the picture as PNG."""
+def write_picture(path: Path, evaluated: "Evaluated", columns: int = 2) -> None:
+    """Write the picture as PNG; in one column it suits a narrow panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, 9.2), dpi=120, layout="constrained")
+    size = (10.0, 9.2) if columns == 2 else (4.6, 12.0)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    roc, precision_recall, pro, froc = figure.subplots(2, 2).ravel()
+    roc, precision_recall, pro, froc = figure.subplots(4 // columns, columns).ravel()
     evaluations = evaluated.evaluations
     _frame(roc, "ROC", "false-positive rate (voxels)", "recall (voxels)")
     roc.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
@@ -53,9 +54,10 @@ def write_picture(path: Path, evaluated: "Evaluated") -> None:
         else:
             axis.text(0.5, 0.5, "undefined for these scans", ha="center", color=_GRAY,
                       transform=axis.transAxes)  # fmt: skip
+    separator = " " if columns == 2 else "\n"
     figure.suptitle(_heading(evaluated), fontsize=11, parse_math=False)
     figure.supxlabel(
-        f"Dotted: chance. Cross: the calibrated threshold. {RESEARCH_NOTICE}",
+        f"Dotted: chance. Cross: the calibrated threshold.{separator}{RESEARCH_NOTICE}",
         color=_GRAY,
         fontsize=8,
     )

@@ -21,8 +21,12 @@ from .evaluation_files import (
     as_result,
     write_evaluation,
 )
+from .evaluation_picture import write_picture
 from .evaluation_scores import evaluate_all, rules, score_all
 from .outputs import appear_together, check_names
+
+PREVIEW_FILE = "preview.png"
+"""The picture again, in one column, for the panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,8 @@ def evaluate(
     that cannot be used, `Cancelled` through `report`; nothing is written in
     either case.
     """
-    names = list(EVALUATION_FILES.values())
+    files = EVALUATION_FILES | {"preview": PREVIEW_FILE}
+    names = list(files.values())
     report.stage("score", 1, 2)
     check_names(output, names, overwrite=spec.overwrite)
     ras_from_voxel = affine_array(inputs.ras_from_voxel)
@@ -92,7 +97,8 @@ def evaluate(
     report.stage("write", 2, 2)
     with appear_together(output, names, overwrite=spec.overwrite) as partial:
         write_evaluation(partial, evaluated, report)
-    return as_result(evaluated, {kind: output / name for kind, name in EVALUATION_FILES.items()})
+        write_picture(partial / PREVIEW_FILE, evaluated, columns=1)
+    return as_result(evaluated, {kind: output / name for kind, name in files.items()})
 
 
 def _body(nll: Float[np.ndarray, "k j i"]) -> Bool[np.ndarray, "k j i"]:
