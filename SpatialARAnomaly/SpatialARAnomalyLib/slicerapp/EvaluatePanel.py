@@ -166,7 +166,7 @@ class EvaluatePanel:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(place, column, item)
         table.setFixedHeight(
-            int(table.horizontalHeader().sizeHint.height())
+            int(table.horizontalHeader().property("sizeHint").height())
             + len(names) * int(table.rowHeight(0))
             + 2 * int(table.property("frameWidth"))
         )
@@ -230,6 +230,6 @@ def _summary(event: dict[str, Any]) -> str:
         return _("The ground truth labels no voxel of this scan: most figures are undefined.")
     share = f"{100 * event['lesion_share']:.2g}"
     return _(
-        "{lesions} lesions, {share} % of the voxels (average precision by chance: {chance}). "
+        "Lesions: {lesions}, {share} % of the voxels (average precision by chance: {chance}). "
         "One scan: no intervals."
     ).format(lesions=lesions, share=share, chance=f"{event['lesion_share']:.2g}")
