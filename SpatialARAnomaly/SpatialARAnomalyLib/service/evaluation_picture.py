@@ -69,7 +69,7 @@ def _frame(axis: "Axes", title: str, x: str, y: str) -> None:
     axis.set_xlabel(x, fontsize=9)
     axis.set_ylabel(y, fontsize=9)
     axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.02)
+    axis.set_ylim(0, 1.03)
     axis.tick_params(labelsize=8)
     axis.grid(color="0.92", linewidth=0.8)
     axis.set_axisbelow(True)
@@ -112,7 +112,7 @@ def _draw(
         if evaluation.metrics["lesions_found"].value is not None:
             froc.plot(
                 values["false_findings_per_scan"], values["lesions_found"], "x",
-                color=line["color"], markersize=11, markeredgewidth=2.2,
+                color=line["color"], markersize=11, markeredgewidth=2.2, clip_on=False, zorder=3,
             )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from .Result import Result
 from .Tables import prepareTable, tableItem
 from .WorkFolder import WorkFolder
 
-HIDDEN = ("case_auroc",)
-"""What one scan can never define."""
+HIDDEN = ("dice_per_case", "case_auroc")
+"""What is the same for one scan, or never defined by it."""
 
 SAVED = ("evaluation", "metrics", "cases", "curves", "picture")
 """Which of the worker's files *Save…* writes."""
