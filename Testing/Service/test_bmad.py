@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from Service.bmad_sets import TRAINING, make_set
 from Service.small_site import run, tree
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -136,7 +137,7 @@ def test_no_path_or_patient_is_told(tables):
 def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
     for which in BmadSet:
         out, events = tables[which, BmadProtocol.NATIVE]
-        work = out / "work"
+        work = out / bmad_job.WORK_FOLDER
         assert len(list((work / "tokens").iterdir())) == 2  # of training and of test
         assert len(list(work.glob("*.checkpoint"))) == 2  # one per seed
         assert [
@@ -193,7 +194,7 @@ def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
     asked = request(sets[BmadSet.LIVER], tmp_path / "out")
     with pytest.raises(Cancelled):
         bmad_job.run_bmad(asked, Impatient())
-    assert [one.name for one in asked.out.iterdir()] == ["work"]
+    assert [one.name for one in asked.out.iterdir()] == [bmad_job.WORK_FOLDER]
     straight, _ = bmad_job.run_bmad(
         request(sets[BmadSet.LIVER], tmp_path / "straight"), SilentReporter()
     )
@@ -206,13 +207,15 @@ def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
 def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(bmad_methods, "_memory_bytes", lambda _device: 30_000)
     monkeypatch.setattr(bmad_methods, "CORESET_DISTANCES_CPU", 100)
-    methods = (Peer.BANK, Peer.CORESET, Peer.BRIGHT)
+    monkeypatch.setattr(bmad_methods, "TOKENS_PER_CHANNEL", 7)
+    methods = (Peer.BANK, Peer.CORESET, Peer.GAUSSIAN, Peer.BRIGHT)
     table, files = bmad_job.run_bmad(
         request(sets[BmadSet.LIVER], tmp_path, methods=methods), SilentReporter()
     )
-    bank, coreset, bright = table.rows
+    bank, coreset, gaussian, bright = table.rows
     assert bank.not_run == "not run: needs 0.0184 MB of memory; 0.015 MB may be used"
     assert coreset.not_run == "not run: needs 8.6e+02 distances; 1e+02 are allowed on cpu"
+    assert gaussian.not_run == "not run: needs 7 normal images; there are 6"
     assert bright.not_run == ""
     assert bright.mean("pixel_auroc") > 0.9
     line = files[0].read_text(encoding="utf-8").splitlines()[1]
@@ -237,6 +240,16 @@ def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
     assert set(notices) == {"bmad-names", "bmad-color"}
     assert notices["bmad-names"].startswith("1 file names are not <patient>_<slice>.png")
     assert notices["bmad-color"] == "1 images have colors; their luminance was taken."
+
+
+def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
+    work = tmp_path / bmad_job.WORK_FOLDER
+    work.mkdir()
+    with FileLock(work / bmad_job.LOCK_FILE):
+        result = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, tmp_path, "--methods", "bright")
+    assert result.exit_code == 2
+    assert "Another comparison is running" in result.stderr
+    assert [one.name for one in tmp_path.iterdir()] == [bmad_job.WORK_FOLDER]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ from .. import __version__
 from ..engine.atomic_files import replacing, unwritable
 from ..engine.device import Device, resolve_device
 from ..engine.encoder import Encoder
-from ..engine.errors import InputError, SpecError
+from ..engine.errors import InputError, OutputError, SpecError
 from ..engine.feature_store import FeatureStore, feature_key
 from ..engine.file_hash import file_sha256
 from ..engine.pixel_counts import PixelCounts
@@ -35,8 +36,10 @@ from .bmad_table import METRICS, BmadRow, BmadTable, write_csv, write_json, writ
 from .encoder_loading import load_encoder
 from .outputs import appear_together, check_names, make_folder
 
-WORK_FOLDER = "work"
+WORK_FOLDER = "bmad_work"
 """Below the results: tokens, checkpoints and finished runs, by which a command resumes."""
+
+LOCK_FILE = "lock"
 
 PREPARATION = "bmad 1"
 """Of the way from PNG to tokens; to be changed with it."""
@@ -114,7 +117,7 @@ class _Bench:
 def run_bmad(request: BmadRequest, report: Reporter) -> tuple[BmadTable, list[Path]]:
     """Embed, fit, score and compare; the table and its files.
 
-    Tokens, checkpoints and finished runs stay in `out`/work, so that the same
+    Tokens, checkpoints and finished runs stay in `out`/bmad_work, so that the same
     command goes on where it was interrupted and another protocol or more
     methods begin with the tokens that are there. Raises `SpatialARError` for
     unusable input, and `Cancelled` through `report`; no table appears then.
@@ -137,18 +140,49 @@ def run_bmad(request: BmadRequest, report: Reporter) -> tuple[BmadTable, list[Pa
     work = request.out / WORK_FOLDER
     make_folder(work)
     try:
-        bench = _bench(request, data, encoder, device, work, report)
-        rows = tuple(
-            _row(bench, method, index, report)
-            for index, method in enumerate(request.methods, start=3)
-        )
-        table = BmadTable(rows=rows, about=_about(bench, data))
-        with appear_together(request.out, request.names, overwrite=request.overwrite) as folder:
-            for name, write in zip(request.names, (write_csv, write_json, write_png), strict=True):
-                write(folder / name, table)
+        with _held(work):
+            return _compare(request, data, encoder, device, work, report)
     except OSError as error:
         raise unwritable("The comparison cannot go on", error) from None
+
+
+def _compare(
+    request: BmadRequest,
+    data: BmadData,
+    encoder: Encoder,
+    device: torch.device,
+    work: Path,
+    report: Reporter,
+) -> tuple[BmadTable, list[Path]]:
+    bench = _bench(request, data, encoder, device, work, report)
+    rows = tuple(
+        _row(bench, method, index, report) for index, method in enumerate(request.methods, start=3)
+    )
+    table = BmadTable(rows=rows, about=_about(bench, data))
+    with appear_together(request.out, request.names, overwrite=request.overwrite) as folder:
+        for name, write in zip(request.names, (write_csv, write_json, write_png), strict=True):
+            write(folder / name, table)
     return table, [request.out / name for name in request.names]
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Keeps other comparisons out; the system lets go of the lock however the process ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(work / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            "bmad-running",
+            f"Another comparison is running in {work.parent.name!r}.",
+            "Wait for it, or choose another folder with --out.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _stages(request: BmadRequest) -> int:

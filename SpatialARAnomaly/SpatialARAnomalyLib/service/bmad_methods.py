@@ -21,7 +21,7 @@ from ..engine.memory_bank import (
     NormalTokens,
     bank_bytes,
 )
-from ..engine.position_gaussian import PositionGaussian
+from ..engine.position_gaussian import TOKENS_PER_CHANNEL, PositionGaussian
 from ..engine.progress import Reporter
 from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from ..engine.training import fit, split_held_out
@@ -123,6 +123,9 @@ def fit_peer(
     if peer is Peer.DARK:
         return Fitted(score=lambda images: 1 - brightness(images, 1), size_bytes=0, on_images=True)
     if peer is Peer.GAUSSIAN:
+        images = sum(len(one) for one in normals.tokens)
+        if images < TOKENS_PER_CHANNEL:
+            raise NotRun(f"needs {TOKENS_PER_CHANNEL} normal images; there are {images}")
         gaussian = PositionGaussian.fit(normals.tokens, seed=seed, device=device)
         return Fitted(score=gaussian.score, size_bytes=gaussian.size_bytes)
     count, channels = normals.token_count, normals.tokens[0].shape[1]
