@@ -14,11 +14,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from Harness import grab, load_scripted_module, run_events, start, wait_until
 from PIL import Image
 from Service.small_site import SHAPE_KJI, SPACING_MM
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
+from SpatialARAnomalyLib.service.sample_scans import head_with_lesion
 
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = ROOT / "Resources/Screenshots"
@@ -65,7 +67,7 @@ def grab_both(module: object, name: str, work: Path) -> None:
 
 def open_only(module: object, *names: str) -> None:
     """Open these sections of the panel and close the others."""
-    for name in ("detect", "review", "export", "train", "models", "encoders", "setup"):
+    for name in ("detect", "review", "export", "evaluate", "train", "models", "encoders", "setup"):
         getattr(module.ui, f"{name}Section").collapsed = name not in names
     run_events(0.3)
 
@@ -91,6 +93,24 @@ def detect_and_review(module: object, work: Path) -> None:
     module.ui.acceptButton.click()
     grab_both(module, "panel", work)
     save(beside_views(Image.open(work / "light.png").convert("RGB")), SCREENSHOTS / "module.png")
+
+
+def evaluate(module: object, work: Path) -> None:
+    """The result against the sample head's own lesion."""
+    import slicer
+
+    panel = module.widget.panel.evaluate
+    open_only(module, "evaluate")
+    head, lesion = head_with_lesion(seed=1)
+    truth = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "True lesion")
+    slicer.util.updateVolumeFromArray(truth, lesion.astype(np.uint8))
+    truth.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(head.ras_from_voxel))
+    run_events()
+    module.ui.truthSelector.setCurrentNode(truth)
+    module.ui.evaluateButton.click()
+    wait_until(lambda: not panel.evaluating, WAIT_S, "the evaluation")
+    run_events(0.3)
+    grab_both(module, "evaluate", work)
 
 
 def train(module: object, work: Path) -> None:
@@ -155,6 +175,7 @@ def make(models: Path | None, work: Path) -> None:
         module.widget.panel.detect._demonstration.trigger()
         wait_until(lambda: not module.widget.logic.busy, WAIT_S, "the demonstration model")
     detect_and_review(module, work)
+    evaluate(module, work)
     models_and_encoders(module, work)
     train(module, work)
     set_up(module, work)

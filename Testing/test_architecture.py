@@ -206,6 +206,8 @@ COMMANDS = [
     ["train", "--help"],
     ["normals", "--help"],
     ["detect", "--help"],
+    ["evaluate", "--help"],
+    ["bmad", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],
@@ -291,6 +293,8 @@ LIGHT = [
     "service.kit_manifest",
     "service.pip_words",
     "service.quantities",
+    "service.outputs",
+    "service.evaluation_words",
 ]
 """What the panel imports in Slicer's Python, before any package of ours is installed."""
 

@@ -199,8 +199,22 @@ def test_lesion_wise_figures_are_shares_of_all_lesions_and_means_over_scans():
     outcome = evaluate(cases, RULE, SilentReporter(), resamples=0)
     assert outcome.metrics["lesions_found"].value == 0.5
     assert outcome.metrics["false_findings_per_scan"].value == 0.5
-    assert outcome.curves.lesions_found.tolist() == [0.5, 0.5, 0.0]
+    assert outcome.curves.lesions_found.tolist() == [0.0, 0.5, 0.5]
     assert outcome.curves.false_findings_per_scan.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_the_curve_of_findings_ends_where_they_grow_together():
+    scores = np.zeros(SHAPE, dtype=np.float32)
+    truth = scores > 0
+    scores[0, ::2, 0] = 3.0
+    scores[0, :, 0] += 2.0  # at 2 the three are one, which also reaches the lesion
+    truth[0, 5, 0] = True
+    rule = SearchRule(threshold=None, min_volume_ml=0.0, thresholds=(2.0, 5.0, 9.0))
+    cases = scored([(scores, np.ones(SHAPE, dtype=bool), truth)], rule)
+    assert (cases[0].false_findings.tolist(), cases[0].found.tolist()) == ([0, 3, 0], [1, 0, 0])
+    curves = evaluate(cases, rule, SilentReporter(), resamples=0).curves
+    assert curves.false_findings_per_scan.tolist() == [0.0, 3.0]
+    assert curves.lesions_found.tolist() == [0.0, 0.0]
 
 
 def test_equal_scores_tell_nothing():

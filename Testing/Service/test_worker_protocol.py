@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_refused(said, code, id_):
 def test_refusals_name_what_is_known():
     with pytest.raises(RequestError, match="knows: protocol, id, job, inputs, spec, output"):
         read_line(line(more=1))
-    with pytest.raises(RequestError, match="one of detect, find, export, sample"):
+    with pytest.raises(RequestError, match="one of detect, find, export, evaluate, sample"):
         read_line(line(job="delete"))
 
 

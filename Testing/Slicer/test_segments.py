@@ -139,7 +139,7 @@ def test_layers_that_overlap_are_merged_and_cropped_to_the_grid(scene):
 def test_resampling_of_a_foreign_grid_takes_the_nearest_voxel(scene):
     """Against SimpleITK, on an oblique grid."""
     import SimpleITK as sitk
-    from SpatialARAnomalyLib.slicerapp.Export import _onGrid
+    from SpatialARAnomalyLib.slicerapp.LabelsOnGrid import onGrid
 
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 4, (7, 11, 9)).astype(np.uint16)
@@ -158,7 +158,7 @@ def test_resampling_of_a_foreign_grid_takes_the_nearest_voxel(scene):
             (0.0, 0.0, 0.0), (1.5, 1.2, 2.0), np.eye(3).ravel().tolist(), 0,
         )
     )  # fmt: skip
-    found, start = _onGrid(labels, affine, grid, size)
+    found, start = onGrid(labels, affine, grid, size)
     whole = np.zeros(tuple(size), np.uint16)
     box = tuple(slice(a, a + b) for a, b in zip(start, found.shape, strict=True))
     whole[box] = found

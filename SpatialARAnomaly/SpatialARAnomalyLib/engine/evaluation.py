@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 
 from . import voxel_metrics
 from .bootstrap import Interval, interval, patient_weights
@@ -34,7 +35,7 @@ class SearchRule:
     min_volume_ml: float
     """Smaller regions are not findings."""
     thresholds: tuple[float, ...]
-    """Where the curve of lesions found against false findings is taken."""
+    """Where the curve of lesions found against false findings is taken; at least one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,6 +87,7 @@ class Curves:
     overlap: Float[np.ndarray, " o"]
     """Mean per-region overlap."""
     false_findings_per_scan: Float[np.ndarray, " t"]
+    """From the highest threshold to the one with most of them."""
     lesions_found: Float[np.ndarray, " t"]
     """Share of all lesions."""
 
@@ -143,6 +145,9 @@ def score_case(
     A lesion's voxels outside the body count as missed at every threshold.
     Raises `InputError` where a score in the body is not finite.
     """
+    # What lies outside both says nothing; regions are the same in the box around them.
+    box = ndimage.find_objects((body | truth).astype(np.uint8))
+    scores, body, truth = (one[box[0] if box else ...] for one in (scores, body, truth))
     lesions = Lesions.of(truth)
     counts = count_scores(scores, body, lesions)
     inside = np.where(body, scores, -np.inf).astype(scores.dtype)
@@ -224,6 +229,7 @@ class _Pool:
 
     def __init__(self, cases: Sequence[ScoredCase], rule: SearchRule) -> None:
         self.calibrated = rule.threshold is not None
+        self.curve_thresholds = np.array(rule.thresholds, dtype=np.float64)
         self.counts = PooledCounts.of([case.counts for case in cases])
         self.normal = np.array([case.normal for case in cases])
         self.case_scores = np.array([case.case_score for case in cases])
@@ -314,7 +320,13 @@ class _Pool:
         pro_rate, overlap = voxel_metrics.pro_curve(tally)
         first = 1 if self.calibrated else 0
         lesions = self.lesions.sum()
-        empty = np.zeros(0)
+        found = self.found[:, first:].sum(axis=0)
+        false_findings = self.false_findings[:, first:].mean(axis=0)
+        # From the highest threshold down to most false findings: lower ones let findings grow
+        # together, until one that is as large as the body finds all lesions.
+        rising = np.argsort(self.curve_thresholds, kind="stable")
+        most = int(np.argmax(false_findings[rising]))
+        fewer = rising[most:][::-1] if lesions else rising[:0]
         return Curves(
             false_positive_rate=rate,
             recall_at_rate=recall_at_rate,
@@ -322,10 +334,8 @@ class _Pool:
             precision=precision,
             pro_rate=pro_rate,
             overlap=overlap,
-            false_findings_per_scan=(
-                self.false_findings[:, first:].mean(axis=0) if lesions else empty
-            ),
-            lesions_found=self.found[:, first:].sum(axis=0) / lesions if lesions else empty,
+            false_findings_per_scan=false_findings[fewer],
+            lesions_found=found[fewer] / max(lesions, 1.0),
         )
 
 

@@ -23,6 +23,10 @@ MIN_SPACING_MM = 1e-4
 MIN_AXIS_VOLUME = 1e-3
 """Least volume spanned by the three unit axes: below it they lie in a plane."""
 
+SAME_GRID_VOXELS = 0.05
+"""Grids whose corners lie apart by less than this share of the thinnest spacing are
+one: NIfTI keeps places in single precision, and some programs round them further."""
+
 # For every plane: the anatomical axis (0 R–L, 1 P–A, 2 I–S) and the sign in
 # which slices, rows and columns advance, as radiologists look at them:
 #   axial      slices to S, rows to P, columns to L
@@ -44,6 +48,23 @@ def voxel_spacing_mm(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[float, f
 def voxel_ml(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
     """Volume of one voxel in milliliters."""
     return float(abs(np.linalg.det(ras_from_voxel[:3, :3]))) / 1000.0
+
+
+def grids_apart_mm(
+    one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape_kji: tuple[int, ...]
+) -> float:
+    """How far two affines put the corner voxels of one array apart, at most."""
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]).T
+    corners[:3] *= np.array(shape_kji[::-1])[:, None] - 1
+    return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
+
+
+def same_grid(
+    one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape_kji: tuple[int, ...]
+) -> bool:
+    """Whether two affines put the voxels of one array in the same places."""
+    tolerance_mm = SAME_GRID_VOXELS * min(voxel_spacing_mm(one))
+    return grids_apart_mm(one, other, shape_kji) <= tolerance_mm
 
 
 def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:

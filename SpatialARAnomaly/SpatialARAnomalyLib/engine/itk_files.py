@@ -161,7 +161,7 @@ def _check_zlib(path: Path, offset: int) -> None:
         raise damaged("its compressed voxels are damaged")
 
 
-def read_itk(path: Path) -> Volume:
+def read_itk(path: Path, labels: bool = False) -> Volume:
     """The volume of a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
     import SimpleITK as sitk
 
@@ -177,7 +177,8 @@ def read_itk(path: Path) -> Volume:
     try:
         with native_stderr_silenced():
             reader.ReadImageInformation()
-            if any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
+            keys = reader.GetMetaDataKeys()
+            if not labels and any(key.startswith("Segment0_") for key in keys):
                 raise label_map("a Slicer segmentation")
             check_dimensions(reader.GetSize()[::-1])
             if reader.GetNumberOfComponents() != 1:

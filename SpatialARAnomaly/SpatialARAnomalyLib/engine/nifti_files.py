@@ -77,7 +77,7 @@ def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, labels: bool = False) -> Volume:
     """The volume of a NIfTI file; raises `InputError` as `read_volume_file` does."""
     import nibabel
 
@@ -97,7 +97,7 @@ def read_nifti(path: Path) -> Volume:
                 raise no_color()
             if image.get_data_dtype().kind == "c":
                 raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
-            if int(header["intent_code"]) == NIFTI_INTENT_LABEL:
+            if not labels and int(header["intent_code"]) == NIFTI_INTENT_LABEL:
                 raise label_map("its NIfTI intent says so")
             _check_one_place(image, shape)
             if 0 in stored_header["pixdim"][1:4]:

@@ -47,13 +47,15 @@ class PositionGaussian:
         basis: Float32[Tensor, "c d"],
         mean: Float64[Tensor, "h w d"],
         covariance: Float64[Tensor, "h w d d"],
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.basis = basis
-        self.mean = mean
+        self.basis = basis.to(device)
+        self.mean = mean.float().to(device)
         # L of Σ = L·Lᵀ; kept inverted, so that scoring is a product on every device.
         lower = torch.linalg.cholesky(covariance)
         one = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower)
-        self._whitening = torch.linalg.solve_triangular(lower, one, upper=False)
+        inverse: Tensor = torch.linalg.solve_triangular(lower, one, upper=False)
+        self._whitening = inverse.float().to(device)
 
     @classmethod
     def fit(
@@ -65,6 +67,7 @@ class PositionGaussian:
         reduction: Reduction = Reduction.CHOICE,
         ridge: float = RIDGE,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> "PositionGaussian":
         """The Gaussians of the normal tokens (those inside, if told).
 
@@ -73,7 +76,8 @@ class PositionGaussian:
         `TOKENS_PER_CHANNEL` images for each. A position with fewer tokens
         inside than that takes the Gaussian of all positions together. Raises
         `InputError` `too-few-normal-images` for fewer images than one channel
-        needs, or no more tokens inside.
+        needs, or no more tokens inside. Fitted on the CPU in float64; `device`
+        is where it scores.
         """
         images = sum(len(volume) for volume in normals)
         if images < TOKENS_PER_CHANNEL:
@@ -90,21 +94,24 @@ class PositionGaussian:
             raise _too_few(f"{int(moments.number.sum())} tokens inside the body")
         mean, covariance = moments.gaussians(TOKENS_PER_CHANNEL * count)
         covariance += ridge * torch.eye(count, dtype=torch.float64)
-        return cls(basis, mean, covariance)
+        return cls(basis, mean, covariance, device)
 
     @property
     def channels(self) -> int:
         """How many channels are compared."""
         return self.basis.shape[1]
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory that scoring needs, in float32."""
+        return 4 * (self.basis.numel() + self.mean.numel() + self._whitening.numel())
+
     @torch.inference_mode()
     def score(self, tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:
         """The Mahalanobis distance of every token to the Gaussian of its position."""
-        device = tokens.device
-        reduced = tokens.float().permute(0, 2, 3, 1) @ self.basis.to(device)
-        off = reduced - self.mean.to(device, torch.float32)
-        whitening = self._whitening.to(device, torch.float32)
-        return torch.einsum("hwij,bhwj->bhwi", whitening, off).square().sum(dim=-1).sqrt()
+        rows = tokens.to(self.basis.device).float().permute(0, 2, 3, 1)
+        off = rows @ self.basis - self.mean
+        return torch.einsum("hwij,bhwj->bhwi", self._whitening, off).square().sum(dim=-1).sqrt()
 
 
 class _Moments:

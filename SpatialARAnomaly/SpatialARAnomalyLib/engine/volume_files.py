@@ -35,12 +35,12 @@ def volume_name(path: Path) -> str:
     return name
 
 
-def read_volume_file(path: Path) -> Volume:
+def read_volume_file(path: Path, labels: bool = False) -> Volume:
     """The volume of a NIfTI, NRRD or MetaImage file, with its rescale slope applied.
 
     Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, one whose
-    header says that it is a label map or does not place it in space, or a name
-    that is no Unicode.
+    header says that it is a label map (unless `labels` are asked for) or does not
+    place it in space, or a name that is no Unicode.
     """
     try:
         size_bytes = path.stat().st_size
@@ -62,8 +62,8 @@ def read_volume_file(path: Path) -> Volume:
     if size_bytes == 0:
         raise damaged("it is empty")
     if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return read_nifti(path)
-    return read_itk(path)
+        return read_nifti(path, labels)
+    return read_itk(path, labels)
 
 
 def _no_volume_file(found: str) -> InputError:

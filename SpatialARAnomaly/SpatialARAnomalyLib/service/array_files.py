@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Num, UInt16
+from jaxtyping import Bool, Float32, Float64, Num, Shaped, UInt16
 
 from ..engine.errors import InputError
 from ..engine.file_refusals import single_precision
@@ -50,6 +50,11 @@ def read_labels(path: Path) -> UInt16[np.ndarray, "k j i"]:
     return np.ascontiguousarray(labels, dtype=np.uint16)
 
 
+def read_truth(path: Path) -> Bool[np.ndarray, "k j i"]:
+    """Which voxels a truth labels (above zero); raises `InputError` as `read_voxels` does."""
+    return np.asarray(_read(path, "truth", "iufb") > 0)
+
+
 def _read(path: Path, what: str, kinds: str) -> Any:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -76,12 +81,14 @@ def _refused(what: str, found: str) -> InputError:
     )
 
 
-def check_same_size(size_kji: tuple[int, ...], array: Float[np.ndarray, "k j i"]) -> None:
+def check_same_size(
+    size_kji: tuple[int, ...], array: Shaped[np.ndarray, "k j i"], what: str = "NLL volume"
+) -> None:
     """Raise `InputError` unless the array has that size."""
     if array.shape != size_kji:
         raise InputError(
             "array-size",
-            f"The NLL volume must have {_size(size_kji)} voxels; found {_size(array.shape)}.",
+            f"The {what} must have {_size(size_kji)} voxels; found {_size(array.shape)}.",
             "Try again; the file is the program's own.",
         )
 

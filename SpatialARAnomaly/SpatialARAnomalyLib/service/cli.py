@@ -1,4 +1,4 @@
-"""The command line: normals, train, detect, models, encoders, demo, doctor, offline kits."""
+"""The command line: every command in a file of its own."""
 
 import io
 import sys
@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import cli_demo, cli_detect, cli_encoders, cli_models, cli_normals, cli_setup, cli_train
+from . import (
+    cli_bmad,
+    cli_demo,
+    cli_detect,
+    cli_encoders,
+    cli_evaluate,
+    cli_models,
+    cli_normals,
+    cli_setup,
+    cli_train,
+)
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -25,6 +35,8 @@ app = typer.Typer(
 app.command(epilog=cli_normals.EPILOG)(cli_normals.normals)
 app.command(epilog=cli_train.EPILOG)(cli_train.train)
 app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
+app.command(epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
+app.command(epilog=cli_bmad.EPILOG)(cli_bmad.bmad)
 app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)
 app.command(epilog=cli_setup.DOCTOR_EPILOG)(cli_setup.doctor)
 app.command("offline-kit", epilog=cli_setup.KIT_EPILOG)(cli_setup.offline_kit)

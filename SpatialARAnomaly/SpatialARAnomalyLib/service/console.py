@@ -22,6 +22,8 @@ _STAGE_WORDS = {
     "fit": "Training",
     "calibrate": "Calibrating",
     "find": "Finding",
+    "score": "Scoring scans",
+    "resample": "Drawing patients",
     "write": "Writing",
     "copy": "Copying",
     "verify": "Verifying",

@@ -59,6 +59,12 @@ class Workbench:
                 return export(
                     ExportInputs.from_dict(inputs), ExportSpec.from_dict(spec), output, report
                 )
+            case "evaluate":
+                from .worker_evaluate import EvaluateInputs, EvaluateSpec, evaluate
+
+                return evaluate(
+                    EvaluateInputs.from_dict(inputs), EvaluateSpec.from_dict(spec), output, report
+                )
             case "sample":
                 from .worker_sample import SampleSpec, make_sample
 

@@ -35,6 +35,7 @@ JOBS = (
     "detect",
     "find",
     "export",
+    "evaluate",
     "sample",
     "demonstration_model",
     "survey",

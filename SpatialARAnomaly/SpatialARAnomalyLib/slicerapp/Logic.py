@@ -13,6 +13,7 @@ from ..engine.errors import InputError, SpatialARError
 from .DemonstrationModel import DemonstrationModel
 from .Detection import NLL_FILE, Detection, DetectionSettings, Outcome, volumeDeleted
 from .ErrorWords import asUserError
+from .Evaluating import Ended, Evaluating
 from .Export import Export, ExportFormat, dicomSegProblem, exportDicomSeg
 from .NllFiles import NllFiles
 from .Progress import Progress
@@ -168,6 +169,10 @@ class Logic:
                 "dicom-seg", _("Slicer's DICOM exporter failed."), str(error)
             ) from error
         onEnd(Outcome(), [folder])
+
+    def evaluate(self, result: Result, truth: "slicer.vtkMRMLNode", onEnd: Ended) -> Evaluating:
+        """Hold a result against a truth; raises `OSError` where there is no room for its files."""
+        return Evaluating(result, truth, self.worker, self._files, onEnd)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _nodeLeaves(

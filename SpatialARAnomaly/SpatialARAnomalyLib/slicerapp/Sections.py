@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import slicer
 
-MORE = ("Train", "Models", "Encoders", "Setup")
+MORE = ("Evaluate", "Train", "Models", "Encoders", "Setup")
 """The .ui files of the sections below Detect, Review and Export, in order."""
 
 

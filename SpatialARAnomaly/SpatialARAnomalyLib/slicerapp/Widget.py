@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from .Dependencies import Dependencies
 from .DetectPanel import DetectPanel
 from .EncodersPanel import EncodersPanel
+from .EvaluatePanel import EvaluatePanel
 from .ExportPanel import ExportPanel
 from .Logic import Logic
 from .LogPanel import LogPanel
@@ -42,7 +43,8 @@ class Panel:
         self.log = LogPanel(ui)
         logic.worker.log = self.log.append
         self.export = ExportPanel(ui, logic, confirm)
-        self.review = ReviewPanel(ui, logic, confirm, self.export.setResult)
+        self.evaluate = EvaluatePanel(ui, logic, confirm)
+        self.review = ReviewPanel(ui, logic, confirm, self._reviewed)
         self.detect = DetectPanel(ui, logic, self.log.append, self.review.review)
         self.train = TrainPanel(ui, self.log.append, confirm, self.detect.chooseModel)
         self.encoders = EncodersPanel(ui, logic.worker, self.log.append, confirm)
@@ -62,6 +64,10 @@ class Panel:
         self._imported = False
         scene = slicer.mrmlScene
         self._nodeAdded = scene.AddObserver(scene.NodeAddedEvent, self._nodeArrives)
+
+    def _reviewed(self, result: Result | None) -> None:
+        self.export.setResult(result)
+        self.evaluate.setResult(result)
 
     def _encodersChanged(self) -> None:
         self.detect.refreshModels()
@@ -133,6 +139,7 @@ class Panel:
         self.detect.cleanup()
         self.train.cleanup()
         self.export.cleanup()
+        self.evaluate.cleanup()
         self.setup.cleanup()
         self.encoders.cleanup()
 

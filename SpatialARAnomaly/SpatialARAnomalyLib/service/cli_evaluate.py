@@ -1,0 +1,95 @@
+"""The command `evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..engine.device import Device
+from ..engine.specs import FindingsSpec
+from .cli_common import DeviceOption, DownloadOption, JsonOption, OverwriteOption, run_job
+
+if TYPE_CHECKING:
+    from .events import EventReporter
+
+EPILOG = "Example: spatial-ar-anomaly evaluate cases.csv --model brain-t1 --out evaluation"
+
+
+def evaluate(
+    cases: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CASES",
+            help="A CSV with the columns scan, truth and patient, or a folder with X.nii.gz "
+            "and X_truth.nii.gz; without a truth a scan is normal.",
+        ),
+    ],
+    model: Annotated[Path, typer.Option("--model", help="The model folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Where the model's encoder is now, if it moved."),
+    ] = None,
+    false_positive_rate: Annotated[
+        float,
+        typer.Option(
+            "--false-positive-rate", help="Share of normal body voxels above the threshold."
+        ),
+    ] = FindingsSpec.false_positive_rate,
+    min_volume_ml: Annotated[
+        float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
+    ] = FindingsSpec.min_volume_ml,
+    resamples: Annotated[
+        int,
+        typer.Option("--resamples", help="Draws of patients for the intervals; 0 for none."),
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch", help="Score scans of other modality, spacing or size all the same."
+        ),
+    ] = False,
+    device: DeviceOption = Device.AUTO,
+    allow_download: DownloadOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how well a model finds lesions that are known.
+
+    Writes all figures (evaluation.json), tables of metrics, cases and curves
+    as CSV, and a picture of the curves; plain intensity stands beside the model.
+    """
+
+    def job(report: "EventReporter") -> Any:
+        from .evaluate_job import EvaluateRequest
+        from .evaluate_job import evaluate as run
+
+        request = EvaluateRequest(
+            cases=cases,
+            model=model,
+            out=out,
+            encoder=encoder,
+            findings=FindingsSpec(
+                false_positive_rate=false_positive_rate, min_volume_ml=min_volume_ml
+            ),
+            resamples=resamples,
+            seed=seed,
+            device=device,
+            allow_download=allow_download,
+            allow_mismatch=allow_mismatch,
+            overwrite=overwrite,
+        )
+        return run(request, report)
+
+    def as_result(outcome: Any) -> dict[str, Any]:
+        from .evaluation_files import as_result
+
+        return as_result(*outcome)
+
+    def show(outcome: Any) -> None:
+        from .evaluation_table import print_evaluation
+
+        print_evaluation(*outcome)
+
+    run_job(job, as_result, show, as_json=as_json, device=device)

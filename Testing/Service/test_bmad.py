@@ -1,0 +1,309 @@
+"""The command `bmad` on tiny sets: the whole way, resumed, cancelled and refused."""
+
+import csv
+import json
+import re
+import shutil
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from Service.bmad_sets import TRAINING, make_set
+from Service.small_site import run, tree
+from sklearn.metrics import average_precision_score, roc_auc_score
+from SpatialARAnomalyLib.engine.brightness import brightness
+from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.specs import Preset, TrainingSpec
+from SpatialARAnomalyLib.service import bmad_job, bmad_methods
+from SpatialARAnomalyLib.service.bmad_images import encoder_batch
+from SpatialARAnomalyLib.service.bmad_layout import BmadProtocol, BmadSet, find_bmad
+from SpatialARAnomalyLib.service.bmad_names import Peer, methods_named, seeds_named
+from SpatialARAnomalyLib.service.bmad_table import METRICS, BmadRow
+
+OPTIONS = ("--size-px", 64, "--epochs", 1, "--batch-size", 4, "--device", "cpu")
+METHODS = "dilated,bank,gaussian,bright,dark"
+
+
+def bmad(root, which, out, *options):
+    return run("bmad", root, "--set", which, "--out", out, *OPTIONS, *options)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("BMAD")
+    return {which: make_set(root / which, which) for which in BmadSet}
+
+
+@pytest.fixture(scope="module")
+def tables(sets, tmp_path_factory):
+    """Every set in both protocols, the second with the tokens and the network of the first."""
+    found = {}
+    for which, root in sets.items():
+        out = tmp_path_factory.mktemp("tables")
+        for protocol in BmadProtocol:
+            options = ("--protocol", protocol, "--methods", METHODS, "--seeds", "1,2")
+            result = bmad(root, which, out, *options, "--json")
+            assert result.exit_code == 0, result.stderr
+            events = [json.loads(line) for line in result.stdout.splitlines()]
+            assert [one["event"] for one in events].count("result") == 1
+            found[which, protocol] = (out, events)
+    return found
+
+
+@pytest.mark.parametrize("protocol", BmadProtocol)
+@pytest.mark.parametrize("which", BmadSet)
+def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
+    out, events = tables[which, protocol]
+    stem = f"bmad_{which}_{protocol}"
+    content = json.loads((out / f"{stem}.json").read_text(encoding="utf-8"))
+    assert events[-1]["files"] == [f"{stem}.{kind}" for kind in ("csv", "json", "png")]
+    about = content["about"]
+    assert (about["training_images"], about["training_patients"]) == (6, 3)
+    assert (about["test_images"], about["test_anomalous_images"]) == (6, 4)
+    assert about["test_patients"] == 3
+    assert about["seeds"] == [1, 2]
+    rows = {row["method"]: row for row in content["rows"]}
+    assert ",".join(rows) == METHODS
+    with (out / f"{stem}.csv").open(encoding="utf-8", newline="") as file:
+        lines = {line["method"]: line for line in csv.DictReader(file)}
+    for name, row in rows.items():
+        drawing = name in ("dilated", "gaussian")
+        assert len(row["values"]["pro"]) == (2 if drawing else 1)
+        for metric in METRICS:
+            mean = row["mean"][metric]
+            assert mean == pytest.approx(np.mean(row["values"][metric]))
+            assert float(lines[name][f"{metric}_mean"]) == pytest.approx(mean)
+            if drawing:
+                assert row["std"][metric] == pytest.approx(np.std(row["values"][metric], ddof=1))
+            else:
+                assert row["std"][metric] is None
+                assert lines[name][f"{metric}_std"] == ""
+        assert row["image_ms"] == pytest.approx(row["encode_ms"] + row["score_ms"])
+    assert rows["bank"]["mean"]["pixel_auroc"] > 0.9  # bright lesions on patients much alike
+    assert rows["bank"]["size_bytes"] == 6 * 16 * about["encoder"]["channels"] * 2
+    assert rows["bright"]["mean"]["pixel_auroc"] + rows["dark"]["mean"][
+        "pixel_auroc"
+    ] == pytest.approx(1.0, abs=1e-3)
+    assert matplotlib.image.imread(out / f"{stem}.png").shape[1] > 600
+
+
+@pytest.mark.parametrize("protocol", BmadProtocol)
+def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
+    """Of brightness, computed once more without any of the job's own steps but the images."""
+    which = BmadSet.RESC
+    data = find_bmad(sets[which], which)
+    scores, labels = [], []
+    for image in data.test:
+        given = encoder_batch([image], 64)[0]
+        shape = (240, 240)
+        if protocol is BmadProtocol.NATIVE:
+            shape = matplotlib.image.imread(image.path).shape
+        score = torch.nn.functional.interpolate(
+            brightness(given, 1)[None], size=shape, mode="bilinear", align_corners=False
+        )
+        scores.append(score[0, 0].numpy())
+        label = np.zeros(shape, bool)
+        if image.label is not None:
+            label = matplotlib.image.imread(image.label) > 0
+            if protocol is BmadProtocol.PAPER:
+                rows, columns = (
+                    np.floor((np.arange(240) * 64 // 240 + 0.5) * side / 64).astype(int)
+                    for side in label.shape
+                )
+                label = label[np.ix_(rows, columns)]
+        labels.append(label)
+    out, _ = tables[which, protocol]
+    content = json.loads((out / f"bmad_{which}_{protocol}.json").read_text(encoding="utf-8"))
+    (found,) = (row["mean"] for row in content["rows"] if row["method"] == "bright")
+    score = np.concatenate([one.ravel() for one in scores])
+    label = np.concatenate([one.ravel() for one in labels])
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(label, score), abs=2e-4)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(label, score), abs=1e-3)
+    assert found["image_auroc"] == pytest.approx(
+        roc_auc_score([one.any() for one in labels], [one.max() for one in scores])
+    )
+
+
+def test_no_path_or_patient_is_told(tables):
+    for (which, protocol), (out, _) in tables.items():
+        text = (out / f"bmad_{which}_{protocol}.json").read_text(encoding="utf-8")
+        assert str(out.parent) not in text
+        assert not re.search(r"\d_6[01]|\.png", text)
+
+
+def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
+    for which in BmadSet:
+        out, events = tables[which, BmadProtocol.NATIVE]
+        work = out / bmad_job.WORK_FOLDER
+        assert len(list((work / "tokens").iterdir())) == 2  # of training and of test
+        assert len(list(work.glob("*.checkpoint"))) == 2  # one per seed
+        assert [
+            one for one in events if one["event"] == "progress" and one["unit"] == "batch"
+        ] == []
+
+
+def test_a_finished_run_is_not_made_again(sets, tables, monkeypatch, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(tables[BmadSet.LIVER, BmadProtocol.PAPER][0], out)
+    before = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))
+
+    def never(*_args):
+        raise AssertionError("nothing is to be fitted")
+
+    monkeypatch.setattr(bmad_job, "fit_autoregressive", never)
+    monkeypatch.setattr(bmad_job, "fit_peer", never)
+    options = ("--methods", METHODS, "--seeds", "1,2")
+    refused = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options)
+    assert refused.exit_code == 2
+    assert "must not hold these files yet: bmad_liver_paper.csv" in refused.stderr
+    assert bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options, "--overwrite").exit_code == 0
+    after = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))
+    assert [row["values"] for row in after["rows"]] == [row["values"] for row in before["rows"]]
+
+
+class Impatient(SilentReporter):
+    """Cancels when the second method begins."""
+
+    def stage(self, name: str, index: int, of: int) -> None:
+        self.last = index
+
+    def check_cancelled(self) -> None:
+        if self.last == 4:
+            raise Cancelled
+
+
+def request(root, out, **changes):
+    values = {
+        "root": root,
+        "which": BmadSet.LIVER,
+        "protocol": BmadProtocol.PAPER,
+        "encoder": "demonstration",
+        "out": out,
+        "methods": (Preset.STANDARD, Peer.CORESET),
+        "seeds": (3,),
+        "training": TrainingSpec(epochs=1, batch_size=4),
+        "size_px": 64,
+    }
+    return bmad_job.BmadRequest(**values | changes)
+
+
+def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
+    asked = request(sets[BmadSet.LIVER], tmp_path / "out")
+    with pytest.raises(Cancelled):
+        bmad_job.run_bmad(asked, Impatient())
+    assert [one.name for one in asked.out.iterdir()] == [bmad_job.WORK_FOLDER]
+    straight, _ = bmad_job.run_bmad(
+        request(sets[BmadSet.LIVER], tmp_path / "straight"), SilentReporter()
+    )
+    monkeypatch.setattr(bmad_job, "fit_autoregressive", None)  # it has its result
+    resumed, files = bmad_job.run_bmad(asked, SilentReporter())
+    assert all(file.exists() for file in files)
+    assert [row.values for row in resumed.rows] == [row.values for row in straight.rows]
+
+
+def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(bmad_methods, "_memory_bytes", lambda _device: 30_000)
+    monkeypatch.setattr(bmad_methods, "CORESET_DISTANCES_CPU", 100)
+    monkeypatch.setattr(bmad_methods, "TOKENS_PER_CHANNEL", 7)
+    methods = (Peer.BANK, Peer.CORESET, Peer.GAUSSIAN, Peer.BRIGHT)
+    table, files = bmad_job.run_bmad(
+        request(sets[BmadSet.LIVER], tmp_path, methods=methods), SilentReporter()
+    )
+    bank, coreset, gaussian, bright = table.rows
+    assert bank.not_run == "not run: needs 0.0184 MB of memory; 0.015 MB may be used"
+    assert coreset.not_run == "not run: needs 8.6e+02 distances; 1e+02 are allowed on cpu"
+    assert gaussian.not_run == "not run: needs 7 normal images; there are 6"
+    assert bright.not_run == ""
+    assert bright.mean("pixel_auroc") > 0.9
+    line = files[0].read_text(encoding="utf-8").splitlines()[1]
+    assert line.startswith("bank,0,,,")
+    assert line.endswith(bank.not_run)
+
+
+def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
+    from PIL import Image
+
+    root = make_set(tmp_path / "set", BmadSet.LIVER)
+    good = root / "train" / "good"
+    (good / "00001_60.png").rename(good / "17.png")
+    pixels = np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(good / "00002_60.png")
+    result = bmad(root, BmadSet.LIVER, tmp_path / "out", "--methods", "bank", "--json")
+    notices = {
+        one["code"]: one["text"]
+        for one in map(json.loads, result.stdout.splitlines())
+        if one["event"] == "notice"
+    }
+    assert set(notices) == {"bmad-names", "bmad-color"}
+    assert notices["bmad-names"].startswith("1 file names are not <patient>_<slice>.png")
+    assert notices["bmad-color"] == "1 images have colors; their luminance was taken."
+
+
+def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
+    work = tmp_path / bmad_job.WORK_FOLDER
+    work.mkdir()
+    with FileLock(work / bmad_job.LOCK_FILE):
+        result = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, tmp_path, "--methods", "bright")
+    assert result.exit_code == 2
+    assert "Another comparison is running" in result.stderr
+    assert [one.name for one in tmp_path.iterdir()] == [bmad_job.WORK_FOLDER]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--methods", "bank,best"], "Methods must be among standard, dilated"),
+        (["--methods", ","], "At least one method must be named; found none"),
+        (["--seeds", "1,two"], "Seeds must be whole numbers from 0; found 'two'"),
+        (["--seeds", str(2**32)], "seed must lie in"),
+        (["--size-px", 100], "multiple of the encoder's patch (16 px); found 100 px. Use 96 px."),
+        (["--held-out-share", 0], "held_out_share must lie in (0, 1)"),
+    ],
+)
+def test_bad_input_changes_nothing(tmp_path, options, told):
+    root = make_set(tmp_path / "set", BmadSet.RESC)
+    before = tree(tmp_path)
+    result = bmad(root, BmadSet.RESC, tmp_path / "out", *options)
+    assert result.exit_code == 2, result.stdout
+    assert told in " ".join(result.stderr.split())
+    assert tree(tmp_path) == before
+
+
+def test_one_patient_is_not_enough(tmp_path):
+    root = make_set(tmp_path / "set", BmadSet.LIVER)
+    for patient in TRAINING[1:]:
+        for path in (root / "train" / "good").glob(f"{patient}_*"):
+            path.unlink()
+    result = bmad(root, BmadSet.LIVER, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "must be of at least 2 patients" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_methods_and_seeds():
+    assert methods_named(" bank, standard,bank") == [Peer.BANK, Preset.STANDARD]
+    assert seeds_named("7, 8,7") == [7, 8]
+    with pytest.raises(SpecError, match="found '-1'"):
+        seeds_named("-1")
+
+
+def test_a_figure_is_told_with_its_spread():
+    row = BmadRow(method="bank", values={"pro": (0.5, 0.6, 0.7), "pixel_ap": (0.25,)})
+    assert row.percent("pro") == "60.00±10.00"
+    assert row.percent("pixel_ap") == "25.00"
+    assert row.percent("pixel_auroc") == "–"
+    assert BmadRow(method="bank", values={"pro": (0.5, None)}).percent("pro") == "–"
+
+
+def test_the_table_is_printed(sets, tables, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(tables[BmadSet.LIVER, BmadProtocol.PAPER][0], out)
+    options = ("--methods", METHODS, "--seeds", "1,2", "--overwrite")
+    shown = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options).stdout
+    assert "BMAD liver, protocol paper, encoder demonstration" in shown
+    row = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))["rows"][1]
+    assert f"{100 * row['mean']['pixel_auroc']:.2f}" in shown
+    assert "bmad_liver_paper.png" in shown
