@@ -382,19 +382,33 @@ def test_one_patient_has_no_interval():
     assert outcome.resamples == 0
 
 
-def test_a_metric_that_most_resamples_leave_undefined_has_no_interval():
-    """One normal patient among many ill ones: left out of more than a third of the draws."""
-    scans = [random_scan(seed, lesions=0.1) for seed in range(2)] + [random_scan(7, lesions=0.0)]
-    outcome = evaluate(scored(scans), RULE, SilentReporter(), resamples=100)
-    # All three of one kind, or never the normal one: (2/3)³ + (1/3)³ = 1/3 of the draws.
-    assert outcome.metrics["case_auroc"].interval.resamples == pytest.approx(67, abs=15)
-    lone = [random_scan(3, lesions=0.1), random_scan(8, lesions=0.0)]
-    outcome = evaluate(scored(lone), RULE, SilentReporter(), resamples=201, seed=2)
-    metric = outcome.metrics["case_auroc"]
-    usable = sum(set(w.tolist()) == {1.0} for w in patient_weights(["0", "1"], 201, 2))
-    assert (metric.interval is None) == (usable < 100.5)
-    if metric.interval is None:
-        assert metric.reason == f"defined in only {usable} of 201 resamples of the patients"
+def test_one_patient_of_a_kind_has_no_interval():
+    """Whatever is drawn, its lesions are the same: a narrow interval would say nothing."""
+    ill, well = [random_scan(seed, lesions=0.1) for seed in range(2)], []
+    for seed in range(2):
+        well.append(random_scan(7 + seed, lesions=0.0))
+    outcome = evaluate(scored([ill[0], *well]), RULE, SilentReporter(), resamples=9)
+    having = {name for name, one in outcome.metrics.items() if one.interval is not None}
+    assert having == {"false_positive_rate", "false_findings_per_scan"}
+    reason = outcome.metrics["pro"].reason
+    assert reason == "an interval needs two patients with a lesion"
+    outcome = evaluate(scored([*ill, well[0]]), RULE, SilentReporter(), resamples=9)
+    lacking = {name: one.reason for name, one in outcome.metrics.items() if one.interval is None}
+    assert lacking == dict.fromkeys(
+        ("false_positive_rate", "case_auroc"), "an interval needs two patients with a normal scan"
+    )
+
+
+def test_resamples_that_leave_a_metric_undefined_are_left_out_and_counted():
+    scans = [random_scan(seed, lesions=0.1 if seed < 2 else 0.0) for seed in range(4)]
+    outcome = evaluate(scored(scans), RULE, SilentReporter(), resamples=60, seed=2)
+    weights = np.array(list(patient_weights(list("0123"), 60, 2)))
+    ill, well = weights[:, :2].any(axis=1), weights[:, 2:].any(axis=1)
+    assert np.sum(ill & well) < 60
+    assert outcome.metrics["case_auroc"].interval.resamples == np.sum(ill & well)
+    assert outcome.metrics["pro"].interval.resamples == np.sum(ill)
+    assert outcome.metrics["false_positive_rate"].interval.resamples == np.sum(well)
+    assert outcome.metrics["false_findings_per_scan"].interval.resamples == 60
 
 
 def test_evaluation_tells_its_progress_and_stops_when_asked():

@@ -24,6 +24,7 @@ from SpatialARAnomalyLib.service.evaluation_cases import find_cases
 from SpatialARAnomalyLib.service.evaluation_curves import thinned
 from SpatialARAnomalyLib.service.evaluation_files import EVALUATION_FILES
 from SpatialARAnomalyLib.service.evaluation_words import METRIC_WORDS
+from SpatialARAnomalyLib.service.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.worker_evaluate import EvaluateInputs, EvaluateSpec
 from SpatialARAnomalyLib.service.worker_evaluate import evaluate as evaluate_one
 
@@ -252,6 +253,20 @@ def test_a_truth_must_lie_on_the_scan_s_voxels(make, code, cases, site, tmp_path
     assert (refused.exit_code, last["code"]) == (2, code)
     assert last["text"].startswith("Case 1 (a.nii): ")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_segmentation_of_slicer_is_a_truth(cases, tmp_path):
+    head = read_volume_file(cases / "Müller 20.nii.gz")
+    labels = np.zeros(head.voxels.shape, dtype=np.uint16)
+    labels[2, 20:24, 20:24], labels[3, 20:24, 20:24] = 1, 2
+    segments = [
+        Segment(value=value, id=f"s{value}", name=f"part {value}", color=(1.0, 0.0, 0.0))
+        for value in (1, 2)
+    ]
+    write_nifti(tmp_path / "a.nii", head)
+    write_segmentation(tmp_path / "b.seg.nrrd", labels, head.ras_from_voxel, segments)
+    (tmp_path / "cases.csv").write_text("scan,truth\na.nii,b.seg.nrrd\n")
+    assert (find_cases(tmp_path / "cases.csv")[0].read()[1] == (labels > 0)).all()
 
 
 def test_a_truth_without_its_scan_is_refused(tmp_path):

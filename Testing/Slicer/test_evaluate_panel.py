@@ -1,6 +1,7 @@
 """The section Evaluate: figures of the result under review against a truth of the scene."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,6 @@ def evaluate(module, truth) -> None:
     module.ui.truthSelector.setCurrentNode(truth)
     assert module.ui.evaluateButton.isEnabled(), module.ui.evaluateButton.toolTip
     module.ui.evaluateButton.click()
-    assert not module.ui.evaluateButton.isEnabled()
     wait_until(lambda: not module.widget.panel.evaluate.evaluating, 120, "the evaluation")
 
 
@@ -188,11 +188,33 @@ def test_an_evaluation_under_way_ends_with_its_result(shown):
     panel = module.widget.panel.evaluate
     module.ui.truthSelector.setCurrentNode(add_label_map(lesion()))
     module.ui.evaluateButton.click()
-    assert "under way" in module.ui.evaluateButton.toolTip
+    assert panel.evaluating
     slicer.mrmlScene.Clear(False)
     run_events(0.5)
     assert not panel.evaluating
     assert not panel._files
+
+
+def test_the_same_button_cancels(shown):
+    import slicer
+
+    module, _ = shown
+    panel, button = module.widget.panel.evaluate, module.ui.evaluateButton
+    truth = add_label_map(lesion())
+    module.ui.truthSelector.setCurrentNode(truth)
+    work = {path.name for path in Path(slicer.app.temporaryPath).glob("SpatialARAnomaly-*")}
+    for pause_s in (0.0, 0.2):  # while files are written, and while the worker works
+        button.click()
+        assert button.text == "Cancel"
+        run_events(pause_s)
+        button.click()
+        assert (button.text, panel.evaluating) == ("Evaluate", False)
+        assert "stopped" in module.ui.evaluateStatusLabel.text
+    run_events(0.3)
+    evaluate(module, truth)
+    assert shown_figures(module)["lesions found"][0] == "1.000"
+    left = {path.name for path in Path(slicer.app.temporaryPath).glob("SpatialARAnomaly-*")} - work
+    assert len(left) <= 2  # that of these figures, and of the NLL volume
 
 
 def test_an_empty_truth_is_told(shown):

@@ -119,6 +119,12 @@ METRICS = (
 )
 
 
+NORMAL_RATE, CASE_AUROC = "false_positive_rate", "case_auroc"
+
+OF_NORMAL_SCANS = (NORMAL_RATE, "false_findings_per_scan")
+"""The metrics that scans without a lesion define by themselves."""
+
+
 def top_share_mean(scores: Float[np.ndarray, "k j i"], body: Bool[np.ndarray, "k j i"]) -> float:
     """The mean of the highest thousandth of the body's scores, the case score where none is given.
 
@@ -187,34 +193,53 @@ def evaluate(
 
     pool = _Pool(cases, rule)
     values = pool.metrics(np.ones(len(cases)))
-    drawn: dict[str, list[float]] = {name: [] for name in METRICS}
-    patients = [case.patient for case in cases]
-    several = len(set(patients)) > 1
-    weights = patient_weights(patients, resamples if several else 0, seed)
+    missing = _no_interval(cases)
+    drawn: dict[str, list[float]] = {name: [] for name in METRICS if name not in missing}
+    resamples = resamples if drawn else 0
+    weights = patient_weights([case.patient for case in cases], resamples, seed)
     # The figures are ours and were checked once: else checks take most of the time.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for done, weight in enumerate(weights, start=1):
             report.check_cancelled()
             for name, value in pool.metrics(weight).items():
-                if not isinstance(value, Undefined):
+                if name in drawn and not isinstance(value, Undefined):
                     drawn[name].append(value)
             report.progress(done, resamples, "resample")
     metrics = {
-        name: _metric(values[name], drawn[name], resamples if several else 0) for name in METRICS
+        name: _metric(values[name], drawn.get(name, []), resamples, missing.get(name, ""))
+        for name in METRICS
     }
     return Evaluation(
-        metrics=metrics,
-        curves=pool.curves(),
-        exact=pool.counts.exact,
-        resamples=resamples if several else 0,
+        metrics=metrics, curves=pool.curves(), exact=pool.counts.exact, resamples=resamples
     )
 
 
-def _metric(value: float | Undefined, drawn: list[float], resamples: int) -> Metric:
+def _no_interval(cases: Sequence[ScoredCase]) -> dict[str, str]:
+    """Metrics that so few patients give no interval, and why.
+
+    Of one patient with a lesion all resamples have the same lesions: what looks
+    like a narrow interval would only be how much the normal scans differ.
+    """
+    ill = {case.patient for case in cases if not case.normal}
+    well = {case.patient for case in cases if case.normal}
+    missing = {}
+    for name in METRICS:
+        if len(ill | well) < 2:
+            missing[name] = "an interval needs two patients"
+        elif name not in OF_NORMAL_SCANS and len(ill) < 2:
+            missing[name] = "an interval needs two patients with a lesion"
+        elif name in (NORMAL_RATE, CASE_AUROC) and len(well) < 2:
+            missing[name] = "an interval needs two patients with a normal scan"
+    return missing
+
+
+def _metric(
+    value: float | Undefined, drawn: list[float], resamples: int, no_interval: str
+) -> Metric:
     if isinstance(value, Undefined):
         return Metric(value=None, interval=None, reason=value.reason)
-    if not resamples:
-        return Metric(value=value, interval=None, reason="an interval needs two patients")
+    if no_interval or not resamples:
+        return Metric(value=value, interval=None, reason=no_interval)
     found = interval(drawn, resamples)
     reason = (
         f"defined in only {len(drawn)} of {resamples} resamples of the patients"

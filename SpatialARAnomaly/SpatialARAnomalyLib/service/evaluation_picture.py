@@ -7,7 +7,7 @@ import numpy as np
 
 from ..engine.voxel_metrics import PRO_LIMIT
 from .evaluation_curves import named_curves
-from .evaluation_words import SCORE_WORDS
+from .evaluation_words import SCORE_WORDS, counted
 from .notices import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
@@ -118,12 +118,8 @@ def _draw(
 
 def _heading(evaluated: "Evaluated") -> str:
     counts = evaluated.counts
-    scans = _count(counts["scans"], "scan")
-    patients = _count(counts["patients"], "patient")
-    lesions = _count(counts["lesions"], "lesion")
+    scans = counted(counts["scans"], "scan")
+    patients = counted(counts["patients"], "patient")
+    lesions = counted(counts["lesions"], "lesion")
     name = evaluated.context["model"]["name"]
     return f"{name} · {scans} of {patients}, {counts['normal_scans']} normal, {lesions}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

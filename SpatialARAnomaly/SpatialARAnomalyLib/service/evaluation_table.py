@@ -6,15 +6,15 @@ from rich.console import Console
 from rich.table import Table
 
 from .evaluation_files import Evaluated, figure_text
-from .evaluation_words import METRIC_WORDS, SCORE_WORDS
+from .evaluation_words import METRIC_WORDS, SCORE_WORDS, counted
 
 
 def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
     """Print the metrics, a column for every kind of scores, and name the files."""
     counts, evaluations = evaluated.counts, evaluated.evaluations
     table = Table(
-        title=f"{counts['scans']} scans of {counts['patients']} patients, "
-        f"{counts['normal_scans']} normal; {counts['lesions']} lesions, "
+        title=f"{counted(counts['scans'], 'scan')} of {counted(counts['patients'], 'patient')}, "
+        f"{counts['normal_scans']} normal; {counted(counts['lesions'], 'lesion')}, "
         f"{evaluated.lesion_share:.2g} of the voxels. Threshold: NLL "
         f"{evaluated.threshold_nll:.4f} ({evaluated.spec.false_positive_rate:g} of normal voxels); "
         f"findings of at least {evaluated.spec.min_volume_ml:g} mL.",

@@ -61,3 +61,8 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
 }
 """Every metric's name in a table, and what it says, in the order of the engine's `METRICS`."""
+
+
+def counted(number: int, what: str) -> str:
+    """`1 scan`, `2 scans`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -99,11 +99,17 @@ class EvaluatePanel:
 
     def refresh(self, *_unused: object) -> None:
         """Show what can be done, and why not if not."""
-        enable(
-            self._ui.evaluateButton,
-            self._whyNot(),
-            _("Compare the model's NLL, and plain intensity, with the ground truth."),
-        )
+        button = self._ui.evaluateButton
+        if self._evaluating is not None:
+            button.setText(_("Cancel"))
+            enable(button, None, _("Stop the evaluation."))
+        else:
+            button.setText(_("Evaluate"))
+            enable(
+                button,
+                self._whyNot(),
+                _("Compare the model's NLL, and plain intensity, with the ground truth."),
+            )
         enable(
             self._ui.evaluateSaveButton,
             None if self._files else _("No evaluation to save."),
@@ -111,13 +117,16 @@ class EvaluatePanel:
         )
 
     def _whyNot(self) -> str | None:
-        if self._evaluating is not None:
-            return _("An evaluation is under way.")
         if self._result is None:
             return _("No result to evaluate: detect anomalies first.")
         return truthProblem(self._result, self._ui.truthSelector.currentNode())
 
     def _evaluate(self, *_unused: object) -> None:
+        if self._evaluating is not None:
+            self._forget()
+            self._tell(_("The evaluation was stopped."))
+            self.refresh()
+            return
         self.refresh()  # what was chosen may have changed since
         if self._whyNot() is not None:
             return
