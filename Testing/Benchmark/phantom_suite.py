@@ -28,6 +28,7 @@ from Benchmark.suite.heads import (
 )
 from Benchmark.suite.methods import METHODS, Lesson
 from Benchmark.suite.scans import Embedder, axial
+from Benchmark.suite.switches import SWITCHES
 from Benchmark.suite.tables import write_tables
 from Benchmark.suite.trial import try_method
 from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
@@ -51,7 +52,9 @@ def _names(known: list[str]) -> Any:
     """Parses a list with commas of known names."""
 
     def parse(text: str) -> list[str]:
-        names = text.split(",")
+        names = [
+            name for one in text.split(",") for name in (SWITCHES if one == "switches" else [one])
+        ]
         unknown = [name for name in names if name not in known]
         if unknown:
             raise argparse.ArgumentTypeError(
@@ -69,14 +72,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--work", type=Path, help="keeps heads and tokens (OUT/work)")
     made.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     made.add_argument("--anomalies-only", action="store_true", help="only a picture of each family")
-    made.add_argument("--methods", type=_names(list(METHODS)), default=list(METHODS))
+    made.add_argument(
+        "--methods",
+        type=_names(list(METHODS)),
+        default=[name for name in METHODS if name not in SWITCHES],
+        help="with commas; `switches` stands for all of suite/switches.py (all others)",
+    )
     made.add_argument(
         "--earlier", type=Path, help="results.json whose methods stand in the tables, too"
     )
     made.add_argument("--families", type=_names(list(FAMILIES)), default=list(FAMILIES))
     made.add_argument("--sizes", type=_names(list(RADII_MM)), default=list(RADII_MM))
     made.add_argument("--training", type=int, default=24, help="normal heads to learn from (24)")
-    made.add_argument("--held-out", type=int, default=16, help="normals for thresholds (16)")
+    made.add_argument("--held-out", type=int, default=40, help="normals for thresholds (40)")
     made.add_argument("--normals", type=int, default=60, help="fresh normal test heads (60)")
     made.add_argument("--repeats", type=int, default=3, help="heads per family and size (3)")
     made.add_argument("--spacing-mm", type=float, default=2.0)
@@ -86,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size-px", type=int, default=SIZE_PX)
     made.add_argument("--epochs", type=int, default=15)
     made.add_argument("--batch-size", type=int, default=16)
-    made.add_argument("--hidden-channels", type=int, default=256)
+    made.add_argument("--hidden-channels", type=int, help="of all networks (each its own)")
     made.add_argument("--device", type=Device, default=Device.CPU)
     made.add_argument("--seed", type=int, default=0, help="another cohort, other weights (0)")
     return made
@@ -135,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     tests = [scan for scan in scans if scan.head.group not in (TRAINING, HELD_OUT)]
     for scan in scans:
-        _ = scan.inside  # found once, in no method's time
+        _ = scan.inside, scan.places  # found once, in no method's time
     pictured = _pictured(heads)
     settings = {
         **dataclasses.asdict(spec),

@@ -152,6 +152,9 @@ def test_the_shadow_is_a_planted_one_in_standard_deviations(anomalous):
     assert found.against_mirror == pytest.approx(1.5)
     assert found.against_twin == pytest.approx(1.5)
     assert found.disturbance == pytest.approx(1.5)
+    assert found.response == 0.0
+    raised = symmetric + 4.0 * (anomalous.share_of_tokens(anomalous.stored.truth) > 0)
+    assert shadow(raised, symmetric, anomalous, spread=2.0).response == pytest.approx(2.0)
     # What rises here and falls there is no shadow on the mean, yet a disturbance.
     turns = np.cumsum(zone).reshape(zone.shape) % 2 * 2.0 - 1
     assert shadow(symmetric + turns * zone, symmetric, anomalous, 2.0).disturbance == (

@@ -50,6 +50,9 @@ class Shadow:
     """Likewise, less the score of the same place in the same head without the anomaly."""
     disturbance: float
     """Root mean square of that difference: also what became lower counts."""
+    response: float
+    """The same in the anomaly itself, where it covers a good part of a token's patch. How
+    deep a shadow is shows beside it: a method that sees little throws little."""
 
 
 def body_voxels(scan: Scan) -> np.ndarray:
@@ -101,10 +104,16 @@ def shadow(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> S
     zone, mirror = shadow_pairs(scan)
     if not zone.any():
         nan = float("nan")
-        return Shadow(against_mirror=nan, against_twin=nan, disturbance=nan)
+        return Shadow(against_mirror=nan, against_twin=nan, disturbance=nan, response=nan)
     added = scores[zone] - twin[zone]
+    core = scan.share_of_tokens(scan.stored.truth) >= CORE_SHARE
     return Shadow(
         against_mirror=float((scores[zone].mean() - scores[mirror].mean()) / spread),
         against_twin=float(added.mean() / spread),
-        disturbance=float(np.sqrt(np.square(added).mean()) / spread),
+        disturbance=_root_mean_square(added) / spread,
+        response=_root_mean_square(scores[core] - twin[core]) / spread,
     )
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))

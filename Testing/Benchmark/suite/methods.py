@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
+from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.detection import IMAGES_PER_BATCH, slice_nll
 from SpatialARAnomalyLib.engine.encoder import Encoder
 from SpatialARAnomalyLib.engine.intensity import scale_intensity
@@ -37,8 +38,8 @@ class Lesson:
     held_out: Sequence[Scan]
     """Normal, too: to choose an epoch, a variance or a threshold by."""
     spec: TrainingSpec
-    hidden_channels: int
-    """Of networks whose own size is not what is asked about."""
+    hidden_channels: int | None
+    """Of all networks, in place of their own: a narrow comparison takes less time."""
     device: torch.device
     encoder: Encoder
     """For methods that need other tokens than the scans'."""
@@ -65,19 +66,42 @@ def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
     """The method of one network of `engine.autoregressive`."""
 
     def learn(lesson: Lesson) -> Scorer:
-        sized = replace(spec, hidden_channels=lesson.hidden_channels)
-        run = fit(
-            [scan.tokens for scan in lesson.training],
-            [scan.tokens for scan in lesson.held_out],
-            sized,
-            lesson.spec,
-            report=SilentReporter(),
-            device=lesson.device,
-        )
-        model = run.model.eval()
-        return lambda scan: in_batches(scan.tokens, lambda batch: slice_nll(batch, model))
+        model = learned(spec, lesson)
+        return lambda scan: scored(model, scan)
 
     return learn
+
+
+def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
+    """The network, of the lesson's width if that is given."""
+    if lesson.hidden_channels is not None:
+        spec = replace(spec, hidden_channels=lesson.hidden_channels)
+    run = fit(
+        [scan.tokens for scan in lesson.training],
+        [scan.tokens for scan in lesson.held_out],
+        spec,
+        lesson.spec,
+        report=SilentReporter(),
+        device=lesson.device,
+        training_places=[scan.places for scan in lesson.training],
+        held_out_places=[scan.places for scan in lesson.held_out],
+    )
+    return run.model.eval()
+
+
+def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
+    """The NLL [n, h, w] of a scan's tokens."""
+    starts = range(0, len(scan.tokens), IMAGES_PER_BATCH)
+    return np.concatenate(
+        [
+            slice_nll(
+                np.asarray(scan.tokens[at : at + IMAGES_PER_BATCH], np.float32),
+                model,
+                scan.places[at : at + IMAGES_PER_BATCH],
+            )
+            for at in starts
+        ]
+    )
 
 
 def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -101,8 +125,8 @@ def near_body(scan: Scan, score: Callable[[torch.Tensor], torch.Tensor]) -> np.n
     return scores
 
 
-METHODS["standard"] = autoregressive(AutoregressiveSpec.from_preset(Preset.STANDARD))
-METHODS["dilated"] = autoregressive(AutoregressiveSpec.from_preset(Preset.DILATED))
+for preset in Preset:
+    METHODS[preset.value] = autoregressive(AutoregressiveSpec.from_preset(preset))
 
 
 def _memory_bank(lesson: Lesson, distance: Distance, coreset_ratio: float | None) -> Scorer:

@@ -47,6 +47,11 @@ class Scan:
         return np.concatenate([self.stack.tokens_inside(index) for index in self.stack.indices])
 
     @cached_property
+    def places(self) -> np.ndarray:
+        """Where the tokens lie in the body [n, 4, h, w] (`engine.token_place`)."""
+        return np.concatenate([self.stack.places(index) for index in self.stack.indices])
+
+    @cached_property
     def positions_mm(self) -> np.ndarray:
         """Center (right, anterior, superior) of every token [n, h, w, 3], in RAS."""
         stack, volume = self.stack, self.stored.volume

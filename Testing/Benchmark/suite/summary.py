@@ -51,7 +51,7 @@ def estimate(
 
 
 FIGURES = ("average_precision", "auroc", "pro", "best_dice")
-SHADOWS = ("against_mirror", "against_twin", "disturbance")
+SHADOWS = ("against_mirror", "against_twin", "disturbance", "response")
 
 
 def of_figure(trial: Trial, name: str, family: str | None = None) -> dict[Head, float]:

@@ -228,8 +228,9 @@ def markdown(results: dict[str, Any]) -> str:
         f"Shadow: mean score of normal tokens {MARGIN_TOKENS + 1} to "
         f"{MARGIN_TOKENS + REACH_TOKENS} right of or below an anomaly less that of the mirrored "
         "place; against the twin: less that of the same place without the anomaly; disturbance: "
-        "root mean square of the latter difference; all in standard deviations of "
-        "held-out normal tokens. Rates reached on fresh normal heads, in percent of the body's "
+        "root mean square of the latter difference; response: the same in the anomaly itself; "
+        "all in standard deviations of held-out normal tokens. Depth: disturbance by response. "
+        "Rates reached on fresh normal heads, in percent of the body's "
         "voxels, with thresholds from held-out ones. Kolmogorov–Smirnov p of the fresh "
         "normals' case p-values. Milliseconds a slice.\n",
         _table(
@@ -238,6 +239,8 @@ def markdown(results: dict[str, Any]) -> str:
                 "shadow",
                 "against twin",
                 "disturbance",
+                "response",
+                "depth",
                 *(f"rate at {100 * rate:g} %" for rate in ASKED_RATES),
                 "case KS p",
                 "fit ms",
@@ -249,6 +252,8 @@ def markdown(results: dict[str, Any]) -> str:
                     _cell(one["against_mirror"], 2),
                     _cell(one["against_twin"], 2),
                     _cell(one["disturbance"], 2),
+                    _cell(one["response"], 2),
+                    _depth(one),
                     *(
                         _cell(one["false_positive_rate"][str(rate)], 2 if rate > 0.005 else 3, 100)
                         for rate in ASKED_RATES
@@ -272,6 +277,12 @@ def markdown(results: dict[str, Any]) -> str:
         _origin(results),
     ]
     return "\n".join(parts)
+
+
+def _depth(one: dict[str, Any]) -> str:
+    """How much of a method's response to an anomaly lies after it, in normal tissue."""
+    disturbance, response = one["disturbance"]["mean"], one["response"]["mean"]
+    return "–" if not response or disturbance is None else f"{disturbance / response:.3f}"
 
 
 def _number(value: float | None) -> str:

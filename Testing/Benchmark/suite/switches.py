@@ -1,0 +1,112 @@
+"""What every switch is worth: alone, put on the paper's network, and left out of ours.
+
+`--methods switches` runs them all. Those of the likelihood and the network are fields of
+`AutoregressiveSpec`; the others change how tokens are made or what becomes of scores,
+and live here, because they did not pay (`Resources/Docs/method.md`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from Benchmark.suite.methods import METHODS, Lesson, Scorer, autoregressive, learned, scored
+from Benchmark.suite.scans import Scan
+from scipy import ndimage
+from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Combine, Preset, Variance
+
+STANDARD = AutoregressiveSpec.from_preset(Preset.STANDARD)
+OURS = AutoregressiveSpec.from_preset(Preset.BALANCED)
+
+
+def smoothed(spec: AutoregressiveSpec, sigma_mm: float) -> Callable[[Lesson], Scorer]:
+    """Scores averaged along the through-plane axis, by a Gaussian."""
+
+    def learn(lesson: Lesson) -> Scorer:
+        model = learned(spec, lesson)
+
+        def score(scan: Scan) -> np.ndarray:
+            slice_mm = scan.stack.plane_volume.spacing_mm[0]
+            nll = scored(model, scan)
+            return ndimage.gaussian_filter1d(nll, sigma_mm / slice_mm, axis=0, mode="nearest")
+
+        return score
+
+    return learn
+
+
+def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
+    """Four passes of the encoder, half a patch apart: the mean of their maps."""
+
+    def learn(lesson: Lesson) -> Scorer:
+        model = learned(spec, lesson)
+
+        def score(scan: Scan) -> np.ndarray:
+            maps = [scan.on_voxels(scored(model, scan))]
+            for down, across in ((0, 1), (1, 0), (1, 1)):
+                stack = _moved(scan.stack, down / 2, across / 2)
+                nll = [
+                    slice_nll(tokens, model, stack.places(index))
+                    for index, tokens in zip(
+                        stack.indices,
+                        embed_slices(stack, lesson.encoder, SilentReporter()),
+                        strict=True,
+                    )
+                ]
+                maps.append(stack.put_back(nll, outside=np.nan))
+            return np.nanmean(np.stack(maps), axis=0)
+
+        return score
+
+    return learn
+
+
+def _moved(stack: SliceStack, down: float, across: float) -> SliceStack:
+    """The same slices, cut so many patches further down and right."""
+    moved = SliceStack(stack.plane_volume, stack.rows.spec, stack.intensity, stack.rows.patch_px)
+    for name, patches in (("rows", down), ("columns", across)):
+        axis = getattr(moved, name)
+        voxels = patches * axis.patch_px * axis.spec.pixel_mm / axis.spacing_mm
+        centers = tuple(center + voxels for center in axis.centers)
+        setattr(moved, name, replace(axis, centers=centers))
+    return moved
+
+
+def _masked_standard() -> AutoregressiveSpec:
+    return replace(STANDARD, whitened=True)
+
+
+SWITCHES: dict[str, Callable[[Lesson], Scorer]] = {
+    "paper": autoregressive(STANDARD),
+    "paper + guard of 1 token": autoregressive(replace(STANDARD, dilations=(2,) * 5)),
+    "paper + channel variance": autoregressive(replace(STANDARD, variance=Variance.CHANNEL)),
+    "paper + full variance": autoregressive(replace(STANDARD, variance=Variance.FULL)),
+    "paper + whitened": autoregressive(_masked_standard()),
+    "paper + whitened, full variance": autoregressive(
+        replace(_masked_standard(), variance=Variance.FULL)
+    ),
+    "paper + position": autoregressive(replace(STANDARD, position=True)),
+    "paper + position variance": autoregressive(replace(STANDARD, position_variance=True)),
+    "paper + 2 directions, mean": autoregressive(replace(STANDARD, position=True, directions=2)),
+    "paper + 2 directions, min": autoregressive(
+        replace(STANDARD, position=True, directions=2, combine=Combine.MIN)
+    ),
+    "paper + through-plane smoothing": smoothed(STANDARD, 8.0),
+    "ours": autoregressive(OURS),
+    "ours, channel variance": autoregressive(replace(OURS, variance=Variance.CHANNEL)),
+    "ours, not whitened": autoregressive(replace(OURS, whitened=False)),
+    "ours, no position": autoregressive(replace(OURS, position=False, directions=1)),
+    "ours, no position variance": autoregressive(replace(OURS, position_variance=False)),
+    "ours, 1 direction": autoregressive(replace(OURS, directions=1)),
+    "ours, 4 directions": autoregressive(replace(OURS, directions=4)),
+    "ours, min of directions": autoregressive(replace(OURS, combine=Combine.MIN)),
+    "ours, no guard": autoregressive(replace(OURS, dilations=(1,) * len(OURS.dilations))),
+    "ours + through-plane smoothing": smoothed(OURS, 8.0),
+}
+"""By name, in the order of the tables."""
+
+METHODS |= SWITCHES
+
+METHODS["ours + half-patch shifts"] = shifted(OURS)
