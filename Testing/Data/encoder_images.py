@@ -59,7 +59,9 @@ class HeadPool:
         reach = head.shape[axis]
         pixels = np.take(head, int(rng.uniform(0.15, 0.85) * reach), axis)
         pixel_mm = math.exp(rng.uniform(*np.log(PIXEL_MM))) * 224 / size_px
-        angle = rng.normal(0, math.radians(10)) + rng.integers(4) * math.pi / 2 * (rng.random() < 0.3)
+        angle = rng.normal(0, math.radians(10)) + rng.integers(4) * math.pi / 2 * (
+            rng.random() < 0.3
+        )
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         mirror = rng.choice([-1.0, 1.0], 2)
         matrix = turn * mirror * np.exp(rng.normal(0, 0.08, 2)) * pixel_mm / SPACING_MM
@@ -120,9 +122,7 @@ def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return gain * curve / max(float(curve.max()), 0.3)
 
 
-def clean_images(
-    pool: HeadPool, rng: np.random.Generator, count: int, size_px: int
-) -> Tensor:
+def clean_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: int) -> Tensor:
     """[count, 1, y, x] in [0, 1], without noise."""
     images = []
     for _ in range(count):
@@ -133,7 +133,7 @@ def clean_images(
 
 
 def degraded(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """What a scanner may make of them: coarse voxels, noise of their size, a slightly other gain."""
+    """What a scanner may make of them: coarse voxels, noise of their size, a slight gain."""
     seen = []
     for image in images:
         size_px = image.shape[-1]

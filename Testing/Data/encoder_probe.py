@@ -51,7 +51,11 @@ def slices_of(head, truth=None):
     lesion = turned.orientation.apply(truth).astype(np.float32)
     share = np.stack([rows @ lesion[index] @ columns.T for index in indices])
     count, height, width = inside.shape
-    return torch.from_numpy(images), inside, share.reshape(count, height, 16, width, 16).mean(axis=(2, 4))
+    return (
+        torch.from_numpy(images),
+        inside,
+        share.reshape(count, height, 16, width, 16).mean(axis=(2, 4)),
+    )
 
 
 def embedded(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:

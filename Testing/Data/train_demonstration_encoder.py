@@ -30,13 +30,12 @@ CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What `load_encoder` normalizes with, as the published weights expect."""
 
-STEPS, BATCH, SIZE_PX = 2000, 8, 224
+STEPS, BATCH, SIZE_PX = 2000, 4, 224
 LARGE_EVERY, LARGE_PX = 10, 448
 """Every tenth step sees fewer, larger images: as many patches as detection has."""
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 100, 0.02
 HIDDEN_SHARE = (0.2, 0.6)
 PHANTOMS, TEMPLATES = 12, 14
-REPORT_EVERY = 20
 
 
 def new_network() -> DINOv3ViTModel:
@@ -97,20 +96,24 @@ def rate(step: int, steps: int) -> float:
 def train(
     *,
     steps: int = STEPS,
-    batch: int = BATCH,
+    batch: int | None = None,
     size_px: int = SIZE_PX,
     seed: int = 0,
     device: str = "cpu",
     pool: HeadPool | None = None,
-    shares: Shares = Shares(),
+    shares: Shares | None = None,
+    report_every: int = 20,
     log: Path | None = None,
 ) -> tuple[DINOv3ViTModel, list[dict[str, float]]]:
-    """The trained network, and the mean terms of every `REPORT_EVERY` steps."""
+    """The trained network, and the mean terms of every `report_every` steps."""
+    batch = batch or BATCH
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     pool = pool or HeadPool.render(PHANTOMS, TEMPLATES, seed)
     network = new_network().to(device).train()
-    objective = Objective(CHANNELS, clean_images(pool, rng, 8 * batch, size_px), shares).to(device)
+    objective = Objective(
+        CHANNELS, clean_images(pool, rng, 8 * batch, size_px), shares or Shares()
+    ).to(device)
     parameters = [*network.parameters(), *objective.parameters()]
     decayed = [p for p in parameters if p.ndim > 1]
     optimizer = torch.optim.AdamW(
@@ -128,7 +131,7 @@ def train(
     for step in range(steps):
         large = step % LARGE_EVERY == LARGE_EVERY - 1
         side = LARGE_PX * size_px // SIZE_PX if large else size_px
-        images = clean_images(pool, rng, max(1, batch // 5) if large else batch, side)
+        images = clean_images(pool, rng, max(1, batch // 4) if large else batch, side)
         views = [degraded(images, rng).to(device) for _ in range(2)]
         hidden = hidden_patches(rng, len(images), side // PATCH_PX).to(device)
         nothing = torch.zeros_like(hidden)
@@ -140,8 +143,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        recent.append({"loss": float(loss), **{name: float(t) for name, t in terms.items()}})
-        if len(recent) == REPORT_EVERY or step == steps - 1:
+        recent.append({"loss": loss.item(), **{name: t.item() for name, t in terms.items()}})
+        if len(recent) == report_every or step == steps - 1:
             means = {name: float(np.mean([one[name] for one in recent])) for name in recent[0]}
             curve.append({"step": step + 1, "seconds": time.monotonic() - begun_s, **means})
             recent.clear()
@@ -152,11 +155,11 @@ def train(
 
 
 def weights_file(network: DINOv3ViTModel) -> bytes:
-    """The encoder's file: names of transformers, float32, without the mask token."""
+    """The encoder's file: names of transformers, float16, without the mask token."""
     tensors = {}
     for name, tensor in network.state_dict().items():
         if not name.endswith("mask_token"):
-            tensors[name.removeprefix("model.")] = tensor.cpu().float().contiguous()
+            tensors[name.removeprefix("model.")] = tensor.detach().cpu().half().contiguous()
     return save(tensors, metadata={"format": "pt"})
 
 
@@ -169,9 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--log", type=Path, help="a file for the loss curve, as JSON lines")
     chosen = parser.parse_args(arguments)
-    network, _ = train(
-        steps=chosen.steps, seed=chosen.seed, device=chosen.device, log=chosen.log
-    )
+    network, _ = train(steps=chosen.steps, seed=chosen.seed, device=chosen.device, log=chosen.log)
     chosen.out.write_bytes(weights_file(network))
 
 
