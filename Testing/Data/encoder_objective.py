@@ -1,16 +1,16 @@
-"""What the demonstration encoder learns: to describe clean patches, alike in two noisy views.
+"""What the demonstration encoder learns: to describe clean patches and what is around them.
 
 Every image is seen twice, degraded at random each time; in the first view, blocks of
 patches are hidden. Three terms make tokens that density models can work with:
 
-1. *Content*: a linear map of a token gives the low frequencies (cosine transform)
-   of its own clean patch and, more coarsely, of the 3 by 3 patches around it.
+1. *Content*: along fixed orthogonal directions, a token holds the low frequencies
+   (cosine transform) of its own clean patch, and of the ring of the eight patches
+   around it. Distances between tokens are thus distances between patches, and a patch
+   that does not go with its surroundings has a token unlike others of its intensity.
 2. *Context*: a small network of a hidden patch's token gives that patch.
-3. *Invariance*: both views of a patch have the same token, while channels keep
-   their variance and are not correlated (VICReg, arXiv 2105.04906, on tokens as
-   VICRegL, arXiv 2210.01571): noise leaves the tokens, content may not.
+3. *Invariance*: both views of a patch have the same token: noise leaves it.
 
-The maps of 1 and 2 are thrown away after training.
+The directions of 1 and the network of 2 are thrown away after training.
 """
 
 import math
@@ -23,19 +23,26 @@ from torch import Tensor, nn
 
 PATCH_PX = 16
 
-CONTENT, SURROUNDINGS = 8, 4
+OWN, AROUND = 8, 4
 """Frequencies down and across together stay below: 36 numbers of a patch, 10 around it."""
+
+MEAN_GAIN, PATTERN_GAIN, AROUND_GAIN = 12.0, 24.0, 8.0
+"""Length in a token of a step from 0 to 1 in intensity, and in a pattern's amplitude.
+
+The final LayerNorm gives every token the length √128 = 11: black and white lie far
+apart on that sphere. Patterns are fainter than means, and weigh more.
+"""
+
+MIDDLE = 0.3
+"""The intensity in the middle of that arc: about that of tissue under the headroom."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How much each term counts."""
+    """How much the terms count beside the content."""
 
     context: float = 0.5
-    surroundings: float = 0.25
     invariance: float = 1.0
-    variance: float = 1.0
-    covariance: float = 0.02
 
 
 def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
@@ -52,66 +59,76 @@ def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
 class Objective(nn.Module):
     """The loss, with the maps that it needs and the encoder does not keep."""
 
-    own: Tensor
-    around: Tensor
-    scale: Tensor
-    weight: Tensor
+    filters: Tensor
+    ring: Tensor
+    directions: Tensor
+    rest: Tensor
 
-    def __init__(self, channels: int, images: Tensor, shares: Shares) -> None:
-        """`images` [n, 1, y, x] tell how strong each frequency is."""
+    def __init__(self, channels: int, shares: Shares) -> None:
         super().__init__()
         self.shares = shares
-        own, own_order = cosine_filters(PATCH_PX, CONTENT)
-        around, around_order = cosine_filters(3 * PATCH_PX, SURROUNDINGS)
-        self.register_buffer("own", own)
-        self.register_buffer("around", around)
-        self.register_buffer("scale", torch.ones(len(own) + len(around)))
-        targets, seen = self.targets(images)
-        self.scale = targets[seen].std(dim=0)
-        # Fine detail counts less: half of it is noise.
-        weight = torch.cat([1 / (1 + own_order), shares.surroundings / (1 + around_order)])
-        self.register_buffer("weight", weight)
-        self.describe = nn.Linear(channels, len(weight))
+        own, order = cosine_filters(PATCH_PX, OWN)
+        gain = torch.where(order == 0, MEAN_GAIN, PATTERN_GAIN / order.clamp(min=1).sqrt())
+        self.register_buffer("filters", own * gain[:, None, None, None])
+        ring, order = cosine_filters(3 * PATCH_PX, AROUND)
+        ring[..., PATCH_PX : 2 * PATCH_PX, PATCH_PX : 2 * PATCH_PX] = 0
+        gain = AROUND_GAIN / order.clamp(min=1).sqrt() * 9 / 8
+        self.register_buffer("ring", ring * gain[:, None, None, None])
+        # The final LayerNorm takes the mean over channels away: no direction lies along it.
+        count = len(own) + len(ring)
+        drawn = torch.cat([torch.ones(channels, 1), torch.randn(channels, count + 1)], dim=1)
+        basis = torch.linalg.qr(drawn).Q
+        self.register_buffer("directions", basis[:, 1:-1])
+        self.register_buffer("rest", basis[:, -1])
         self.guess = nn.Sequential(
             nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, len(own))
         )
 
     def targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the tokens [b, n] are to tell, [b, n, t], and which of them show more than air."""
-        own = F.conv2d(images, self.own, stride=PATCH_PX)
-        around = F.conv2d(images, self.around, stride=PATCH_PX, padding=PATCH_PX)
-        targets = torch.cat([own, around], dim=1).flatten(2).transpose(1, 2) / self.scale
+        """What the tokens [b, n] are to hold, [b, n, t], and which of them show more than air."""
+        own = F.conv2d(images - MIDDLE, self.filters, stride=PATCH_PX)
+        padded = F.pad(images - MIDDLE, (PATCH_PX,) * 4, value=-MIDDLE)
+        ring = F.conv2d(padded, self.ring, stride=PATCH_PX)
+        targets = torch.cat([own, ring], dim=1).flatten(2).transpose(1, 2)
         return targets, F.max_pool2d(images, PATCH_PX).flatten(1) > 0.02
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """Patch filters [c, 1, side, side] and bias [c] of tokens that hold their own patch.
+
+        From white noise, a training as short as this would leave the filters noisy.
+        The bias along a direction of its own keeps tokens near the sphere's radius.
+        """
+        channels = len(self.directions)
+        own = self.directions[:, : len(self.filters)]
+        weight = (own @ self.filters.flatten(1)).reshape(channels, 1, PATCH_PX, PATCH_PX)
+        bias = 0.8 * math.sqrt(channels) * self.rest - MIDDLE * weight.sum(dim=(1, 2, 3))
+        return weight, bias
 
     def forward(
         self, images: Tensor, tokens: tuple[Tensor, Tensor], hidden: Tensor
     ) -> dict[str, Tensor]:
-        """The terms, for clean images, the tokens [b, n, c] of both views, and what the first hid."""
+        """The terms, of clean images and the tokens [b, n, c] of both views.
+
+        In the first view some were `hidden` [b, n].
+        """
         first, second = tokens
         targets, seen = self.targets(images)
-        shown = ~hidden
         # Air is the same everywhere: a tenth of it is enough.
         share = torch.where(seen, 1.0, 0.1)
-        content = self._error(self.describe(second), targets, share)
-        content = (content + self._error(self.describe(first), targets, share * shown)) / 2
-        orders = slice(len(self.own))
-        context = self._error(self.guess(first), targets[..., orders], share * hidden)
-        one, other = first[seen & shown], second[seen & shown]
-        both = torch.stack([one, other])
-        centered = both - both.mean(dim=1, keepdim=True)
-        covariance = centered.transpose(1, 2) @ centered / max(1, both.shape[1] - 1)
-        variance = covariance.diagonal(dim1=1, dim2=2)
-        crossed = covariance.square().sum() - variance.square().sum()
+        shown = share * ~hidden
+        content = _error(second @ self.directions, targets, share)
+        content = (content + _error(first @ self.directions, targets, shown)) / 2
+        own = targets[..., : len(self.filters)]
+        context = _error(self.guess(first), own, share * hidden)
+        apart = (first - second).square().mean(dim=-1)
         return {
             "content": content,
             "context": self.shares.context * context,
-            "invariance": self.shares.invariance * (one - other).square().mean(),
-            "variance": self.shares.variance * F.relu(1 - (variance + 1e-4).sqrt()).mean(),
-            "covariance": self.shares.covariance * crossed / (2 * both.shape[-1]),
+            "invariance": self.shares.invariance * (apart * shown).sum() / shown.sum(),
         }
 
-    def _error(self, told: Tensor, targets: Tensor, share: Tensor) -> Tensor:
-        """Mean error over the tokens by their share; what is rare and strong counts by its size."""
-        weight = self.weight[: told.shape[-1]]
-        error = F.smooth_l1_loss(told, targets, reduction="none") @ weight / weight.sum()
-        return (error * share).sum() / share.sum().clamp(min=1)
+
+def _error(told: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+    """Mean error over the tokens by their share; what is rare and strong counts by its size."""
+    error = F.smooth_l1_loss(told, targets, reduction="none").mean(dim=-1)
+    return (error * share).sum() / share.sum().clamp(min=1)

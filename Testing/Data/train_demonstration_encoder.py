@@ -24,7 +24,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from Data.encoder_images import HeadPool, clean_images, degraded
-from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
+from Data.encoder_objective import PATCH_PX, Objective, Shares
 
 CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,16 +33,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEPS, BATCH, SIZE_PX = 2000, 4, 224
 LARGE_EVERY, LARGE_PX = 10, 448
 """Every tenth step sees fewer, larger images: as many patches as detection has."""
-LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 100, 0.02
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1e-3, 50, 0.02
 HIDDEN_SHARE = (0.2, 0.6)
 PHANTOMS, TEMPLATES = 12, 14
 
 
-def new_network() -> DINOv3ViTModel:
-    """DINOv3's network; its patch filters start as random mixtures of low frequencies.
-
-    From white noise, a training as short as this would leave them noisy.
-    """
+def new_network(objective: Objective) -> DINOv3ViTModel:
+    """DINOv3's network, whose tokens hold their own patch from the start."""
     network = DINOv3ViTModel(
         DINOv3ViTConfig(
             patch_size=PATCH_PX,
@@ -55,14 +52,13 @@ def new_network() -> DINOv3ViTModel:
             pos_embed_rescale=2.0,
         )
     )
-    filters, orders = cosine_filters(PATCH_PX, 10)
-    strength = (1 + orders) / math.sqrt(len(orders))
-    mixed = torch.randn(CHANNELS, len(filters)) * strength @ filters.flatten(1)
-    mixed = mixed.reshape(CHANNELS, 1, PATCH_PX, PATCH_PX)
+    weight, bias = objective.start()
+    # A third of each channel, times its spread, sums to the gray value minus the mean.
+    weight_of_channels = torch.cat([weight * (spread / 3) for spread in STD], dim=1)
+    embedding = network.embeddings.patch_embeddings
     with torch.no_grad():
-        network.embeddings.patch_embeddings.weight.copy_(
-            2 * mixed * torch.tensor(STD)[:, None, None] / 3
-        )
+        embedding.weight.copy_(weight_of_channels)
+        embedding.bias.copy_(bias + weight.sum(dim=(1, 2, 3)) * sum(MEAN) / 3)
     return network
 
 
@@ -110,10 +106,9 @@ def train(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     pool = pool or HeadPool.render(PHANTOMS, TEMPLATES, seed)
-    network = new_network().to(device).train()
-    objective = Objective(
-        CHANNELS, clean_images(pool, rng, 8 * batch, size_px), shares or Shares()
-    ).to(device)
+    objective = Objective(CHANNELS, shares or Shares())
+    network = new_network(objective).to(device).train()
+    objective.to(device)
     parameters = [*network.parameters(), *objective.parameters()]
     decayed = [p for p in parameters if p.ndim > 1]
     optimizer = torch.optim.AdamW(
