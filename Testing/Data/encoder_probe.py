@@ -64,10 +64,10 @@ def embedded(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
 
 
 def memory_bank(normal, inside, tokens):
-    """Cosine distance to the nearest of 20,000 normal tokens."""
+    """Cosine distance to the nearest of 10,000 normal tokens."""
     bank = torch.nn.functional.normalize(normal[inside], dim=-1)
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0))
-    bank = bank[order[:20_000]]
+    bank = bank[order[:10_000]]
     tokens = torch.nn.functional.normalize(tokens, dim=-1)
     return torch.stack([1 - (one @ bank.T).amax(dim=-1) for one in tokens])
 
