@@ -26,15 +26,16 @@ PATCH_PX = 16
 OWN, AROUND = 8, 4
 """Frequencies down and across together stay below: 36 numbers of a patch, 10 around it."""
 
-RADIUS, TURN, MIDDLE = 8.5, 0.9 * math.pi, 0.45
-"""A patch's mean intensity is a place on an arc of this radius: from 0 to 1 it turns so far
-(radians), and `MIDDLE` lies in the middle. Twenty-four units of length for a step from 0
-to 1, of the 11 = √128 that the final LayerNorm gives a token."""
+MEAN_GAIN, PATTERN_GAIN, CONSTANT, RADIUS = 45.0, 60.0, 11.0, 10.0
+"""A patch is a vector: its mean from the middle of the scale, the amplitudes of its
+patterns, times these gains, and a constant, all of it brought to the length `RADIUS` (of
+11 = √128, which the final LayerNorm gives a token). What is strong saturates, then: the
+cortex, whose patterns differ from one person to the next, does not drown the rest."""
 
-PATTERN_GAIN, AROUND_GAIN, AROUND_PATTERN_GAIN = 10.0, 12.0, 6.0
-"""Length in a token of a pattern's amplitude, and of a step of the ring's mean from 0 to 1.
+MIDDLE = 0.5
 
-Low for patterns: those of the cortex differ between people, and would drown the rest."""
+AROUND_GAIN = 8.0
+"""Length in a token of a step of the ring's mean from 0 to 1, and of its patterns' amplitude."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,50 +63,45 @@ class Objective(nn.Module):
     filters: Tensor
     ring: Tensor
     directions: Tensor
-    rest: Tensor
 
     def __init__(self, channels: int, shares: Shares) -> None:
         super().__init__()
         self.shares = shares
         own, order = cosine_filters(PATCH_PX, OWN)
-        gain = torch.where(order == 0, 1.0, PATTERN_GAIN / order.clamp(min=1).sqrt())
+        gain = torch.where(order == 0, MEAN_GAIN, PATTERN_GAIN)
         self.register_buffer("filters", own * gain[:, None, None, None])
         ring, order = cosine_filters(3 * PATCH_PX, AROUND)
         ring[..., PATCH_PX : 2 * PATCH_PX, PATCH_PX : 2 * PATCH_PX] = 0
-        gain = torch.where(order == 0, AROUND_GAIN, AROUND_PATTERN_GAIN / order.clamp(min=1).sqrt())
+        gain = AROUND_GAIN / order.clamp(min=1).sqrt()
         self.register_buffer("ring", ring * gain[:, None, None, None] * 9 / 8)
         # The final LayerNorm takes the mean over channels away: no direction lies along it.
         count = 1 + len(own) + len(ring)
-        drawn = torch.cat([torch.ones(channels, 1), torch.randn(channels, count + 1)], dim=1)
+        drawn = torch.cat([torch.ones(channels, 1), torch.randn(channels, count)], dim=1)
         basis = torch.linalg.qr(drawn).Q
-        self.register_buffer("directions", basis[:, 1:-1])
-        self.register_buffer("rest", basis[:, -1])
+        self.register_buffer("directions", basis[:, 1:])
         self.guess = nn.Sequential(
             nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, 1 + len(own))
         )
 
     def targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the tokens [b, n] are to hold, [b, n, t], and which of them show more than air."""
-        own = F.conv2d(images, self.filters, stride=PATCH_PX)
-        angle = TURN * (own[:, :1] - MIDDLE)
+        own = F.conv2d(images - MIDDLE, self.filters, stride=PATCH_PX)
+        own = torch.cat([torch.full_like(own[:, :1], CONSTANT), own], dim=1)
+        own = RADIUS * F.normalize(own, dim=1)
         padded = F.pad(images, (PATCH_PX,) * 4) - MIDDLE
         ring = F.conv2d(padded, self.ring, stride=PATCH_PX)
-        parts = [RADIUS * angle.sin(), RADIUS * angle.cos(), own[:, 1:], ring]
-        targets = torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
+        targets = torch.cat([own, ring], dim=1).flatten(2).transpose(1, 2)
         return targets, F.max_pool2d(images, PATCH_PX).flatten(1) > 0.02
 
     def start(self) -> tuple[Tensor, Tensor]:
         """Patch filters [c, 1, side, side] and bias [c] of tokens that hold their own patch.
 
         From white noise, a training as short as this would leave the filters noisy.
-        The LayerNorm bends the line along the first direction to about the arc.
+        The LayerNorm brings the vectors to one length.
         """
-        sine, cosine = self.directions[:, :1], self.directions[:, 1]
-        own = torch.cat(
-            [RADIUS * TURN * sine, self.directions[:, 2 : 1 + len(self.filters)]], dim=1
-        )
+        own = self.directions[:, 1 : 1 + len(self.filters)]
         weight = (own @ self.filters.flatten(1)).reshape(-1, 1, PATCH_PX, PATCH_PX)
-        bias = RADIUS * cosine + 6.0 * self.rest - MIDDLE * weight.sum(dim=(1, 2, 3))
+        bias = CONSTANT * self.directions[:, 0] - MIDDLE * weight.sum(dim=(1, 2, 3))
         return weight, bias
 
     def forward(

@@ -30,7 +30,7 @@ CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What `load_encoder` normalizes with, as the published weights expect."""
 
-STEPS, BATCH, SIZE_PX = 560, 4, 224
+STEPS, BATCH, SIZE_PX = 240, 4, 224
 LARGE_EVERY, LARGE_PX = 10, 448
 """Every tenth step sees fewer, larger images: as many patches as detection has."""
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1e-3, 50, 0.02

@@ -116,23 +116,45 @@ def objective():
 
 
 def test_directions_are_orthogonal_and_none_lies_along_the_mean_of_channels(objective):
-    basis = torch.cat([objective.directions, objective.rest[:, None]], dim=1)
+    basis = objective.directions
     product = basis.T @ basis
     torch.testing.assert_close(product, torch.eye(len(product)), rtol=0, atol=1e-5)
     assert basis.sum(dim=0).abs().max() < 1e-4
 
 
-def test_targets_of_a_plain_image_are_a_place_on_the_arc(objective):
-    for level in (0.1, 0.45, 0.9):
+def test_targets_of_a_plain_image_tell_its_intensity_by_their_direction(objective):
+    for level in (0.1, 0.5, 0.9):
         targets, seen = objective.targets(torch.full((1, 1, 80, 80), level))
         middle = targets[0, 12]
-        angle = 0.9 * np.pi * (level - 0.45)
-        expected = 8.5 * np.array([np.sin(angle), np.cos(angle)])
+        across, along = 45 * (level - 0.5), 11.0
+        expected = 10 * np.array([along, across]) / np.hypot(along, across)
         np.testing.assert_allclose(middle[:2], expected, atol=1e-3)
         assert middle[2:37].abs().max() < 1e-4
-        assert float(middle[37]) == pytest.approx(12 * (level - 0.45), abs=1e-3)
+        assert float(middle[37]) == pytest.approx(8 * (level - 0.5), abs=1e-3)
         assert bool(seen.all())
     assert not objective.targets(torch.zeros(1, 1, 80, 80))[1].any()
+
+
+def test_the_ring_of_a_token_leaves_its_own_patch_out(objective):
+    image = torch.full((1, 1, 80, 80), 0.4)
+    spot = image.clone()
+    spot[..., 32:48, 32:48] = 0.9
+    before, after = (objective.targets(one)[0][0] for one in (image, spot))
+    torch.testing.assert_close(before[12, 37:], after[12, 37:])
+    # A neighbor's ring is brighter by a share of an eighth.
+    assert float((after - before)[11, 37]) == pytest.approx(8 * 0.5 / 8, abs=1e-3)
+
+
+def test_an_untrained_network_s_tokens_already_hold_their_patch(objective):
+    network = training.new_network(objective).eval()
+    images = torch.rand(1, 1, 80, 80, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.avg_pool2d(images, 5, 1, 2)
+    with torch.inference_mode():
+        tokens = training.patch_tokens(network, images, None)
+    own = len(objective.filters) + 1
+    held = (tokens @ objective.directions)[0, :, :own]
+    targets = objective.targets(images)[0][0, :, :own]
+    assert torch.nn.functional.cosine_similarity(held, targets).min() > 0.9
 
 
 def test_tokens_that_hold_all_of_it_and_agree_pay_for_neither(objective):
