@@ -76,6 +76,7 @@ def test_cmake_names_every_script():
 def test_cmake_names_every_resource():
     resources = on_disk((MODULE / "Resources").rglob("*"))
     resources |= on_disk((MODULE / "SpatialARAnomalyLib").rglob("*.md"))
+    resources |= on_disk((MODULE / "SpatialARAnomalyLib").rglob("*.safetensors"))
     assert "Resources/UI/SpatialARAnomaly.ui" in resources
     assert cmake_list("MODULE_PYTHON_RESOURCES") == resources
 

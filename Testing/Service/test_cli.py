@@ -201,7 +201,7 @@ def test_encoders_check():
     assert result.exit_code == 0, result.stderr
     assert "not for clinical or research results" in " ".join(result.stdout.split())
     events = run("encoders", "check", "demonstration", "--size-px", "64", "--json").stdout
-    assert json.loads(events.splitlines()[-1])["channels"] == 96
+    assert json.loads(events.splitlines()[-1])["channels"] == 128
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def load_encoder(
     """
     if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
-        weights = demonstration.demonstration_weights(statistics["mean"], statistics["std"])
+        weights = demonstration.demonstration_weights()
         name, revision, notice = DEMONSTRATION, None, demonstration.NOTICE
         settings = settings_of_shapes(weights, name)
     else:

@@ -1,8 +1,8 @@
 """What a training will take: measured on this machine, on a few slices and steps, and multiplied.
 
-How good that is, tried on normal heads on a CPU (6 of 20 slices with the demonstration
-encoder, 4 of 12 slices with a ViT-S/16; 448 px; 2 and 3 epochs): computing time within
-10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use, the
+How good that is, tried on normal heads on a CPU (6 of 20 slices with a ViT of 0.2
+million parameters, 4 of 12 slices with a ViT-S/16; 448 px; 2 and 3 epochs): computing time
+within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use, the
 time is as far off as their share changes: 2 min 14 s told and 2 min 25 s taken, but also
 2 min 22 s told and 4 min 57 s taken when the load doubled meanwhile. A test holds computing
 time to a factor of 2.5 on small heads, and the disk to 10 %. On a GPU it is untried.

@@ -1,0 +1,120 @@
+"""What the demonstration encoder learns: to describe clean patches, seen and hidden, alike in both views.
+
+Every image is seen twice, degraded at random each time; in the first view, blocks of
+patches are hidden. Three terms make tokens that density models can work with:
+
+1. *Content*: a linear map of a token gives the low frequencies (cosine transform)
+   of its own clean patch and, more coarsely, of the 3 by 3 patches around it.
+2. *Context*: a small network of a hidden patch's token gives that patch.
+3. *Invariance*: both views of a patch have the same token, while channels keep
+   their variance and are not correlated (VICReg, arXiv 2105.04906, on tokens as
+   VICRegL, arXiv 2210.01571): noise leaves the tokens, content may not.
+
+The maps of 1 and 2 are thrown away after training.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH_PX = 16
+
+CONTENT, SURROUNDINGS = 8, 4
+"""Frequencies down and across together stay below: 36 numbers of a patch, 10 around it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How much each term counts."""
+
+    context: float = 0.5
+    surroundings: float = 0.25
+    invariance: float = 1.0
+    variance: float = 1.0
+    covariance: float = 0.02
+
+
+def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
+    """[n, 1, side, side]: low frequencies of the cosine transform, the mean first; their orders."""
+    position = (np.arange(side_px) + 0.5) / side_px
+    waves = np.cos(np.pi * np.arange(frequencies)[:, None] * position)
+    pairs = sorted((u + v, u, v) for u in range(frequencies) for v in range(frequencies - u))
+    gain = [math.sqrt(2.0 ** ((u > 0) + (v > 0))) / side_px**2 for _, u, v in pairs]
+    filters = [g * np.outer(waves[u], waves[v]) for g, (_, u, v) in zip(gain, pairs, strict=True)]
+    orders = [order for order, _, _ in pairs]
+    return torch.tensor(np.stack(filters)[:, None], dtype=torch.float32), torch.tensor(orders)
+
+
+class Objective(nn.Module):
+    """The loss, with the maps that it needs and the encoder does not keep."""
+
+    own: Tensor
+    around: Tensor
+    scale: Tensor
+    weight: Tensor
+
+    def __init__(self, channels: int, images: Tensor, shares: Shares) -> None:
+        """`images` [n, 1, y, x] tell how strong each frequency is."""
+        super().__init__()
+        self.shares = shares
+        own, own_order = cosine_filters(PATCH_PX, CONTENT)
+        around, around_order = cosine_filters(3 * PATCH_PX, SURROUNDINGS)
+        self.register_buffer("own", own)
+        self.register_buffer("around", around)
+        self.register_buffer("scale", torch.ones(len(own) + len(around)))
+        targets, seen = self.targets(images)
+        self.scale = targets[seen].std(dim=0)
+        # Fine detail counts less: half of it is noise.
+        weight = torch.cat([1 / (1 + own_order), shares.surroundings / (1 + around_order)])
+        self.register_buffer("weight", weight)
+        self.describe = nn.Linear(channels, len(weight))
+        self.guess = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, len(own))
+        )
+
+    def targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the tokens [b, n] are to tell, [b, n, t], and which of them show more than air."""
+        own = F.conv2d(images, self.own, stride=PATCH_PX)
+        around = F.conv2d(images, self.around, stride=PATCH_PX, padding=PATCH_PX)
+        targets = torch.cat([own, around], dim=1).flatten(2).transpose(1, 2) / self.scale
+        return targets, F.max_pool2d(images, PATCH_PX).flatten(1) > 0.02
+
+    def forward(
+        self, images: Tensor, tokens: tuple[Tensor, Tensor], hidden: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms for clean images, the tokens [b, n, c] of both views, and what the first hid."""
+        first, second = tokens
+        targets, seen = self.targets(images)
+        shown = ~hidden
+        # Air is the same everywhere: a tenth of it is enough.
+        share = torch.where(seen, 1.0, 0.1)
+        content = self._error(self.describe(second), targets, share)
+        content = (content + self._error(self.describe(first), targets, share * shown)) / 2
+        orders = slice(len(self.own))
+        context = self._error(self.guess(first), targets[..., orders], share * hidden)
+        compared = seen & shown
+        if int(compared.sum()) < 2:  # an image of air, or all of it hidden
+            compared = torch.ones_like(shown)
+        one, other = first[compared], second[compared]
+        both = torch.stack([one, other])
+        centered = both - both.mean(dim=1, keepdim=True)
+        covariance = centered.transpose(1, 2) @ centered / max(1, both.shape[1] - 1)
+        variance = covariance.diagonal(dim1=1, dim2=2)
+        crossed = covariance.square().sum() - variance.square().sum()
+        return {
+            "content": content,
+            "context": self.shares.context * context,
+            "invariance": self.shares.invariance * (one - other).square().mean(),
+            "variance": self.shares.variance * F.relu(1 - (variance + 1e-4).sqrt()).mean(),
+            "covariance": self.shares.covariance * crossed / (2 * both.shape[-1]),
+        }
+
+    def _error(self, told: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+        """Mean error over the tokens by their share; far from linear in what is rare."""
+        weight = self.weight[: told.shape[-1]]
+        error = F.smooth_l1_loss(told, targets, reduction="none") @ weight / weight.sum()
+        return (error * share).sum() / share.sum().clamp(min=1)
