@@ -1,4 +1,4 @@
-"""The picture of the method, and a table of what every preset sees and costs.
+"""The picture of the method, and tables of what presets and switches see and cost.
 
     PYTHONPATH=SpatialARAnomaly .venv/bin/python Testing/draw_method.py
 
@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel, Corner
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -45,6 +45,29 @@ PAPER, OURS = "#F1F1F1", "#DCEAF5"
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a network takes, for tokens of 384 channels."""
+
+    parameters: int
+    model_bytes: int
+    """Of all that is saved."""
+    flop: int
+    """Of the NLL of one slice's tokens."""
+
+
+def cost(spec: AutoregressiveSpec) -> Cost:
+    """Counted on the network itself."""
+    model = AutoregressiveModel(spec, CHANNELS)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.nll(torch.zeros(1, CHANNELS, GRID, GRID))
+    return Cost(
+        sum(one.numel() for one in model.parameters()),
+        sum(one.nbytes for one in model.state_dict().values()),
+        counter.get_total_flops(),
+    )
+
+
+@dataclass(frozen=True)
 class Sight:
     """What a preset's network sees and takes."""
 
@@ -52,9 +75,7 @@ class Sight:
     """Per scan, [28, 28]: the tokens that the middle one's prediction depends on."""
     blind: int
     """Tokens of the grid that no scan predicts from any other."""
-    parameters: int
-    flop: int
-    """Of the NLL of one slice's tokens."""
+    cost: Cost
 
     @property
     def seen_by_any(self) -> np.ndarray:
@@ -78,14 +99,10 @@ def sight(preset: Preset) -> Sight:
         seen[corner] = (gradient[0, 0] != 0).numpy()
         without = tiny.predict(torch.zeros_like(tokens), places, corner)[0, 0]
         blind &= (mean == without).numpy()
-    model = AutoregressiveModel(spec, CHANNELS)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model.nll(torch.zeros(1, CHANNELS, GRID, GRID))
-    return Sight(seen, int(blind.sum()), parameters, counter.get_total_flops())
+    return Sight(seen, int(blind.sum()), cost(spec))
 
 
-def encoder_flop() -> int:
+def encoder_flop(size_px: int) -> int:
     """Operations of a ViT-S/16 for one slice; nothing is computed."""
     configuration = DINOv3ViTConfig(
         hidden_size=CHANNELS, num_attention_heads=6, intermediate_size=4 * CHANNELS,
@@ -93,7 +110,7 @@ def encoder_flop() -> int:
     )  # fmt: skip
     with torch.device("meta"):
         network = DINOv3ViTModel(configuration).eval()
-        images = torch.zeros(1, 3, 16 * GRID, 16 * GRID)
+        images = torch.zeros(1, 3, size_px, size_px)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(images)
     return counter.get_total_flops()
@@ -114,8 +131,28 @@ def table(sights: dict[Preset, Sight]) -> str:
             f"| `{preset}` | {', '.join(map(str, spec.dilations))} | {spec.hidden_channels} "
             f"| {spec.directions} | {int(first.sum())} | {int(union.sum())} "
             f"| {reach[union].min()} | {reach[union].max()} | {one.blind} "
-            f"| {one.parameters:,} | {one.flop / 1e9:.1f} |"
+            f"| {one.cost.parameters:,} | {one.cost.flop / 1e9:.1f} |"
         )
+    return "\n".join(rows)
+
+
+def switch_table() -> str:
+    """What each switch adds to `standard`, in Markdown."""
+    standard = AutoregressiveSpec()
+    switched = {
+        "none (`standard`)": standard,
+        "`whitened`": replace(standard, whitened=True),
+        "`variance = channel`": replace(standard, variance=Variance.CHANNEL),
+        "`variance = full`": replace(standard, variance=Variance.FULL),
+        "`position`": replace(standard, position=True),
+        "`position_variance`": replace(standard, position_variance=True),
+        "`position`, 2 `directions`": replace(standard, position=True, directions=2),
+        "`position`, 4 `directions`": replace(standard, position=True, directions=4),
+    }
+    rows = ["| switch | GFLOP a slice | model, MB |", "| --- | --- | --- |"]
+    for name, spec in switched.items():
+        taken = cost(spec)
+        rows.append(f"| {name} | {taken.flop / 1e9:.2f} | {taken.model_bytes / 1e6:.2f} |")
     return "\n".join(rows)
 
 
@@ -216,13 +253,14 @@ def draw(sights: dict[Preset, Sight], path: Path) -> None:
 
 
 def main() -> None:
-    """Print the table, draw the picture."""
+    """Print the tables, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, default=PICTURE)
     picture = parser.parse_args().picture
     sights = {preset: sight(preset) for preset in Preset}
-    print(table(sights))
-    print(f"\nViT-S/16, one slice of 448 px: {encoder_flop() / 1e9:.1f} GFLOP")
+    print(table(sights), switch_table(), sep="\n\n", end="\n\n")
+    for size_px in (224, 336, 448, 672):
+        print(f"ViT-S/16, one slice of {size_px} px: {encoder_flop(size_px) / 1e9:.1f} GFLOP")
     draw(sights, picture)
 
 
