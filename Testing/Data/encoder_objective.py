@@ -1,4 +1,4 @@
-"""What the demonstration encoder learns: to describe clean patches, seen and hidden, alike in both views.
+"""What the demonstration encoder learns: to describe clean patches, alike in two views.
 
 Every image is seen twice, degraded at random each time; in the first view, blocks of
 patches are hidden. Three terms make tokens that density models can work with:
@@ -86,7 +86,7 @@ class Objective(nn.Module):
     def forward(
         self, images: Tensor, tokens: tuple[Tensor, Tensor], hidden: Tensor
     ) -> dict[str, Tensor]:
-        """The terms for clean images, the tokens [b, n, c] of both views, and what the first hid."""
+        """The terms for clean images, tokens [b, n, c] of both views, and what the first hid."""
         first, second = tokens
         targets, seen = self.targets(images)
         shown = ~hidden

@@ -290,9 +290,9 @@ class AutoregressiveSpec(Spec):
         spec = {
             Preset.STANDARD: cls(),
             Preset.DILATED: cls(dilations=(4, 4, 4, 4, 4)),
-            Preset.FAST: _ours(hidden_channels=128, dilations=(1, 1)),
-            Preset.BALANCED: _ours(hidden_channels=192, dilations=(1, 1, 1), directions=2),
-            Preset.THOROUGH: _ours(hidden_channels=256, dilations=(1, 2, 1), directions=4),
+            Preset.FAST: _ours(hidden_channels=96, dilations=(2, 2)),
+            Preset.BALANCED: _ours(hidden_channels=192, dilations=(2, 2), directions=2),
+            Preset.THOROUGH: _ours(hidden_channels=256, dilations=(2, 2, 2), directions=4),
         }[preset]
         return spec if variance is None else dataclasses.replace(spec, variance=variance)
 

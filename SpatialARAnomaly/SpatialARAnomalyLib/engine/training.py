@@ -3,7 +3,9 @@
 The loop of Erdil et al., arXiv 2603.02974 (squared error, feature noise,
 AdamW), except that the epoch is chosen by the NLL of whole held-out *normal*
 volumes: no anomaly is ever seen, and no slice of a training volume judges it.
-The variance is that of the held-out volumes, too.
+So does the variance come from them; what of it has many numbers (a covariance, a
+map) takes its shape from the training volumes and only its level from the held-out
+ones, which must stay as fresh as any scan to come: thresholds rest on them.
 """
 
 import math
@@ -116,15 +118,15 @@ def fit(
             done += 1
             if done < epoch * batches:  # the last one is done when the epoch is judged and saved
                 report.progress(done, training.epochs * batches, "batch")
-        _set_variance(model, _held_out_moment(model, held_out_grids, training.batch_size, report))
+        _set_variance(model, _mean_moment(model, held_out_grids, training.batch_size, report))
         figures = _note_epoch(run, epoch, squared_error / len(images))
         report.epoch(figures)
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, run, optimizer)
         report.progress(done, training.epochs * batches, "batch")
     model.load_state_dict(run.best_weights)
-    if autoregressive.position_variance:
-        _fit_variance_map(model, training_grids, held_out_grids, training.batch_size, report)
+    if autoregressive.variance is Variance.FULL or autoregressive.position_variance:
+        _fit_rich_variance(model, training_grids, held_out_grids, training.batch_size, report)
     return run
 
 
@@ -245,7 +247,7 @@ def _fit_token_scale(
 
 
 @torch.inference_mode()
-def _held_out_moment(
+def _mean_moment(
     model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
 ) -> Float[Tensor, "*c"]:
     """Mean squared error per channel, or the mean of eᵢeⱼ, each volume weighing the same.
@@ -289,25 +291,40 @@ def _set_variance(model: AutoregressiveModel, moment: Float[Tensor, "*c"]) -> No
 
 
 @torch.inference_mode()
-def _fit_variance_map(
+def _fit_rich_variance(
     model: AutoregressiveModel,
     training: Sequence[Grids],
     held_out: Sequence[Grids],
     batch_size: int,
     report: Reporter,
 ) -> None:
-    """The variance by place: its shape from all normals, its level from the held-out ones."""
+    """Covariance and map of the variance: their shape from training volumes.
 
-    def seen(volumes: Sequence[Grids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    Their level is such that held-out squares are 1 on average.
+    """
+
+    def squares(volumes: Sequence[Grids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for grids in volumes:
             for tokens, places in _batches(grids, batch_size, model.device, report):
                 for corner in model.corners:
-                    squares = model.squares(_residuals(model, tokens, places, corner))
-                    yield squares, places, model.weights(places)
+                    residuals = _residuals(model, tokens, places, corner)
+                    yield model.squares(residuals), places, model.weights(places)
 
-    variance_map = fit_variance_map(seen([*training, *held_out])).to(model.device)
+    if model.spec.variance is Variance.FULL:
+        _set_variance(model, _mean_moment(model, training, batch_size, report))
+    variance_map = None
+    if model.spec.position_variance:
+        variance_map = fit_variance_map(squares(training)).to(model.device)
     total = count = 0.0
-    for squares, places, weights in seen(held_out):
-        total += float((squares / variance_at(variance_map, places) * weights).sum())
+    for found, places, weights in squares(held_out):
+        if variance_map is not None:
+            found = found / variance_at(variance_map, places)
+        total += float((found * weights).sum())
         count += float(weights.sum())
-    model.variance_map.copy_(variance_map * (total / max(count, 1.0)))
+    level = max(total / max(count, 1.0), MIN_VARIANCE)
+    if model.spec.variance is Variance.FULL:
+        model.residual_whitener.div_(math.sqrt(level))
+    else:
+        model.variance.mul_(level)
+    if variance_map is not None:
+        model.variance_map.copy_(variance_map)
