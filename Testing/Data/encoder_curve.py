@@ -21,7 +21,7 @@ def main() -> None:
     chosen = parser.parse_args()
     curve = [json.loads(line) for line in chosen.curve.read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for name in ("loss", "content", "context", "invariance"):
+    for name in ("loss", "content", "context", "invariance", "variance", "covariance"):
         axes.plot([one["step"] for one in curve], [one[name] for one in curve], label=name)
     axes.set(xlabel="step", ylabel="loss and its terms", yscale="log")
     axes.legend(ncols=2)
