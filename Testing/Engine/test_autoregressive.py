@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -324,7 +325,7 @@ class PaperNetwork(torch.nn.Module):
         widths = [channels, hidden, hidden, hidden, hidden, channels]
         self.layers = torch.nn.ModuleList(
             torch.nn.Conv2d(before, after, 3, padding="same", dilation=dilation)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
