@@ -285,6 +285,7 @@ LIGHT = [
     "service.encoder_library",
     "service.encoder_license",
     "service.training_request",
+    "service.network_words",
     "service.unfinished_trainings",
     "service.packages",
     "service.constraints",

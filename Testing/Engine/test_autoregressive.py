@@ -1,16 +1,55 @@
+import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from SpatialARAnomalyLib.engine.autoregressive import (
+    CORNERS,
     AutoregressiveModel,
     CausalConv2d,
+    position_features,
+    turned,
 )
 from SpatialARAnomalyLib.engine.gaussian import nll_of_squares
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
+from SpatialARAnomalyLib.engine.position_variance import variance_at
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Combine, Preset, Variance
+from SpatialARAnomalyLib.engine.token_place import IN_BODY, PLACES
+from torch.nn import functional as F
 
 PRESETS = [Preset.STANDARD, Preset.DILATED]
+
+
+EVERYTHING = AutoregressiveSpec(
+    hidden_channels=7,
+    dilations=(1, 2, 1),
+    variance=Variance.FULL,
+    whitened=True,
+    position=True,
+    position_variance=True,
+    directions=4,
+)
+
+
+def filled(spec: AutoregressiveSpec, channels: int = 5, seed: int = 0) -> AutoregressiveModel:
+    """A network whose statistics, too, are unlike those of a new one."""
+    torch.manual_seed(seed)
+    model = AutoregressiveModel(spec, channels)
+    for name, value in model.named_buffers():
+        if "whitener" in name:
+            value += 0.3 * torch.randn_like(value).tril(-1)
+            value *= 1.0 + torch.rand(channels, 1)
+        elif name != "mask" and not name.endswith(".mask"):
+            value += 0.5 * torch.rand_like(value)
+    return model
+
+
+def random_places(images: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    places = 2 * torch.rand(images, PLACES, height, width, generator=generator) - 1
+    places[:, IN_BODY] = (places[:, IN_BODY] > -0.5).float()
+    return places
 
 
 def small(preset: Preset, channels: int = 5, hidden: int = 7) -> AutoregressiveModel:
@@ -182,3 +221,149 @@ def test_slices_are_independent():
     torch.testing.assert_close(model.nll(tokens.flip(0)), together.flip(0))
     alone = torch.cat([model.nll(one[None]) for one in tokens])
     torch.testing.assert_close(alone, together, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [EVERYTHING, *map(AutoregressiveSpec.from_preset, Preset)])
+def test_no_scan_from_any_corner_sees_a_later_token(spec):
+    """How unlikely a token is may depend on itself and those before it, and nothing else."""
+    height, width = 5, 6
+    model = filled(dataclasses.replace(spec, hidden_channels=8))
+    tokens = torch.randn(1, 5, height, width, requires_grad=True)
+    places = random_places(1, height, width)
+    order = torch.arange(1.0 * height * width).reshape(1, 1, height, width)
+    for corner in model.corners:
+        scaled = model.scaled(tokens)
+        prediction = model.predict(scaled, places, corner)
+        squares = model.squares(scaled - prediction)
+        when = turned(order, corner)[0, 0]  # a token's turn in the scan from that corner
+        sees_earlier = 0
+        for row in range(height):
+            for column in range(width):
+                turn = when[row, column]
+                for value, first_unseen in (
+                    (prediction[0, :, row, column].sum(), turn),
+                    (squares[0, row, column], turn + 1),
+                ):
+                    (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True)
+                    seen = gradient[0].abs().sum(dim=0)
+                    assert torch.count_nonzero(seen[when >= first_unseen]) == 0
+                    sees_earlier += int(torch.count_nonzero(seen[when < turn]) > 0)
+                assert seen[row, column] > 0
+        assert sees_earlier >= 8
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_a_scan_from_a_corner_is_the_first_one_of_the_turned_grid(corner):
+    """But for what the network is told of its direction."""
+    model = filled(EVERYTHING)
+    scaled, places = torch.randn(2, 5, 6, 4), random_places(2, 6, 4)
+    hidden = model.net[0](turned(scaled, corner))
+    hidden = hidden + model.position(position_features(turned(places, corner), corner))
+    expected = turned(model.net[1:](hidden), corner)
+    torch.testing.assert_close(model.predict(scaled, places, corner), expected)
+    told = model.predict(scaled, places, corner)
+    moved = model.predict(scaled, places + 0.3, corner)
+    assert (told - moved).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("combine", list(Combine))
+@pytest.mark.parametrize("directions", [1, 2, 4])
+def test_directions_are_combined_as_by_hand(directions, combine):
+    model = filled(dataclasses.replace(EVERYTHING, directions=directions, combine=combine))
+    tokens, places = torch.randn(2, 5, 6, 4), random_places(2, 6, 4)
+    factor = variance_at(model.variance_map, places)
+    scaled = torch.einsum(
+        "dc,bchw->bdhw", model.token_whitener, tokens - model.token_mean[:, None, None]
+    )
+    by_direction = []
+    for corner in CORNERS[:directions]:
+        residuals = scaled - model.predict(scaled, places, corner)
+        own = torch.einsum("dc,bchw->bdhw", model.residual_whitener, residuals)
+        log_variance = -2 * (
+            model.residual_whitener.diagonal().log() + model.token_whitener.diagonal().log()
+        )
+        by_direction.append(
+            0.5
+            * (
+                math.log(2 * math.pi)
+                + factor.log()
+                + log_variance.mean()
+                + own.square().mean(dim=1) / factor
+            )
+        )
+    combined = torch.stack(by_direction)
+    expected = combined.mean(dim=0) if combine is Combine.MEAN else combined.amin(dim=0)
+    torch.testing.assert_close(model.nll(tokens, places), expected, rtol=1e-5, atol=1e-5)
+    assert (model.nll(tokens, places) > model.lowest_nll).all()
+
+
+def test_two_opposite_directions_turn_with_the_image():
+    """Without its place and direction, a network from both ends knows no up or down."""
+    model = filled(dataclasses.replace(EVERYTHING, directions=2, position_variance=False))
+    for parameter in model.position.parameters():
+        torch.nn.init.zeros_(parameter)
+    tokens = torch.randn(1, 5, 6, 4)
+    torch.testing.assert_close(model.nll(tokens.flip(2, 3)), model.nll(tokens).flip(1, 2))
+    assert not torch.allclose(model.nll(tokens.flip(3)), model.nll(tokens).flip(2))
+
+
+def test_only_whitened_models_leave_out_what_is_no_body():
+    places = random_places(2, 4, 5)
+    assert torch.equal(filled(EVERYTHING).weights(places), places[:, IN_BODY])
+    plain = filled(AutoregressiveSpec(hidden_channels=3))
+    assert torch.equal(plain.weights(places), torch.ones(2, 4, 5))
+
+
+class PaperNetwork(torch.nn.Module):
+    """As the paper describes it: full 3×3 convolutions, masked by type A, then B.
+
+    Zero padding that keeps the size, ReLU between layers, five of one dilation.
+    """
+
+    def __init__(self, channels: int, hidden: int, dilation: int) -> None:
+        super().__init__()
+        widths = [channels, hidden, hidden, hidden, hidden, channels]
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Conv2d(before, after, 3, padding="same", dilation=dilation)
+            for before, after in pairwise(widths)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for index, layer in enumerate(self.layers):
+            mask = torch.ones(3, 3)
+            mask[1, 1] = 0.0 if index == 0 else 1.0  # type A hides the center, B shows it
+            mask[1, 2] = mask[2, :] = 0.0
+            x = F.conv2d(
+                x, layer.weight * mask, layer.bias, padding="same", dilation=layer.dilation
+            )
+            x = F.relu(x) if index < len(self.layers) - 1 else x
+        return x
+
+
+@pytest.mark.parametrize(("preset", "dilation"), [(Preset.STANDARD, 1), (Preset.DILATED, 4)])
+def test_presets_are_the_paper_s_network_at_its_own_size(preset, dilation):
+    """ViT-S tokens of 448 px: its weights copied in, predictions and ranking are the same."""
+    torch.manual_seed(0)
+    reference = PaperNetwork(384, 256, dilation)
+    model = AutoregressiveModel(AutoregressiveSpec.from_preset(preset), 384)
+    assert model.spec.variance is Variance.FIXED
+    with torch.no_grad():
+        for mine, theirs in zip(model.net[::2], reference.layers, strict=True):
+            mine.weight.copy_(theirs.weight)
+            mine.bias.copy_(theirs.bias)
+    model.variance.fill_(0.37)
+    tokens = torch.randn(1, 384, 28, 28)
+    with torch.inference_mode():
+        expected = reference(tokens)
+        torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-5)
+        assert expected.std() > 0.01
+        squared_error = (expected - tokens).square().mean(dim=1).flatten()
+        nll = model.nll(tokens).flatten()
+        # In single precision but for what rounding makes equal, in double precision exactly.
+        assert torch.diff(nll[squared_error.argsort()]).min() > -1e-5
+        reference.double(), model.double()
+        tokens = tokens.double()
+        squared_error = (reference(tokens) - tokens).square().mean(dim=1).flatten()
+        nll = model.nll(tokens).flatten()
+    assert torch.equal(nll.argsort(), squared_error.argsort())
+    assert len(squared_error.unique()) == 784

@@ -8,13 +8,13 @@ from scipy import ndimage
 from SpatialARAnomalyLib.engine import score_counts, voxel_metrics
 from SpatialARAnomalyLib.engine.bootstrap import interval, patient_weights
 from SpatialARAnomalyLib.engine.calibration import Calibration
+from SpatialARAnomalyLib.engine.case_score import case_score
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.evaluation import (
     METRICS,
     SearchRule,
     evaluate,
     score_case,
-    top_share_mean,
 )
 from SpatialARAnomalyLib.engine.findings import find
 from SpatialARAnomalyLib.engine.lesions import Lesions, search
@@ -139,7 +139,7 @@ def test_metrics_at_the_threshold_are_those_of_brute_force(seed):
     )
     normal, _, _ = pooled(scans[3:])
     assert found["false_positive_rate"] == pytest.approx(np.mean(normal >= 4.0), abs=1e-12)
-    case_scores = np.array([top_share_mean(scan[0], scan[1]) for scan in scans])
+    case_scores = np.array([case_score(scan[0][scan[1]]) for scan in scans])
     assert found["case_auroc"] == pytest.approx(
         pairs_auroc(case_scores, np.arange(6) < 3), abs=1e-12
     )
@@ -286,23 +286,19 @@ def test_what_the_scans_do_not_define_has_a_reason_and_no_number(kind):
 
 def test_what_cannot_be_scored_is_refused():
     scores, body, truth = random_scan(2)
-    with pytest.raises(InputError, match="needs a voxel of the body"):
-        top_share_mean(scores, body & False)
+    with pytest.raises(InputError, match="at least one voxel"):
+        score_case(scores, body & False, truth, UNIT, RULE, "1")
     scores[body] = np.nan
     with pytest.raises(InputError, match="must have a finite score"):
         count_scores(scores, body, Lesions.of(truth))
 
 
-def test_a_case_score_is_the_mean_of_the_highest_thousandth():
-    generator = np.random.default_rng(0)
-    scores = generator.random((20, 20, 25)).astype(np.float32)
-    body = np.zeros(scores.shape, dtype=bool)
-    body[:10] = True
-    highest = sorted(scores[:10].ravel().tolist())[-5:]
-    assert top_share_mean(scores, body) == pytest.approx(np.mean(highest))
-    scores[15] = 9.0  # outside
-    assert top_share_mean(scores, body) == pytest.approx(np.mean(highest))
-    assert top_share_mean(scores[:1, :1], body[:1, :1]) == scores[0, 0].max()
+def test_a_case_score_is_that_of_the_body():
+    """The same as a calibration's (`test_case_score`), whatever lies outside."""
+    scores, body, truth = random_scan(3)
+    scores[~body] += 50.0
+    (case,) = scored([(scores, body, truth)])
+    assert case.case_score == case_score(scores[body]) <= scores[body].max()
 
 
 def test_thinned_scores_come_close(monkeypatch):

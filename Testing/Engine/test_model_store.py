@@ -13,14 +13,17 @@ import safetensors.torch
 import torch
 from Engine.model_examples import CARD, CHANNELS, small_model
 from SpatialARAnomalyLib.engine import model_store
+from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError
 from SpatialARAnomalyLib.engine.model_store import (
     check_free,
     load_model,
     read_card,
     save_model,
+    tensor_shapes,
     verify_model,
 )
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
 
 READERS = (read_card, verify_model, load_model)
 
@@ -90,6 +93,39 @@ def test_a_model_comes_back_to_the_bit(folder):
     assert again.nll(tokens).std() > 0
 
 
+@pytest.mark.parametrize("preset", list(Preset))
+def test_a_model_of_every_preset_comes_back_to_the_bit(tmp_path, preset):
+    spec = AutoregressiveSpec.from_preset(preset)
+    card = dataclasses.replace(CARD, autoregressive=spec)
+    torch.manual_seed(0)
+    model = AutoregressiveModel(spec, CHANNELS)
+    random = torch.Generator().manual_seed(0)
+    for name, value in model.state_dict().items():
+        noise = 0.3 * torch.rand(value.shape, generator=random)
+        if not name.startswith(("net", "position")):
+            value += noise.tril() if "whitener" in name else noise
+    save_model(tmp_path / "model", card, model)
+    _, again = load_model(tmp_path / "model")
+    tokens = torch.randn(3, CHANNELS, 5, 6, generator=random)
+    places = 2 * torch.rand(3, 4, 5, 6, generator=random) - 1
+    assert torch.equal(again.nll(tokens, places), model.nll(tokens, places))
+    assert again.lowest_nll == model.lowest_nll
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert tensor_shapes(card) == shapes
+
+
+def test_a_model_made_before_there_were_switches_is_the_paper_s(tmp_path, folder):
+    card = content(folder)
+    for name in ("whitened", "position", "position_variance", "directions", "combine"):
+        del card["autoregressive"][name]
+    write_signed(folder, card)
+    _, model = load_model(folder)
+    assert model.spec == CARD.autoregressive
+    assert not model.spec.uses_places
+    tokens = torch.randn(2, CHANNELS, 4, 5)
+    assert torch.equal(model.nll(tokens), small_model().nll(tokens))
+
+
 def test_saving_returns_the_card_that_is_on_disk(folder):
     card = save_model(folder, CARD, small_model(1))
     assert card == read_card(folder)
@@ -124,6 +160,11 @@ def test_the_card_is_readable_by_people_and_by_any_json_reader(folder):
         "hidden_channels": 6,
         "dilations": [1, 2],
         "variance": "channel",
+        "whitened": False,
+        "position": False,
+        "position_variance": False,
+        "directions": 1,
+        "combine": "mean",
     }
     text = (folder / "model.json").read_text(encoding="utf-8")
     assert text.isascii()

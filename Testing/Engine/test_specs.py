@@ -10,6 +10,7 @@ from Engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
+    Combine,
     FindingsSpec,
     IntensityMethod,
     IntensitySpec,
@@ -32,6 +33,9 @@ SPECS = (
     IntensitySpec.for_modality(Modality.CT),
     SliceSpec(plane=Plane.SAGITTAL, fov_mm=0.1 + 0.2, size_px=224),
     AutoregressiveSpec(hidden_channels=7, dilations=(4, 1, 2), variance=Variance.CHANNEL),
+    AutoregressiveSpec(
+        whitened=True, position=True, position_variance=True, directions=4, combine=Combine.MIN
+    ),
     TrainingSpec(epochs=3, learning_rate=1e-5, seed=2**32 - 1),
     FindingsSpec(false_positive_rate=1e-4, min_volume_ml=0.0),
 )
@@ -152,6 +156,9 @@ def test_a_whole_number_is_a_float_where_one_is_asked_for():
         (AutoregressiveSpec(), "hidden_channels must be positive", {"hidden_channels": 0}),
         (AutoregressiveSpec(), "dilations must be two or more positive", {"dilations": (1,)}),
         (AutoregressiveSpec(), "dilations must be two or more positive", {"dilations": (1, 0)}),
+        (AutoregressiveSpec(), "directions must be 1, 2 or 4", {"directions": 3}),
+        (AutoregressiveSpec(), "directions must be 1, 2 or 4", {"directions": 0}),
+        (AutoregressiveSpec(), "directions other than 1 need position", {"directions": 2}),
         (TrainingSpec(), "epochs must be at least 1", {"epochs": 0}),
         (TrainingSpec(), "batch_size must be at least 1", {"batch_size": 0}),
         (TrainingSpec(), "learning_rate must be positive", {"learning_rate": 0.0}),
@@ -193,11 +200,33 @@ def test_defaults_of_a_modality():
     assert (bone.low, bone.high) == (-500.0, 1300.0)
 
 
-def test_presets_are_the_papers_networks():
+def test_two_presets_are_the_papers_networks():
     assert AutoregressiveSpec.from_preset(Preset.STANDARD) == AutoregressiveSpec()
     dilated = AutoregressiveSpec.from_preset(Preset.DILATED, Variance.CHANNEL)
     assert dilated.dilations == (4, 4, 4, 4, 4)
     assert (dilated.hidden_channels, dilated.variance) == (256, Variance.CHANNEL)
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+@pytest.mark.parametrize("variance", [None, *Variance])
+def test_a_preset_keeps_all_but_the_variance_asked_for(preset, variance):
+    spec = AutoregressiveSpec.from_preset(preset)
+    other = AutoregressiveSpec.from_preset(preset, variance)
+    assert other.variance is (variance or spec.variance)
+    assert dataclasses.replace(other, variance=spec.variance) == spec
+    assert AutoregressiveSpec.from_dict(json.loads(json.dumps(other.to_dict()))) == other
+
+
+def test_a_network_written_before_there_were_switches_has_none():
+    before = {"hidden_channels": 256, "dilations": [1, 1, 1, 1, 1], "variance": "fixed"}
+    assert AutoregressiveSpec.from_dict(before) == AutoregressiveSpec.from_preset(Preset.STANDARD)
+    assert not AutoregressiveSpec.from_dict(before).uses_places
+
+
+@pytest.mark.parametrize("switch", ["whitened", "position", "position_variance"])
+def test_what_asks_for_places_says_so(switch):
+    assert AutoregressiveSpec(**{switch: True}).uses_places
+    assert not AutoregressiveSpec(variance=Variance.FULL).uses_places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

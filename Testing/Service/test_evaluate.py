@@ -108,6 +108,8 @@ def test_scores_are_those_of_a_detection(evaluation, cases, site, tmp_path):
     assert case["average_precision"] == pytest.approx(
         average_precision_score(truth[body], nll[body]), rel=1e-5
     )
+    assert case["case_score"] == pytest.approx(result["case_score"], rel=1e-5)
+    assert case["case_p_value"] == result["case_p_value"]
     assert case["scan_sha256"] == volume.content_sha256()
     labels = nib.load(tmp_path / "Müller 20_labels.nii.gz").get_fdata().T
     overlapping = set(labels[truth].tolist()) - {0}

@@ -324,7 +324,7 @@ def outcome(archive, tmp_path_factory):
     inputs = {"folders": [str(archive)], "files": [], "volumes": volumes}
     report = Progress()
     spec = SurveySpec.from_dict({"modality": None, "plane": "axial", "size_px": 112, "epochs": 3,
-                                 "encoder": "demonstration", "preset": "standard",
+                                 "encoder": "demonstration", "preset": "balanced",
                                  "device": "cpu"})  # fmt: skip
     result = survey(SurveyInputs.from_dict(inputs), spec, None, report)
     return result, report

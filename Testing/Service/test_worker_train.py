@@ -419,7 +419,8 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
         assert done >= epochs
         epochs = done
         (left,) = list_unfinished(model.parent)
-        assert (left.epochs_done, left.volumes_embedded) == (epochs, len(tokens))
+        embedded = [name for name in tokens if not name.endswith(".places.npy")]
+        assert (left.epochs_done, left.volumes_embedded) == (epochs, len(embedded))
         assert (left.running, left.finished, left.epochs) == (False, False, EPOCHS)
         # From now on as after a restart of Slicer: by what the folder itself says.
         inputs, spec, model = {"normals": left.sources}, left.spec, left.model
@@ -444,4 +445,4 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
         assert what == "done" or key not in finished
         if what == "done":
             finished.add(key)
-    assert len(finished) <= VOLUMES
+    assert len([key for key in finished if not key.endswith(".places")]) <= VOLUMES

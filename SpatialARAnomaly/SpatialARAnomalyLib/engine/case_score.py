@@ -1,4 +1,4 @@
-"""One number for a whole scan: how high the NLL of its least likely part is."""
+"""One number for a whole scan: how high the NLL (or another score) of its highest part is."""
 
 import math
 

@@ -13,15 +13,11 @@ from scipy import ndimage
 
 from . import voxel_metrics
 from .bootstrap import Interval, interval, patient_weights
-from .errors import InputError
+from .case_score import case_score
 from .lesions import Lesions, search
 from .progress import Reporter
 from .score_counts import PooledCounts, ScoreCounts, count_scores
 from .voxel_metrics import NO_LESION, Undefined
-
-TOP_SHARE = 0.001
-"""Share of a body's voxels that its case score averages: enough that no single
-voxel decides, few enough for a small lesion (of a head's 1.5 L, 1.5 mL)."""
 
 NO_THRESHOLD = "these scores have no calibrated threshold"
 
@@ -49,6 +45,7 @@ class ScoredCase:
     lesion_voxels: int
     body_voxels: int
     case_score: float
+    """`case_score` of these scores."""
     true_positives: int
     """Voxels of lesions that reach the calibrated threshold."""
     false_positives: int
@@ -125,18 +122,6 @@ OF_NORMAL_SCANS = (NORMAL_RATE, "false_findings_per_scan")
 """The metrics that scans without a lesion define by themselves."""
 
 
-def top_share_mean(scores: Float[np.ndarray, "k j i"], body: Bool[np.ndarray, "k j i"]) -> float:
-    """The mean of the highest thousandth of the body's scores, the case score where none is given.
-
-    Raises `InputError` where there is no body.
-    """
-    inside = scores[body]
-    if not inside.size:
-        raise InputError("body-empty", "A scan needs a voxel of the body; it has none.")
-    count = max(1, round(TOP_SHARE * inside.size))
-    return float(np.partition(inside, inside.size - count)[-count:].mean(dtype=np.float64))
-
-
 def score_case(
     scores: Float[np.ndarray, "k j i"],
     body: Bool[np.ndarray, "k j i"],
@@ -144,12 +129,11 @@ def score_case(
     ras_from_voxel: Float[np.ndarray, "4 4"],
     rule: SearchRule,
     patient: str,
-    case_score: float | None = None,
 ) -> ScoredCase:
     """The counts of one scan; only voxels of the body have a score.
 
     A lesion's voxels outside the body count as missed at every threshold.
-    Raises `InputError` where a score in the body is not finite.
+    Raises `InputError` where there is no body, or a score in it is not finite.
     """
     # What lies outside both says nothing; regions are the same in the box around them.
     box = ndimage.find_objects((body | truth).astype(np.uint8))
@@ -170,7 +154,7 @@ def score_case(
         lesions=lesions.count,
         lesion_voxels=lesions.voxels.size,
         body_voxels=int(np.count_nonzero(body)),
-        case_score=top_share_mean(scores, body) if case_score is None else case_score,
+        case_score=case_score(scores[body]),
         true_positives=true_positives,
         false_positives=positives - true_positives,
         found=found.found,

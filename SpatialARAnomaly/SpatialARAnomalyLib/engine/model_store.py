@@ -24,7 +24,6 @@ from .specs import (
     TrainingSpec,
     Variance,
 )
-from .token_place import MAP_SHAPE, POSITION_FEATURES
 
 if TYPE_CHECKING:
     import torch
@@ -287,6 +286,9 @@ def verify_model(folder: Path) -> ModelCard:
 
 def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
+    # Here, because the panel reads cards where jaxtyping is not installed.
+    from .token_place import MAP_SHAPE, POSITION_FEATURES
+
     channels, spec = card.encoder.channels, card.autoregressive
     depth, hidden = len(spec.dilations), spec.hidden_channels
     widths = [channels, *[hidden] * (depth - 1), channels]

@@ -118,7 +118,9 @@ def fit(
             done += 1
             if done < epoch * batches:  # the last one is done when the epoch is judged and saved
                 report.progress(done, training.epochs * batches, "batch")
-        _set_variance(model, _mean_moment(model, held_out_grids, training.batch_size, report))
+        moment = _mean_moment(model, held_out_grids, training.batch_size, report)
+        _check_finite(epoch, squared_error, moment)
+        _set_variance(model, moment)
         figures = _note_epoch(run, epoch, squared_error / len(images))
         report.epoch(figures)
         if checkpoint is not None:
@@ -183,16 +185,20 @@ def _loss(
     return (error * weights).sum() / weights.sum().clamp_min(1.0)
 
 
-def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
-    """The epoch's figures, noted in `run` with its weights where it is the best so far."""
-    # Squares are 1 on average where the variance is that of the same residuals.
-    nll = 0.5 * (math.log(2 * math.pi) + run.model.log_variance + 1.0)
-    if not np.isfinite([train_mse, nll]).all():
+def _check_finite(epoch: int, squared_error: float, moment: Float[Tensor, "*c"]) -> None:
+    # Before the variance is set: what is not finite has no whitener.
+    if not (math.isfinite(squared_error) and bool(moment.isfinite().all())):
         raise SpatialARError(
             "training-diverged",
             f"The loss must stay finite; it was not in epoch {epoch}.",
             "Lower the learning rate.",
         )
+
+
+def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
+    """The epoch's figures, noted in `run` with its weights where it is the best so far."""
+    # Squares are 1 on average where the variance is that of the same residuals.
+    nll = 0.5 * (math.log(2 * math.pi) + run.model.log_variance + 1.0)
     figures = EpochFigures(epoch=epoch, train_mse=train_mse, held_out_nll=nll)
     is_best = nll < run.best_nll
     run.curve.append(figures)
@@ -241,6 +247,12 @@ def _fit_token_scale(
             products += inside.T @ inside
     mean = total / max(1, count)
     covariance = products / max(1, count) - torch.outer(mean, mean)
+    if not bool(covariance.isfinite().all()):
+        raise SpatialARError(
+            "tokens-not-finite",
+            "The encoder must give finite tokens; some of the training scans' are not.",
+            "Check the encoder with `encoders check`, or choose another.",
+        )
     covariance += MIN_VARIANCE * torch.eye(channels)
     model.token_mean.copy_(mean.float())
     model.token_whitener.copy_(whitener(covariance).float())

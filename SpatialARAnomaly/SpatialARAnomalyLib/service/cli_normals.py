@@ -7,7 +7,7 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import Modality, Plane, Preset, TrainingSpec
+from ..engine.specs import Modality, Plane, TrainingSpec
 from .cli_common import DeviceOption, JsonOption, run_job
 from .cli_training_options import (
     BatchSizeOption,
@@ -18,6 +18,7 @@ from .cli_training_options import (
     PresetOption,
     SizeOption,
 )
+from .training_request import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -38,7 +39,7 @@ def normals(
         typer.Option("--modality", help="What the scans are.  [default: what most are]"),
     ] = None,
     plane: PlaneOption = Plane.AXIAL,
-    preset: PresetOption = Preset.STANDARD,
+    preset: PresetOption = DEFAULT_PRESET,
     encoder: EncoderOption = DEMONSTRATION,
     fov_mm: FovOption = None,
     size_px: SizeOption = 448,

@@ -8,7 +8,7 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import Modality, Plane, Preset, TrainingSpec, Variance
+from ..engine.specs import Modality, Plane, TrainingSpec, Variance
 from .cli_common import (
     DeviceOption,
     DownloadOption,
@@ -25,6 +25,7 @@ from .cli_training_options import (
     PresetOption,
     SizeOption,
 )
+from .training_request import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -52,7 +53,7 @@ def train(
         typer.Option("--modality", help="What the scans are.  [default: what they look like]"),
     ] = None,
     plane: PlaneOption = Plane.AXIAL,
-    preset: PresetOption = Preset.STANDARD,
+    preset: PresetOption = DEFAULT_PRESET,
     variance: Annotated[
         Variance | None,
         typer.Option(

@@ -10,7 +10,10 @@ from .cli_common import ENCODER_HELP
 PlaneOption = Annotated[Plane, typer.Option("--plane", help="Plane of the slices.")]
 PresetOption = Annotated[
     Preset,
-    typer.Option("--preset", help="The paper's networks (standard, dilated), or ours by purpose."),
+    typer.Option(
+        "--preset",
+        help="Network by purpose (fast, balanced, thorough), or the paper's (standard, dilated).",
+    ),
 ]
 EncoderOption = Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)]
 FovOption = Annotated[

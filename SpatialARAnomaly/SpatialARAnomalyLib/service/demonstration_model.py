@@ -6,7 +6,7 @@ from pathlib import Path
 from ..engine.device import Device
 from ..engine.model_store import ModelCard
 from ..engine.progress import Reporter
-from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from ..engine.specs import TrainingSpec
 from ..engine.volume_files import write_nifti
 from . import sample_scans
 from .train_job import train
@@ -35,7 +35,6 @@ def train_demonstration(
         normals=tuple(normals),
         out=model,
         name=NAME,
-        autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
         training=TrainingSpec(epochs=EPOCHS, batch_size=16),
         device=device,
     )

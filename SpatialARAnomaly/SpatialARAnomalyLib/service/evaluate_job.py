@@ -189,7 +189,11 @@ def _score(
     scored = score_all(
         nll, intensity, body, truth, volume.ras_from_voxel, how, case.patient, report
     )
-    fact = ScanFacts(sha256=volume.content_sha256(), voxel_ml=volume.voxel_ml)
+    fact = ScanFacts(
+        sha256=volume.content_sha256(),
+        voxel_ml=volume.voxel_ml,
+        case_p_value=card.calibration.case_p_value(scored["nll"].case_score),
+    )
     return scored, fact, len(stack.indices)
 
 

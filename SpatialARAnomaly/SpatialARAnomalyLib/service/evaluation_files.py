@@ -50,6 +50,7 @@ CASE_COLUMNS = (
     "missed_ml",
     "body_ml",
     "case_score",
+    "case_p_value",
     "voxel_auroc",
     "average_precision",
     "dice",
@@ -67,6 +68,8 @@ class ScanFacts:
     sha256: str
     """Of its content, as its detection's manifest has it."""
     voxel_ml: float
+    case_p_value: float | None
+    """Of its case score, by the model's calibration (`Calibration.case_p_value`)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,6 +144,7 @@ def case_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
                 "missed_ml": case.counts.missed * fact.voxel_ml,
                 "body_ml": case.body_voxels * fact.voxel_ml,
                 "case_score": case.case_score,
+                "case_p_value": fact.case_p_value,
                 "voxel_auroc": _defined(auroc(tally)),
                 "average_precision": _defined(average_precision(tally)),
                 "dice": _defined(

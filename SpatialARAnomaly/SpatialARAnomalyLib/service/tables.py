@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..engine.model_store import ModelCard
 from .calibration_words import TOLD_RATES, case_basis, case_text, rates_text
+from .network_words import likelihood_text, network_text
 from .notices import count_findings
 from .quantities import size_text
 
@@ -49,8 +50,8 @@ def print_card(card: ModelCard) -> None:
                 f"mm a pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm a token)",
             ),
             ("encoder", f"{card.encoder.name} ({card.encoder.architecture})"),
-            ("dilations", " ".join(map(str, card.autoregressive.dilations))),
-            ("variance", card.autoregressive.variance.value),
+            ("network", network_text(card.autoregressive)),
+            ("likelihood", likelihood_text(card.autoregressive)),
             ("normal scans", f"{training} trained on, {held_out} held out"),
             ("pixel spacing", _range(normals.pixel_spacing_mm)),
             ("slice spacing", _range(normals.slice_spacing_mm)),

@@ -33,7 +33,7 @@ from .encoder_loading import load_encoder
 from .field_of_view import default_fov_mm
 from .inputs import find_inputs
 from .sources import ArrayInput, Source, shown_name, source_values
-from .training_folder import TrainingFolder
+from .training_folder import PLACES_ENDING, TrainingFolder
 from .training_record import TrainingRecord, drop_unused_arrays, keep_array, write_record
 from .training_request import TrainRequest, TrainSpec
 
@@ -180,12 +180,13 @@ def _learn(
     _record(request, sources, folder)  # only now it is sure to be the training that is there
 
     report.stage("embed", 2, 4)
-    keys = _embed(normals, preparation, report)
+    uses_places = request.autoregressive.uses_places
+    keys = _embed(normals, preparation, uses_places, report)
 
     def places(indices: list[int]) -> list[PlaceArray] | None:
-        if not request.autoregressive.uses_places:
+        if not uses_places:
             return None
-        return [preparation.places(normals[index], report) for index in indices]
+        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
 
     report.stage("fit", 3, 4)
     run = fit(
@@ -336,16 +337,6 @@ class _Preparation:
     def key(self, normal: _Normal) -> str:
         return feature_key(normal.sha256, **self.settings)
 
-    def places(self, normal: _Normal, report: Reporter) -> PlaceArray:
-        """Where the tokens of a scan lie; from disk, or from the scan itself."""
-        key = feature_key(normal.sha256, **self.settings, kind="places")
-        if key not in self.store:
-            stack = self.stack(normal, report)
-            across = self.slices.size_px // self.encoder.card.patch_px
-            shape = (len(stack.indices) * stack.tiles, PLACES, across, across)
-            self.store.write(key, shape, (stack.places(index) for index in stack.indices))
-        return self.store.open(key)
-
     def stack(self, normal: _Normal, report: Reporter) -> SliceStack:
         _, volume = normal.source.read(report.check_cancelled)
         if volume.content_sha256() != normal.sha256:
@@ -367,20 +358,31 @@ class _Preparation:
         return stack
 
 
-def _embed(normals: list[_Normal], preparation: _Preparation, report: Reporter) -> list[str]:
-    """Store the tokens of every volume that is not stored yet; their keys."""
+def _embed(
+    normals: list[_Normal], preparation: _Preparation, with_places: bool, report: Reporter
+) -> list[str]:
+    """Store the tokens (and their places) of every volume that is not stored yet; their keys."""
     from ..engine.detection import embed_slices
 
     total = sum(normal.body_slices for normal in normals)
+    tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
     done = 0
     keys = []
     for normal in normals:
         key = preparation.key(normal)
         keys.append(key)
-        if key in preparation.store:
+        lacks_tokens = key not in preparation.store
+        lacks_places = with_places and key + PLACES_ENDING not in preparation.store
+        if lacks_tokens or lacks_places:
+            stack = preparation.stack(normal, report)
+            grid = (len(stack.indices) * stack.tiles, tokens_across, tokens_across)
+        if lacks_places:
+            shape = (grid[0], PLACES, *grid[1:])
+            places = (stack.places(index) for index in stack.indices)
+            preparation.store.write(key + PLACES_ENDING, shape, places)
+        if not lacks_tokens:
             done += normal.body_slices
             continue
-        stack = preparation.stack(normal, report)
         before = done
 
         def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
@@ -390,9 +392,7 @@ def _embed(normals: list[_Normal], preparation: _Preparation, report: Reporter) 
                 yield one
                 report.progress(before + count, total, "slice")
 
-        tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
-        images = len(stack.indices) * stack.tiles
-        shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
+        shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
         preparation.store.write(key, shape, batches())
         done += normal.body_slices
     return keys

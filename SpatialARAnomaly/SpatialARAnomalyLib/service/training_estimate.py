@@ -334,6 +334,6 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     target = model.scaled(tokens)
     loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     float(loss.detach())  # waits for the device

@@ -20,6 +20,9 @@ MARKER_FILE = "training.json"
 LOCK_FILE = "lock"
 SUFFIX = ".training"
 
+PLACES_ENDING = ".places"
+"""What the name of the places of a volume's tokens has after that of the tokens."""
+
 LOCK_S = 0.3
 """A training waits so long for its lock: a look whether one runs may hold it for a moment."""
 

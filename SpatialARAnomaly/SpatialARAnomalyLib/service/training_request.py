@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .sources import Source
 
 
+DEFAULT_PRESET = Preset.BALANCED
+"""Of a training whose user chooses none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """What the user asks a training to do."""
@@ -31,7 +35,9 @@ class TrainRequest:
     size_px: int = 448
     window_hu: tuple[float, float] | None = None
     encoder: str = DEMONSTRATION
-    autoregressive: AutoregressiveSpec = field(default_factory=AutoregressiveSpec)
+    autoregressive: AutoregressiveSpec = field(
+        default_factory=lambda: AutoregressiveSpec.from_preset(DEFAULT_PRESET)
+    )
     training: TrainingSpec = field(default_factory=TrainingSpec)
     device: Device = Device.AUTO
     allow_download: bool = False
@@ -51,7 +57,7 @@ class TrainSpec(Spec):
     size_px: int = 448
     window_hu: tuple[float, float] | None = None
     encoder: str = DEMONSTRATION
-    preset: Preset = Preset.STANDARD
+    preset: Preset = DEFAULT_PRESET
     variance: Variance | None = None
     """By default the preset's."""
     hidden_channels: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from ..engine.atomic_files import unwritable
 from ..engine.errors import OutputError, SpecError
 from ..engine.progress import EpochFigures
-from .training_folder import SUFFIX, TrainingFolder
+from .training_folder import PLACES_ENDING, SUFFIX, TrainingFolder
 from .training_record import read_record
 
 MAX_HEADER = 1 << 27
@@ -97,11 +97,16 @@ def _look(folder: TrainingFolder) -> UnfinishedTraining:
         sources=list(record.sources) if record is not None and resumable else [],
         curve=_curve(folder.checkpoint),
         epochs=record.spec.epochs if record is not None else None,
-        volumes_embedded=len(list(folder.features.glob("*.npy"))),
+        volumes_embedded=_volumes_embedded(folder),
         touched=_touched(folder),
         running=folder.is_held,
         finished=finished,
     )
+
+
+def _volumes_embedded(folder: TrainingFolder) -> int:
+    stored = folder.features.glob("*.npy")
+    return sum(not file.stem.endswith(PLACES_ENDING) for file in stored)
 
 
 def _curve(checkpoint: Path) -> list[EpochFigures]:

@@ -88,6 +88,7 @@ def evaluate(
             ScanFacts(
                 sha256="" if volume is None else volume.content_sha256(),
                 voxel_ml=voxel_ml(ras_from_voxel),
+                case_p_value=inputs.calibration.case_p_value(case["nll"].case_score),
             )
         ],
         spec=spec,

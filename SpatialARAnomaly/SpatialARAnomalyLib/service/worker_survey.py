@@ -26,6 +26,7 @@ from .array_files import Affine
 from .normal_scans import Survey, judge, read_scans
 from .scan_candidates import find_candidates
 from .sources import ArrayInput
+from .training_request import DEFAULT_PRESET
 from .user_errors import as_user_error, missing_package
 from .user_folder import models_folder
 
@@ -66,7 +67,7 @@ class SurveySpec(Spec):
     fov_mm: float | None = None
     size_px: int = 448
     encoder: str = DEMONSTRATION
-    preset: Preset = Preset.STANDARD
+    preset: Preset = DEFAULT_PRESET
     epochs: int = TrainingSpec.epochs
     batch_size: int = TrainingSpec.batch_size
     held_out_share: float = TrainingSpec.held_out_share

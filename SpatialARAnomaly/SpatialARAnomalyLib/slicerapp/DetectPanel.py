@@ -11,6 +11,7 @@ from ..engine.errors import SpatialARError
 from ..engine.model_store import ModelCard
 from ..service.model_list import ModelEntry, list_models
 from ..service.model_rows import as_row
+from ..service.network_words import preset_text
 from . import Settings
 from .Buttons import enable
 from .CalibrationWords import cardText
@@ -302,7 +303,7 @@ def _cardText(entry: ModelEntry | None) -> str:
     normals = card.normals
     text = _(
         "{modality}, {plane}, field of view {fov} mm, {size} px. Learned from {training} normal "
-        "scans, calibrated on {held} more. Encoder: {encoder}. Made {created}."
+        "scans, calibrated on {held} more. Encoder: {encoder}. Network: {network}. Made {created}."
     ).format(
         modality=card.modality,
         plane=card.slices.plane,
@@ -311,6 +312,7 @@ def _cardText(entry: ModelEntry | None) -> str:
         training=len(normals.training_sha256),
         held=len(normals.held_out_sha256),
         encoder=card.encoder.name,
+        network=preset_text(card.autoregressive),
         created=card.created,
     )
     parts = (text, cardText(card.calibration), howToGetEncoder(as_row(entry)))

@@ -7,6 +7,7 @@ import slicer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
+from ..service.training_request import DEFAULT_PRESET
 from ..service.user_folder import models_folder
 
 GROUP = "SpatialARAnomaly"
@@ -114,7 +115,7 @@ TRAINING = {
     "Folder": "",
     "SizePx": "448",
     "Epochs": "40",
-    "Preset": "standard",
+    "Preset": DEFAULT_PRESET.value,
     "Encoder": DEMONSTRATION,
 }
 """What is remembered of the section *Train*, and its values at first."""

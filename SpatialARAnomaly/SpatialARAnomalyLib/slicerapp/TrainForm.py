@@ -38,8 +38,11 @@ class TrainForm:
         _fill(
             ui.trainPresetSelector,
             [
-                (_("Standard"), Preset.STANDARD.value),
-                (_("Dilated (sees farther)"), Preset.DILATED.value),
+                (_("Balanced (recommended)"), Preset.BALANCED.value),
+                (_("Fast"), Preset.FAST.value),
+                (_("Thorough"), Preset.THOROUGH.value),
+                (_("Standard (the paper's)"), Preset.STANDARD.value),
+                (_("Dilated (the paper's, sees farther)"), Preset.DILATED.value),
             ],
         )
         _choose(ui.trainPresetSelector, Settings.training("Preset"))
