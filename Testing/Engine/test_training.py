@@ -159,7 +159,7 @@ def test_held_out_nll_weighs_volumes_not_slices():
     )
 
 
-@pytest.mark.parametrize("variance", list(Variance))
+@pytest.mark.parametrize("variance", [Variance.FIXED, Variance.CHANNEL])
 def test_variance_is_the_held_out_squared_error(variance):
     spec = AutoregressiveSpec(hidden_channels=12, dilations=(1, 1, 1), variance=variance)
     run = train(spec=spec)
@@ -169,11 +169,6 @@ def test_variance_is_the_held_out_squared_error(variance):
         errors = (run.model(tokens) - tokens).movedim(1, -1).reshape(-1, CHANNELS).double()
         products.append(errors.T @ errors / len(errors))
     covariance = torch.stack(products).mean(dim=0)
-    if variance is Variance.FULL:
-        assert "variance" not in run.model.state_dict()
-        found = run.model.residual_whitener
-        torch.testing.assert_close(found, whitener(covariance).float(), rtol=1e-3, atol=1e-3)
-        return
     expected = covariance.diagonal().float()
     if variance is Variance.FIXED:
         expected = expected.mean().expand_as(expected)
@@ -252,9 +247,10 @@ def test_whitening_is_that_of_the_body_s_training_tokens(everything):
     torch.testing.assert_close(found, torch.eye(CHANNELS).double(), rtol=0, atol=0.02)
 
 
-def test_the_held_out_covariance_is_the_body_s_in_all_directions(everything):
+def test_the_covariance_is_that_of_the_training_bodies_in_all_directions(everything):
+    """Up to its level, which held-out scans set: they must stay fresh for thresholds."""
     model, by_volume = everything.model, []
-    for one, where in zip(HELD_OUT, HELD_OUT_PLACES, strict=True):
+    for one, where in zip(TRAIN, TRAIN_PLACES, strict=True):
         tokens, places = as_tensors(one, where)
         scaled = model.scaled(tokens)
         errors = torch.cat(
@@ -262,7 +258,8 @@ def test_the_held_out_covariance_is_the_body_s_in_all_directions(everything):
         )
         by_volume.append(sum(torch.outer(error, error) for error in errors) / len(errors))
     expected = whitener(torch.stack(by_volume).mean(dim=0)).float()
-    torch.testing.assert_close(model.residual_whitener, expected, rtol=1e-3, atol=1e-3)
+    found = model.residual_whitener
+    torch.testing.assert_close(found / found[0, 0], expected / expected[0, 0], rtol=1e-3, atol=1e-3)
 
 
 def test_the_variance_map_keeps_the_held_out_level(everything):
@@ -293,8 +290,8 @@ def test_what_lies_outside_the_body_decides_nothing_that_is_fitted_to_it():
     assert not torch.allclose(counted.model.token_mean, first.model.token_mean)
 
 
-def test_the_held_out_nll_is_that_of_the_kept_model():
-    """Of its body, each volume weighing the same; the ridge makes it a little lower."""
+def test_the_held_out_nll_is_the_least_that_a_covariance_can_give():
+    """Of its body, each volume weighing the same; the kept one is of the training scans."""
     run = train_everything(spec=dataclasses.replace(EVERYTHING, position_variance=False))
     by_volume = []
     for one, where in zip(HELD_OUT, HELD_OUT_PLACES, strict=True):
@@ -303,7 +300,7 @@ def test_the_held_out_nll_is_that_of_the_kept_model():
         nll = run.model.nll(tokens, places).detach()
         by_volume.append(float(nll[inside].double().mean()))
     told = run.curve[run.best_epoch - 1].held_out_nll
-    assert np.mean(by_volume) == pytest.approx(told, abs=2e-3)
+    assert told < np.mean(by_volume) < told + 0.1
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 3])
