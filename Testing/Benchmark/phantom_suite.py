@@ -79,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
         help="with commas; `switches` stands for all of suite/switches.py (all others)",
     )
     made.add_argument(
-        "--earlier", type=Path, help="results.json whose methods stand in the tables, too"
+        "--earlier",
+        type=Path,
+        action="append",
+        default=[],
+        help="results.json whose methods stand in the tables, too; may be repeated",
     )
     made.add_argument("--families", type=_names(list(FAMILIES)), default=list(FAMILIES))
     made.add_argument("--sizes", type=_names(list(RADII_MM)), default=list(RADII_MM))
@@ -152,7 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
         "encoder": encoder.card.to_dict(),
         "embed_s_per_slice": embedder.seconds / embedder.embedded if embedder.embedded else None,
     }
-    trials = read_trials(options.earlier, settings) if options.earlier else {}
+    trials = {}
+    for earlier in options.earlier:
+        trials |= read_trials(earlier, settings)
     for name in options.methods:
         start = time.perf_counter()
         trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
