@@ -296,7 +296,7 @@ def test_the_whole_command(tmp_path):
     assert list(methods) == ["standard", "memory bank", "intensity"]
     bright = {name: one["families"]["bright"]["average_precision"] for name, one in methods.items()}
     assert bright["intensity"]["mean"] > 0.9
-    assert bright["memory bank"]["mean"] > 0.2
+    assert bright["memory bank"]["mean"] > 0.05
     assert methods["intensity"]["against_mirror"]["mean"] is None
     # Tokens do not see each other's neighbors in a memory bank, but for attention.
     assert abs(methods["memory bank"]["against_twin"]["mean"]) < 0.1

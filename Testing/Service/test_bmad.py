@@ -213,7 +213,7 @@ def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypa
         request(sets[BmadSet.LIVER], tmp_path, methods=methods), SilentReporter()
     )
     bank, coreset, gaussian, bright = table.rows
-    assert bank.not_run == "not run: needs 0.0184 MB of memory; 0.015 MB may be used"
+    assert bank.not_run == "not run: needs 0.0246 MB of memory; 0.015 MB may be used"
     assert coreset.not_run == "not run: needs 8.6e+02 distances; 1e+02 are allowed on cpu"
     assert gaussian.not_run == "not run: needs 7 normal images; there are 6"
     assert bright.not_run == ""

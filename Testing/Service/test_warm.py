@@ -97,7 +97,7 @@ def test_another_device_or_model_releases_the_old_one(site, loads, tmp_path):
     assert kept.model(site.model, CPU)[2] is False
     _, on_other, was_warm = kept.model(site.model, OTHER)
     assert not was_warm
-    assert on_other.variance.device == OTHER
+    assert on_other.device == OTHER
     assert kept.model(site.model, CPU)[2] is False
     assert loads == ["model", "encoder", *["model"] * 4]
 

@@ -671,6 +671,8 @@ def test_no_turn_of_the_event_loop_copies_much(opened, scene, warm_worker, monke
             "labels_start_kji": None,
             "findings": [],
             "calibration": calibration,
+            "case_score": 1.0,
+            "case_p_value": None,
             "model": {"name": "any"},
             "false_positive_rate": 0.001,
         }
