@@ -35,7 +35,7 @@ def draw_ranking(results: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(1.5 + 0.9 * len(methods), 3.6), layout="constrained")
     _bars(axes, np.arange(len(methods)), [one["average_precision"] for _, one in methods])
     axes.set_xticks(np.arange(len(methods)), [name for name, _ in methods], rotation=30, ha="right")
-    axes.set_ylabel("average precision (95 % over patients)")
+    axes.set_ylabel("average precision")
     _save(figure, path)
 
 
