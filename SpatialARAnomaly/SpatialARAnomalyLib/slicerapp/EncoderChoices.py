@@ -11,7 +11,7 @@ OWN_FILES = ""
 
 def encoderChoices() -> list[tuple[str, str]]:
     """What to show and the source that the worker takes, for every encoder there is."""
-    choices = [(_("Demonstration (quick, untrained)"), DEMONSTRATION)]
+    choices = [(_("Demonstration (quick, for trying)"), DEMONSTRATION)]
     for local in local_encoders():
         if local.whole:
             known = known_encoder(local.source)
