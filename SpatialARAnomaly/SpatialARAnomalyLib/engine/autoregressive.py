@@ -199,11 +199,11 @@ class AutoregressiveModel(nn.Module):
     def log_variance(self) -> float:
         """Mean over channels of the log of the variances, for tokens as the encoder gives them."""
         if self.spec.variance is Variance.FULL:
-            log_variance = mean_log_variance(self.residual_whitener.cpu())
+            log_variance = mean_log_variance(self.residual_whitener)
         else:
             log_variance = float(self.variance.cpu().double().log().mean())
         if self.spec.whitened:
-            log_variance += mean_log_variance(self.token_whitener.cpu())
+            log_variance += mean_log_variance(self.token_whitener)
         return log_variance
 
     def nll(

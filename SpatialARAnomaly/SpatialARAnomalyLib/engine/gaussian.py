@@ -33,7 +33,7 @@ def whitener(covariance: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
 
 def mean_log_variance(whitening: Float[Tensor, "c c"]) -> float:
     """The log determinant of the covariance that a (triangular) whitener undoes, by channel."""
-    return -2.0 * float(whitening.double().diagonal().log().mean())
+    return -2.0 * float(whitening.diagonal().cpu().double().log().mean())
 
 
 def nll_of_squares(

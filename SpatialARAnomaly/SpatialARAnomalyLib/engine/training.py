@@ -241,10 +241,10 @@ def _fit_token_scale(
     products = torch.zeros(channels, channels, dtype=torch.float64)
     for grids in volumes:
         for tokens, places in _batches(grids, batch_size, "cpu", report):
-            inside = _rows(tokens, model.weights(places)).double()
+            inside = _rows(tokens, model.weights(places))
             count += len(inside)
-            total += inside.sum(dim=0)
-            products += inside.T @ inside
+            total += inside.double().sum(dim=0)
+            products += second_moment(inside, Variance.FULL)
     mean = total / max(1, count)
     covariance = products / max(1, count) - torch.outer(mean, mean)
     if not bool(covariance.isfinite().all()):

@@ -8,6 +8,13 @@ import typer
 from ..engine.device import Device
 from ..engine.specs import FindingsSpec
 from .cli_common import DeviceOption, DownloadOption, JsonOption, OverwriteOption, run_job
+from .cli_scoring_options import (
+    FalsePositiveRateOption,
+    MinVolumeOption,
+    ModelEncoderOption,
+    ModelOption,
+    ResultsOption,
+)
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -20,27 +27,17 @@ def detect(
         Path,
         typer.Argument(metavar="INPUT", help="A NIfTI, NRRD or MHA file, or a DICOM folder."),
     ],
-    model: Annotated[Path, typer.Option("--model", help="The model folder.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    model: ModelOption,
+    out: ResultsOption,
     series: Annotated[
         str | None, typer.Option("--series", help="DICOM series number or UID to take.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the results.  [default: the input's]")
     ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", help="Where the model's encoder is now, if it moved."),
-    ] = None,
-    false_positive_rate: Annotated[
-        float,
-        typer.Option(
-            "--false-positive-rate", help="Share of normal body voxels above the threshold."
-        ),
-    ] = FindingsSpec.false_positive_rate,
-    min_volume_ml: Annotated[
-        float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
-    ] = FindingsSpec.min_volume_ml,
+    encoder: ModelEncoderOption = None,
+    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
+    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
     allow_mismatch: Annotated[
         bool,
         typer.Option(

@@ -8,6 +8,13 @@ import typer
 from ..engine.device import Device
 from ..engine.specs import FindingsSpec
 from .cli_common import DeviceOption, DownloadOption, JsonOption, OverwriteOption, run_job
+from .cli_scoring_options import (
+    FalsePositiveRateOption,
+    MinVolumeOption,
+    ModelEncoderOption,
+    ModelOption,
+    ResultsOption,
+)
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -24,21 +31,11 @@ def evaluate(
             "and X_truth.nii.gz; without a truth a scan is normal.",
         ),
     ],
-    model: Annotated[Path, typer.Option("--model", help="The model folder.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
-    encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", help="Where the model's encoder is now, if it moved."),
-    ] = None,
-    false_positive_rate: Annotated[
-        float,
-        typer.Option(
-            "--false-positive-rate", help="Share of normal body voxels above the threshold."
-        ),
-    ] = FindingsSpec.false_positive_rate,
-    min_volume_ml: Annotated[
-        float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
-    ] = FindingsSpec.min_volume_ml,
+    model: ModelOption,
+    out: ResultsOption,
+    encoder: ModelEncoderOption = None,
+    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
+    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
     resamples: Annotated[
         int,
         typer.Option("--resamples", help="Draws of patients for the intervals; 0 for none."),

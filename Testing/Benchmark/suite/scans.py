@@ -1,7 +1,6 @@
 """A head's slices and tokens: embedded once per encoder, kept on disk."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,11 +112,6 @@ class Embedder:
             self.seconds += time.perf_counter() - start
             self.embedded += shape[0]
         return Scan(head, path, self.slices, patch, self.store.open(key))
-
-
-def embed_all(embedder: Embedder, heads: Iterable[tuple[Head, Path]]) -> list[Scan]:
-    """All scans, in the order given."""
-    return [embedder.scan(head, path) for head, path in heads]
 
 
 def axial(fov_mm: float, size_px: int) -> SliceSpec:

@@ -18,6 +18,7 @@ from SpatialARAnomalyLib.engine.slicing import SliceStack
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Combine, Preset, Variance
 
 STANDARD = AutoregressiveSpec.from_preset(Preset.STANDARD)
+WHITENED = replace(STANDARD, whitened=True)
 OURS = AutoregressiveSpec.from_preset(Preset.BALANCED)
 
 
@@ -74,19 +75,13 @@ def _moved(stack: SliceStack, down: float, across: float) -> SliceStack:
     return moved
 
 
-def _masked_standard() -> AutoregressiveSpec:
-    return replace(STANDARD, whitened=True)
-
-
 SWITCHES: dict[str, Callable[[Lesson], Scorer]] = {
     "paper": autoregressive(STANDARD),
     "paper + guard of 1 token": autoregressive(replace(STANDARD, dilations=(2,) * 5)),
     "paper + channel variance": autoregressive(replace(STANDARD, variance=Variance.CHANNEL)),
     "paper + full variance": autoregressive(replace(STANDARD, variance=Variance.FULL)),
-    "paper + whitened": autoregressive(_masked_standard()),
-    "paper + whitened, full variance": autoregressive(
-        replace(_masked_standard(), variance=Variance.FULL)
-    ),
+    "paper + whitened": autoregressive(WHITENED),
+    "paper + whitened, full variance": autoregressive(replace(WHITENED, variance=Variance.FULL)),
     "paper + position": autoregressive(replace(STANDARD, position=True)),
     "paper + position variance": autoregressive(replace(STANDARD, position_variance=True)),
     "paper + 2 directions, mean": autoregressive(replace(STANDARD, position=True, directions=2)),
