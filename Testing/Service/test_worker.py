@@ -198,6 +198,7 @@ def cpu_seconds(pid: int) -> float:
 
 def test_a_paused_job_holds_and_goes_on(worker):
     running = begin(worker, "count")
+    done = worker.event()["done"]
     worker.say({"pause": running})
     while (event := worker.event())["event"] == "progress":
         done = event["done"]
