@@ -1,0 +1,19 @@
+"""What can be measured: every part is the module of its name, with `run(options)`."""
+
+import importlib
+
+from Benchmark.speed.tables import Part
+
+PARTS = {
+    "encoder": "the encoder's share of the machine's best float32 matrix-product rate",
+    "autoregressive": "scoring beside full 3×3 kernels and beside the encoder",
+    "memory_bank": "scoring and bytes beside nearest-neighbor memory banks",
+    "scaling": "time against slices, resolution and size of the encoder",
+}
+"""In the order in which they run."""
+
+
+def part(name: str) -> Part:
+    """The part of that name; what it needs is imported now."""
+    run: Part = importlib.import_module(f"Benchmark.speed.{name}").run
+    return run
