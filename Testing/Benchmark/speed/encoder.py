@@ -175,13 +175,13 @@ def threads(options: Options, encoder: "Encoder", side_px: int) -> Table:
         for batch in THREAD_BATCHES
     }
     seconds = in_turn(
-        {f"{count} {batch}": call for (count, batch), call in things.items()},
+        things,
         min(options.repeats, THREAD_REPEATS),
     )
-    first = [one / THREAD_BATCHES[0] for one in seconds[f"{counts[0]} {THREAD_BATCHES[0]}"]]
+    first = [one / THREAD_BATCHES[0] for one in seconds[counts[0], THREAD_BATCHES[0]]]
     rows = []
     for count, batch in things:
-        each = [one / batch for one in seconds[f"{count} {batch}"]]
+        each = [one / batch for one in seconds[count, batch]]
         rows.append((count, batch, spread(each), ratio(first, each)))
     return Table(
         "encoder_threads",

@@ -50,7 +50,7 @@ def draw_growth(
         axes.plot(ends, fit.factor * ends**fit.exponent, "-", lw=1, color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel=work_label, ylabel=cost_label)
     ticks = sorted({one for work, _ in series.values() for one in work})
-    axes.set_xticks(ticks, [f"{one:,g}" for one in ticks])
+    axes.set_xticks(ticks, [f"{one:,.0f}" if one >= 10 else f"{one:.2g}" for one in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.grid(visible=True, which="major", lw=0.4)

@@ -11,7 +11,7 @@ import torch
 from Benchmark.speed.autoregressive import random_model, random_tokens, score
 from Benchmark.speed.growth import draw_growth, exponent
 from Benchmark.speed.tables import Options, Table, Target
-from Benchmark.speed.timing import in_turn, ratio, spread
+from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from safetensors.torch import save
 from SpatialARAnomalyLib.engine.memory_bank import CHUNK, MemoryBank, bank_bytes
 from SpatialARAnomalyLib.engine.specs import Preset
@@ -70,9 +70,9 @@ def run(options: Options) -> list[Table]:
     rows = tuple(
         (
             f"{size:,}",
-            spread(one["bank"]),
-            spread(one["product"]),
-            spread(one["ours"]),
+            spread(one["bank"]).per(MS),
+            spread(one["product"]).per(MS),
+            spread(one["ours"]).per(MS),
             faster[size],
             ratio(one["product"], one["ours"]),
         )
@@ -96,7 +96,7 @@ def run(options: Options) -> list[Table]:
     return [
         Table(
             "memory_bank_seconds",
-            f"Seconds to score one slice of {side**2} tokens of {channels} channels",
+            f"Milliseconds to score one slice of {side**2} tokens of {channels} channels",
             (
                 "tokens in the bank",
                 "memory bank",
@@ -107,7 +107,7 @@ def run(options: Options) -> list[Table]:
             ),
             (*rows, ("exponent", fits["bank"], fits["product"], fits["ours"], None, None)),
             (
-                "Exponents of seconds against tokens; ours has as many weights for any number "
+                "Exponents of time against tokens; ours has as many weights for any number "
                 "of training slices.",
             ),
             (
