@@ -12,7 +12,7 @@ from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel, CausalConv2d
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
-from SpatialARAnomalyLib.engine.token_place import POSITION_FEATURES, image_places
+from SpatialARAnomalyLib.engine.token_place import MAP_SHAPE, POSITION_FEATURES, image_places
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def scoring_flop(
         network += (POSITION_FEATURES + spec.hidden_channels) * spec.hidden_channels
     if spec.variance is Variance.FULL:
         network += channels**2
-    return 2 * tokens * (spec.directions * network + spec.whitened * channels**2)
+    once = channels**2 if spec.whitened else 0
+    if spec.position_variance:
+        planes, rows, columns = MAP_SHAPE
+        once += (planes + 1) * rows * columns + columns
+    return 2 * tokens * (spec.directions * network + once)
 
 
 def random_model(preset: Preset, channels: int, device: "torch.device") -> AutoregressiveModel:
