@@ -334,6 +334,22 @@ def test_time_is_fitted_against_work(options):
         assert (options.pictures / f"speed_{name}.png").exists()
 
 
+def test_the_command_runs_a_part(work, tmp_path):
+    files = tmp_path / "results.jsonl", tmp_path / "tables.md"
+    asked = ["--only", "memory_bank", "--quick", "--device", "cpu", "--work", work]
+    asked += ["--results", files[0], "--markdown", files[1], "--pictures", tmp_path]
+    result = CliRunner().invoke(app, [str(one) for one in asked])
+    assert result.exit_code == 0, result.output
+    (line,) = files[0].read_text().splitlines()
+    found = json.loads(line)
+    assert found["complete"]
+    assert [one["name"] for one in found["tables"]] == ["memory_bank_seconds", "memory_bank_bytes"]
+    for table in found["tables"]:
+        assert table["title"] in result.output
+        assert f"**{table['title']}**" in files[1].read_text()
+    assert (tmp_path / "speed_memory_bank.png").exists()
+
+
 def test_every_part_is_found():
     for name in PARTS:
         assert callable(part(name))
