@@ -100,10 +100,10 @@ def score(model: AutoregressiveModel, tokens: "Tensor", places: "Tensor") -> "Te
 def largest_difference(
     one: AutoregressiveModel, other: AutoregressiveModel, tokens: "Tensor", places: "Tensor"
 ) -> float:
-    """Of two networks' predictions in standard deviations of them, or of their NLLs in nats."""
+    """Of two networks' predictions, by the largest of them, or of their NLLs in nats."""
     with torch.inference_mode(), exact_float32():
         predicted = one(tokens, places)
-        means = (other(tokens, places) - predicted).abs().max() / predicted.std()
+        means = (other(tokens, places) - predicted).abs().max() / predicted.abs().max()
     nlls = (score(one, tokens, places) - score(other, tokens, places)).abs().max()
     return float(max(means, nlls))
 
