@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from Benchmark.speed import autoregressive, memory_bank, scaling, timing
+from Benchmark.speed import autoregressive, memory_bank, precision, scaling, timing
 from Benchmark.speed import encoder as encoder_part
 from Benchmark.speed.autoregressive import (
     FullConv2d,
@@ -31,6 +31,7 @@ from Benchmark.speed.parts import PARTS, part
 from Benchmark.speed.tables import Options, Table, Target, cell_text, cells_of, number
 from Benchmark.speed.timing import Ratio, Spread, in_turn, ratio, spread
 from SpatialARAnomalyLib.engine.autoregressive import CausalConv2d
+from SpatialARAnomalyLib.engine.batching import images_at_once
 from SpatialARAnomalyLib.engine.specs import Preset
 from SpatialARAnomalyLib.engine.token_place import image_places
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -261,7 +262,9 @@ def test_the_encoder_is_held_against_the_best_product(options, monkeypatch):
     products, encoder, threads = encoder_part.run(options)
     assert len(products.rows) >= 3
     assert_measured(*cells_of("GFLOP/s", products))
-    assert cells_of("batch", encoder) == [1, 2, 4, 8]
+    asked_for = images_at_once(random_encoder(options.work, QUICK_SIZE), 64)
+    assert cells_of("batch", encoder) == sorted({1, 2, 4, 8, asked_for})
+    assert f"batches of {asked_for}" in encoder.notes[0]
     assert_measured(*cells_of("s a slice", encoder), *cells_of("share of the best rate", encoder))
     best = max(medians(cells_of("GFLOP/s", products)))
     for rate, share in zip(
@@ -294,6 +297,24 @@ def test_every_preset_is_scored_beside_full_kernels_and_encoder(options):
         assert [(one.at_least, one.at_most) for one in table.targets] == [
             (1.4, None), (None, 0.05), (1.25, None), (None, 0.05),
         ]  # fmt: skip
+
+
+def test_bf16_is_timed_where_there_are_units_only(options, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: False)
+    seconds, ranks = precision.run(options)
+    assert seconds.rows == (("cpu", "none: new models use float32"),)
+    assert cells_of("preset", ranks) == ["standard", "balanced"]
+    assert min(cells_of("tokens in the body", ranks)) > 50
+    lost = cells_of("1 − Spearman", ranks)
+    assert all(0 < one < 0.1 for one in lost), lost
+    assert any("imitated" in note for note in ranks.notes)
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr(precision, "ranks", lambda options: ranks)
+    seconds, _ = precision.run(options)
+    assert cells_of("batch", seconds) == [1, 8]
+    for row in seconds.rows:
+        assert_measured(*row[1:])
+    assert seconds.targets[0].at_least == 1.3
 
 
 def test_banks_are_scored_beside_ours(options):

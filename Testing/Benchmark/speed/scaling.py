@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SLICES, SLICES_PX = (8, 20, 50, 155), 224
 """At a quarter of the usual pixels, so that 155 slices take seconds, not minutes."""
-SIDES_PX, SIDES_SLICES = (224, 320, 448, 640, 896), 4
+SIDES_PX, SIDES_SLICES = (224, 320, 448, 640, 896), 2
 SIZES_PX, SIZES_SLICES = 448, 2
 MOST_REPEATS = 2
 
