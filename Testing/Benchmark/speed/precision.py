@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
 from SpatialARAnomalyLib.engine.encoder import Encoder, load_encoder
 from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
+from SpatialARAnomalyLib.engine.phantom import PhantomHead, add_lesion, normal_head
 from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
 from SpatialARAnomalyLib.engine.precision import has_bfloat16_units
 from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -36,8 +36,6 @@ FASTER, LEAST_SPEARMAN = 1.3, 0.999
 
 LEARNED, TEST_SEED, LESION_MM = 3, 100, 9.0
 """Heads that a model learns from (the last is held out); the seed and mass of the one scored."""
-HEAD = {"shape_kji": (24, 96, 80), "spacing_mm": (2.4, 2.4, 6.0)}
-QUICK_HEAD = {"shape_kji": (6, 48, 40), "spacing_mm": (4.8, 4.8, 24.0)}
 
 
 def run(options: Options) -> list[Table]:
@@ -87,10 +85,9 @@ def ranks(options: Options) -> Table:
     """One model, learned from float32 tokens, on both kinds of tokens of a head with a mass."""
     encoders = _both(DEMONSTRATION, options)
     side_px = 64 if options.quick else 224
-    head = QUICK_HEAD if options.quick else HEAD
     patch = encoders[Precision.FLOAT32].card.patch_px
-    learned = [_stack(normal_head(seed, **head), side_px, patch) for seed in range(LEARNED)]
-    sick, _ = add_lesion(normal_head(TEST_SEED, **head), TEST_SEED, radius_mm=LESION_MM)
+    learned = [_stack(_head(seed, options), side_px, patch) for seed in range(LEARNED)]
+    sick, _ = add_lesion(_head(TEST_SEED, options), TEST_SEED, radius_mm=LESION_MM)
     scored = _stack(sick, side_px, patch)
     tokens = {kind: _tokens([scored], one)[0] for kind, one in encoders.items()}
     # As a training stores them.
@@ -142,6 +139,12 @@ def _both(source: str, options: Options) -> dict[Precision, Encoder]:
         kind: load_encoder(source, device=options.device, precision=kind)
         for kind in (Precision.FLOAT32, Precision.BFLOAT16)
     }
+
+
+def _head(seed: int, options: Options) -> PhantomHead:
+    if options.quick:
+        return normal_head(seed, shape_kji=(6, 48, 40), spacing_mm=(4.8, 4.8, 24.0))
+    return normal_head(seed, shape_kji=(24, 96, 80), spacing_mm=(2.4, 2.4, 6.0))
 
 
 def _stack(volume: Volume, side_px: int, patch_px: int) -> SliceStack:

@@ -10,7 +10,7 @@ from Benchmark.speed.encoder import encoder_flop
 from Benchmark.speed.encoders import QUICK_SIZE, SIZES, Size, random_encoder
 from Benchmark.speed.growth import draw_growth, exponent
 from Benchmark.speed.tables import Cell, Options, Table
-from Benchmark.speed.timing import in_turn, spread
+from Benchmark.speed.timing import Key, in_turn, spread
 from SpatialARAnomalyLib.engine.detection import nll_volume
 from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
 from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -132,8 +132,8 @@ def _by_size(options: Options, sizes: Mapping[str, Size]) -> Table:
 
 
 def _seconds(
-    options: Options, cases: "Mapping[object, tuple[SliceStack, Encoder, AutoregressiveModel]]"
-) -> dict[object, list[float]]:
+    options: Options, cases: "Mapping[Key, tuple[SliceStack, Encoder, AutoregressiveModel]]"
+) -> dict[Key, list[float]]:
     report = SilentReporter()
     calls = {
         key: partial(nll_volume, stack, encoder, model, report)
