@@ -105,53 +105,60 @@ def run(options: Options) -> list[Table]:
     """The share of the best rate by batch; on a CPU also threads against batches."""
     size, side_px = (QUICK_SIZE, 64) if options.quick else (SIZES["S"], SIDE_PX)
     encoder = random_encoder(options.work, size, options.device)
-    tables = list(shares(options, encoder, size, side_px))
+    product, products = best_product(options, size, side_px)
+    tables = [products, share(options, encoder, size, side_px, product)]
     if options.device.type == "cpu":
         tables.append(threads(options, encoder, side_px))
     return tables
 
 
-def shares(options: Options, encoder: "Encoder", size: Size, side_px: int) -> Iterator[Table]:
-    """Best product rate and the encoder's, in turn."""
-    kind = options.device.type
+def best_product(options: Options, size: Size, side_px: int) -> tuple[Product, Table]:
+    """The fastest product, and all of them."""
     least = 0.01 if options.quick else LEAST_GFLOP
-    shapes = product_shapes(size, kind, side_px)
+    shapes = product_shapes(size, options.device.type, side_px)
     if options.quick:
         shapes = [shape for shape in shapes if max(shape) < 1024]
     products = {_times(shape): Product(shape, options.device, least) for shape in shapes}
-    batches = {
-        batch: _embed(encoder, batch, side_px)
-        for batch in sorted({*BATCHES[kind], images_at_once(encoder, side_px)})
-    }
-    gflop = encoder_flop(size, side_px) / 1e9
-    seconds = in_turn(
-        {**products, **{f"batch {batch}": call for batch, call in batches.items()}},
-        options.repeats,
-        options.device,
-    )
+    seconds = in_turn(products, options.repeats, options.device)
     rates = {
-        name: [product.gflop / one for one in seconds[name]] for name, product in products.items()
+        name: spread([product.gflop / one for one in seconds[name]])
+        for name, product in products.items()
     }
-    best = max(rates, key=lambda name: spread(rates[name]).median)
-    yield Table(
+    best = max(rates, key=lambda name: rates[name].median)
+    table = Table(
         "product_rates",
         "Float32 matrix products",
         ("shape", "GFLOP/s"),
-        tuple((name, spread(one)) for name, one in rates.items()),
+        tuple(rates.items()),
         (f"The best, {best}, is what the encoder is held against.",),
     )
+    return products[best], table
+
+
+def share(
+    options: Options, encoder: "Encoder", size: Size, side_px: int, product: Product
+) -> Table:
+    """The encoder's rate by that of the product, which runs before every batch."""
+    gflop = encoder_flop(size, side_px) / 1e9
+    batches = sorted({*BATCHES[options.device.type], images_at_once(encoder, side_px)})
+    calls: dict[tuple[str, int], Callable[[], object]] = {}
+    for batch in batches:
+        calls["product", batch] = product
+        calls["encoder", batch] = _embed(encoder, batch, side_px)
+    seconds = in_turn(calls, options.repeats, options.device)
     rows, reached = [], {}
     for batch in batches:
-        taken = seconds[f"batch {batch}"]
+        taken = seconds["encoder", batch]
         rate = [batch * gflop / one for one in taken]
-        reached[batch] = ratio(rate, rates[best])
-        rows.append((batch, spread(taken).per(batch), spread(rate), reached[batch]))
+        best = [product.gflop / one for one in seconds["product", batch]]
+        reached[batch] = ratio(rate, best)
+        rows.append((batch, spread(taken).per(batch), spread(rate), spread(best), reached[batch]))
     chosen = images_at_once(encoder, side_px)
-    yield Table(
+    return Table(
         "encoder_rate",
         f"Encoder: {size.channels} channels, {size.layers} layers, {side_px}² pixels, "
         f"{number(gflop)} GFLOP a slice",
-        ("batch", "s a slice", "GFLOP/s", "share of the best rate"),
+        ("batch", "s a slice", "GFLOP/s", "product before it, GFLOP/s", "share of the best rate"),
         tuple(rows),
         (f"The program takes batches of {chosen} here.",),
         (
