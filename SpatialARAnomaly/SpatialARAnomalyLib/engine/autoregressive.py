@@ -83,7 +83,7 @@ class AutoregressiveModel(nn.Module):
         layers: list[nn.Module] = []
         for index, dilation in enumerate(spec.dilations):
             if index:
-                layers.append(nn.ReLU())
+                layers.append(nn.ReLU(inplace=True))
             layers.append(
                 CausalConv2d(
                     widths[index], widths[index + 1], dilation=dilation, include_center=index > 0

@@ -43,9 +43,10 @@ class CausalConv2d(nn.Conv2d):
         On a CPU that only scores, with half the multiplications (`row_filtering`);
         a GPU's own library chooses its way itself.
         """
-        reach = self.dilation[0]
-        rows = self.weight[:, :, :2] * cast(Tensor, self.mask)
+        reach, mask = self.dilation[0], cast(Tensor, self.mask)
         if tokens.device.type == "cpu" and not torch.is_grad_enabled():
-            return filter_rows(tokens, kernel_points(rows), cast(Tensor, self.bias), reach)
+            kernel = kernel_points(self.weight, mask)
+            return filter_rows(tokens, kernel, cast(Tensor, self.bias), reach)
+        rows = self.weight[:, :, :2] * mask
         padded = F.pad(tokens, (reach, reach, reach, 0))
         return F.conv2d(padded, rows, self.bias, dilation=reach)

@@ -38,12 +38,15 @@ def _taps_to_points() -> list[list[float]]:
     ]
 
 
-def kernel_points(rows: Float[Tensor, "o i 2 3"]) -> Float[Tensor, "2 6 i o"]:
-    """Both rows of a kernel at the points: matrices from input to output channels."""
-    out, into = rows.shape[:2]
-    to_points = rows.new_zeros(2, POINTS, 2, 3)
-    to_points[0, :, 0] = to_points[1, :, 1] = rows.new_tensor(_taps_to_points())
-    at_points = to_points.view(2 * POINTS, 6) @ rows.reshape(out * into, 6).T
+def kernel_points(
+    weight: Float[Tensor, "o i 3 3"], mask: Float[Tensor, "2 3"]
+) -> Float[Tensor, "2 6 i o"]:
+    """The kernel's first two rows, masked, at the points: matrices between channels."""
+    out, into = weight.shape[:2]
+    taps = weight.new_tensor(_taps_to_points())
+    to_points = weight.new_zeros(2, POINTS, 3, 3)
+    to_points[0, :, 0], to_points[1, :, 1] = taps * mask[0], taps * mask[1]
+    at_points = to_points.view(2 * POINTS, 9) @ weight.view(out * into, 9).T
     return at_points.view(2, POINTS, out, into).transpose(2, 3)
 
 
@@ -59,16 +62,18 @@ def filter_rows(
     """
     batch, _, height, width = tokens.shape
     points = _input_points(tokens, reach)
-    above, own = points[:, :height], points[:, reach:]
-    found = torch.bmm(above.flatten(1, 4), kernel[0])
-    found.baddbmm_(own.flatten(1, 4), kernel[1])
-    outputs = _outputs(found.view(POINTS, *own.shape[1:5], -1), bias)
+    own = points.flatten(1, 4)
+    found = torch.bmm(own, kernel[1])
+    # Of every point the rows lie one after another; above the first ones there is nothing.
+    first = min(reach, height) * points.shape[2:5].numel()
+    found[:, first:].baddbmm_(own[:, : own.shape[1] - first], kernel[0])
+    outputs = _outputs(found.view(*points.shape[:5], -1), bias)
     filtered = outputs.view(height, batch, -1, outputs.shape[-1])[:, :, :width]
     return filtered.permute(1, 3, 0, 2)
 
 
-def _input_points(tokens: Float[Tensor, "b i h w"], reach: int) -> Float[Tensor, "6 H b t d i"]:
-    """Every window of six tokens at the points; `reach` rows of zeros above the first.
+def _input_points(tokens: Float[Tensor, "b i h w"], reach: int) -> Float[Tensor, "6 h b t d i"]:
+    """Every window of six tokens at the points, zeros on both sides of a row.
 
     Windows begin four tokens apart, each of tokens `reach` apart: t windows for each
     of d = `reach` interleaved rows. Rows come before images, so that the rows above and
@@ -77,9 +82,10 @@ def _input_points(tokens: Float[Tensor, "b i h w"], reach: int) -> Float[Tensor,
     batch, channels, height, width = tokens.shape
     windows = -(-width // (OUTPUTS * reach))
     length = windows * OUTPUTS + 2
-    padded = tokens.new_zeros(height + reach, batch, length * reach, channels)
-    padded[reach:, :, reach : reach + width] = tokens.permute(2, 0, 3, 1)
-    interleaved = padded.view(height + reach, batch, length, reach, channels)
+    padded = tokens.new_empty(height, batch, length * reach, channels)
+    padded[:, :, :reach] = padded[:, :, reach + width :] = 0.0
+    padded[:, :, reach : reach + width] = tokens.permute(2, 0, 3, 1)
+    interleaved = padded.view(height, batch, length, reach, channels)
     x0, x1, x2, x3, x4, x5 = (
         interleaved[:, :, first : first + OUTPUTS * windows - 3 : OUTPUTS] for first in range(6)
     )
