@@ -115,8 +115,6 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     np.save(folder / "voxels.npy", volume.voxels)
-    affine = tuple(tuple(row) for row in volume.ras_from_voxel.tolist())
-    del volume
 
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -124,8 +122,12 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
     from SpatialARAnomalyLib.service.worker_detect import DetectInputs, DetectSpec
     from SpatialARAnomalyLib.service.worker_detect import detect as run
 
-    inputs = DetectInputs(
-        voxels=str(folder / "voxels.npy"), ras_from_voxel=affine, modality=None, model=model
+    inputs = DetectInputs.from_dict(
+        {
+            "voxels": str(folder / "voxels.npy"),
+            "ras_from_voxel": volume.ras_from_voxel.tolist(),
+            "model": model,
+        }
     )
     spec = DetectSpec(device=Device(device), encoder=encoder, allow_mismatch=True)
     warm, said = Warm(), []

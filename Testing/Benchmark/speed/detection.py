@@ -1,5 +1,6 @@
 """A whole detection, from a file to all files, beside the bare encoder on the same slices."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,6 @@ from Benchmark.speed.timing import in_turn, ratio, spread
 from Benchmark.speed.warm_job import WarmJob
 
 if TYPE_CHECKING:
-    import torch
     from SpatialARAnomalyLib.engine.encoder import Encoder
 
 MOST = 1.15
@@ -19,6 +19,7 @@ REPEATS = 3
 
 BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 16, 32, 64, 155)}
 """Tried for the bare encoder."""
+BATCH_REPEATS = 2
 
 
 def run(options: Options) -> list[Table]:
@@ -41,8 +42,8 @@ def _tables(options: Options) -> list[Table]:
         stages.append(job().seconds)
 
     def bare() -> None:
-        for part in images.split(batch):
-            encoder.embed(part)
+        for first in range(0, len(images), batch):
+            encoder.embed(images[first : first + batch])
 
     seconds = in_turn(
         {"job": whole, "encoder": bare}, min(options.repeats, REPEATS), options.device
@@ -81,14 +82,13 @@ def _tables(options: Options) -> list[Table]:
 def best_batch(encoder: "Encoder", side_px: int, options: Options) -> int:
     """The batch in which the encoder alone is fastest here."""
     sizes = BATCHES.get(options.device.type, BATCHES["cpu"])
-    images: torch.Tensor = random_images(2 if options.quick else max(sizes), side_px)
+    images = random_images(2 if options.quick else max(sizes), side_px)
     sizes = tuple(size for size in sizes if size <= len(images))
 
     def forward(size: int) -> None:
-        for part in images.split(size):
-            encoder.embed(part)
+        for first in range(0, len(images), size):
+            encoder.embed(images[first : first + size])
 
-    seconds = in_turn(
-        {str(size): lambda size=size: forward(size) for size in sizes}, 2, options.device
-    )
+    works = {str(size): partial(forward, size) for size in sizes}
+    seconds = in_turn(works, BATCH_REPEATS, options.device)
     return min(sizes, key=lambda size: min(seconds[str(size)]))

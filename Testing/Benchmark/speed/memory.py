@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ FEW_SLICES = 16
 """Of scans on which resolution and encoder are compared: two batches of the encoder."""
 SIDE_PX = 448
 TRAINED_SLICES = (200, 600, 2000)
+QUICK_TRAINED = (40, 80)
+QUICK_SIDE = 48
 TOKENS, CHANNELS = 28, 384
 """Of ViT-S/16 at 448²."""
 TRAIN_PX = 224
@@ -46,10 +47,10 @@ def _row(name: str, found: dict[str, Any], beside: dict[str, Any] | None) -> tup
 def _detections(options: Options) -> Table:
     """Against slices, resolution and size of the encoder."""
     work, device = options.work, options.device.type
+    side = QUICK_SIDE if options.quick else SIDE
 
     def detect(slices: int, size_px: int, size: str) -> dict[str, Any]:
         shape = SIZES[size] if size else QUICK_SIZE
-        side = 48 if options.quick else SIDE
         return run_child(
             "detect",
             scan=str(head_scan(work, 7, slices, side)),
@@ -61,14 +62,16 @@ def _detections(options: Options) -> Table:
 
     series: list[tuple[str, Sequence[tuple[int, int, str]]]]
     if options.quick:
-        series = [("", [(6, 64, ""), (12, 64, "")])]
+        series = [("slices", [(6, 64, "")])]
     else:
         series = [
             ("slices", [(one, SIDE_PX, "S") for one in (39, SLICES, 310)]),
             ("resolution", [(FEW_SLICES, one, "S") for one in (224, 448, 896)]),
             ("encoder", [(FEW_SLICES, SIDE_PX, one) for one in SIZES]),
         ]
-    rows = [_row("imports of torch and transformers alone", run_child("nothing"), None)]
+    rows: list[tuple[Cell, ...]] = []
+    if not options.quick:
+        rows.append(_row("imports of torch and transformers alone", run_child("nothing"), None))
     known: dict[tuple[int, int, str], dict[str, Any]] = {}
     for _, settings in series:
         first: dict[str, Any] | None = None
@@ -84,16 +87,17 @@ def _detections(options: Options) -> Table:
         "Peak memory of a detection, cold, from file to all files",
         COLUMNS,
         tuple(rows),
-        (RESIDENT, "Preset standard; scans of 240×240 voxels a slice." * (not options.quick)),
+        (RESIDENT, f"Preset standard; slices of {side}×{side} voxels."),
     )
 
 
 def _trainings(options: Options) -> Table:
     """Against the number of slices: the network alone, and the whole job."""
-    counts = (80, 120) if options.quick else TRAINED_SLICES
+    counts = QUICK_TRAINED if options.quick else TRAINED_SLICES
+    works = {"network": _fitted} | ({} if options.quick else {"whole training": _trained})
     rows: list[tuple[Cell, ...]] = []
-    targets = []
-    for name, measure in (("network", _fitted), ("whole training", _trained)):
+    targets: list[Target] = []
+    for name, measure in works.items():
         found = [measure(options, count) for count in counts]
         for count, one in zip(counts, found, strict=True):
             rows.append(_row(f"{name}, {count:,} slices", one, found[0]))
@@ -110,7 +114,7 @@ def _trainings(options: Options) -> Table:
             RESIDENT,
             f"Network: preset standard on tokens {tokens[0]}×{tokens[1]}×{tokens[1]} in a store on "
             f"disk, {VOLUME_SLICES} slices a volume. Whole training: demonstration encoder, scans "
-            f"of {VOLUME_SLICES} slices.",
+            f"of {VOLUME_SLICES} slices; left out of a quick run.",
         ),
         tuple(targets),
     )
@@ -147,13 +151,12 @@ def _fitted(options: Options, slices: int) -> dict[str, Any]:
 
 def _trained(options: Options, slices: int) -> dict[str, Any]:
     """Of the job `train` on so many slices in scans."""
-    count, side = slices // VOLUME_SLICES, 48 if options.quick else SIDE
-    normals: list[Path] = many_heads(options.work, count, VOLUME_SLICES, side)
+    normals = many_heads(options.work, slices // VOLUME_SLICES, VOLUME_SLICES, SIDE)
     return run_child(
         "train",
         normals=[str(one) for one in normals],
         out=str(options.work / "trained"),
-        size_px=64 if options.quick else TRAIN_PX,
+        size_px=TRAIN_PX,
         preset=Preset.STANDARD.value,
         device=options.device.type,
     )

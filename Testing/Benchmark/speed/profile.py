@@ -1,16 +1,12 @@
 """Where the time of a detection goes: a table by groups of functions, and inside the encoder."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from Benchmark.speed.site import own_settings
 from Benchmark.speed.tables import Options, Table
-from Benchmark.speed.timing import Spread, spread, timed
+from Benchmark.speed.timing import spread, timed
 from Benchmark.speed.warm_job import WarmJob
 from Benchmark.speed.watches import Watches
-
-if TYPE_CHECKING:
-    import torch
 
 GROUPS = {
     "model and encoder at hand": ("service.warm:Warm.model", "service.warm:Warm.encoder"),

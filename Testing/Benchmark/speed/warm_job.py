@@ -65,7 +65,9 @@ class WarmJob:
         lesion = not options.quick  # a few thick slices have no room for one
         return cls(
             scan=head_scan(options.work, LESION_SEED, setting.slices, setting.side, lesion),
-            model=trained_model(options.work, size, setting.size_px, options.device.type, setting.side),
+            model=trained_model(
+                options.work, size, setting.size_px, options.device.type, setting.side
+            ),
             encoder_folder=encoder_folder(options.work, size),
             out=options.work / "results",
             device=options.device,
