@@ -1,14 +1,16 @@
 """The parts of the speed benchmark that run whole jobs; that they measure, not how fast it is."""
 
+import itertools
 import math
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from Benchmark.speed import cold_start, detection, memory, profile, training
+from Benchmark.speed import cold_start, detection, memory, profile, training, watches
 from Benchmark.speed.children import run_child
 from Benchmark.speed.parts import PARTS
 from Benchmark.speed.peaks import STATUS, PeakMemory
@@ -18,6 +20,7 @@ from Benchmark.speed.timing import Spread
 from Benchmark.speed.training import Costs
 from Benchmark.speed.warm_job import WarmJob
 from Benchmark.speed.watches import Watches
+from Engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.volume_files import read_volume_file
 from SpatialARAnomalyLib.service import user_folder
 from SpatialARAnomalyLib.service.result_files import RESULT_SUFFIXES, RUN_FILE
@@ -96,7 +99,7 @@ def test_training_is_measured_in_both_ways(options):
     assert large.targets[0].reached == rows["gain"][1]
     rows = rows_of(real)
     measured, predicted = (
-        rows[f"gain, {how}"][0] for how in list(("measured", "predicted from the cost of a slice"))
+        rows[f"gain, {how}"][0] for how in ("measured", "predicted from the cost of a slice")
     )
     assert measured == pytest.approx(
         rows["every epoch embedded anew"][0] / rows["through the store"][0]
@@ -118,8 +121,8 @@ def test_the_profile_counts_all_of_the_job_once(options):
 
 
 def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("Benchmark.speed.watches.time.perf_counter", lambda: next(clock))
+    clock = itertools.count(0)
+    monkeypatch.setattr(watches, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     from SpatialARAnomalyLib.engine import findings
 
     before = (findings.find, findings.find_in_box)
@@ -127,13 +130,13 @@ def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
         "outer": ("engine.findings:find",),
         "inner": ("engine.findings:find_in_box", "engine.findings:gone", "engine.gone:find"),
     }
-    watches = Watches()
-    with watches.on(groups):
+    watching = Watches()
+    with watching.on(groups):
         nll = np.zeros((2, 2, 2), np.float32)
-        findings.find(nll, np.eye(4), None, 1.0, 1.0)
+        findings.find(nll, np.eye(4), CARD.calibration, 1.0, 1.0)
     # Clock: outer 0, inner 1 to 2, outer 3; the inner second is not the outer's.
-    assert watches.seconds == {"outer": 2, "inner": 1}
-    assert watches.missing == ["engine.findings:gone", "engine.gone:find"]
+    assert watching.seconds == {"outer": 2, "inner": 1}
+    assert watching.missing == ["engine.findings:gone", "engine.gone:find"]
     assert (findings.find, findings.find_in_box) == before
 
 
@@ -201,7 +204,9 @@ def test_the_first_words_come_in_time(tmp_path):
     assert list(heard) == ["hello", "stage embed", "progress"]
     assert heard["stage embed"] >= heard["hello"] + 0.2
     with pytest.raises(AssertionError, match="never said"):
-        cold_start.until_events([sys.executable, "-c", "print('{\"event\": 1}')"], ("hello",))
+        cold_start.until_events(
+            [sys.executable, "-c", 'print(\'{"event": "goodbye"}\')'], ("hello",)
+        )
 
 
 def test_the_worker_says_hello_to_the_benchmark():
