@@ -52,6 +52,7 @@ def test_card_of_a_vit(tmp_path):
         "weights_sha256": card.weights_sha256,
         "revision": None,
         "notice": card.notice,
+        "precision": "float32",
     }
     assert len(card.weights_sha256) == 64
     assert "DINOv3 License" in card.notice

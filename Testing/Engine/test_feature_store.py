@@ -1,13 +1,15 @@
 """Tokens on disk are the tokens embedded, to the last bit of a half float, or not there."""
 
 import errno
+import mmap
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from SpatialARAnomalyLib.engine import feature_store
 from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError, OutputError
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore, feature_key
+from SpatialARAnomalyLib.engine.feature_store import FeatureStore, feature_key, let_go
 
 SHAPE = (7, 5, 3, 4)
 TOKENS = np.random.RandomState(3).normal(scale=4.0, size=SHAPE).astype(np.float32)
@@ -157,3 +159,28 @@ def test_a_file_that_was_cut_counts_as_none(store, length):
     assert "key" not in store
     store.write("key", SHAPE, batches(7))
     assert np.array_equal(store.open("key"), TOKENS.astype(np.float16))
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="the system cannot be told so")
+def test_what_was_read_is_let_go_and_read_again(store):
+    """What a training holds of its store is a batch, not all that it ever read."""
+    shape = (8, 64, 64, 64)  # 4 MB
+    tokens = np.random.RandomState(0).normal(size=shape).astype(np.float32)
+    store.write("key", shape, iter(tokens[:, None]))
+    mapped = store.open("key")
+
+    def held_bytes() -> int:
+        text = Path("/proc/self/smaps").read_text()
+        entry = text[text.index("key.npy") :]
+        return 1024 * int(entry[entry.index("Rss:") :].split()[1])
+
+    read = np.array(mapped)
+    if sys.platform == "linux":
+        assert held_bytes() > 3_000_000
+    let_go(mapped[2:4])  # a part stands for the whole
+    if sys.platform == "linux":
+        assert held_bytes() < 100_000
+    assert np.array_equal(mapped, read)
+    assert np.array_equal(read, tokens.astype(np.float16))
+    let_go(read)  # not mapped: nothing happens
+    assert np.array_equal(read, tokens.astype(np.float16))

@@ -89,7 +89,7 @@ def golden() -> dict[str, dict[str, float]]:
     intensity = IntensitySpec.for_modality(Modality.MR)
     stack = SliceStack(turned, slices, intensity, encoder.card.patch_px)
     index = stack.indices[len(stack.indices) // 2]
-    tokens = list(embed_slices(stack, encoder, SilentReporter()))
+    tokens = [one.numpy() for one in embed_slices(stack, encoder, SilentReporter())]
     values = {
         "voxels": summary(head.voxels),
         "body": summary(stack.body),

@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from .causal_convolution import CausalConv2d as CausalConv2d
 from .gaussian import mean_log_variance, nll_of_squares
 from .position_variance import variance_at
 from .specs import AutoregressiveSpec, Combine, Variance
@@ -28,42 +28,6 @@ from .token_place import (
     SLICE,
     image_places,
 )
-
-
-class CausalConv2d(nn.Conv2d):
-    """A 3×3 convolution that sees only earlier tokens of the raster scan.
-
-        include_center=False     include_center=True
-              1 1 1                    1 1 1
-              1 0 0                    1 1 0
-              0 0 0                    0 0 0
-
-    Nothing lies below the center row, so it is computed as 2×3. The weight
-    keeps the paper's shape [out, in, 3, 3] (and its initial scale); entries
-    behind the mask are zero and stay so.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, dilation: int, include_center: bool
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, dilation=dilation)
-        self.include_center = include_center
-        mask = torch.ones(2, 3)
-        mask[1, 1] = float(include_center)
-        mask[1, 2] = 0.0
-        # Recomputed from the spec, hence not saved with the weights.
-        self.register_buffer("mask", mask, persistent=False)
-        with torch.no_grad():
-            self.weight[:, :, :2] *= mask
-            self.weight[:, :, 2:] = 0.0
-
-    def forward(self, tokens: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        """The convolution, of the same height and width."""
-        reach = self.dilation[0]
-        weight = self.weight[:, :, :2] * cast(Tensor, self.mask)
-        padded = F.pad(tokens, (reach, reach, reach, 0))
-        return F.conv2d(padded, weight, self.bias, dilation=reach)
-
 
 Corner = tuple[bool, bool]
 """Where a raster scan begins: from the last row instead of the first, likewise columns."""

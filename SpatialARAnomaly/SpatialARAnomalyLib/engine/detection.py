@@ -1,53 +1,85 @@
 """A volume's tokens, and their NLL on the volume's own voxels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
+from .ahead import ahead
 from .autoregressive import AutoregressiveModel
+from .batching import embed_batches, groups, images_at_once
 from .device import exact_float32
 from .encoder import Encoder
 from .progress import Reporter
 from .slicing import SliceStack
 from .token_place import PlaceArray
 
-IMAGES_PER_BATCH = 8
-"""Images embedded at once: enough to keep a CPU busy, small enough for its memory."""
+SCORED_AT_ONCE = 8
+"""Images scored together: what a layer prepares of its weights is then done for all."""
 
 
 def embed_slices(
     stack: SliceStack, encoder: Encoder, report: Reporter
-) -> Iterator[Float[np.ndarray, "t c h w"]]:
-    """The tokens of every slice that holds some of the body, slice by slice, float32.
+) -> Iterator[Float[Tensor, "t c h w"]]:
+    """The tokens of every slice that holds some of the body, slice by slice, on the device.
 
-    Asks `report` between batches whether to stop; counting is the caller's.
+    Asks `report` between batches whether to stop; counting is the caller's. A GPU
+    embeds while the next images are made; on the CPU both would want the same cores.
     """
-    slices_per_batch = max(1, IMAGES_PER_BATCH // stack.tiles)
-    indices = stack.indices
-    for start in range(0, len(indices), slices_per_batch):
-        report.check_cancelled()
-        chosen = indices[start : start + slices_per_batch]
-        images = np.concatenate([stack.images(index) for index in chosen])
-        tokens = encoder.embed(torch.from_numpy(images)).cpu().numpy()
-        yield from tokens.reshape(len(chosen), stack.tiles, *tokens.shape[1:])
+    at_once = images_at_once(encoder, stack.rows.spec.size_px)
+
+    def batches() -> Iterator[Float[np.ndarray, "n 1 s s"]]:
+        for chosen in groups(stack.indices, max(1, at_once // stack.tiles)):
+            yield np.concatenate([stack.images(index) for index in chosen])
+
+    made = batches() if encoder.device.type == "cpu" else ahead(batches())
+    for images in made:
+        tokens, at_once = embed_batches(torch.from_numpy(images), encoder, report, at_once)
+        yield from torch.split(tokens, stack.tiles)
 
 
 @torch.inference_mode()
 def slice_nll(
-    tokens: Float[np.ndarray, "t c h w"],
+    tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"],
     model: AutoregressiveModel,
     places: PlaceArray | None = None,
 ) -> Float[np.ndarray, "t h w"]:
-    """The NLL of every token of one slice's tiles, in nats per channel.
+    """The NLL of every token of one slice's tiles (or of several), in nats per channel.
 
     Without places the tiles are images that stand for themselves.
     """
-    on_device = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32)).to(model.device)
+    if isinstance(tokens, np.ndarray):
+        tokens = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32))
     where = None if places is None else torch.from_numpy(places).to(model.device)
     with exact_float32():
-        return model.nll(on_device, where).cpu().numpy()
+        return model.nll(tokens.to(model.device), where).cpu().numpy()
+
+
+def score_slices(
+    stack: SliceStack,
+    tokens: Iterable[Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]],
+    model: AutoregressiveModel,
+) -> Iterator[Float[np.ndarray, "t h w"]]:
+    """The NLL of the tokens of every slice of `stack.indices`, some slices at a time."""
+    waiting: list[Float[Tensor, "t c h w"]] = []
+    at_once = max(1, SCORED_AT_ONCE // stack.tiles)
+    for count, one in enumerate(tokens, start=1):
+        if isinstance(one, np.ndarray):
+            one = torch.from_numpy(np.asarray(one, dtype=np.float32))
+        waiting.append(one)
+        if len(waiting) == at_once or count == len(stack.indices):
+            where = stack.indices[count - len(waiting) : count]
+            yield from _score(waiting, model, np.concatenate([stack.places(one) for one in where]))
+            waiting = []
+
+
+def _score(
+    tokens: Sequence[Float[Tensor, "t c h w"]], model: AutoregressiveModel, places: PlaceArray
+) -> Iterator[Float[np.ndarray, "t h w"]]:
+    nll = slice_nll(torch.cat(list(tokens)), model, places)
+    yield from np.split(nll, len(tokens))
 
 
 def nll_volume(
@@ -58,8 +90,11 @@ def nll_volume(
     Outside the body or the field of view it is the lowest value the model can
     give (`AutoregressiveModel.lowest_nll`), so that an overlay is clear there.
     """
-    nll: list[Float[np.ndarray, "t h w"]] = []
-    for index, tokens in zip(stack.indices, embed_slices(stack, encoder, report), strict=True):
-        nll.append(slice_nll(tokens, model, stack.places(index)))
-        report.progress(len(nll), len(stack.indices), "slice")
+
+    def counted() -> Iterator[Float[Tensor, "t c h w"]]:
+        for done, one in enumerate(embed_slices(stack, encoder, report), start=1):
+            yield one
+            report.progress(done, len(stack.indices), "slice")
+
+    nll = list(score_slices(stack, counted(), model))
     return stack.put_back(nll, outside=model.lowest_nll)

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import demonstration
-from .device import exact_float32
 from .encoder_card import DEMONSTRATION
 from .encoder_card import EncoderCard as EncoderCard
 from .encoder_layouts import named_as_transformers
@@ -23,7 +22,9 @@ from .encoder_network import (
 )
 from .encoder_weights import read_weights
 from .errors import EncoderError
+from .precision import multiplying
 from .progress import Reporter
+from .specs import Precision
 
 Statistics = dict[str, tuple[float, float, float]]
 
@@ -89,10 +90,11 @@ class DINOv3Encoder:
                 f"{height} by {width} pixels.",
                 "Choose another image size (size_px).",
             )
-        with torch.inference_mode(), exact_float32():
+        with torch.inference_mode(), multiplying(self.card.precision, self.device):
             gray = images.to(self.device, torch.float32)
             output = self._model(pixel_values=(gray - self._mean) / self._std)
-            tokens: Tensor = output.last_hidden_state[:, self._other_tokens :].transpose(1, 2)
+            last: Tensor = output.last_hidden_state
+        tokens = last[:, self._other_tokens :].float().transpose(1, 2)
         # Copied outside: tensors of inference mode cannot take part in training.
         return tokens.clone(memory_format=torch.contiguous_format).reshape(
             batch, self.card.channels, height // patch, width // patch
@@ -103,10 +105,11 @@ def load_encoder(
     source: str,
     *,
     device: torch.device | str = "cpu",
+    precision: Precision = Precision.FLOAT32,
     allow_download: bool = False,
     report: Reporter | None = None,
 ) -> Encoder:
-    """The encoder that `source` names, on `device`.
+    """The encoder that `source` names, on `device`, multiplying in `precision`.
 
     `source` is `demonstration`; a folder as transformers writes it (also in
     shards); a `.safetensors` file or folder named as in transformers, timm or
@@ -147,5 +150,6 @@ def load_encoder(
         weights_sha256=weights_sha256(model, statistics),
         revision=revision,
         notice=notice,
+        precision=precision,
     )
     return DINOv3Encoder(model, card, statistics, torch.device(device))

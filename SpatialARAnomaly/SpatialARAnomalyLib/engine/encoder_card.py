@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .specs import Spec
+from .specs import Precision, Spec
 
 DEMONSTRATION = "demonstration"
 """The name of the embedded encoder (`demonstration.py`)."""
@@ -28,6 +28,8 @@ class EncoderCard(Spec):
     """The hub's commit, if known."""
     notice: str
     """What it is, and its license."""
+    precision: Precision = Precision.FLOAT32
+    """How it multiplies: tokens of another precision are not quite the same."""
 
     def __post_init__(self) -> None:
         self._require(self.channels > 0, "channels must be positive")

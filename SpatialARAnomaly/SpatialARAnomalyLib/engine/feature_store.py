@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"
             "Get its weights again, or choose another encoder.",
         )
     return half
+
+
+def let_go(tokens: np.ndarray) -> None:
+    """Give back the memory of what was read of a mapped array; it is read again when needed.
+
+    Else all of it that was ever read would count as this process's, and what a training
+    takes would grow with its scans. Nothing happens to an array that is not mapped, or on
+    a system that cannot be told so.
+    """
+    mapping = getattr(tokens, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class FeatureStore:

@@ -2,7 +2,8 @@
 
 Slices run along the voxel axis nearest to the plane and are never resampled
 across it. In-plane, rows and columns are resampled one after the other, so
-both directions are a matrix per axis: exact, and easy to hold against a law.
+both directions are a matrix per axis: exact, and easy to hold against a law. Next
+to nothing in them is not zero, so they multiply as sparse ones.
 A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
 """
 
@@ -13,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+from scipy.sparse import csr_array
 
 from .intensity import intensity_range, scale_intensity
 from .plane_volume import PlaneVolume
@@ -177,11 +179,23 @@ class SliceStack:
 
     def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
         """The tiles of one slice, row by row, in [0, 1]."""
-        pixels = scale_intensity(self.voxels[index], self.value_range, self.intensity)
-        rows = np.einsum("tsr,rc->tsc", self.rows.pixels_from_voxels, pixels, optimize=True)
-        tiles = np.einsum("asc,buc->absu", rows, self.columns.pixels_from_voxels, optimize=True)
+        scaled = scale_intensity(self.voxels[index], self.value_range, self.intensity)
+        to_rows, to_columns = self._pixels_from_voxels
+        turned = to_columns @ (to_rows @ scaled).T
         size = self.rows.spec.size_px
+        tiles = turned.reshape(-1, size, len(self.rows.centers), size).transpose(2, 0, 3, 1)
         return np.ascontiguousarray(tiles.reshape(-1, 1, size, size))
+
+    @cached_property
+    def _pixels_from_voxels(self) -> tuple[csr_array, csr_array]:
+        """For rows and columns, the matrix that gives the pixels of all tiles."""
+        axes = (self.rows, self.columns)
+        return tuple(csr_array(np.concatenate(list(axis.pixels_from_voxels))) for axis in axes)
+
+    @cached_property
+    def _voxels_from_tokens(self) -> tuple[csr_array, csr_array]:
+        """For rows and columns, the matrix that puts the tokens of all tiles back on voxels."""
+        return tuple(csr_array(axis.voxels_from_tokens) for axis in (self.rows, self.columns))
 
     def slice_from_tokens(self, values: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
         """The values of one slice's tokens, tile by tile, on the slice's own voxels."""
@@ -192,7 +206,8 @@ class SliceStack:
             .transpose(0, 2, 1, 3)
             .reshape(down * height, across * width)
         )
-        return np.asarray(self.rows.voxels_from_tokens @ mosaic @ self.columns.voxels_from_tokens.T)
+        to_rows, to_columns = self._voxels_from_tokens
+        return np.asarray((to_columns @ (to_rows @ mosaic).T).T)
 
     def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
         """The voxels of one slice that get a value: body, inside the field of view."""

@@ -38,6 +38,15 @@ class IntensityMethod(StrEnum):
     """Two values of the volume's own unit (CT: Hounsfield units)."""
 
 
+class Precision(StrEnum):
+    """How the encoder multiplies."""
+
+    FLOAT32 = "float32"
+    """Exactly enough for every device; what CPUs without units for bfloat16 are fastest in."""
+    BFLOAT16 = "bfloat16"
+    """Factors of 8 bits, sums in float32 (autocast): faster where there are units for it."""
+
+
 class Variance(StrEnum):
     """The variance of the Gaussian that the autoregressive model predicts."""
 

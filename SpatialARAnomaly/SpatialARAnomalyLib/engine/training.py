@@ -22,6 +22,7 @@ from .autoregressive import AutoregressiveModel, Corner
 from .checkpoint import Fit, load_checkpoint, save_checkpoint
 from .device import exact_float32
 from .errors import SpatialARError
+from .feature_store import let_go
 from .gaussian import second_moment, whitener
 from .position_variance import fit_variance_map, variance_at
 from .progress import EpochFigures, Reporter
@@ -134,7 +135,11 @@ def fit(
 
 def _with_places(tokens: Sequence[TokenArray], places: Sequence[PlaceArray] | None) -> list[Grids]:
     if places is None:
-        places = [image_places(len(one), *one.shape[2:]) for one in tokens]
+        places = []
+        for one in tokens:
+            place = image_places(1, *one.shape[2:])
+            # The same of every image, and once in memory.
+            places.append(np.broadcast_to(place, (len(one), *place.shape[1:])))
     return list(zip(tokens, places, strict=True))
 
 
@@ -213,6 +218,8 @@ def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
 def _gather(images: Sequence[Image], device: torch.device | str) -> Batch:
     tokens = np.stack([grids[0][index] for grids, index in images]).astype(np.float32)
     places = np.stack([grids[1][index] for grids, index in images]).astype(np.float32)
+    for mapped in {id(one): one for grids, _ in images for one in grids}.values():
+        let_go(mapped)
     return torch.from_numpy(tokens).to(device), torch.from_numpy(places).to(device)
 
 

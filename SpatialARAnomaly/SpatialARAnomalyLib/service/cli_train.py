@@ -8,7 +8,7 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import Modality, Plane, TrainingSpec, Variance
+from ..engine.specs import Modality, Plane, Precision, TrainingSpec, Variance
 from .cli_common import (
     DeviceOption,
     DownloadOption,
@@ -63,6 +63,14 @@ def train(
         ),
     ] = None,
     encoder: EncoderOption = DEMONSTRATION,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            "--precision",
+            help="How the encoder multiplies, in training and detection.  "
+            "[default: bfloat16 where the device has units for it]",
+        ),
+    ] = None,
     fov_mm: FovOption = None,
     size_px: SizeOption = 448,
     window_hu: Annotated[
@@ -112,6 +120,7 @@ def train(
             size_px=size_px,
             window_hu=window_hu,
             encoder=encoder,
+            precision=precision,
             preset=preset,
             variance=variance,
             epochs=epochs,

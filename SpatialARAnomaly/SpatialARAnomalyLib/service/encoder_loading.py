@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..engine.progress import Reporter
+from ..engine.specs import Precision
 from .encoder_license import check_consent
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ def load_encoder(
     source: str,
     *,
     device: "torch.device",
+    precision: Precision = Precision.FLOAT32,
     allow_download: bool,
     report: Reporter | None = None,
 ) -> "Encoder":
-    """The encoder that `source` names, on `device` (`engine.encoder.load_encoder`).
+    """The encoder that `source` names, on `device`, in `precision` (`engine.encoder.load_encoder`).
 
     Raises `EncoderError`, also `license-not-accepted` where it would have to be
     downloaded.
@@ -26,4 +28,6 @@ def load_encoder(
     from ..engine import encoder
 
     check_consent(source, allow_download)
-    return encoder.load_encoder(source, device=device, allow_download=allow_download, report=report)
+    return encoder.load_encoder(
+        source, device=device, precision=precision, allow_download=allow_download, report=report
+    )

@@ -32,7 +32,9 @@ def load_model_encoder(
             "Say where it is with --encoder (a folder, a .safetensors file or a hub id).",
         )
     source = source or known or named
-    encoder = load_encoder(source, device=device, allow_download=allow_download)
+    encoder = load_encoder(
+        source, device=device, precision=card.encoder.precision, allow_download=allow_download
+    )
     if encoder.card.weights_sha256 != card.encoder.weights_sha256:
         raise EncoderError(
             "encoder-other",

@@ -93,6 +93,7 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
             "weights_sha256": card.weights_sha256,
             "encoder": card.encoder.name,
             "encoder_weights_sha256": card.encoder.weights_sha256,
+            "encoder_precision": card.encoder.precision.value,
             "encoder_notice": card.encoder.notice,
         },
         "mismatches_allowed": list(detection.mismatches),

@@ -49,7 +49,10 @@ def print_card(card: ModelCard) -> None:
                 f"{card.slices.fov_mm:g} mm, {card.slices.size_px} px ({card.slices.pixel_mm:.3g} "
                 f"mm a pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm a token)",
             ),
-            ("encoder", f"{card.encoder.name} ({card.encoder.architecture})"),
+            (
+                "encoder",
+                f"{card.encoder.name} ({card.encoder.architecture}, {card.encoder.precision})",
+            ),
             ("network", network_text(card.autoregressive)),
             ("likelihood", likelihood_text(card.autoregressive)),
             ("normal scans", f"{training} trained on, {held_out} held out"),

@@ -25,7 +25,7 @@ from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, 
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
-from ..engine.specs import IntensitySpec, Modality, SliceSpec
+from ..engine.specs import IntensitySpec, Modality, Precision, SliceSpec
 from ..engine.token_place import PLACES, PlaceArray
 from ..engine.volume import infer_modality
 from . import encoder_registry
@@ -79,8 +79,16 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     _check_outside(sources, folder)
 
     device = resolve_device(request.device)
+    from ..engine.precision import best_precision
+
+    # Recorded, so that the training goes on likewise on another device.
+    request = dataclasses.replace(request, precision=request.precision or best_precision(device))
     encoder = load_encoder(
-        request.encoder, device=device, allow_download=request.allow_download, report=report
+        request.encoder,
+        device=device,
+        precision=request.precision or Precision.FLOAT32,
+        allow_download=request.allow_download,
+        report=report,
     )
     patch_px = encoder.card.patch_px
     if request.size_px % patch_px:
@@ -332,6 +340,7 @@ class _Preparation:
             "slices": self.slices.to_dict(),
             "intensity": self.intensity.to_dict(),
             "encoder": self.encoder.card.weights_sha256,
+            "precision": self.encoder.card.precision.value,
         }
 
     def key(self, normal: _Normal) -> str:
@@ -389,7 +398,7 @@ def _embed(
             report.progress(before, total, "slice")
             tokens = embed_slices(stack, preparation.encoder, report)
             for count, one in enumerate(tokens, start=1):
-                yield one
+                yield one.cpu().numpy()
                 report.progress(before + count, total, "slice")
 
         shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
@@ -405,7 +414,7 @@ def _calibrate(
     report: Reporter,
 ) -> Calibration:
     """The NLL of the held-out normals' body: of its tokens, and of its voxels as in detection."""
-    from ..engine.detection import slice_nll
+    from ..engine.detection import score_slices
 
     voxel_nll: list[Float[np.ndarray, " _"]] = []
     token_nll: list[Float[np.ndarray, " _"]] = []
@@ -414,10 +423,7 @@ def _calibrate(
         stack = preparation.stack(normal, report)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
-        nll = [
-            slice_nll(one, model, stack.places(index))
-            for index, one in zip(stack.indices, tokens, strict=True)
-        ]
+        nll = list(score_slices(stack, tokens, model))
         inside = stack.put_back(nll, model.lowest_nll)[stack.inside_volume()]
         voxel_nll.append(thinned(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import AutoregressiveSpec, Modality, Plane, Preset, Spec, TrainingSpec, Variance
+from ..engine.specs import (
+    AutoregressiveSpec,
+    Modality,
+    Plane,
+    Precision,
+    Preset,
+    Spec,
+    TrainingSpec,
+    Variance,
+)
 
 if TYPE_CHECKING:
     from .sources import Source
@@ -35,6 +44,8 @@ class TrainRequest:
     size_px: int = 448
     window_hu: tuple[float, float] | None = None
     encoder: str = DEMONSTRATION
+    precision: Precision | None = None
+    """Of the encoder; by default what the device is fastest in (`engine.precision`)."""
     autoregressive: AutoregressiveSpec = field(
         default_factory=lambda: AutoregressiveSpec.from_preset(DEFAULT_PRESET)
     )
@@ -57,6 +68,7 @@ class TrainSpec(Spec):
     size_px: int = 448
     window_hu: tuple[float, float] | None = None
     encoder: str = DEMONSTRATION
+    precision: Precision | None = None
     preset: Preset = DEFAULT_PRESET
     variance: Variance | None = None
     """By default the preset's."""

@@ -1,19 +1,14 @@
 """Which errors of the machine a user can act on, told in the user's words."""
 
 from ..engine.errors import DeviceError, SpatialARError
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
-"""Words of torch's out-of-memory errors."""
+from ..engine.memory import is_out_of_memory
 
 
 def as_user_error(error: BaseException) -> SpatialARError | None:
     """The error as one the user can act on, if it is one."""
     if isinstance(error, SpatialARError):
         return error
-    # Told by name and words: torch need not be loaded to know its out-of-memory
-    # errors, which are plain RuntimeErrors on the CPU and on MPS.
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told:
+    if is_out_of_memory(error):
         return DeviceError(
             "out-of-memory",
             "The device has too little free memory for this job.",

@@ -78,6 +78,7 @@ class Warm:
             kept is not None
             and kept.device == device
             and kept.encoder.card.weights_sha256 == card.encoder.weights_sha256
+            and kept.encoder.card.precision is card.encoder.precision
             and source in (None, kept.source)
         ):
             return kept.encoder, True

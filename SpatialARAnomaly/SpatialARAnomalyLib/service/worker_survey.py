@@ -169,8 +169,10 @@ def _told(error: Exception) -> SpatialARError:
 def _encoder(spec: SurveySpec) -> "Encoder":
     require_torch()
     from ..engine.encoder import load_encoder
+    from ..engine.precision import best_precision
 
-    encoder = load_encoder(spec.encoder, device=resolve_device(spec.device))
+    device = resolve_device(spec.device)
+    encoder = load_encoder(spec.encoder, device=device, precision=best_precision(device))
     if spec.size_px % encoder.card.patch_px:
         raise SpecError(
             "size-not-patches",

@@ -18,7 +18,7 @@ QUICK_REPEATS = 2
 FILE_WIDTH = 160
 """Characters of a line where no terminal tells."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _chosen(only: str | None) -> list[str]:
@@ -65,6 +65,8 @@ def speed(
     facts = machine_facts(where)
     for key, value in facts.items():
         console.print(f"{key}: {value}", highlight=False)
+    if quick:
+        console.print("Tiny sizes: the figures mean nothing.")
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)

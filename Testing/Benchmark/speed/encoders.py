@@ -29,6 +29,7 @@ def encoder_folder(work: Path, size: Size) -> Path:
     """A folder as transformers writes it, made once in `work`."""
     import torch
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
+    from transformers.utils import logging
 
     folder = work / f"vit-{size.channels}-{size.layers}-{size.heads}"
     if not folder.exists():
@@ -42,7 +43,9 @@ def encoder_folder(work: Path, size: Size) -> Path:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            logging.disable_progress_bar()
             DINOv3ViTModel(config).save_pretrained(folder)
+            logging.enable_progress_bar()
     return folder
 
 

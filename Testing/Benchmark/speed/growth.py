@@ -40,7 +40,7 @@ def draw_growth(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for name, (work, cost) in series.items():
@@ -50,9 +50,11 @@ def draw_growth(
         axes.plot(ends, fit.factor * ends**fit.exponent, "-", lw=1, color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel=work_label, ylabel=cost_label)
     ticks = sorted({one for work, _ in series.values() for one in work})
-    axes.set_xticks(ticks, [f"{one:,g}" for one in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(ticks, [f"{one:,.0f}" if one >= 10 else f"{one:.2g}" for one in ticks])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="major", lw=0.4)
     axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)

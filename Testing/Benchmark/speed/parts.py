@@ -6,6 +6,7 @@ from Benchmark.speed.tables import Part
 
 PARTS = {
     "encoder": "the encoder's share of the machine's best float32 matrix-product rate",
+    "precision": "bf16 beside float32: the encoder's time and the ranks of the NLL",
     "autoregressive": "scoring beside full 3×3 kernels and beside the encoder",
     "memory_bank": "scoring and bytes beside nearest-neighbor memory banks",
     "scaling": "time against slices, resolution and size of the encoder",

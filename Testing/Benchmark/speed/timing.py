@@ -4,10 +4,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Key = TypeVar("Key")
+
+MS = 1e-3
+"""A millisecond, in seconds: `spread(…).per(MS)` tells a time in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,12 @@ def timed(thing: Callable[[], object], device: "torch.device | str" = "cpu") -> 
 
 
 def in_turn(
-    things: Mapping[str, Callable[[], object]], repeats: int, device: "torch.device | str" = "cpu"
-) -> dict[str, list[float]]:
+    things: Mapping[Key, Callable[[], object]], repeats: int, device: "torch.device | str" = "cpu"
+) -> dict[Key, list[float]]:
     """Seconds of every call: one of each to warm up, then A B A B … `repeats` times."""
     for thing in things.values():
         thing()
-    seconds: dict[str, list[float]] = {name: [] for name in things}
+    seconds: dict[Key, list[float]] = {name: [] for name in things}
     for _ in range(repeats):
         for name, thing in things.items():
             seconds[name].append(timed(thing, device))

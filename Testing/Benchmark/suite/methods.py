@@ -20,7 +20,7 @@ import torch
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.detection import IMAGES_PER_BATCH, slice_nll
+from SpatialARAnomalyLib.engine.detection import SCORED_AT_ONCE, slice_nll
 from SpatialARAnomalyLib.engine.encoder import Encoder
 from SpatialARAnomalyLib.engine.intensity import scale_intensity
 from SpatialARAnomalyLib.engine.memory_bank import CORESET_RATIO, Distance, MemoryBank
@@ -91,13 +91,13 @@ def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
 
 def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
     """The NLL [n, h, w] of a scan's tokens."""
-    starts = range(0, len(scan.tokens), IMAGES_PER_BATCH)
+    starts = range(0, len(scan.tokens), SCORED_AT_ONCE)
     return np.concatenate(
         [
             slice_nll(
-                np.asarray(scan.tokens[at : at + IMAGES_PER_BATCH], np.float32),
+                np.asarray(scan.tokens[at : at + SCORED_AT_ONCE], np.float32),
                 model,
-                scan.places[at : at + IMAGES_PER_BATCH],
+                scan.places[at : at + SCORED_AT_ONCE],
             )
             for at in starts
         ]
@@ -106,9 +106,9 @@ def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
 
 def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Scores [n, h, w] of tokens [n, c, h, w], some slices at a time."""
-    starts = range(0, len(tokens), IMAGES_PER_BATCH)
+    starts = range(0, len(tokens), SCORED_AT_ONCE)
     return np.concatenate(
-        [score(np.asarray(tokens[at : at + IMAGES_PER_BATCH], np.float32)) for at in starts]
+        [score(np.asarray(tokens[at : at + SCORED_AT_ONCE], np.float32)) for at in starts]
     )
 
 

@@ -108,7 +108,9 @@ class Embedder:
             side = self.slices.size_px // patch
             shape = (len(scan.stack.indices), card.channels, side, side)
             start = time.perf_counter()
-            self.store.write(key, shape, embed_slices(scan.stack, self.encoder, SilentReporter()))
+            found = embed_slices(scan.stack, self.encoder, SilentReporter())
+            tokens = (one.cpu().numpy() for one in found)
+            self.store.write(key, shape, tokens)
             self.seconds += time.perf_counter() - start
             self.embedded += shape[0]
         return Scan(head, path, self.slices, patch, self.store.open(key))

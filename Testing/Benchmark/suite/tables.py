@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from Benchmark.speed.machine import processor
 from Benchmark.suite.measures import MARGIN_TOKENS, REACH_TOKENS
 from Benchmark.suite.summary import (
     FIGURES,
@@ -45,18 +46,10 @@ def surroundings(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": device,
         "gpu": gpu,
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def rates_of(trial: Trial, rate: float) -> dict[str, float]:

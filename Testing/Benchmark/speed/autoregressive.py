@@ -1,0 +1,170 @@
+"""What scoring costs: beside the same network with full 3×3 kernels, and beside the encoder."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from Benchmark.speed.encoders import QUICK_SIZE, SIZES, random_encoder, random_images
+from Benchmark.speed.tables import Options, Table, Target
+from Benchmark.speed.timing import MS, in_turn, ratio, spread
+from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel, CausalConv2d
+from SpatialARAnomalyLib.engine.batching import images_at_once
+from SpatialARAnomalyLib.engine.device import exact_float32
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
+from SpatialARAnomalyLib.engine.token_place import MAP_SHAPE, POSITION_FEATURES, image_places
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from torch import Tensor
+
+BATCHES = (1, 8)
+FASTER = {Preset.STANDARD: 1.4, Preset.DILATED: 1.25}
+"""Than full kernels, at least."""
+MOST_OF_ENCODER = 0.05
+EQUAL = 1e-5
+"""Largest difference of both networks in float32 (`largest_difference`)."""
+
+FULL_TAPS = 9
+
+
+class FullConv2d(torch.nn.Module):
+    """The same convolution with its whole masked 3×3 kernel, as the paper's code has it."""
+
+    def __init__(self, causal: CausalConv2d) -> None:
+        super().__init__()
+        mask = torch.tensor([[1, 1, 1], [1, float(causal.include_center), 0], [0, 0, 0]])
+        weight = causal.weight.detach()
+        self.weight = torch.nn.Parameter((weight * mask.to(weight)).contiguous())
+        self.bias = causal.bias
+        self.reach = causal.dilation[0]
+
+    def forward(self, tokens: "Tensor") -> "Tensor":
+        """The convolution, of the same height and width."""
+        return F.conv2d(tokens, self.weight, self.bias, padding=self.reach, dilation=self.reach)
+
+
+def with_full_kernels(model: AutoregressiveModel) -> AutoregressiveModel:
+    """A copy that computes the same with full kernels."""
+    full = copy.deepcopy(model)
+    for name, module in model.named_modules():
+        if isinstance(module, CausalConv2d):
+            full.set_submodule(name, FullConv2d(module))
+    return full
+
+
+def scoring_flop(
+    spec: AutoregressiveSpec, channels: int, tokens: int, taps: int | None = None
+) -> int:
+    """Floating-point operations of the products in one image's NLL.
+
+    `taps` is of every kernel; without, those that the mask keeps: 4 in the first
+    layer and 5 in all others.
+    """
+    depth = len(spec.dilations)
+    widths = [channels, *[spec.hidden_channels] * (depth - 1), channels]
+    network = sum(
+        (taps or (5 if layer else 4)) * widths[layer] * widths[layer + 1] for layer in range(depth)
+    )
+    if spec.position:
+        network += (POSITION_FEATURES + spec.hidden_channels) * spec.hidden_channels
+    if spec.variance is Variance.FULL:
+        network += channels**2
+    once = channels**2 if spec.whitened else 0
+    if spec.position_variance:
+        planes, rows, columns = MAP_SHAPE
+        once += (planes + 1) * rows * columns + columns
+    return 2 * tokens * (spec.directions * network + once)
+
+
+def random_model(preset: Preset, channels: int, device: "torch.device") -> AutoregressiveModel:
+    """The preset's network as before its training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoregressiveModel(AutoregressiveSpec.from_preset(preset), channels)
+    return model.to(device).eval()
+
+
+def random_tokens(batch: int, channels: int, side: int, device: "torch.device") -> "Tensor":
+    """Of zero mean and unit variance, [b, c, h, w]."""
+    generator = torch.Generator().manual_seed(11)
+    return torch.randn(batch, channels, side, side, generator=generator).to(device)
+
+
+def score(model: AutoregressiveModel, tokens: "Tensor", places: "Tensor") -> "Tensor":
+    """The NLL as detection computes it."""
+    with torch.inference_mode(), exact_float32():
+        return model.nll(tokens, places)
+
+
+def largest_difference(
+    one: AutoregressiveModel, other: AutoregressiveModel, tokens: "Tensor", places: "Tensor"
+) -> float:
+    """Of two networks' predictions, by the largest of them, or of their NLLs in nats."""
+    with torch.inference_mode(), exact_float32():
+        predicted = one(tokens, places)
+        means = (other(tokens, places) - predicted).abs().max() / predicted.abs().max()
+    nlls = (score(one, tokens, places) - score(other, tokens, places)).abs().max()
+    return float(max(means, nlls))
+
+
+def run(options: Options) -> list[Table]:
+    """Every preset with batches of 1 and 8 slices."""
+    size, side = (QUICK_SIZE, 4) if options.quick else (SIZES["S"], 28)
+    encoder = random_encoder(options.work, size, options.device)
+    return [_presets(options, encoder, side, batch) for batch in BATCHES]
+
+
+def _presets(options: Options, encoder: "Encoder", side: int, batch: int) -> Table:
+    channels, side_px = encoder.card.channels, side * encoder.card.patch_px
+    embedded = images_at_once(encoder, side_px)
+    device = options.device
+    tokens = random_tokens(batch, channels, side, device)
+    places = torch.from_numpy(image_places(batch, side, side)).to(device)
+    calls: dict[str, Callable[[], object]] = {
+        "encoder": partial(encoder.embed, random_images(embedded, side_px))
+    }
+    apart = {}
+    for preset in Preset:
+        causal = random_model(preset, channels, device)
+        full = with_full_kernels(causal)
+        calls[preset] = partial(score, causal, tokens, places)
+        calls[f"full {preset}"] = partial(score, full, tokens, places)
+        apart[preset] = largest_difference(causal, full, tokens, places)
+        assert apart[preset] <= EQUAL, (preset, apart[preset])
+    seconds = in_turn(calls, options.repeats, device)
+    embedding = [one / embedded for one in seconds["encoder"]]
+    rows, targets = [], []
+    for preset in Preset:
+        ours, full_kernels = seconds[preset], seconds[f"full {preset}"]
+        faster = ratio(full_kernels, ours)
+        share = ratio([one / batch for one in ours], embedding)
+        spec = AutoregressiveSpec.from_preset(preset)
+        gflop = scoring_flop(spec, channels, side**2) / 1e9
+        rate = spread([batch * gflop / one for one in ours])
+        rows.append(
+            (str(preset), gflop, spread(ours).per(batch * MS), rate, faster, share, apart[preset])
+        )
+        if preset in FASTER:
+            what = f"{preset}, full kernels by ours,"
+            targets.append(Target(what=what, reached=faster, at_least=FASTER[preset]))
+            what = f"{preset}, share of the encoder's time,"
+            targets.append(Target(what=what, reached=share, at_most=MOST_OF_ENCODER))
+    return Table(
+        f"scoring_batch_{batch}",
+        f"Scoring {batch} slice(s) of {side}×{side} tokens of {channels} channels at once",
+        (
+            "preset",
+            "GFLOP a slice",
+            "ms a slice",
+            "GFLOP/s",
+            "full 3×3 kernels by ours",
+            "share of the encoder's time",
+            "largest difference",
+        ),
+        tuple(rows),
+        (f"The encoder runs in the same turns, {embedded} slice(s) of {side_px}² pixels at once.",),
+        tuple(targets),
+    )

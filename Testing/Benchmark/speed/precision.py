@@ -1,0 +1,166 @@
+"""What bf16 gains where the device has units for it, and what it does to the NLL's ranks."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from Benchmark.speed.encoder import SIDE_PX
+from Benchmark.speed.encoders import QUICK_SIZE, SIZES, encoder_folder, random_images
+from Benchmark.speed.tables import Options, Table, Target
+from Benchmark.speed.timing import in_turn, ratio, spread
+from scipy.stats import spearmanr
+from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
+from SpatialARAnomalyLib.engine.encoder import Encoder, load_encoder
+from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.phantom import PhantomHead, add_lesion, normal_head
+from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+from SpatialARAnomalyLib.engine.precision import has_bfloat16_units
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    IntensitySpec,
+    Modality,
+    Plane,
+    Precision,
+    Preset,
+    SliceSpec,
+    TrainingSpec,
+)
+from SpatialARAnomalyLib.engine.training import fit
+from SpatialARAnomalyLib.engine.volume import Volume
+
+BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64), "mps": (1, 8)}
+FASTER, LEAST_SPEARMAN = 1.3, 0.999
+
+LEARNED, TEST_SEED, LESION_MM = 3, 100, 9.0
+"""Heads that a model learns from (the last is held out); the seed and mass of the one scored."""
+
+
+def run(options: Options) -> list[Table]:
+    """Time beside float32, or that there are no units; the ranks are the same on any device."""
+    return [
+        times(options) if has_bfloat16_units(options.device) else no_units(options),
+        ranks(options),
+    ]
+
+
+def no_units(options: Options) -> Table:
+    """Why no time is told."""
+    rows = ((str(options.device), "none: new models use float32"),)
+    return Table("precision_seconds", "bf16 beside float32", ("device", "bf16 units"), rows)
+
+
+def times(options: Options) -> Table:
+    """Seconds a slice in both."""
+    size, side_px = (QUICK_SIZE, 64) if options.quick else (SIZES["S"], SIDE_PX)
+    folder = str(encoder_folder(options.work, size))
+    encoders = _both(folder, options)
+    rows, faster = [], {}
+    for batch in BATCHES[options.device.type]:
+        images = random_images(batch, side_px)
+        calls = {kind: partial(one.embed, images) for kind, one in encoders.items()}
+        seconds = in_turn(calls, options.repeats, options.device)
+        whole, half = seconds[Precision.FLOAT32], seconds[Precision.BFLOAT16]
+        faster[batch] = ratio(whole, half)
+        rows.append((batch, spread(whole).per(batch), spread(half).per(batch), faster[batch]))
+    largest = max(faster)
+    return Table(
+        "precision_seconds",
+        f"Encoder in bf16 beside float32: {size.channels} channels, {side_px}² pixels",
+        ("batch", "float32, s a slice", "bf16, s a slice", "float32 by bf16"),
+        tuple(rows),
+        targets=(
+            Target(
+                what=f"float32 by bf16 with batch {largest}",
+                reached=faster[largest],
+                at_least=FASTER,
+            ),
+        ),
+    )
+
+
+def ranks(options: Options) -> Table:
+    """One model, learned from float32 tokens, on both kinds of tokens of a head with a mass."""
+    encoders = _both(DEMONSTRATION, options)
+    side_px = 64 if options.quick else 224
+    patch = encoders[Precision.FLOAT32].card.patch_px
+    learned = [_stack(_head(seed, options), side_px, patch) for seed in range(LEARNED)]
+    sick, _ = add_lesion(_head(TEST_SEED, options), TEST_SEED, radius_mm=LESION_MM)
+    scored = _stack(sick, side_px, patch)
+    tokens = {kind: _tokens([scored], one)[0] for kind, one in encoders.items()}
+    # As a training stores them.
+    grids = [one.astype(np.float16) for one in _tokens(learned, encoders[Precision.FLOAT32])]
+    places = [_places(stack) for stack in learned]
+    inside = np.concatenate([scored.tokens_inside(index) for index in scored.indices])
+    training = TrainingSpec(epochs=1 if options.quick else 5, batch_size=8)
+    rows, targets = [], []
+    for preset in (Preset.STANDARD, Preset.BALANCED):
+        model = fit(
+            grids[:-1],
+            grids[-1:],
+            AutoregressiveSpec.from_preset(preset),
+            training,
+            report=SilentReporter(),
+            device=options.device,
+            training_places=places[:-1],
+            held_out_places=places[-1:],
+        ).model
+        whole, half = (
+            slice_nll(tokens[kind], model, _places(scored))[inside]
+            for kind in (Precision.FLOAT32, Precision.BFLOAT16)
+        )
+        lost = 1 - float(spearmanr(whole, half).statistic)
+        apart = float(np.abs(half - whole).max() / whole.std())
+        rows.append((str(preset), int(inside.sum()), lost, apart))
+        what = f"{preset}, 1 − Spearman's correlation of NLLs,"
+        targets.append(Target(what=what, reached=lost, at_most=1 - LEAST_SPEARMAN))
+    return Table(
+        "precision_ranks",
+        "NLL of a phantom head with a mass, bf16 beside float32 (demonstration encoder)",
+        (
+            "preset",
+            "tokens in the body",
+            "1 − Spearman",
+            "largest difference, σ",
+        ),
+        tuple(rows),
+        (
+            "The model learned from float32 tokens of other heads.",
+            *(() if has_bfloat16_units(options.device) else ("bf16 is imitated by rounding.",)),
+        ),
+        tuple(targets),
+    )
+
+
+def _both(source: str, options: Options) -> dict[Precision, Encoder]:
+    return {
+        kind: load_encoder(source, device=options.device, precision=kind)
+        for kind in (Precision.FLOAT32, Precision.BFLOAT16)
+    }
+
+
+def _head(seed: int, options: Options) -> PhantomHead:
+    if options.quick:
+        return normal_head(seed, shape_kji=(6, 48, 40), spacing_mm=(4.8, 4.8, 24.0))
+    return normal_head(seed, shape_kji=(24, 96, 80), spacing_mm=(2.4, 2.4, 6.0))
+
+
+def _stack(volume: Volume, side_px: int, patch_px: int) -> SliceStack:
+    return SliceStack(
+        PlaneVolume(volume, Plane.AXIAL, Modality.MR),
+        SliceSpec(fov_mm=220.0, size_px=side_px),
+        IntensitySpec.for_modality(Modality.MR),
+        patch_px,
+    )
+
+
+def _tokens(stacks: Sequence[SliceStack], encoder: Encoder) -> list[np.ndarray]:
+    """Of every stack its slices' tokens [n, c, h, w]."""
+    report = SilentReporter()
+    return [torch.cat(list(embed_slices(stack, encoder, report))).cpu().numpy() for stack in stacks]
+
+
+def _places(stack: SliceStack) -> np.ndarray:
+    return np.concatenate([stack.places(index) for index in stack.indices])
