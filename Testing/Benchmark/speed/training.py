@@ -80,7 +80,8 @@ class Trainer:
 
         across = self.stack.rows.tokens
         shape = (self.slices * self.stack.tiles, self.encoder.card.channels, across, across)
-        self._store.write("scan", shape, embed_slices(self.stack, self.encoder, SilentReporter()))
+        tokens = embed_slices(self.stack, self.encoder, SilentReporter())
+        self._store.write("scan", shape, (one.cpu().numpy() for one in tokens))
 
     def restart(self) -> None:
         """Forget the training so far."""
