@@ -10,6 +10,11 @@ PARTS = {
     "autoregressive": "scoring beside full 3×3 kernels and beside the encoder",
     "memory_bank": "scoring and bytes beside nearest-neighbor memory banks",
     "scaling": "time against slices, resolution and size of the encoder",
+    "detection": "a whole job, from file to all files, beside the bare encoder",
+    "training": "40 epochs through the store beside embedding every epoch anew",
+    "memory": "peaks of detection and training, and how they grow",
+    "cold_start": "from a process's start to its first word; a second detection",
+    "profile": "where the time of a detection goes",
 }
 """In the order in which they run."""
 

@@ -46,10 +46,10 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
 
 def timed(thing: Callable[[], object], device: "torch.device | str" = "cpu") -> float:
     """Seconds of one call; a GPU is waited for."""
-    _wait(device)
+    synchronize(device)
     start = time.perf_counter()
     thing()
-    _wait(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
@@ -66,7 +66,7 @@ def in_turn(
     return seconds
 
 
-def _wait(device: "torch.device | str") -> None:
+def synchronize(device: "torch.device | str") -> None:
     """Until the device has done all that it was given."""
     if str(device).startswith("cuda"):
         import torch

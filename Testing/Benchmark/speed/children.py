@@ -1,0 +1,176 @@
+"""Jobs that run in a process of their own, so that its memory is theirs alone.
+
+    python -m Benchmark.speed.children JOB ARGUMENTS
+
+prints a JSON object: seconds, the peak of the memory, and what the job says.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import SpatialARAnomalyLib
+from Benchmark.speed.peaks import PeakMemory
+
+TESTING = Path(__file__).parents[2]
+LIBRARY = Path(SpatialARAnomalyLib.__file__).parents[1]
+
+VOLUME_SLICES = 40
+"""Slices of each volume of a store of tokens."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, in which a child finds the package and the benchmark."""
+    earlier = os.environ.get("PYTHONPATH", "")
+    paths = [str(TESTING), str(LIBRARY), *filter(None, [earlier])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_child(job: str, **settings: Any) -> dict[str, Any]:
+    """What the job says of itself; raises `CalledProcessError` where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, job, json.dumps(settings)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
+    """A detection as the command line does it."""
+    from SpatialARAnomalyLib.engine.device import Device
+    from SpatialARAnomalyLib.engine.progress import SilentReporter
+    from SpatialARAnomalyLib.service.detect_job import DetectRequest
+    from SpatialARAnomalyLib.service.detect_job import detect as run
+
+    request = DetectRequest(
+        input=Path(scan),
+        model=Path(model),
+        out=Path(out),
+        encoder=encoder,
+        device=Device(device),
+        overwrite=True,
+        # A few slices of a tall body are what the model was not made for.
+        allow_mismatch=True,
+    )
+    run(request, SilentReporter())
+
+
+def fit(store: str, slices: int, preset: str, device: str) -> None:
+    """One epoch of the network, on tokens that lie in a store."""
+    from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+    from SpatialARAnomalyLib.engine.progress import SilentReporter
+    from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+    from SpatialARAnomalyLib.engine.training import fit as run
+
+    kept = FeatureStore(Path(store))
+    volumes = [kept.open(f"{number}") for number in range(slices // VOLUME_SLICES)]
+    held_out = max(1, len(volumes) // 5)
+    run(
+        volumes[held_out:],
+        volumes[:held_out],
+        AutoregressiveSpec.from_preset(Preset(preset)),
+        TrainingSpec(epochs=1),
+        report=SilentReporter(),
+        device=device,
+    )
+
+
+def train(normals: list[str], out: str, size_px: int, preset: str, device: str) -> None:
+    """A whole training of one epoch with the demonstration encoder."""
+    from SpatialARAnomalyLib.engine.device import Device
+    from SpatialARAnomalyLib.engine.progress import SilentReporter
+    from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+    from SpatialARAnomalyLib.service.train_job import train as run
+    from SpatialARAnomalyLib.service.training_request import TrainRequest
+
+    request = TrainRequest(
+        normals=tuple(Path(one) for one in normals),
+        out=Path(out),
+        size_px=size_px,
+        autoregressive=AutoregressiveSpec.from_preset(Preset(preset)),
+        training=TrainingSpec(epochs=1),
+        device=Device(device),
+        overwrite=True,
+    )
+    run(request, SilentReporter())
+
+
+def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[dict[str, Any]]:
+    """Two detections as the worker does them; what each took, imported and found warm."""
+    import shutil
+
+    import numpy as np
+    from SpatialARAnomalyLib.engine.volume_files import read_volume_file
+
+    volume = read_volume_file(Path(scan))
+    folder = Path(work)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    np.save(folder / "voxels.npy", volume.voxels)
+
+    from SpatialARAnomalyLib.engine.device import Device
+    from SpatialARAnomalyLib.engine.progress import SilentReporter
+    from SpatialARAnomalyLib.service.warm import Warm
+    from SpatialARAnomalyLib.service.worker_detect import DetectInputs, DetectSpec
+    from SpatialARAnomalyLib.service.worker_detect import detect as run
+
+    inputs = DetectInputs.from_dict(
+        {
+            "voxels": str(folder / "voxels.npy"),
+            "ras_from_voxel": volume.ras_from_voxel.tolist(),
+            "model": model,
+        }
+    )
+    spec = DetectSpec(device=Device(device), encoder=encoder, allow_mismatch=True)
+    warm, said = Warm(), []
+    for number in (1, 2):
+        modules, start = len(sys.modules), time.perf_counter()
+        found = run(inputs, spec, folder / f"{number}", warm, SilentReporter())
+        said.append(
+            {
+                "seconds": time.perf_counter() - start,
+                "stages": found["seconds"],
+                "modules": len(sys.modules) - modules,
+                "warm": found["warm"],
+            }
+        )
+    return said
+
+
+def nothing() -> None:
+    """What importing torch and transformers alone takes."""
+    import torch  # noqa: F401
+    from transformers import DINOv3ViTModel  # noqa: F401
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    "detect": detect,
+    "fit": fit,
+    "train": train,
+    "twice": twice,
+    "nothing": nothing,
+}
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    job, settings = sys.argv[1], json.loads(sys.argv[2])
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        says = JOBS[job](**settings)
+    peak = memory.peak()
+    seconds = time.perf_counter() - start
+    found = {"seconds": seconds, "resident_mb": peak.resident, "own_mb": peak.own, "says": says}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

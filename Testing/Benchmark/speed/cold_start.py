@@ -1,0 +1,122 @@
+"""How long a user waits for a first word, and what a second detection still has to do."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from Benchmark.speed.children import environment, run_child
+from Benchmark.speed.site import own_settings
+from Benchmark.speed.tables import Options, Table
+from Benchmark.speed.timing import spread
+from Benchmark.speed.warm_job import WarmJob
+
+REPEATS = 5
+COMMAND = "from SpatialARAnomalyLib.service.cli import main; main()"
+WORKER = "from SpatialARAnomalyLib.service.worker import main; main()"
+WAIT_S = 120.0
+
+
+def run(options: Options) -> list[Table]:
+    """The tables."""
+    with own_settings(options.work):
+        job = WarmJob.make(options)
+        return [_first_words(job, options), _second_detection(job, options)]
+
+
+def _first_words(job: WarmJob, options: Options) -> Table:
+    detect = ["detect", str(job.scan), "--model", str(job.model), "--out"]
+    detect += [str(options.work / "cold"), "--encoder", str(job.encoder_folder)]
+    detect += ["--device", options.device.type, "--allow-mismatch", "--overwrite", "--json"]
+    help_s, hello_s, detect_help_s = [], [], []
+    heard: dict[str, list[float]] = {}
+    repeats = 1 if options.quick else min(options.repeats, REPEATS)
+    for _ in range(repeats):
+        help_s.append(until_end([sys.executable, "-c", COMMAND, "--help"]))
+        detect_help_s.append(until_end([sys.executable, "-c", COMMAND, "detect", "--help"]))
+        hello_s.append(until_events([sys.executable, "-c", WORKER], ("hello",))["hello"])
+        events = ("hello", "stage embed", "progress")
+        for event, took in until_events([sys.executable, "-c", COMMAND, *detect], events).items():
+            heard.setdefault(event, []).append(took)
+    shown = {
+        "hello": "detect --json: hello",
+        "stage embed": "detect --json: scan, model and encoder loaded",
+        "progress": "detect --json: first progress, a batch of slices scored",
+    }
+    return Table(
+        "cold-start",
+        "From the start of a process, files in the system's cache",
+        ("Until", "Seconds"),
+        (
+            ("--help is printed", spread(help_s)),
+            ("detect --help is printed", spread(detect_help_s)),
+            ("worker: hello", spread(hello_s)),
+            *((shown[event], spread(found)) for event, found in heard.items()),
+        ),
+        (f"Medians of {repeats}, with least and largest.",),
+    )
+
+
+def until_end(command: Sequence[str]) -> float:
+    """Seconds from the start of a process to its end, which must be a good one."""
+    start = time.perf_counter()
+    subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def until_events(command: Sequence[str], events: Sequence[str]) -> dict[str, float]:
+    """Seconds from the start of a process to each of these events, which come in this order.
+
+    A stage is named `stage NAME`. The process is ended after the last.
+    """
+    start = time.perf_counter()
+    heard: dict[str, float] = {}
+    with subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                name = event["event"]
+                name += f" {event['name']}" if name == "stage" else ""
+                if name in events and name not in heard:
+                    heard[name] = time.perf_counter() - start
+                if events[-1] in heard:
+                    break
+        finally:
+            process.kill()
+            process.communicate(timeout=WAIT_S)
+    missing = [event for event in events if event not in heard]
+    assert not missing, f"never said: {missing}"
+    return heard
+
+
+def _second_detection(job: WarmJob, options: Options) -> Table:
+    found = run_child(
+        "twice",
+        scan=str(job.scan),
+        model=str(job.model),
+        encoder=str(job.encoder_folder),
+        work=str(options.work / "worker"),
+        device=options.device.type,
+    )["says"]
+    rows = tuple(
+        (
+            name,
+            one["seconds"],
+            one["stages"]["read"],
+            one["modules"],
+            "yes" if one["warm"] == {"encoder": True, "model": True} else "no",
+        )
+        for name, one in zip(("first", "second"), found, strict=True)
+    )
+    return Table(
+        "second-detection",
+        "Two detections in one worker",
+        ("Detection", "Seconds", "Of it: read", "Modules imported", "Model and encoder warm"),
+        rows,
+        ("Read: the scan, its body, and what must be loaded. The worker's own function, which "
+         "takes and gives arrays; whether all was warm is what its result says.",),
+    )  # fmt: skip

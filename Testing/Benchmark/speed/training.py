@@ -1,0 +1,239 @@
+"""A training through the store beside one that embeds every slice anew in every epoch."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from Benchmark.speed.site import SIDE, head_scan, own_settings
+from Benchmark.speed.tables import Options, Table, Target
+from Benchmark.speed.timing import Ratio, in_turn, ratio, spread, timed
+from Benchmark.speed.warm_job import Setting, WarmJob
+from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    IntensitySpec,
+    Modality,
+    Plane,
+    Preset,
+    SliceSpec,
+    TrainingSpec,
+)
+
+if TYPE_CHECKING:
+    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.slicing import SliceStack
+    from SpatialARAnomalyLib.engine.training import TokenArray
+
+LEAST = 3.0
+EPOCHS, SLICES = 40, 1000
+"""Of the training that is spoken of."""
+
+MEASURED_SLICES = 40
+HELD_OUT_SHARE = 0.2
+REPEATS = 3
+
+CHECKED_SLICES, CHECKED_PX = 24, 224
+"""What is trained in both ways from beginning to end, with the demonstration encoder."""
+QUICK_SLICES, QUICK_SIDE, QUICK_PX, QUICK_EPOCHS = 8, 48, 64, 3
+
+
+def run(options: Options) -> list[Table]:
+    """The tables."""
+    with own_settings(options.work):
+        return [_large(options), _both_ways(options)]
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Embeds the slices of one scan and trains on them, a part of them held out."""
+
+    stack: "SliceStack"
+    encoder: "Encoder"
+    options: Options
+
+    def __post_init__(self) -> None:
+        folder = self.options.work / "training"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._store = FeatureStore(folder / "features")
+        self._checkpoint = folder / "checkpoint.safetensors"
+
+    @property
+    def slices(self) -> int:
+        """Those with body."""
+        return len(self.stack.indices)
+
+    def embed(self) -> None:
+        """Embed all slices, and keep nothing."""
+        from SpatialARAnomalyLib.engine.detection import embed_slices
+
+        for _ in embed_slices(self.stack, self.encoder, SilentReporter()):
+            pass
+
+    def store(self) -> None:
+        """Embed all slices into the store."""
+        from SpatialARAnomalyLib.engine.detection import embed_slices
+
+        across = self.stack.rows.tokens
+        shape = (self.slices * self.stack.tiles, self.encoder.card.channels, across, across)
+        tokens = embed_slices(self.stack, self.encoder, SilentReporter())
+        self._store.write("scan", shape, (one.cpu().numpy() for one in tokens))
+
+    def restart(self) -> None:
+        """Forget the training so far."""
+        self._checkpoint.unlink(missing_ok=True)
+
+    def train(self, until: int) -> tuple[float, ...]:
+        """Train on what is stored up to that epoch, from where it stood; all held-out NLLs."""
+        from SpatialARAnomalyLib.engine.training import fit
+
+        training, held_out = _parts(self._store.open("scan"))
+        done = fit(
+            [training],
+            [held_out],
+            AutoregressiveSpec.from_preset(Preset.STANDARD),
+            TrainingSpec(epochs=until),
+            report=SilentReporter(),
+            device=self.options.device,
+            checkpoint=self._checkpoint,
+        )
+        return tuple(figures.held_out_nll for figures in done.curve)
+
+    def epoch(self) -> None:
+        """One epoch of a training that begins."""
+        self.restart()
+        self.train(1)
+
+
+def _parts(tokens: "TokenArray") -> "tuple[TokenArray, TokenArray]":
+    """Those that train, and those held out."""
+    held_out = max(1, round(HELD_OUT_SHARE * len(tokens)))
+    return tokens[held_out:], tokens[:held_out]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a trainer's works, turn by turn."""
+
+    store: list[float]
+    embed: list[float]
+    epoch: list[float]
+
+    @classmethod
+    def measure(cls, trainer: Trainer, repeats: int) -> "Costs":
+        """In turn, in this process."""
+        works: dict[str, Callable[[], None]] = {
+            "store": trainer.store,
+            "embed": trainer.embed,
+            "epoch": trainer.epoch,
+        }
+        return cls(**in_turn(works, repeats, trainer.options.device))
+
+    def through(self, epochs: int) -> list[float]:
+        """What the training takes through the store: embedded once."""
+        return [store + epochs * epoch for store, epoch in zip(self.store, self.epoch, strict=True)]
+
+    def anew(self, epochs: int) -> list[float]:
+        """And where every epoch embeds anew."""
+        return [
+            epochs * (embed + epoch) for embed, epoch in zip(self.embed, self.epoch, strict=True)
+        ]
+
+    def gain(self, epochs: int) -> Ratio:
+        """How many times faster the store is."""
+        return ratio(self.anew(epochs), self.through(epochs))
+
+
+def _large(options: Options) -> Table:
+    """40 epochs of 1,000 slices, by what a slice costs."""
+    setting = None if options.quick else Setting(slices=MEASURED_SLICES)
+    trainer = Trainer(*WarmJob.make(options, setting).stack(), options)
+    costs = Costs.measure(trainer, min(options.repeats, REPEATS))
+    slices, gain = trainer.slices, costs.gain(EPOCHS)
+    times = SLICES / slices
+    through = spread([times * one for one in costs.through(EPOCHS)])
+    anew = spread([times * one for one in costs.anew(EPOCHS)])
+    return Table(
+        "training",
+        f"{EPOCHS} epochs of {SLICES:,} slices, through the store and without",
+        ("Work", "s a slice", f"s for {EPOCHS} epochs of {SLICES:,}"),
+        (
+            ("embedding into the store, once", spread(costs.store).per(slices), None),
+            ("embedding, not kept", spread(costs.embed).per(slices), None),
+            ("an epoch of the network from the store", spread(costs.epoch).per(slices), None),
+            ("training through the store", None, through),
+            ("training, every epoch embedded anew", None, anew),
+            ("gain", None, gain),
+        ),
+        (
+            f"Measured: {slices} slices of a scan, in turn in one process, with the program's "
+            f"own functions; an epoch counts its held-out part ({HELD_OUT_SHARE:.0%}), its "
+            f"checkpoint and the beginning of a training. Multiplied: to {SLICES:,} slices and "
+            f"{EPOCHS} epochs.",
+        ),
+        (Target(what="anew / through the store", reached=gain, at_least=LEAST),),
+    )
+
+
+def _both_ways(options: Options) -> Table:
+    """The same training in both ways for real, beside what the cost of a slice predicts."""
+    from SpatialARAnomalyLib.engine.encoder import load_encoder
+
+    encoder = load_encoder(DEMONSTRATION, device=options.device)
+    trainer = Trainer(_demonstration_stack(options), encoder, options)
+    epochs = QUICK_EPOCHS if options.quick else EPOCHS
+    predicted = Costs.measure(trainer, min(options.repeats, REPEATS)).gain(epochs)
+    curves: dict[str, tuple[float, ...]] = {}
+
+    def through() -> None:
+        trainer.restart()
+        trainer.store()
+        curves["through"] = trainer.train(epochs)
+
+    def anew() -> None:
+        trainer.restart()
+        for epoch in range(1, epochs + 1):
+            trainer.store()
+            curves["anew"] = trainer.train(epoch)
+
+    seconds = {way.__name__: timed(way, options.device) for way in (through, anew)}
+    assert np.allclose(curves["through"], curves["anew"]), "both ways must train one model"
+    return Table(
+        "training-real",
+        "The same training in both ways, from beginning to end",
+        ("Work", "Seconds"),
+        (
+            ("through the store", seconds["through"]),
+            ("every epoch embedded anew", seconds["anew"]),
+            ("gain, measured", seconds["anew"] / seconds["through"]),
+            ("gain, predicted from the cost of a slice", predicted),
+        ),
+        (
+            f"Demonstration encoder, {trainer.slices} slices of {trainer.stack.rows.spec.size_px} "
+            f"px, {epochs} epochs; anew goes on from a checkpoint epoch by epoch. The held-out "
+            "NLLs of all epochs are the same. A check of the arithmetic above: beside so small "
+            "an encoder an epoch weighs much, so the gain is not the one above.",
+        ),
+    )
+
+
+def _demonstration_stack(options: Options) -> "SliceStack":
+    from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+    from SpatialARAnomalyLib.engine.slicing import SliceStack
+    from SpatialARAnomalyLib.service.inputs import find_one_input
+
+    slices, side = (QUICK_SLICES, QUICK_SIDE) if options.quick else (CHECKED_SLICES, SIDE)
+    _, volume = find_one_input(head_scan(options.work, 1, slices, side)).read()
+    turned = PlaneVolume(volume, Plane.AXIAL, Modality.MR)
+    return SliceStack(
+        turned,
+        SliceSpec(
+            fov_mm=1.1 * max(turned.extent_mm), size_px=QUICK_PX if options.quick else CHECKED_PX
+        ),
+        IntensitySpec.for_modality(Modality.MR),
+        16,
+    )

@@ -1,0 +1,105 @@
+"""A whole detection with everything warm: from a scan's file to all files written.
+
+The steps of `service.detect_job.detect` with the model and the encoder that the
+worker keeps from one detection to the next (`service.warm`).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from Benchmark.speed.encoders import QUICK_SIZE, SIZES, encoder_folder
+from Benchmark.speed.site import SIDE, SLICES, head_scan, trained_model
+from Benchmark.speed.tables import Options
+from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.service.clock import Clock
+from SpatialARAnomalyLib.service.find_anomalies import Detection, SuitedScan, find_anomalies, suit
+from SpatialARAnomalyLib.service.inputs import find_one_input
+from SpatialARAnomalyLib.service.outputs import appear_together
+from SpatialARAnomalyLib.service.result_files import RESULT_SUFFIXES, RUN_FILE, write_results
+from SpatialARAnomalyLib.service.warm import Warm
+
+if TYPE_CHECKING:
+    import torch
+    from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
+    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.slicing import SliceStack
+
+SIDE_PX = 448
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A scan and a model of some size."""
+
+    slices: int = SLICES
+    side: int = SIDE
+    """Of the scan, in voxels."""
+    size_px: int = SIDE_PX
+    encoder: str = "S"
+
+
+QUICK = Setting(slices=8, side=48, size_px=64, encoder="")
+LESION_SEED = 7
+
+
+@dataclass(eq=False)
+class WarmJob:
+    """Detects in one scan, again and again."""
+
+    scan: Path
+    model: Path
+    encoder_folder: Path
+    out: Path
+    device: "torch.device"
+    warm: Warm = field(default_factory=Warm)
+    detection: Detection | None = None
+    """Of the last call."""
+
+    @classmethod
+    def make(cls, options: Options, setting: Setting | None = None) -> "WarmJob":
+        """With its files; call it within `own_settings`."""
+        setting = setting or (QUICK if options.quick else Setting())
+        size = SIZES[setting.encoder] if setting.encoder else QUICK_SIZE
+        lesion = not options.quick  # a few thick slices have no room for one
+        return cls(
+            scan=head_scan(options.work, LESION_SEED, setting.slices, setting.side, lesion),
+            model=trained_model(
+                options.work, size, setting.size_px, options.device.type, setting.side
+            ),
+            encoder_folder=encoder_folder(options.work, size),
+            out=options.work / "results",
+            device=options.device,
+        )
+
+    def __call__(self) -> Detection:
+        """From the scan's file to all files of the command line."""
+        report, clock = SilentReporter(), Clock()
+        scan, model, encoder, name = self.read()
+        files = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()}
+        files["run"] = RUN_FILE
+        with appear_together(self.out, list(files.values()), overwrite=True) as partial:
+            clock.lap("read")
+            detection = find_anomalies(scan, model, encoder, FindingsSpec(), report, clock)
+            write_results(detection, partial, files, report)
+        clock.lap("write")
+        self.detection = detection
+        return detection
+
+    def read(self) -> "tuple[SuitedScan, AutoregressiveModel, Encoder, str]":
+        """The scan from its file, and what is kept."""
+        report = SilentReporter()
+        card, model, _ = self.warm.model(self.model, self.device)
+        name, volume = find_one_input(self.scan).read()
+        scan = suit(volume, card, allow_mismatch=True, report=report)
+        encoder, _ = self.warm.encoder(card, str(self.encoder_folder), self.device, False)
+        return scan, model, encoder, name
+
+    def stack(self) -> "tuple[SliceStack, Encoder]":
+        """The scan as the encoder sees it."""
+        from SpatialARAnomalyLib.engine.slicing import SliceStack
+
+        scan, _, encoder, _ = self.read()
+        card = scan.card
+        return SliceStack(scan.turned, card.slices, card.intensity, card.encoder.patch_px), encoder
