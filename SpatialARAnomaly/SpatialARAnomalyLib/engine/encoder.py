@@ -94,11 +94,11 @@ class DINOv3Encoder:
             gray = images.to(self.device, torch.float32)
             output = self._model(pixel_values=(gray - self._mean) / self._std)
             last: Tensor = output.last_hidden_state
-        # Copied outside: tensors of inference mode cannot take part in training. The channels
-        # of a token stay together in memory, as convolutions like them best.
-        tokens: Tensor = last[:, self._other_tokens :].float().clone()
-        grid = (batch, height // patch, width // patch, self.card.channels)
-        return tokens.reshape(grid).permute(0, 3, 1, 2)
+        tokens = last[:, self._other_tokens :].float().transpose(1, 2)
+        # Copied outside: tensors of inference mode cannot take part in training.
+        return tokens.clone(memory_format=torch.contiguous_format).reshape(
+            batch, self.card.channels, height // patch, width // patch
+        )
 
 
 def load_encoder(
