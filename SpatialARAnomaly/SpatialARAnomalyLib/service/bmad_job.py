@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..engine.atomic_files import replacing, unwritable
+from ..engine.batching import embed_batches, images_at_once
 from ..engine.device import Device, resolve_device
 from ..engine.encoder import Encoder
 from ..engine.errors import InputError, OutputError, SpecError
@@ -301,15 +302,17 @@ def _embed(
     total = sum(len(bundle.images) for bundle in bundles)
     side = size_px // encoder.card.patch_px
     done = colored = 0
+    at_once = images_at_once(encoder, size_px)
 
     def batches(images: Sequence[BmadImage], before: int) -> Iterator[Float[np.ndarray, "b c h w"]]:
-        nonlocal colored
+        nonlocal at_once, colored
         for start in range(0, len(images), IMAGES_PER_BATCH):
             report.check_cancelled()
             chosen = images[start : start + IMAGES_PER_BATCH]
             batch, with_colors = encoder_batch(chosen, size_px)
             colored += with_colors
-            yield encoder.embed(batch).cpu().numpy()
+            tokens, at_once = embed_batches(batch, encoder, report, at_once)
+            yield tokens.cpu().numpy()
             report.progress(before + start + len(chosen), total, "image")
 
     for bundle in bundles:
