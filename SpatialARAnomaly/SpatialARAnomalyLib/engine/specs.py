@@ -290,6 +290,11 @@ class AutoregressiveSpec(Spec):
         """Whether it asks where tokens lie (`token_place`)."""
         return self.whitened or self.position or self.position_variance
 
+    @property
+    def rich_variance(self) -> bool:
+        """Whether its variance has a shape, which training volumes give: a covariance, a map."""
+        return self.variance is Variance.FULL or self.position_variance
+
     @classmethod
     def from_preset(cls, preset: Preset, variance: Variance | None = None) -> "AutoregressiveSpec":
         """The preset's network; `variance` replaces its own.

@@ -128,7 +128,7 @@ def fit(
             save_checkpoint(checkpoint, fingerprint, run, optimizer)
         report.progress(done, training.epochs * batches, "batch")
     model.load_state_dict(run.best_weights)
-    if autoregressive.variance is Variance.FULL or autoregressive.position_variance:
+    if autoregressive.rich_variance:
         _fit_rich_variance(model, training_grids, held_out_grids, training.batch_size, report)
     return run
 

@@ -113,10 +113,15 @@ def estimate_training(
         + held_out * work.images * steps.judged_s
         + work.checkpoint_bytes / bytes_per_s
     )
+    # Once, at the end: the shape of a covariance or a map from the training scans, its level
+    # from the held-out ones.
+    rich_s = 0.0
+    if plan.autoregressive.rich_variance:
+        rich_s = (2 * (1 - held_out) + held_out) * work.images * steps.judged_s
     calibrate_s = held_out * (read_s + work.images * (steps.judged_s + put_back_s))
     return TrainingEstimate(
         embed_s=round(2 * read_s + work.images * image_s + work.token_bytes / bytes_per_s, 1),
-        fit_s=round(plan.training.epochs * epoch_s + calibrate_s, 1),
+        fit_s=round(plan.training.epochs * epoch_s + rich_s + calibrate_s, 1),
         memory_bytes=work.memory_bytes(encoder),
         disk_bytes=work.disk_bytes,
         model_bytes=work.model_bytes,
