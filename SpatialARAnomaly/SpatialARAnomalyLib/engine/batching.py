@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .encoder import Encoder
 from .encoder_layouts import CONVNEXT, VIT
-from .memory import is_out_of_memory
+from .memory import is_out_of_memory, return_memory
 from .progress import Reporter
 
 CACHED_BYTES = 10_000_000
@@ -76,20 +76,13 @@ def embed_batches(
             start += at_once
             continue
         # Outside of `except`, whose traceback holds what the device lacks.
-        _return_memory(encoder.device)
+        return_memory()
         report.notice(
             "batch-halved",
             f"The device has too little free memory; {at_once} "
             f"{'image is' if at_once == 1 else 'images are'} embedded at once from here on.",
         )
     return torch.cat(done), at_once
-
-
-def _return_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def groups(indices: list[int], size: int) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
 """A volume's tokens, and their NLL on the volume's own voxels."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -50,11 +50,16 @@ def slice_nll(
 
     Without places the tiles are images that stand for themselves.
     """
-    if isinstance(tokens, np.ndarray):
-        tokens = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32))
     where = None if places is None else torch.from_numpy(places).to(model.device)
     with exact_float32():
-        return model.nll(tokens.to(model.device), where).cpu().numpy()
+        return model.nll(_tensor(tokens).to(model.device), where).cpu().numpy()
+
+
+def _tensor(tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]) -> Tensor:
+    """The tokens in float32; a store's are half as long."""
+    if isinstance(tokens, Tensor):
+        return tokens
+    return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32))
 
 
 def score_slices(
@@ -66,20 +71,12 @@ def score_slices(
     waiting: list[Float[Tensor, "t c h w"]] = []
     at_once = max(1, SCORED_AT_ONCE // stack.tiles)
     for count, one in enumerate(tokens, start=1):
-        if isinstance(one, np.ndarray):
-            one = torch.from_numpy(np.asarray(one, dtype=np.float32))
-        waiting.append(one)
+        waiting.append(_tensor(one))
         if len(waiting) == at_once or count == len(stack.indices):
             where = stack.indices[count - len(waiting) : count]
-            yield from _score(waiting, model, np.concatenate([stack.places(one) for one in where]))
+            places = np.concatenate([stack.places(index) for index in where])
+            yield from np.split(slice_nll(torch.cat(waiting), model, places), len(waiting))
             waiting = []
-
-
-def _score(
-    tokens: Sequence[Float[Tensor, "t c h w"]], model: AutoregressiveModel, places: PlaceArray
-) -> Iterator[Float[np.ndarray, "t h w"]]:
-    nll = slice_nll(torch.cat(list(tokens)), model, places)
-    yield from np.split(nll, len(tokens))
 
 
 def nll_volume(

@@ -13,7 +13,7 @@ from .find_anomalies import Detection, find_anomalies, suit
 from .inputs import find_one_input
 from .model_encoder import load_model_encoder
 from .outputs import appear_together
-from .result_files import RESULT_SUFFIXES, RUN_FILE, write_results
+from .result_files import result_names, write_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     )
     name = own_name if request.name is None else request.name
     scan = suit(volume, card, request.allow_mismatch, report)
-    files = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
+    files = result_names(name)
     device = resolve_device(request.device)
     with appear_together(request.out, list(files.values()), overwrite=request.overwrite) as partial:
         encoder = load_model_encoder(card, request.encoder, device, request.allow_download)

@@ -38,6 +38,11 @@ RUN_FILE = "run.json"
 _PACKAGES = ("numpy", "torch", "transformers", "SimpleITK", "nibabel", "scipy")
 
 
+def result_names(name: str) -> dict[str, str]:
+    """The files of a detection of a scan of this name, by what they hold."""
+    return {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
+
+
 def write_results(
     detection: "Detection", folder: Path, files: dict[str, str], report: Reporter
 ) -> None:

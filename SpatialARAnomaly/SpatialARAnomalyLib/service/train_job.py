@@ -25,7 +25,7 @@ from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, 
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
-from ..engine.specs import IntensitySpec, Modality, Precision, SliceSpec
+from ..engine.specs import IntensitySpec, Modality, SliceSpec
 from ..engine.token_place import PLACES, PlaceArray
 from ..engine.volume import infer_modality
 from . import encoder_registry
@@ -81,12 +81,13 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     device = resolve_device(request.device)
     from ..engine.precision import best_precision
 
+    precision = request.precision or best_precision(device)
     # Recorded, so that the training goes on likewise on another device.
-    request = dataclasses.replace(request, precision=request.precision or best_precision(device))
+    request = dataclasses.replace(request, precision=precision)
     encoder = load_encoder(
         request.encoder,
         device=device,
-        precision=request.precision or Precision.FLOAT32,
+        precision=precision,
         allow_download=request.allow_download,
         report=report,
     )

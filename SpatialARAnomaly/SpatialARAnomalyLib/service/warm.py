@@ -1,10 +1,10 @@
 """What a detection loaded, kept for the next one, which then loads nothing."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.memory import return_memory
 from ..engine.model_store import CARD_FILE, WEIGHTS_FILE, ModelCard, load_model
 from .model_encoder import load_model_encoder
 
@@ -61,7 +61,7 @@ class Warm:
         ):
             return kept.card, kept.network, True
         kept = self._model = None
-        _return_memory()
+        return_memory()
         card, network = load_model(folder, device)
         self._model = _KeptModel(folder, stamp, device, card, network)
         return card, network, False
@@ -83,7 +83,7 @@ class Warm:
         ):
             return kept.encoder, True
         kept = self._encoder = None
-        _return_memory()
+        return_memory()
         encoder = load_model_encoder(card, source, device, allow_download)
         self._encoder = _KeptEncoder(source, device, encoder)
         return encoder, False
@@ -91,14 +91,7 @@ class Warm:
     def release(self) -> None:
         """Keep nothing: after the device ran out of memory, that is what it lacks."""
         self._model = self._encoder = None
-        _return_memory()
-
-
-def _return_memory() -> None:
-    """Give what torch holds of a GPU's memory for later back to the GPU."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        return_memory()
 
 
 def _stamp(folder: Path) -> _Stamp | None:

@@ -17,7 +17,7 @@ from SpatialARAnomalyLib.service.clock import Clock
 from SpatialARAnomalyLib.service.find_anomalies import Detection, SuitedScan, find_anomalies, suit
 from SpatialARAnomalyLib.service.inputs import find_one_input
 from SpatialARAnomalyLib.service.outputs import appear_together
-from SpatialARAnomalyLib.service.result_files import RESULT_SUFFIXES, RUN_FILE, write_results
+from SpatialARAnomalyLib.service.result_files import result_names, write_results
 from SpatialARAnomalyLib.service.warm import Warm
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class WarmJob:
         """From the scan's file to all files of the command line."""
         report, clock = SilentReporter(), Clock()
         scan, model, encoder, name = self.read()
-        files = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()}
-        files["run"] = RUN_FILE
+        files = result_names(name)
         with appear_together(self.out, list(files.values()), overwrite=True) as partial:
             clock.lap("read")
             detection = find_anomalies(scan, model, encoder, FindingsSpec(), report, clock)

@@ -12,7 +12,7 @@ import numpy as np
 from Benchmark.suite.methods import METHODS, Lesson, Scorer, autoregressive, learned, scored
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
+from SpatialARAnomalyLib.engine.detection import embed_slices, score_slices
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.slicing import SliceStack
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Combine, Preset, Variance
@@ -48,14 +48,8 @@ def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
             maps = [scan.on_voxels(scored(model, scan))]
             for down, across in ((0, 1), (1, 0), (1, 1)):
                 stack = _moved(scan.stack, down / 2, across / 2)
-                nll = [
-                    slice_nll(tokens, model, stack.places(index))
-                    for index, tokens in zip(
-                        stack.indices,
-                        embed_slices(stack, lesson.encoder, SilentReporter()),
-                        strict=True,
-                    )
-                ]
+                tokens = embed_slices(stack, lesson.encoder, SilentReporter())
+                nll = list(score_slices(stack, tokens, model))
                 maps.append(stack.put_back(nll, outside=np.nan))
             return np.nanmean(np.stack(maps), axis=0)
 
