@@ -15,8 +15,10 @@ import jaxtyping
 import pytest
 
 # Installed before anything of ours is imported, so that every annotated
-# function of the package checks its arguments and results.
-jaxtyping.install_import_hook("SpatialARAnomalyLib", "typecheck.check")
+# function of these packages checks its arguments and results.
+jaxtyping.install_import_hook(
+    ["SpatialARAnomalyLib", "Benchmark.bmad", "Benchmark.peers"], "typecheck.check"
+)
 
 GUARD = Path(__file__).parent / "Guard"
 sys.path.insert(0, str(GUARD))

@@ -207,7 +207,6 @@ COMMANDS = [
     ["normals", "--help"],
     ["detect", "--help"],
     ["evaluate", "--help"],
-    ["bmad", "--help"],
     ["demo", "--help"],
     ["encoders", "check", "--help"],
     ["models", "show", "--help"],

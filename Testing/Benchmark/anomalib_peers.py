@@ -23,12 +23,12 @@ from anomalib.models.components import KCenterGreedy, MultiVariateGaussian
 from anomalib.models.image.anomaly_dino.torch_model import AnomalyDINOModel
 from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-from SpatialARAnomalyLib.engine.coreset import k_center_greedy, sparse_projection
+from Benchmark.peers.coreset import k_center_greedy, sparse_projection
+from Benchmark.peers.memory_bank import Distance, MemoryBank
+from Benchmark.peers.position_gaussian import PositionGaussian
 from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.memory_bank import Distance, MemoryBank
 from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
-from SpatialARAnomalyLib.engine.position_gaussian import PositionGaussian
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from torch.nn import functional as F
 

@@ -8,7 +8,6 @@ import typer
 
 from .. import __version__
 from . import (
-    cli_bmad,
     cli_demo,
     cli_detect,
     cli_encoders,
@@ -36,7 +35,6 @@ app.command(epilog=cli_normals.EPILOG)(cli_normals.normals)
 app.command(epilog=cli_train.EPILOG)(cli_train.train)
 app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
 app.command(epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
-app.command(epilog=cli_bmad.EPILOG)(cli_bmad.bmad)
 app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)
 app.command(epilog=cli_setup.DOCTOR_EPILOG)(cli_setup.doctor)
 app.command("offline-kit", epilog=cli_setup.KIT_EPILOG)(cli_setup.offline_kit)

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from Benchmark.peers.memory_bank import CHUNK, MemoryBank, bank_bytes
 from Benchmark.speed.autoregressive import random_model, random_tokens, score
 from Benchmark.speed.growth import draw_growth, exponent
 from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from safetensors.torch import save
 from SpatialARAnomalyLib.engine.detection import SCORED_AT_ONCE
-from SpatialARAnomalyLib.engine.memory_bank import CHUNK, MemoryBank, bank_bytes
 from SpatialARAnomalyLib.engine.specs import Preset
 from SpatialARAnomalyLib.engine.token_place import image_places
 

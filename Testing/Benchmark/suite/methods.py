@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from Benchmark.peers.memory_bank import CORESET_RATIO, Distance, MemoryBank
+from Benchmark.peers.position_gaussian import PositionGaussian
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.detection import SCORED_AT_ONCE, slice_nll
 from SpatialARAnomalyLib.engine.encoder import Encoder
 from SpatialARAnomalyLib.engine.intensity import scale_intensity
-from SpatialARAnomalyLib.engine.memory_bank import CORESET_RATIO, Distance, MemoryBank
-from SpatialARAnomalyLib.engine.position_gaussian import PositionGaussian
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from SpatialARAnomalyLib.engine.training import fit

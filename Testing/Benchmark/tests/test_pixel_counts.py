@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from Benchmark.bmad.pixel_counts import FOLD, PixelCounts
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.pixel_counts import FOLD, PixelCounts
 
 SHAPE = (24, 30)
 

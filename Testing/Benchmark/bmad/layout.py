@@ -1,7 +1,7 @@
-"""BMAD's folders: where its normal training images, test images and labels lie.
+"""Finds BMAD's normal training images, test images and labels in its folders.
 
-BMAD (Bao et al., arXiv 2306.11876) has one layout in its README, others in its
-configurations, and users of it have again others; all that are known are found.
+BMAD (Bao et al., arXiv 2306.11876) describes one layout in its README and others in its
+configurations; users have further ones. All known layouts are searched.
 """
 
 import os
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ..engine.errors import InputError
+from SpatialARAnomalyLib.engine.errors import InputError
 
 
-class BmadSet(StrEnum):
-    """BMAD's sets with labels of pixels."""
+class DatasetName(StrEnum):
+    """BMAD's data sets with pixel labels."""
 
     BRATS2021 = "brats2021"
     """Brain MR, 240×240."""
@@ -25,45 +25,45 @@ class BmadSet(StrEnum):
     """Retinal OCT, 512×1024."""
 
 
-class BmadProtocol(StrEnum):
-    """On which pixels scores are held against labels."""
+class Protocol(StrEnum):
+    """The pixels on which scores are compared with labels."""
 
     PAPER = "paper"
-    """240×240, as the released code of arXiv 2603.02974 does."""
+    """240×240, as in the released code of arXiv 2603.02974."""
     NATIVE = "native"
-    """The image's own; the label is untouched."""
+    """The image's own pixels; labels are not resized."""
 
 
 @dataclass(frozen=True)
-class BmadImage:
-    """One slice."""
+class ImageFile:
+    """The file of one slice."""
 
     path: Path
     patient: str
     """The file's name before its last `_`; BMAD names files `<patient>_<slice>.png`."""
     label: Path | None
-    """Where its anomaly is drawn; none for a normal image."""
+    """Mask of its anomaly; None for a normal image."""
 
 
 @dataclass(frozen=True)
-class BmadData:
-    """The images of one set, sorted by name."""
+class Dataset:
+    """The images of one data set, sorted by name."""
 
-    training: tuple[BmadImage, ...]
-    """All normal."""
-    test: tuple[BmadImage, ...]
+    training: tuple[ImageFile, ...]
+    """Normal images only."""
+    test: tuple[ImageFile, ...]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Folders below the set's own; `{kind}` stands for `good` and `Ungood`."""
+    """Folders below that of the data set; `{kind}` stands for `good` and `Ungood`."""
 
     training: tuple[str, ...]
     images: str
     labels: tuple[str, ...]
 
 
-# Per class (BMAD's README and anomalib), per content (BMAD's liver), as RESC was published.
+# By class (BMAD's README and anomalib), by content (BMAD's liver), as RESC was published.
 _PER_CLASS = _Layout(
     ("train/good/img", "train/good"),
     "test/{kind}/img",
@@ -74,33 +74,35 @@ _PER_CONTENT = _Layout(
 )
 _PUBLISHED = _Layout(("Train/train/good",), "Test/test/{kind}", ("Test/test_label/{kind}",))
 _LAYOUTS = {
-    BmadSet.BRATS2021: (_PER_CLASS, _PER_CONTENT, _PUBLISHED),
-    BmadSet.LIVER: (_PER_CONTENT, _PER_CLASS, _PUBLISHED),
-    BmadSet.RESC: (_PUBLISHED, _PER_CONTENT, _PER_CLASS),
+    DatasetName.BRATS2021: (_PER_CLASS, _PER_CONTENT, _PUBLISHED),
+    DatasetName.LIVER: (_PER_CONTENT, _PER_CLASS, _PUBLISHED),
+    DatasetName.RESC: (_PUBLISHED, _PER_CONTENT, _PER_CLASS),
 }
-"""What is looked for, in this order; the first is named where none is found."""
+"""Layouts in the order of the search; the error message shows the first."""
 
 _NAMES = {
-    BmadSet.BRATS2021: ("Brain", "BraTS2021", "BraTS2021_slice"),
-    BmadSet.LIVER: ("Liver/Train/hist_DIY", "Train/hist_DIY", "hist_DIY", "Liver"),
-    BmadSet.RESC: ("Retina_RESC", "RESC"),
+    DatasetName.BRATS2021: ("Brain", "BraTS2021", "BraTS2021_slice"),
+    DatasetName.LIVER: ("Liver/Train/hist_DIY", "Train/hist_DIY", "hist_DIY", "Liver"),
+    DatasetName.RESC: ("Retina_RESC", "RESC"),
 }
-"""A set's folder below the one that is named, which may be that of all BMAD."""
+"""Names of a data set's folder within a folder that holds all of BMAD."""
 
 
-def find_bmad(root: Path, which: BmadSet) -> BmadData:
-    """The images of a set in `root`, or in the set's folder there.
+def find_dataset(root: Path, which: DatasetName) -> Dataset:
+    """Find the images of a data set in `root`, or in the data set's folder there.
 
-    Letters' case does not count. Raises `InputError`: `bmad-layout` where no
-    known layout is there (naming the one that was expected and the folders
-    found), `bmad-label-missing` where an anomalous image has no label.
+    Folder names are compared without regard to case.
+
+    Raises:
+        InputError: `bmad-layout` if no known layout is found (the message names the
+            expected one and the folders found), `bmad-label-missing` if an anomalous
+            image has no label.
     """
-    root = Path(os.path.abspath(root))  # so that `.` has a name, too
+    root = Path(os.path.abspath(root))  # gives `.` a name
     if not root.is_dir():
         raise InputError(
             "bmad-layout",
-            f"A folder of BMAD's {which} set was expected; {root.name!r} is none.",
-            "Name the folder into which the set was unpacked.",
+            f"{root.name!r} is not a folder. Name the one into which BMAD's {which} was unpacked.",
         )
     try:
         places = [root, *filter(None, (_below(root, name) for name in _NAMES[which]))]
@@ -113,33 +115,32 @@ def find_bmad(root: Path, which: BmadSet) -> BmadData:
     except OSError as error:
         raise InputError(
             "bmad-layout",
-            f"BMAD's folders must be readable; in {root.name!r} some are not "
-            f"({error.strerror or error}).",
-            "Allow yourself to read them.",
+            f"Some folders in {root.name!r} cannot be read ({error.strerror or error}). "
+            "Change their permissions.",
         ) from None
 
 
-def unnamed(images: Sequence[BmadImage]) -> int:
-    """How many names tell no patient, so that each image counts as a patient of its own."""
+def count_unnamed(images: Sequence[ImageFile]) -> int:
+    """Count file names without a patient; each of these images is treated as its own patient."""
     return sum("_" not in image.path.stem for image in images)
 
 
-def by_patient(images: Sequence[BmadImage]) -> list[list[BmadImage]]:
-    """The images of every patient, in the order of their names."""
-    groups: dict[str, list[BmadImage]] = {}
+def group_by_patient(images: Sequence[ImageFile]) -> list[list[ImageFile]]:
+    """Group images by patient, in the order of their names."""
+    groups: dict[str, list[ImageFile]] = {}
     for image in images:
         groups.setdefault(image.patient, []).append(image)
     return list(groups.values())
 
 
-def _read(place: Path, layout: _Layout) -> BmadData | None:
-    """The images if the folders are of this layout."""
+def _read(place: Path, layout: _Layout) -> Dataset | None:
+    """Read the images, or return None if the folders have another layout."""
     training = next(filter(None, (_images(place, name) for name in layout.training)), None)
     good, ungood = (_images(place, layout.images.format(kind=kind)) for kind in ("good", "Ungood"))
     if not (training and good and ungood):
         return None
     labels: dict[str, Path] = {}
-    for name in reversed(layout.labels):  # the first one named counts most
+    for name in reversed(layout.labels):  # the first layout wins
         labels |= {path.name: path for path in _images(place, name.format(kind="Ungood"))}
     missing = [path.name for path in ungood if path.name not in labels]
     if missing:
@@ -147,10 +148,10 @@ def _read(place: Path, layout: _Layout) -> BmadData | None:
         raise InputError(
             "bmad-label-missing",
             f"Every anomalous test image needs a label of its name in {folders}; "
-            f"{len(missing)} of {len(ungood)} have none, the first {missing[0]!r}.",
-            "Unpack the set again.",
+            f"{len(missing)} of {len(ungood)} have none, the first {missing[0]!r}. "
+            "Unpack the data set again.",
         )
-    return BmadData(
+    return Dataset(
         tuple(_image(path, None) for path in training),
         tuple(
             [*(_image(path, None) for path in good)]
@@ -159,12 +160,12 @@ def _read(place: Path, layout: _Layout) -> BmadData | None:
     )
 
 
-def _image(path: Path, label: Path | None) -> BmadImage:
-    return BmadImage(path, path.stem.rpartition("_")[0] or path.stem, label)
+def _image(path: Path, label: Path | None) -> ImageFile:
+    return ImageFile(path, path.stem.rpartition("_")[0] or path.stem, label)
 
 
 def _images(place: Path, name: str) -> list[Path]:
-    """The PNG files in a folder, sorted; none where there is no such folder."""
+    """List the PNG files of a folder, sorted; empty if there is no such folder."""
     folder = _below(place, name)
     if folder is None:
         return []
@@ -176,7 +177,7 @@ def _images(place: Path, name: str) -> list[Path]:
 
 
 def _below(place: Path, name: str) -> Path | None:
-    """The folder of that relative name, whatever the case of its letters."""
+    """Find a subfolder by its relative name, without regard to case."""
     for part in name.split("/"):
         same = [one for one in _folders(place) if one.lower() == part.lower()]
         if not same:
@@ -190,7 +191,7 @@ def _folders(place: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _no_layout(root: Path, which: BmadSet) -> InputError:
+def _no_layout(root: Path, which: DatasetName) -> InputError:
     layout = _LAYOUTS[which][0]
     needed = [
         f"{layout.training[0]}/*.png",
@@ -207,7 +208,6 @@ def _no_layout(root: Path, which: BmadSet) -> InputError:
     return InputError(
         "bmad-layout",
         f"BMAD's {which} set was expected: {', '.join(needed)}; found in {root.name!r}: {shown}"
-        + (", …" if len(found) > 12 else "")
-        + ".",
-        "Name the folder into which the set was unpacked; bmad.md lists all layouts.",
+        f"{', …' if len(found) > 12 else ''}. Name the folder into which the data set was "
+        "unpacked; Resources/Docs/bmad.md lists all layouts.",
     )

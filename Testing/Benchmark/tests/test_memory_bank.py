@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from Benchmark.peers import coreset, memory_bank
+from Benchmark.peers.brightness import brightness
+from Benchmark.peers.coreset import k_center_greedy, sparse_projection
+from Benchmark.peers.memory_bank import Distance, MemoryBank
 from scipy.spatial.distance import cdist
 from sklearn.random_projection import SparseRandomProjection
-from SpatialARAnomalyLib.engine import coreset, memory_bank
-from SpatialARAnomalyLib.engine.brightness import brightness
-from SpatialARAnomalyLib.engine.coreset import k_center_greedy, sparse_projection
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
-from SpatialARAnomalyLib.engine.memory_bank import Distance, MemoryBank
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 
 CHANNELS = 12

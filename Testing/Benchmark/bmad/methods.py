@@ -1,4 +1,4 @@
-"""The methods that a BMAD table compares, all on the same tokens, fitted on normal images."""
+"""Fits the compared methods, all on the same tokens of normal images."""
 
 import hashlib
 import json
@@ -8,37 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Float32
-from torch import Tensor
-
-from ..engine.brightness import brightness
-from ..engine.coreset import PROJECTED_CHANNELS, coreset_size
-from ..engine.device import exact_float32
-from ..engine.memory_bank import (
+from Benchmark.bmad.choices import Peer
+from Benchmark.peers.brightness import brightness
+from Benchmark.peers.coreset import PROJECTED_CHANNELS, coreset_size
+from Benchmark.peers.memory_bank import (
     CORESET_RATIO,
     Distance,
     MemoryBank,
     NormalTokens,
     bank_bytes,
 )
-from ..engine.position_gaussian import TOKENS_PER_CHANNEL, PositionGaussian
-from ..engine.progress import Reporter
-from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-from ..engine.training import fit, split_held_out
-from .bmad_names import Peer
-from .quantities import size_text
+from Benchmark.peers.position_gaussian import TOKENS_PER_CHANNEL, PositionGaussian
+from jaxtyping import Float, Float32
+from SpatialARAnomalyLib.engine.device import exact_float32
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from SpatialARAnomalyLib.engine.training import fit, split_held_out
+from SpatialARAnomalyLib.service.quantities import size_text
+from torch import Tensor
 
 Score = Callable[[Float[Tensor, "b c h w"]], Float32[Tensor, "b h w"]]
+"""Scores tokens (or images); higher is more anomalous."""
 
 MEMORY_SHARE = 0.5
-"""Of a machine's memory that a bank may take; the rest is for what else runs there."""
+"""Share of the machine's memory that a memory bank may use."""
 
 CORESET_DISTANCES_CPU, CORESET_DISTANCES_GPU = 2e10, 5e12
-"""Distances that the choice of a coreset may take: about ten minutes."""
+"""Maximum number of distances for a coreset selection, about ten minutes of work."""
 
 
 class NotRun(Exception):  # noqa: N818 - an outcome, not an error
-    """A method cannot be run here; the message says what it needs."""
+    """A method cannot run on this machine; the message says what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +46,25 @@ class Normals:
     """The normal training images."""
 
     tokens: Sequence[NormalTokens]
-    """One array [image, c, h, w] per patient, mapped from disk."""
+    """One array [image, c, h, w] per patient, memory-mapped."""
     sha256: Sequence[str]
-    """Of every patient's images."""
+    """Hash of each patient's images, in the order of `tokens`."""
 
     @property
     def token_count(self) -> int:
-        """All their tokens."""
+        """Number of all tokens."""
         return sum(one[:, 0].size for one in self.tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A method ready to score."""
+    """A fitted method."""
 
     score: Score
     size_bytes: int
-    """What it must keep in memory to score, beside the encoder."""
+    """Memory needed to score, in bytes, without the encoder."""
     on_images: bool = False
-    """Whether it scores the encoder's images rather than their tokens."""
+    """True if it scores the encoder's images instead of tokens."""
 
 
 def fit_autoregressive(
@@ -76,10 +76,10 @@ def fit_autoregressive(
     device: torch.device,
     report: Reporter,
 ) -> Fitted:
-    """The network of a preset; its epoch is chosen by the NLL of held-out normal patients.
+    """Train the network of a preset; the NLL of held-out normal patients selects the epoch.
 
-    Its checkpoint stays in `work`, so that an interrupted or repeated command
-    does not train again.
+    The checkpoint stays in `work`, so that an interrupted training resumes and a finished
+    one is not repeated.
     """
     spec = AutoregressiveSpec.from_preset(preset)
     decisive = {
@@ -114,9 +114,9 @@ def fit_autoregressive(
 def fit_peer(
     peer: Peer, seed: int, normals: Normals, device: torch.device, report: Reporter
 ) -> Fitted:
-    """A peer, fitted on all normal images: it chooses nothing that would need held-out ones.
+    """Fit a peer on all normal images; it selects nothing and needs no held-out ones.
 
-    Raises `NotRun` where it would take too much memory or time here.
+    Raises `NotRun` if it would take too much memory or time on this machine.
     """
     if peer is Peer.BRIGHT:
         return Fitted(score=lambda images: brightness(images, 1), size_bytes=0, on_images=True)
@@ -153,7 +153,7 @@ def fit_peer(
 
 
 def _memory_bytes(device: torch.device) -> int | None:
-    """All memory of the device (free memory of a GPU); none where the system does not tell."""
+    """Memory of the machine, or free memory of a GPU, in bytes; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -1,31 +1,34 @@
-"""BMAD's PNG files as the encoder's images, and scores beside labels on the same pixels."""
+"""BMAD's PNG files as images for the encoder, and scores and labels on the same pixels."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from Benchmark.bmad.layout import ImageFile, Protocol
 from jaxtyping import Bool, Float32
+from SpatialARAnomalyLib.engine.errors import InputError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import InputError
-from .bmad_layout import BmadImage, BmadProtocol
-
 PAPER_PX = 240
-"""The side on which the paper's released code holds scores against labels."""
+"""Side in pixels at which the paper's released code compares scores with labels."""
 
 GRAY_STEPS = 255
-"""Resized images keep 8 bits, as those of PIL do, through which the paper's go."""
+"""Steps of a resized image: 8 bits, as from PIL, which the paper's code uses."""
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601), as PIL makes gray of color."""
+"""Weights of red, green and blue (ITU-R BT.601), as in PIL's conversion to gray."""
 
 
 def read_gray(path: Path) -> tuple[Float32[np.ndarray, "h w"], bool]:
-    """The image in [0, 1], and whether it had colors, of which the luminance is taken.
+    """Read an image as gray in [0, 1].
 
-    Raises `InputError` `bmad-image` where it is no PNG image.
+    Returns:
+        The image, and whether it had colors and was reduced to its luminance.
+
+    Raises:
+        InputError: `bmad-image` if the file is not a PNG image.
     """
     values = _read_png(path)
     if values.ndim == 2:
@@ -37,12 +40,20 @@ def read_gray(path: Path) -> tuple[Float32[np.ndarray, "h w"], bool]:
 
 
 def read_label(path: Path) -> Bool[np.ndarray, "h w"]:
-    """Where the anomaly is: what is not zero, of the first channel if there are more.
+    """Read the mask of the anomaly: nonzero pixels of the first channel.
 
-    Raises `InputError` `bmad-image` where it is no PNG image.
+    Raises `InputError` `bmad-image` if the file is not a PNG image.
     """
     values = _read_png(path)
     return (values if values.ndim == 2 else values[..., 0]) > 0
+
+
+def image_error(path: Path, reason: object) -> InputError:
+    """Make the error for a file that cannot be read as a PNG image."""
+    return InputError(
+        "bmad-image",
+        f"{path.name!r} cannot be read as a PNG image ({reason}). Unpack the data set again.",
+    )
 
 
 def _read_png(path: Path) -> Float32[np.ndarray, "h w *c"]:
@@ -51,18 +62,14 @@ def _read_png(path: Path) -> Float32[np.ndarray, "h w *c"]:
     try:
         values: np.ndarray = imread(path, format="png")
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(
-            "bmad-image",
-            f"{path.name!r} was expected to be a PNG image; it cannot be read ({error}).",
-            "Unpack the set again.",
-        ) from None
+        raise image_error(path, error) from None
     if values.ndim == 3 and values.shape[2] < 3:  # gray with opacity
         values = values[..., 0]
     return values.astype(np.float32)
 
 
-def encoder_image(gray: Float32[np.ndarray, "h w"], size_px: int) -> Float32[Tensor, "1 s s"]:
-    """The image resized to a square: bilinear with antialias, the aspect not kept, in 8 bits."""
+def resize_for_encoder(gray: Float32[np.ndarray, "h w"], size_px: int) -> Float32[Tensor, "1 s s"]:
+    """Resize an image to a square: bilinear with antialiasing, aspect not kept, 8 bits."""
     resized = F.interpolate(
         torch.from_numpy(gray)[None, None],
         size=(size_px, size_px),
@@ -73,34 +80,34 @@ def encoder_image(gray: Float32[np.ndarray, "h w"], size_px: int) -> Float32[Ten
     return (resized[0] * GRAY_STEPS).round() / GRAY_STEPS
 
 
-def score_on_pixels(
+def upsample_scores(
     score: Float32[Tensor, "h w"], shape: tuple[int, int]
 ) -> Float32[np.ndarray, "r c"]:
-    """Scores of tokens on pixels: bilinear, token centers where they are in the image."""
+    """Interpolate token scores to pixels, bilinear between the tokens' centers."""
     on_pixels = F.interpolate(score[None, None], size=shape, mode="bilinear", align_corners=False)
     return on_pixels[0, 0].cpu().numpy()
 
 
-def pixels_of(image: BmadImage, protocol: BmadProtocol, size_px: int) -> Bool[np.ndarray, "r c"]:
-    """The label on the pixels on which the protocol compares; all false for a normal image.
+def label_on_grid(image: ImageFile, protocol: Protocol, size_px: int) -> Bool[np.ndarray, "r c"]:
+    """Read a label on the pixels that the protocol compares; all False for a normal image.
 
-    In the paper's protocol it is resized twice, as there: to the encoder's
-    image by the nearest pixel center, then to 240×240 by the nearest pixel to
-    the upper left. Raises `InputError` where image and label differ in size.
+    The paper's protocol resizes it twice: to the encoder's image by the nearest pixel
+    center, then to 240×240 by the nearest pixel to the upper left. Raises `InputError`
+    `bmad-label-size` if image and label differ in size (native protocol).
     """
     if image.label is None:
-        if protocol is BmadProtocol.PAPER:
+        if protocol is Protocol.PAPER:
             return np.zeros((PAPER_PX, PAPER_PX), dtype=bool)
         return np.zeros(read_gray(image.path)[0].shape, dtype=bool)
     label = read_label(image.label)
-    if protocol is BmadProtocol.NATIVE:
+    if protocol is Protocol.NATIVE:
         shape = read_gray(image.path)[0].shape
         if shape != label.shape:
             raise InputError(
                 "bmad-label-size",
-                f"A label must have its image's size; {image.label.name!r} has "
-                f"{_size(label.shape)} pixels, its image {_size(shape)}.",
-                "Unpack the set again.",
+                f"A label must have the size of its image; {image.label.name!r} has "
+                f"{_size(label.shape)} pixels, its image {_size(shape)}. "
+                "Unpack the data set again.",
             )
         return label
     grid = torch.from_numpy(label.astype(np.float32))[None, None]
@@ -109,12 +116,14 @@ def pixels_of(image: BmadImage, protocol: BmadProtocol, size_px: int) -> Bool[np
     return grid[0, 0].numpy() > 0
 
 
-def encoder_batch(
-    images: Sequence[BmadImage], size_px: int
-) -> tuple[Float32[Tensor, "b 1 s s"], int]:
-    """The images as the encoder sees them, and how many of them had colors."""
+def load_batch(images: Sequence[ImageFile], size_px: int) -> tuple[Float32[Tensor, "b 1 s s"], int]:
+    """Read images as the encoder's input.
+
+    Returns:
+        The batch, and the number of images that had colors.
+    """
     read = [read_gray(image.path) for image in images]
-    stacked = torch.stack([encoder_image(gray, size_px) for gray, _ in read])
+    stacked = torch.stack([resize_for_encoder(gray, size_px) for gray, _ in read])
     return stacked, sum(colored for _, colored in read)
 
 

@@ -1,4 +1,4 @@
-"""The command `bmad` on tiny sets: the whole way, resumed, cancelled and refused."""
+"""The BMAD command on tiny sets: the whole way, resumed, cancelled and refused."""
 
 import csv
 import json
@@ -9,32 +9,35 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from Benchmark.bmad import job, methods
+from Benchmark.bmad.choices import Peer, parse_methods, parse_seeds
+from Benchmark.bmad.command import app
+from Benchmark.bmad.images import load_batch
+from Benchmark.bmad.layout import DatasetName, Protocol, find_dataset
+from Benchmark.bmad.table import METRICS, MethodRow
+from Benchmark.peers.brightness import brightness
+from Benchmark.tests.bmad_sets import TRAINING, make_set
 from filelock import FileLock
-from Service.bmad_sets import TRAINING, make_set
-from Service.small_site import run, tree
+from Service.small_site import tree
 from sklearn.metrics import average_precision_score, roc_auc_score
-from SpatialARAnomalyLib.engine.brightness import brightness
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import Preset, TrainingSpec
-from SpatialARAnomalyLib.service import bmad_job, bmad_methods
-from SpatialARAnomalyLib.service.bmad_images import encoder_batch
-from SpatialARAnomalyLib.service.bmad_layout import BmadProtocol, BmadSet, find_bmad
-from SpatialARAnomalyLib.service.bmad_names import Peer, methods_named, seeds_named
-from SpatialARAnomalyLib.service.bmad_table import METRICS, BmadRow
+from typer.testing import CliRunner
 
 OPTIONS = ("--size-px", 64, "--epochs", 1, "--batch-size", 4, "--device", "cpu")
 METHODS = "dilated,bank,gaussian,bright,dark"
 
 
 def bmad(root, which, out, *options):
-    return run("bmad", root, "--set", which, "--out", out, *OPTIONS, *options)
+    arguments = (root, "--set", which, "--out", out, *OPTIONS, *options)
+    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     root = tmp_path_factory.mktemp("BMAD")
-    return {which: make_set(root / which, which) for which in BmadSet}
+    return {which: make_set(root / which, which) for which in DatasetName}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def tables(sets, tmp_path_factory):
     found = {}
     for which, root in sets.items():
         out = tmp_path_factory.mktemp("tables")
-        for protocol in BmadProtocol:
+        for protocol in Protocol:
             options = ("--protocol", protocol, "--methods", METHODS, "--seeds", "1,2")
             result = bmad(root, which, out, *options, "--json")
             assert result.exit_code == 0, result.stderr
@@ -53,8 +56,8 @@ def tables(sets, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("protocol", BmadProtocol)
-@pytest.mark.parametrize("which", BmadSet)
+@pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("which", DatasetName)
 def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
     out, events = tables[which, protocol]
     stem = f"bmad_{which}_{protocol}"
@@ -90,16 +93,16 @@ def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
     assert matplotlib.image.imread(out / f"{stem}.png").shape[1] > 600
 
 
-@pytest.mark.parametrize("protocol", BmadProtocol)
+@pytest.mark.parametrize("protocol", Protocol)
 def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
     """Of brightness, computed once more without any of the job's own steps but the images."""
-    which = BmadSet.RESC
-    data = find_bmad(sets[which], which)
+    which = DatasetName.RESC
+    data = find_dataset(sets[which], which)
     scores, labels = [], []
     for image in data.test:
-        given = encoder_batch([image], 64)[0]
+        given = load_batch([image], 64)[0]
         shape = (240, 240)
-        if protocol is BmadProtocol.NATIVE:
+        if protocol is Protocol.NATIVE:
             shape = matplotlib.image.imread(image.path).shape
         score = torch.nn.functional.interpolate(
             brightness(given, 1)[None], size=shape, mode="bilinear", align_corners=False
@@ -108,7 +111,7 @@ def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
         label = np.zeros(shape, bool)
         if image.label is not None:
             label = matplotlib.image.imread(image.label) > 0
-            if protocol is BmadProtocol.PAPER:
+            if protocol is Protocol.PAPER:
                 rows, columns = (
                     np.floor((np.arange(240) * 64 // 240 + 0.5) * side / 64).astype(int)
                     for side in label.shape
@@ -135,9 +138,9 @@ def test_no_path_or_patient_is_told(tables):
 
 
 def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
-    for which in BmadSet:
-        out, events = tables[which, BmadProtocol.NATIVE]
-        work = out / bmad_job.WORK_FOLDER
+    for which in DatasetName:
+        out, events = tables[which, Protocol.NATIVE]
+        work = out / job.WORK_FOLDER
         assert len(list((work / "tokens").iterdir())) == 2  # of training and of test
         assert len(list(work.glob("*.checkpoint"))) == 2  # one per seed
         assert [
@@ -147,19 +150,22 @@ def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
 
 def test_a_finished_run_is_not_made_again(sets, tables, monkeypatch, tmp_path):
     out = tmp_path / "copy"
-    shutil.copytree(tables[BmadSet.LIVER, BmadProtocol.PAPER][0], out)
+    shutil.copytree(tables[DatasetName.LIVER, Protocol.PAPER][0], out)
     before = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))
 
     def never(*_args):
         raise AssertionError("nothing is to be fitted")
 
-    monkeypatch.setattr(bmad_job, "fit_autoregressive", never)
-    monkeypatch.setattr(bmad_job, "fit_peer", never)
+    monkeypatch.setattr(job, "fit_autoregressive", never)
+    monkeypatch.setattr(job, "fit_peer", never)
     options = ("--methods", METHODS, "--seeds", "1,2")
-    refused = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options)
+    refused = bmad(sets[DatasetName.LIVER], DatasetName.LIVER, out, *options)
     assert refused.exit_code == 2
     assert "must not hold these files yet: bmad_liver_paper.csv" in refused.stderr
-    assert bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options, "--overwrite").exit_code == 0
+    assert (
+        bmad(sets[DatasetName.LIVER], DatasetName.LIVER, out, *options, "--overwrite").exit_code
+        == 0
+    )
     after = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))
     assert [row["values"] for row in after["rows"]] == [row["values"] for row in before["rows"]]
 
@@ -178,8 +184,8 @@ class Impatient(SilentReporter):
 def request(root, out, **changes):
     values = {
         "root": root,
-        "which": BmadSet.LIVER,
-        "protocol": BmadProtocol.PAPER,
+        "which": DatasetName.LIVER,
+        "protocol": Protocol.PAPER,
         "encoder": "demonstration",
         "out": out,
         "methods": (Preset.STANDARD, Peer.CORESET),
@@ -187,30 +193,30 @@ def request(root, out, **changes):
         "training": TrainingSpec(epochs=1, batch_size=4),
         "size_px": 64,
     }
-    return bmad_job.BmadRequest(**values | changes)
+    return job.ComparisonRequest(**values | changes)
 
 
 def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
-    asked = request(sets[BmadSet.LIVER], tmp_path / "out")
+    asked = request(sets[DatasetName.LIVER], tmp_path / "out")
     with pytest.raises(Cancelled):
-        bmad_job.run_bmad(asked, Impatient())
-    assert [one.name for one in asked.out.iterdir()] == [bmad_job.WORK_FOLDER]
-    straight, _ = bmad_job.run_bmad(
-        request(sets[BmadSet.LIVER], tmp_path / "straight"), SilentReporter()
+        job.compare(asked, Impatient())
+    assert [one.name for one in asked.out.iterdir()] == [job.WORK_FOLDER]
+    straight, _ = job.compare(
+        request(sets[DatasetName.LIVER], tmp_path / "straight"), SilentReporter()
     )
-    monkeypatch.setattr(bmad_job, "fit_autoregressive", None)  # it has its result
-    resumed, files = bmad_job.run_bmad(asked, SilentReporter())
+    monkeypatch.setattr(job, "fit_autoregressive", None)  # it has its result
+    resumed, files = job.compare(asked, SilentReporter())
     assert all(file.exists() for file in files)
     assert [row.values for row in resumed.rows] == [row.values for row in straight.rows]
 
 
 def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(bmad_methods, "_memory_bytes", lambda _device: 30_000)
-    monkeypatch.setattr(bmad_methods, "CORESET_DISTANCES_CPU", 100)
-    monkeypatch.setattr(bmad_methods, "TOKENS_PER_CHANNEL", 7)
-    methods = (Peer.BANK, Peer.CORESET, Peer.GAUSSIAN, Peer.BRIGHT)
-    table, files = bmad_job.run_bmad(
-        request(sets[BmadSet.LIVER], tmp_path, methods=methods), SilentReporter()
+    monkeypatch.setattr(methods, "_memory_bytes", lambda _device: 30_000)
+    monkeypatch.setattr(methods, "CORESET_DISTANCES_CPU", 100)
+    monkeypatch.setattr(methods, "TOKENS_PER_CHANNEL", 7)
+    compared = (Peer.BANK, Peer.CORESET, Peer.GAUSSIAN, Peer.BRIGHT)
+    table, files = job.compare(
+        request(sets[DatasetName.LIVER], tmp_path, methods=compared), SilentReporter()
     )
     bank, coreset, gaussian, bright = table.rows
     assert bank.not_run == "not run: needs 0.0246 MB of memory; 0.015 MB may be used"
@@ -226,12 +232,12 @@ def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypa
 def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
     from PIL import Image
 
-    root = make_set(tmp_path / "set", BmadSet.LIVER)
+    root = make_set(tmp_path / "set", DatasetName.LIVER)
     good = root / "train" / "good"
     (good / "00001_60.png").rename(good / "17.png")
     pixels = np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(good / "00002_60.png")
-    result = bmad(root, BmadSet.LIVER, tmp_path / "out", "--methods", "bank", "--json")
+    result = bmad(root, DatasetName.LIVER, tmp_path / "out", "--methods", "bank", "--json")
     notices = {
         one["code"]: one["text"]
         for one in map(json.loads, result.stdout.splitlines())
@@ -239,17 +245,17 @@ def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
     }
     assert set(notices) == {"bmad-names", "bmad-color"}
     assert notices["bmad-names"].startswith("1 file names are not <patient>_<slice>.png")
-    assert notices["bmad-color"] == "1 images have colors; their luminance was taken."
+    assert notices["bmad-color"] == "1 images have colors and were reduced to their luminance."
 
 
 def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
-    work = tmp_path / bmad_job.WORK_FOLDER
+    work = tmp_path / job.WORK_FOLDER
     work.mkdir()
-    with FileLock(work / bmad_job.LOCK_FILE):
-        result = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, tmp_path, "--methods", "bright")
+    with FileLock(work / job.LOCK_FILE):
+        result = bmad(sets[DatasetName.LIVER], DatasetName.LIVER, tmp_path, "--methods", "bright")
     assert result.exit_code == 2
     assert "Another comparison is running" in result.stderr
-    assert [one.name for one in tmp_path.iterdir()] == [bmad_job.WORK_FOLDER]
+    assert [one.name for one in tmp_path.iterdir()] == [job.WORK_FOLDER]
 
 
 @pytest.mark.parametrize(
@@ -264,45 +270,45 @@ def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
     ],
 )
 def test_bad_input_changes_nothing(tmp_path, options, told):
-    root = make_set(tmp_path / "set", BmadSet.RESC)
+    root = make_set(tmp_path / "set", DatasetName.RESC)
     before = tree(tmp_path)
-    result = bmad(root, BmadSet.RESC, tmp_path / "out", *options)
+    result = bmad(root, DatasetName.RESC, tmp_path / "out", *options)
     assert result.exit_code == 2, result.stdout
     assert told in " ".join(result.stderr.split())
     assert tree(tmp_path) == before
 
 
 def test_one_patient_is_not_enough(tmp_path):
-    root = make_set(tmp_path / "set", BmadSet.LIVER)
+    root = make_set(tmp_path / "set", DatasetName.LIVER)
     for patient in TRAINING[1:]:
         for path in (root / "train" / "good").glob(f"{patient}_*"):
             path.unlink()
-    result = bmad(root, BmadSet.LIVER, tmp_path / "out")
+    result = bmad(root, DatasetName.LIVER, tmp_path / "out")
     assert result.exit_code == 2
     assert "must be of at least 2 patients" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_names_of_methods_and_seeds():
-    assert methods_named(" bank, standard,bank") == [Peer.BANK, Preset.STANDARD]
-    assert seeds_named("7, 8,7") == [7, 8]
+    assert parse_methods(" bank, standard,bank") == [Peer.BANK, Preset.STANDARD]
+    assert parse_seeds("7, 8,7") == [7, 8]
     with pytest.raises(SpecError, match="found '-1'"):
-        seeds_named("-1")
+        parse_seeds("-1")
 
 
 def test_a_figure_is_told_with_its_spread():
-    row = BmadRow(method="bank", values={"pro": (0.5, 0.6, 0.7), "pixel_ap": (0.25,)})
+    row = MethodRow(method="bank", values={"pro": (0.5, 0.6, 0.7), "pixel_ap": (0.25,)})
     assert row.percent("pro") == "60.00±10.00"
     assert row.percent("pixel_ap") == "25.00"
     assert row.percent("pixel_auroc") == "–"
-    assert BmadRow(method="bank", values={"pro": (0.5, None)}).percent("pro") == "–"
+    assert MethodRow(method="bank", values={"pro": (0.5, None)}).percent("pro") == "–"
 
 
 def test_the_table_is_printed(sets, tables, tmp_path):
     out = tmp_path / "copy"
-    shutil.copytree(tables[BmadSet.LIVER, BmadProtocol.PAPER][0], out)
+    shutil.copytree(tables[DatasetName.LIVER, Protocol.PAPER][0], out)
     options = ("--methods", METHODS, "--seeds", "1,2", "--overwrite")
-    shown = bmad(sets[BmadSet.LIVER], BmadSet.LIVER, out, *options).stdout
+    shown = bmad(sets[DatasetName.LIVER], DatasetName.LIVER, out, *options).stdout
     assert "BMAD liver, protocol paper, encoder demonstration" in shown
     row = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))["rows"][1]
     assert f"{100 * row['mean']['pixel_auroc']:.2f}" in shown

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import mahalanobis
-from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.position_gaussian import (
+from Benchmark.peers.position_gaussian import (
     RIDGE,
     TOKENS_PER_CHANNEL,
     PositionGaussian,
-    Reduction,
 )
+from scipy.spatial.distance import mahalanobis
+from SpatialARAnomalyLib.engine.errors import InputError
 
 CHANNELS, HEIGHT, WIDTH = 5, 2, 3
 
@@ -83,22 +82,6 @@ def test_the_seed_chooses_channels():
 
     assert choice(1) == choice(1)
     assert len({tuple(choice(seed)) for seed in range(8)}) > 1
-
-
-def test_principal_components_are_those_of_all_tokens():
-    model = PositionGaussian.fit(NORMALS, channels=2, reduction=Reduction.PCA)
-    points = np.moveaxis(np.concatenate(NORMALS), 1, -1).reshape(-1, CHANNELS).astype(np.float64)
-    _, _, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
-    overlap = np.abs(directions[:2] @ model.basis.numpy())
-    np.testing.assert_allclose(overlap, np.eye(2), atol=1e-4)
-
-
-def test_with_all_channels_principal_components_change_nothing():
-    queries = torch.from_numpy(QUERIES)
-    turned = PositionGaussian.fit(NORMALS, reduction=Reduction.PCA).score(queries)
-    torch.testing.assert_close(
-        turned, PositionGaussian.fit(NORMALS).score(queries), rtol=1e-3, atol=1e-4
-    )
 
 
 def test_half_precision_tokens_are_taken_as_they_are_stored():

@@ -4,10 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from Service.bmad_sets import LAYOUTS, SLICES, TEST_GOOD, TEST_UNGOOD, TRAINING, make_set
+from Benchmark.bmad.layout import DatasetName, count_unnamed, find_dataset, group_by_patient
+from Benchmark.tests.bmad_sets import LAYOUTS, SLICES, TEST_GOOD, TEST_UNGOOD, TRAINING, make_set
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.service import bmad_layout
-from SpatialARAnomalyLib.service.bmad_layout import BmadSet, by_patient, find_bmad, unnamed
 
 
 def names(patients: tuple[str, ...]) -> list[str]:
@@ -15,9 +14,9 @@ def names(patients: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("which", BmadSet)
+@pytest.mark.parametrize("which", DatasetName)
 def test_every_layout_is_found_for_every_set(tmp_path, which, layout):
-    data = find_bmad(make_set(tmp_path, which, layout), which)
+    data = find_dataset(make_set(tmp_path, which, layout), which)
     assert [image.path.name for image in data.training] == names(TRAINING)
     assert not any(image.label for image in data.training)
     normal = [image for image in data.test if image.label is None]
@@ -33,97 +32,97 @@ def test_every_layout_is_found_for_every_set(tmp_path, which, layout):
 @pytest.mark.parametrize(
     ("which", "below"),
     [
-        (BmadSet.BRATS2021, "Brain"),
-        (BmadSet.LIVER, "Liver"),
-        (BmadSet.LIVER, "Liver/Train/hist_DIY"),
-        (BmadSet.RESC, "Retina_RESC"),
-        (BmadSet.RESC, "resc"),
+        (DatasetName.BRATS2021, "Brain"),
+        (DatasetName.LIVER, "Liver"),
+        (DatasetName.LIVER, "Liver/Train/hist_DIY"),
+        (DatasetName.RESC, "Retina_RESC"),
+        (DatasetName.RESC, "resc"),
     ],
 )
 def test_a_set_is_found_in_the_folder_of_all_sets(tmp_path, which, below):
     make_set(tmp_path / below, which)
-    assert len(find_bmad(tmp_path, which).training) == len(TRAINING) * len(SLICES)
+    assert len(find_dataset(tmp_path, which).training) == len(TRAINING) * len(SLICES)
 
 
 def test_the_case_of_folders_does_not_count(tmp_path):
-    make_set(tmp_path, BmadSet.BRATS2021)
+    make_set(tmp_path, DatasetName.BRATS2021)
     (tmp_path / "test" / "Ungood").rename(tmp_path / "test" / "ungood")
     (tmp_path / "train").rename(tmp_path / "Train")
-    assert len(find_bmad(tmp_path, BmadSet.BRATS2021).test) == 6
+    assert len(find_dataset(tmp_path, DatasetName.BRATS2021).test) == 6
 
 
 def test_patients_are_told_by_the_names_of_files(tmp_path):
-    data = find_bmad(make_set(tmp_path, BmadSet.LIVER), BmadSet.LIVER)
-    groups = by_patient(data.training)
+    data = find_dataset(make_set(tmp_path, DatasetName.LIVER), DatasetName.LIVER)
+    groups = group_by_patient(data.training)
     assert [{image.patient for image in group} for group in groups] == [{one} for one in TRAINING]
-    assert unnamed(data.training) == 0
+    assert count_unnamed(data.training) == 0
 
 
 def test_names_without_a_patient_are_counted(tmp_path):
-    make_set(tmp_path, BmadSet.LIVER)
+    make_set(tmp_path, DatasetName.LIVER)
     good = tmp_path / "train" / "good"
     (good / "00001_60.png").rename(good / "17.png")
-    data = find_bmad(tmp_path, BmadSet.LIVER)
-    assert unnamed(data.training) == 1
+    data = find_dataset(tmp_path, DatasetName.LIVER)
+    assert count_unnamed(data.training) == 1
     assert data.training[-1].patient == "17"
 
 
 @pytest.mark.parametrize(
     ("which", "expected"),
     [
-        (BmadSet.BRATS2021, "train/good/img/*.png, test/good/img/*.png, test/Ungood/img/*.png, "
+        (DatasetName.BRATS2021, "train/good/img/*.png, test/good/img/*.png, test/Ungood/img/*.png, "
          "test/Ungood/anomaly_mask/*.png"),
-        (BmadSet.LIVER, "train/good/*.png, test/img/good/*.png, test/img/Ungood/*.png, "
+        (DatasetName.LIVER, "train/good/*.png, test/img/good/*.png, test/img/Ungood/*.png, "
          "test/label/Ungood/*.png"),
-        (BmadSet.RESC, "Train/train/good/*.png, Test/test/good/*.png, Test/test/Ungood/*.png, "
+        (DatasetName.RESC, "Train/train/good/*.png, Test/test/good/*.png, Test/test/Ungood/*.png, "
          "Test/test_label/Ungood/*.png"),
     ],
 )  # fmt: skip
 def test_a_wrong_folder_is_told_with_what_was_expected(tmp_path, which, expected):
     (tmp_path / "train" / "bad").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
-        find_bmad(tmp_path, which)
+        find_dataset(tmp_path, which)
     assert caught.value.code == "bmad-layout"
     assert f"BMAD's {which} set was expected: {expected}; found in" in caught.value.message
-    assert caught.value.message.endswith("train, train/bad.")
+    assert "train, train/bad. Name the folder" in caught.value.message
 
 
 def test_an_empty_folder_and_none_are_told(tmp_path):
     with pytest.raises(InputError, match=r"found in .*: no folders"):
-        find_bmad(tmp_path, BmadSet.RESC)
-    with pytest.raises(InputError, match="BMAD's resc set was expected; 'nowhere' is none"):
-        find_bmad(tmp_path / "nowhere", BmadSet.RESC)
+        find_dataset(tmp_path, DatasetName.RESC)
+    with pytest.raises(InputError, match="'nowhere' is not a folder"):
+        find_dataset(tmp_path / "nowhere", DatasetName.RESC)
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     def refuse(_place):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(bmad_layout, "_folders", refuse)
-    with pytest.raises(InputError, match=r"must be readable; in .* \(Permission denied\)"):
-        find_bmad(tmp_path, BmadSet.RESC)
+    monkeypatch.setattr("Benchmark.bmad.layout._folders", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        find_dataset(tmp_path, DatasetName.RESC)
 
 
 def test_the_current_folder_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"found in '{tmp_path.name}'"):
-        find_bmad(Path(), BmadSet.RESC)
+        find_dataset(Path(), DatasetName.RESC)
 
 
 @pytest.mark.parametrize("missing", ["train", "test/good", "test/Ungood"])
 def test_a_part_that_is_missing_is_no_set(tmp_path, missing):
-    make_set(tmp_path, BmadSet.BRATS2021)
+    make_set(tmp_path, DatasetName.BRATS2021)
     shutil.rmtree(tmp_path / missing)
     with pytest.raises(InputError) as caught:
-        find_bmad(tmp_path, BmadSet.BRATS2021)
+        find_dataset(tmp_path, DatasetName.BRATS2021)
     assert caught.value.code == "bmad-layout"
 
 
 def test_an_anomalous_image_without_its_label_is_refused(tmp_path):
-    make_set(tmp_path, BmadSet.BRATS2021)
+    make_set(tmp_path, DatasetName.BRATS2021)
     (tmp_path / "test" / "Ungood" / "anomaly_mask" / "00021_60.png").unlink()
     with pytest.raises(InputError) as caught:
-        find_bmad(tmp_path, BmadSet.BRATS2021)
+        find_dataset(tmp_path, DatasetName.BRATS2021)
     assert caught.value.code == "bmad-label-missing"
     assert (
         "in test/Ungood/anomaly_mask/ or test/Ungood/label/; 1 of 4 have none, "

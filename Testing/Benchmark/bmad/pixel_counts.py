@@ -1,23 +1,22 @@
-"""Pixel metrics pooled over thousands of images, in memory that hardly grows with them."""
+"""Pixel metrics pooled over thousands of images in bounded memory."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-
-from . import voxel_metrics
-from .lesions import Lesions
-from .score_counts import PooledCounts, ScoreCounts, count_scores
-from .voxel_metrics import Undefined
+from SpatialARAnomalyLib.engine import voxel_metrics
+from SpatialARAnomalyLib.engine.lesions import Lesions
+from SpatialARAnomalyLib.engine.score_counts import PooledCounts, ScoreCounts, count_scores
+from SpatialARAnomalyLib.engine.voxel_metrics import Undefined
 
 FOLD = 64
-"""Images whose counts are put together as soon as they are there."""
+"""Number of images whose counts are merged into one."""
 
 
 class PixelCounts:
-    """Images counted one by one; all their pixels have a score.
+    """Counts of scores, added image by image; each pixel has a score.
 
-    A region is what hangs together in one image: images are slices of their own.
+    A region is a connected component within one image.
     """
 
     def __init__(self) -> None:
@@ -25,15 +24,15 @@ class PixelCounts:
         self._fresh: list[ScoreCounts] = []
 
     def add(self, score: Float[np.ndarray, "r c"], label: Bool[np.ndarray, "r c"]) -> None:
-        """Count an image. Raises `InputError` where a score is not finite."""
+        """Add an image. Raises `InputError` if a score is not finite."""
         everywhere = np.ones((1, *label.shape), dtype=bool)
         self._fresh.append(count_scores(score[None], everywhere, Lesions.of(label[None])))
         if len(self._fresh) == FOLD:
-            self._folded.append(_together(self._fresh))
+            self._folded.append(_merge(self._fresh))
             self._fresh = []
 
     def metrics(self) -> dict[str, float | None]:
-        """`pixel_auroc`, `pixel_ap` and `pro` of all images; none where undefined.
+        """Compute `pixel_auroc`, `pixel_ap` and `pro` of all images; None where undefined.
 
         PRO is averaged up to a false-positive rate of 0.3, as in BMAD.
         """
@@ -50,8 +49,8 @@ class PixelCounts:
         }
 
 
-def _together(images: Sequence[ScoreCounts]) -> ScoreCounts:
-    """The counts of several images as those of one."""
+def _merge(images: Sequence[ScoreCounts]) -> ScoreCounts:
+    """Merge the counts of several images into those of one."""
     pooled = PooledCounts.of(images)
     tally = pooled.tally(np.ones(len(images)))
     return ScoreCounts(

@@ -1,46 +1,41 @@
-"""A peer of the autoregressive model: how unusual a token is for its place in the image.
+"""PaDiM: a Gaussian over the normal images at each position of the token grid.
 
-PaDiM (Defard et al., 2020, arXiv 2011.08785): at every position a Gaussian over
-the normal images, on a few channels; needs images that lie alike.
+Defard et al., 2020, arXiv 2011.08785. It uses few channels and needs aligned images.
 """
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 
 import numpy as np
 import torch
+from Benchmark.peers.memory_bank import Inside, NormalTokens
 from jaxtyping import Float, Float32, Float64
+from SpatialARAnomalyLib.engine.errors import InputError
 from torch import Tensor
 
-from .errors import InputError
-from .memory_bank import Inside, NormalTokens
-
 CHANNELS = 100
-"""At most so many, as PaDiM takes for ResNet18."""
+"""Default maximum number of channels, PaDiM's for ResNet18."""
 TOKENS_PER_CHANNEL = 4
-"""Normal tokens at a position for every channel, at least.
+"""Minimum number of normal tokens at a position per channel.
 
-With d channels and n tokens, noise alone spreads the eigenvalues of a
-covariance by ((1 + √(d/n)) / (1 − √(d/n)))² (Marchenko & Pastur 1967): by 9 at
-n = 4 d, without bound at n = d.
+With d channels and n tokens, noise alone spreads the eigenvalues of a covariance by
+((1 + √(d/n)) / (1 − √(d/n)))² (Marchenko & Pastur 1967): by 9 at n = 4 d, without bound
+at n = d.
 """
 RIDGE = 0.01
-"""Added to every variance, as in PaDiM."""
+"""Variance added to each channel, as in PaDiM."""
 BATCH = 32
-"""Images looked at together: what bounds the memory."""
-
-
-class Reduction(StrEnum):
-    """How the channels of a token become few."""
-
-    CHOICE = "choice"
-    """A random choice, PaDiM's."""
-    PCA = "pca"
-    """The first principal components of all normal tokens."""
+"""Images processed at once; bounds the memory needed."""
 
 
 class PositionGaussian:
-    """A mean and a covariance for every position of the token grid."""
+    """Mean and covariance of randomly chosen channels at each position of the token grid.
+
+    Args:
+        basis: Columns of the identity matrix that select the channels.
+        mean: Mean per position.
+        covariance: Covariance per position, positive definite.
+        device: Device that scores.
+    """
 
     def __init__(
         self,
@@ -51,7 +46,7 @@ class PositionGaussian:
     ) -> None:
         self.basis = basis.to(device)
         self.mean = mean.float().to(device)
-        # L of Σ = L·Lᵀ; kept inverted, so that scoring is a product on every device.
+        # Σ = L·Lᵀ. L is stored inverted, so that scoring is a matrix product on every device.
         lower = torch.linalg.cholesky(covariance)
         one = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower)
         inverse: Tensor = torch.linalg.solve_triangular(lower, one, upper=False)
@@ -64,32 +59,36 @@ class PositionGaussian:
         inside: Sequence[Inside] | None = None,
         *,
         channels: int = CHANNELS,
-        reduction: Reduction = Reduction.CHOICE,
         ridge: float = RIDGE,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> "PositionGaussian":
-        """The Gaussians of the normal tokens (those inside, if told).
+        """Estimate the Gaussians of the normal tokens, on the CPU in float64.
 
-        One array [image, c, h, w] per volume, looked at one by one. With few
-        images fewer channels are taken than asked, so that there are
-        `TOKENS_PER_CHANNEL` images for each. A position with fewer tokens
-        inside than that takes the Gaussian of all positions together. Raises
-        `InputError` `too-few-normal-images` for fewer images than one channel
-        needs, or no more tokens inside. Fitted on the CPU in float64; `device`
-        is where it scores.
+        With few images fewer channels are used, so that there are `TOKENS_PER_CHANNEL`
+        images per channel. A position with fewer tokens inside than that uses the Gaussian
+        of all positions together.
+
+        Args:
+            normals: One array [image, c, h, w] per volume; volumes are read one by one.
+            inside: One mask [image, h, w] per volume; without it all tokens count.
+            channels: Maximum number of channels.
+            ridge: Variance added to each channel.
+            seed: Seed of the random choice of channels.
+            device: Device that will score.
+
+        Raises:
+            InputError: `too-few-normal-images` if there are fewer images than one channel
+                needs, or no more tokens inside.
         """
         images = sum(len(volume) for volume in normals)
         if images < TOKENS_PER_CHANNEL:
             raise _too_few(f"{images} images")
         available = normals[0].shape[1]
         count = min(channels, available, images // TOKENS_PER_CHANNEL)
-        if reduction is Reduction.CHOICE:
-            order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))
-            basis = torch.eye(available)[:, order[:count].sort().values]
-        else:
-            basis = _principal(_Moments.together(normals, inside), count)
-        moments = _Moments.per_position(normals, inside, basis)
+        order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))
+        basis = torch.eye(available)[:, order[:count].sort().values]
+        moments = _Moments.accumulate(normals, inside, basis)
         if moments.number.sum() < TOKENS_PER_CHANNEL * count:
             raise _too_few(f"{int(moments.number.sum())} tokens inside the body")
         mean, covariance = moments.gaussians(TOKENS_PER_CHANNEL * count)
@@ -98,24 +97,24 @@ class PositionGaussian:
 
     @property
     def channels(self) -> int:
-        """How many channels are compared."""
+        """Number of channels compared."""
         return self.basis.shape[1]
 
     @property
     def size_bytes(self) -> int:
-        """The memory that scoring needs, in float32."""
+        """Memory needed to score, in bytes of float32 values."""
         return 4 * (self.basis.numel() + self.mean.numel() + self._whitening.numel())
 
     @torch.inference_mode()
     def score(self, tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:
-        """The Mahalanobis distance of every token to the Gaussian of its position."""
+        """Compute the Mahalanobis distance of each token to the Gaussian of its position."""
         rows = tokens.to(self.basis.device).float().permute(0, 2, 3, 1)
         off = rows @ self.basis - self.mean
         return torch.einsum("hwij,bhwj->bhwi", self._whitening, off).square().sum(dim=-1).sqrt()
 
 
 class _Moments:
-    """Numbers, sums and products of tokens per position, in float64."""
+    """Numbers, sums and outer products of tokens per position, in float64."""
 
     def __init__(self, height: int, width: int, channels: int) -> None:
         self.number = torch.zeros(height, width, dtype=torch.float64)
@@ -123,13 +122,13 @@ class _Moments:
         self.product = torch.zeros(height, width, channels, channels, dtype=torch.float64)
 
     @classmethod
-    def per_position(
+    def accumulate(
         cls,
         normals: Sequence[NormalTokens],
         inside: Sequence[Inside] | None,
         basis: Float32[Tensor, "c d"],
     ) -> "_Moments":
-        """Of the reduced tokens at every position."""
+        """Sum over all normal tokens, reduced to the channels of `basis`."""
         _, _, height, width = normals[0].shape
         moments = cls(height, width, basis.shape[1])
         for tokens, weight in _batches(normals, inside):
@@ -140,23 +139,8 @@ class _Moments:
             moments.product += torch.einsum("bhwi,bhwj->hwij", weighted, reduced)
         return moments
 
-    @classmethod
-    def together(
-        cls, normals: Sequence[NormalTokens], inside: Sequence[Inside] | None
-    ) -> "_Moments":
-        """Of the whole tokens, wherever they lie, as one position."""
-        channels = normals[0].shape[1]
-        moments = cls(1, 1, channels)
-        for tokens, weight in _batches(normals, inside):
-            rows = tokens.reshape(-1, channels).double()
-            weighted = rows * weight.reshape(-1, 1)
-            moments.number += weight.sum()
-            moments.total += weighted.sum(dim=0)
-            moments.product += weighted.T @ rows
-        return moments
-
     def gaussians(self, needed: int) -> tuple[Tensor, Tensor]:
-        """Mean and covariance per position; of all together where fewer than `needed` lie."""
+        """Mean and covariance per position; pooled over positions with fewer than `needed`."""
         mean, covariance = _gaussian(self.number, self.total, self.product)
         all_mean, all_covariance = _gaussian(
             self.number.sum(), self.total.sum(dim=(0, 1)), self.product.sum(dim=(0, 1))
@@ -169,7 +153,7 @@ class _Moments:
 def _batches(
     normals: Sequence[NormalTokens], inside: Sequence[Inside] | None
 ) -> Iterator[tuple[Float32[Tensor, "b h w c"], Float64[Tensor, "b h w"]]]:
-    """Some images at a time: their tokens, and 1 for each that counts."""
+    """Yield tokens of some images with their weights: 1 inside, 0 elsewhere."""
     masks = [None] * len(normals) if inside is None else inside
     for volume, mask in zip(normals, masks, strict=True):
         for start in range(0, len(volume), BATCH):
@@ -187,16 +171,9 @@ def _gaussian(number: Tensor, total: Tensor, product: Tensor) -> tuple[Tensor, T
     return mean, scatter / (number - 1).clamp_min(1)[..., None, None]
 
 
-def _principal(moments: _Moments, count: int) -> Float32[Tensor, "c d"]:
-    _, covariance = _gaussian(moments.number[0, 0], moments.total[0, 0], moments.product[0, 0])
-    vectors: Tensor = torch.linalg.eigh(covariance).eigenvectors  # by ascending variance
-    return vectors.flip(1)[:, :count].float().contiguous()
-
-
 def _too_few(found: str) -> InputError:
     return InputError(
         "too-few-normal-images",
         f"A Gaussian per position needs at least {TOKENS_PER_CHANNEL} normal images; "
         f"found {found}.",
-        "Give more normal images.",
     )

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from Benchmark.bmad.layout import DatasetName
 from PIL import Image
-from SpatialARAnomalyLib.service.bmad_layout import BmadSet
 
 TRAINING, TEST_GOOD, TEST_UNGOOD = ("00001", "00002", "00003"), ("00010",), ("00020", "00021")
 SLICES = (60, 61)
 
-SHAPES = {BmadSet.BRATS2021: (48, 48), BmadSet.LIVER: (64, 64), BmadSet.RESC: (40, 80)}
+SHAPES = {DatasetName.BRATS2021: (48, 48), DatasetName.LIVER: (64, 64), DatasetName.RESC: (40, 80)}
 
 LAYOUTS = {
     "readme": ("train/good/img", "test/{}/img", "test/{}/anomaly_mask"),
@@ -20,7 +20,7 @@ LAYOUTS = {
 }
 """Folders of training images, test images and labels."""
 
-USUAL = {BmadSet.BRATS2021: "readme", BmadSet.LIVER: "liver", BmadSet.RESC: "published"}
+USUAL = {DatasetName.BRATS2021: "readme", DatasetName.LIVER: "liver", DatasetName.RESC: "published"}
 
 
 def picture(seed: int, shape: tuple[int, int]) -> np.ndarray:
@@ -44,7 +44,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def make_set(root: Path, which: BmadSet, layout: str | None = None) -> Path:
+def make_set(root: Path, which: DatasetName, layout: str | None = None) -> Path:
     """Write a set; its root."""
     train, images, labels = LAYOUTS[layout or USUAL[which]]
     shape = SHAPES[which]

@@ -1,4 +1,4 @@
-"""The table that a BMAD run makes: printed, as CSV and JSON, and as a picture."""
+"""The table of a comparison: printed, as CSV and JSON, and as a picture."""
 
 import csv
 import json
@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .notices import RESEARCH_NOTICE
-from .quantities import size_text
+from SpatialARAnomalyLib.service.notices import RESEARCH_NOTICE
+from SpatialARAnomalyLib.service.quantities import size_text
 
 METRICS = {
     "pixel_auroc": "pixel AUROC",
@@ -17,46 +17,46 @@ METRICS = {
     "image_auroc": "image AUROC",
     "pro": "PRO",
 }
-"""What is measured, and its heading."""
+"""Metrics and their column headings."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BmadRow:
-    """One method."""
+class MethodRow:
+    """The results of one method."""
 
     method: str
     seeds: tuple[int, ...] = ()
-    """Of its runs; none for a method that draws nothing, and one that was not run."""
+    """Seeds of its runs; empty if it draws no random numbers or was not run."""
     values: Mapping[str, tuple[float | None, ...]]
-    """Every metric of `METRICS` in each run, in [0, 1]; none where undefined."""
+    """Value of each metric of `METRICS` per run, in [0, 1]; None where undefined."""
     encode_ms: float | None = None
-    """An image's tokens, milliseconds."""
+    """Milliseconds to compute the tokens of one image."""
     score_ms: float | None = None
-    """An image's scores from its tokens, milliseconds."""
+    """Milliseconds to compute the scores of one image from its tokens."""
     size_bytes: int | None = None
-    """What the method keeps in memory to score."""
+    """Memory needed to score, in bytes, without the encoder."""
     not_run: str = ""
-    """Why it was not run, if it was not."""
+    """Why it was not run; empty if it was."""
 
     def mean(self, metric: str) -> float | None:
-        """The mean over runs; none where a run has none."""
+        """Mean over runs; None if it is undefined in a run."""
         found = self._found(metric)
         return statistics.fmean(found) if found else None
 
     def std(self, metric: str) -> float | None:
-        """The standard deviation over runs (n − 1); none for a single one."""
+        """Sample standard deviation (n − 1) over runs; None for a single run."""
         found = self._found(metric)
         return statistics.stdev(found) if len(found) > 1 else None
 
     @property
     def image_ms(self) -> float | None:
-        """An image, from its pixels to its scores."""
+        """Milliseconds for one image, from its pixels to its scores."""
         if self.encode_ms is None or self.score_ms is None:
             return None
         return self.encode_ms + self.score_ms
 
     def percent(self, metric: str) -> str:
-        """`98.35±0.02`, `98.35`, or a dash."""
+        """Format as percentage: `98.35±0.02`, `98.35`, or a dash."""
         mean, std = self.mean(metric), self.std(metric)
         if mean is None:
             return "–"
@@ -68,16 +68,16 @@ class BmadRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BmadTable:
-    """All rows, and what they were made of."""
+class ResultTable:
+    """The results of all methods and the conditions of the comparison."""
 
-    rows: tuple[BmadRow, ...]
+    rows: tuple[MethodRow, ...]
     about: Mapping[str, Any]
-    """Set, protocol, numbers of images, encoder, training, versions, hardware; no paths."""
+    """Data set, protocol, image counts, encoder, training, versions, hardware; no paths."""
 
     @property
     def title(self) -> str:
-        """What is compared, in one line."""
+        """One line that says what is compared."""
         about = self.about
         return (
             f"BMAD {about['set']}, protocol {about['protocol']}, encoder "
@@ -86,7 +86,7 @@ class BmadTable:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as one JSON object, means beside the runs' values."""
+        """Convert to one JSON object that holds means and the values of each run."""
         return {
             "about": dict(self.about),
             "rows": [
@@ -101,16 +101,16 @@ class BmadTable:
         }
 
 
-def write_json(path: Path, table: BmadTable) -> None:
-    """Write all figures and what they were made of."""
+def write_json(path: Path, table: ResultTable) -> None:
+    """Write the table and the conditions of the comparison as JSON."""
     path.write_text(json.dumps(table.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, table: BmadTable) -> None:
-    """Write a line per method; metrics in [0, 1], times in ms."""
+def write_csv(path: Path, table: ResultTable) -> None:
+    """Write one line per method; metrics in [0, 1], times in ms."""
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
-        spread = [f"{metric}_{what}" for metric in METRICS for what in ("mean", "std")]
+        spread = [f"{metric}_{statistic}" for metric in METRICS for statistic in ("mean", "std")]
         lines.writerow(
             ["method", "runs", *spread, "encode_ms", "score_ms", "size_bytes", "not_run"]
         )
@@ -121,7 +121,7 @@ def write_csv(path: Path, table: BmadTable) -> None:
             lines.writerow(["" if cell is None else cell for cell in [*cells, row.not_run]])
 
 
-def _cells(row: BmadRow) -> list[str]:
+def _cells(row: MethodRow) -> list[str]:
     if row.not_run:
         return [row.method, *["–"] * (len(METRICS) + 1), row.not_run]
     time = "–" if row.image_ms is None else f"{row.image_ms:.1f}"
@@ -132,7 +132,7 @@ def _cells(row: BmadRow) -> list[str]:
 _HEADINGS = ("method", *(f"{name} %" for name in METRICS.values()), "ms", "memory")
 
 
-def write_png(path: Path, table: BmadTable) -> None:
+def write_png(path: Path, table: ResultTable) -> None:
     """Write the table as a picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -155,20 +155,20 @@ def write_png(path: Path, table: BmadTable) -> None:
         if line == 0 or (line - 1 in best.get(column, ())):
             cell.set_text_props(weight="bold")
     figure.suptitle(table.title, fontsize=11, parse_math=False)
-    figure.supxlabel(f"{_how(table)} {RESEARCH_NOTICE}", fontsize=7, parse_math=False)
+    figure.supxlabel(f"{_conditions(table)} {RESEARCH_NOTICE}", fontsize=7, parse_math=False)
     figure.savefig(path, facecolor="white")
 
 
-def _best(rows: Sequence[BmadRow], metric: str) -> set[int]:
-    """The places of the rows of the highest mean."""
+def _best(rows: Sequence[MethodRow], metric: str) -> set[int]:
+    """Indices of the rows with the highest mean."""
     means = {
         place: mean for place, row in enumerate(rows) if (mean := row.mean(metric)) is not None
     }
     return {place for place, mean in means.items() if mean == max(means.values())}
 
 
-def print_table(table: BmadTable, files: Sequence[Path]) -> None:
-    """Print the table and name the files."""
+def print_table(table: ResultTable, files: Sequence[Path]) -> None:
+    """Print the table and the paths of its files."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -182,15 +182,15 @@ def print_table(table: BmadTable, files: Sequence[Path]) -> None:
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in _cells(row)))
     Console().print(shown)
-    print(_how(table))
+    print(_conditions(table))
     for file in files:
         print(file)
 
 
-def _how(table: BmadTable) -> str:
+def _conditions(table: ResultTable) -> str:
     about = table.about
     return (
         f"Mean ± standard deviation over seeds {', '.join(map(str, about['seeds']))}; "
-        "ms an image from its pixels to its scores; memory beside the encoder's; "
+        "ms per image from pixels to scores; memory without the encoder's; "
         f"{about['hardware']}; {about['date']}."
     )

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.service.bmad_images import (
-    encoder_batch,
-    encoder_image,
-    pixels_of,
+from Benchmark.bmad.images import (
+    label_on_grid,
+    load_batch,
     read_gray,
     read_label,
-    score_on_pixels,
+    resize_for_encoder,
+    upsample_scores,
 )
-from SpatialARAnomalyLib.service.bmad_layout import BmadImage, BmadProtocol
+from Benchmark.bmad.layout import ImageFile, Protocol
+from PIL import Image
+from SpatialARAnomalyLib.engine.errors import InputError
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (30, 50), dtype=np.uint8)
 
@@ -43,22 +43,22 @@ def test_of_color_the_luminance_is_taken(tmp_path):
     assert colored
     expected = np.asarray(Image.open(path).convert("L")) / 255
     np.testing.assert_allclose(gray, expected, atol=1.5 / 255)
-    image = BmadImage(path, "a", None)
-    plain = BmadImage(saved(tmp_path / "a_2.png", PIXELS), "a", None)
-    assert encoder_batch([plain, image, image], 16)[1] == 2
+    image = ImageFile(path, "a", None)
+    plain = ImageFile(saved(tmp_path / "a_2.png", PIXELS), "a", None)
+    assert load_batch([plain, image, image], 16)[1] == 2
 
 
 def test_what_is_no_png_is_told(tmp_path):
     path = tmp_path / "a_1.png"
     path.write_text("no image")
-    with pytest.raises(InputError, match=r"'a_1\.png' was expected to be a PNG image"):
+    with pytest.raises(InputError, match=r"'a_1\.png' cannot be read as a PNG image"):
         read_gray(path)
 
 
 @pytest.mark.parametrize("side", [16, 64, 448])
 def test_images_are_resized_as_pil_does(side):
     expected = Image.fromarray(PIXELS).resize((side, side), Image.Resampling.BILINEAR)
-    found = encoder_image(PIXELS.astype(np.float32) / 255, side)
+    found = resize_for_encoder(PIXELS.astype(np.float32) / 255, side)
     assert found.shape == (1, side, side)
     # PIL rounds after each of two passes.
     off = np.abs(found[0].numpy() * 255 - np.asarray(expected, dtype=float))
@@ -70,14 +70,14 @@ def test_scores_lie_where_their_tokens_do():
     """Token (r, c) is centered at pixel ((r + ½)·p − ½, (c + ½)·p − ½)."""
     row, column = np.mgrid[:4, :5]
     score = torch.from_numpy((2.0 * row + column).astype(np.float32))
-    on_pixels = score_on_pixels(score, (4 * 16, 5 * 16))
+    on_pixels = upsample_scores(score, (4 * 16, 5 * 16))
     pixel_row, pixel_column = np.mgrid[8:56, 8:72]
     expected = 2 * ((pixel_row + 0.5) / 16 - 0.5) + ((pixel_column + 0.5) / 16 - 0.5)
     np.testing.assert_allclose(on_pixels[8:56, 8:72], expected, atol=1e-4)
 
 
-def labeled(tmp_path, label) -> BmadImage:
-    return BmadImage(
+def labeled(tmp_path, label) -> ImageFile:
+    return ImageFile(
         saved(tmp_path / "a_1.png", PIXELS), "a", saved(tmp_path / "a_1_label.png", label)
     )
 
@@ -94,21 +94,21 @@ def test_a_label_is_what_is_not_zero(tmp_path):
 
 
 def test_native_labels_are_untouched(tmp_path):
-    found = pixels_of(labeled(tmp_path, LABEL), BmadProtocol.NATIVE, 448)
+    found = label_on_grid(labeled(tmp_path, LABEL), Protocol.NATIVE, 448)
     np.testing.assert_array_equal(found, LABEL > 0)
 
 
 def test_the_papers_labels_are_resized_twice(tmp_path):
-    found = pixels_of(labeled(tmp_path, LABEL), BmadProtocol.PAPER, 448)
+    found = label_on_grid(labeled(tmp_path, LABEL), Protocol.PAPER, 448)
     large = Image.fromarray(LABEL).resize((448, 448), Image.Resampling.NEAREST)
     rows = np.arange(240) * 448 // 240
     np.testing.assert_array_equal(found, np.asarray(large)[np.ix_(rows, rows)] > 0)
 
 
 def test_a_normal_image_has_no_anomaly_on_the_protocols_pixels(tmp_path):
-    normal = BmadImage(saved(tmp_path / "a_1.png", PIXELS), "a", None)
-    paper = pixels_of(normal, BmadProtocol.PAPER, 448)
-    native = pixels_of(normal, BmadProtocol.NATIVE, 448)
+    normal = ImageFile(saved(tmp_path / "a_1.png", PIXELS), "a", None)
+    paper = label_on_grid(normal, Protocol.PAPER, 448)
+    native = label_on_grid(normal, Protocol.NATIVE, 448)
     assert (paper.shape, native.shape) == ((240, 240), (30, 50))
     assert not paper.any()
     assert not native.any()
@@ -116,4 +116,4 @@ def test_a_normal_image_has_no_anomaly_on_the_protocols_pixels(tmp_path):
 
 def test_native_labels_must_have_their_images_size(tmp_path):
     with pytest.raises(InputError, match=r"'a_1_label\.png' has 15 × 50 pixels, its image 30 × 50"):
-        pixels_of(labeled(tmp_path, LABEL[:15]), BmadProtocol.NATIVE, 448)
+        label_on_grid(labeled(tmp_path, LABEL[:15]), Protocol.NATIVE, 448)
