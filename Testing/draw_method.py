@@ -196,7 +196,7 @@ SWITCHES = {
     2: ("whitened", "centered, uncorrelated,\nvariance 1 in the body"),
     3: ("position", "told row, column, slice\nand corner of the scan"),
     4: ("variance = full,\nposition_variance", "eᵀΣ⁻¹e of all channels,\nover a factor by place"),
-    5: ("directions,\ncombine", "mean or minimum of\n1, 2 or 4 scans"),
+    5: ("directions", "mean of\n1, 2 or 4 scans"),
     7: ("calibration", "rates and p-values from\nheld-out normal scans"),
 }
 """What we add, by the step it belongs to."""

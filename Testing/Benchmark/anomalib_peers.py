@@ -1,7 +1,7 @@
 """Our peers beside anomalib's own classes, on the same tokens: prints a table.
 
     pip install ".[torch,benchmark]"
-    python Testing/Benchmark/anomalib_peers.py      # a minute, 2 GB of memory
+    PYTHONPATH=Testing python Testing/Benchmark/anomalib_peers.py  # a minute, 2 GB of memory
 
 Tokens of the demonstration encoder: 16 normal heads train, 2 heads with a lesion
 are scored (seeded; 10 slices each at 224 px). anomalib's models embed images

@@ -116,7 +116,7 @@ def test_a_model_of_every_preset_comes_back_to_the_bit(tmp_path, preset):
 
 def test_a_model_made_before_there_were_switches_is_the_paper_s(tmp_path, folder):
     card = content(folder)
-    for name in ("whitened", "position", "position_variance", "directions", "combine"):
+    for name in ("whitened", "position", "position_variance", "directions"):
         del card["autoregressive"][name]
     write_signed(folder, card)
     _, model = load_model(folder)
@@ -164,7 +164,6 @@ def test_the_card_is_readable_by_people_and_by_any_json_reader(folder):
         "position": False,
         "position_variance": False,
         "directions": 1,
-        "combine": "mean",
     }
     text = (folder / "model.json").read_text(encoding="utf-8")
     assert text.isascii()

@@ -10,7 +10,6 @@ from Engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
-    Combine,
     FindingsSpec,
     IntensityMethod,
     IntensitySpec,
@@ -33,9 +32,7 @@ SPECS = (
     IntensitySpec.for_modality(Modality.CT),
     SliceSpec(plane=Plane.SAGITTAL, fov_mm=0.1 + 0.2, size_px=224),
     AutoregressiveSpec(hidden_channels=7, dilations=(4, 1, 2), variance=Variance.CHANNEL),
-    AutoregressiveSpec(
-        whitened=True, position=True, position_variance=True, directions=4, combine=Combine.MIN
-    ),
+    AutoregressiveSpec(whitened=True, position=True, position_variance=True, directions=4),
     TrainingSpec(epochs=3, learning_rate=1e-5, seed=2**32 - 1),
     FindingsSpec(false_positive_rate=1e-4, min_volume_ml=0.0),
 )

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Combine, Preset, Variance
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 from SpatialARAnomalyLib.service.network_words import (
     likelihood_text,
     network_text,
@@ -39,10 +39,6 @@ def test_every_switch_has_its_words():
         ({"position": True}, "told where in the body a token lies"),
         ({"position_variance": True}, "more variance where normal scans differ more"),
         ({"position": True, "directions": 2}, "the mean of 2 raster directions"),
-        (
-            {"position": True, "directions": 4, "combine": Combine.MIN},
-            "the lowest of 4 raster directions",
-        ),
     ]
     for switch, words in switches:
         assert words in likelihood_text(AutoregressiveSpec(**switch)).split("; ")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .causal_convolution import CausalConv2d as CausalConv2d
 from .gaussian import mean_log_variance, nll_of_squares
 from .position_variance import variance_at
-from .specs import AutoregressiveSpec, Combine, Variance
+from .specs import AutoregressiveSpec, Variance
 from .token_place import (
     COLUMN,
     FREQUENCIES,
@@ -177,7 +177,7 @@ class AutoregressiveModel(nn.Module):
 
         mean over c of ½·(ln 2πσ²_c + (x_c − μ_c)²/σ²_c), or its like with a covariance.
         With unit variance it is half the paper's squared error plus a constant. Of several
-        directions it is their mean or the lowest.
+        directions it is their mean.
         """
         places = self.places_of(tokens) if places is None else places
         scaled = self.scaled(tokens)
@@ -187,7 +187,7 @@ class AutoregressiveModel(nn.Module):
         scans = torch.stack(
             [self.squares(scaled - self.predict(scaled, places, one)) for one in self.corners]
         )
-        squares = scans.mean(dim=0) if self.spec.combine is Combine.MEAN else scans.amin(dim=0)
+        squares = scans.mean(dim=0)
         if not self.spec.position_variance:
             return nll_of_squares(squares, self.log_variance)
         factor = variance_at(self.variance_map, places)

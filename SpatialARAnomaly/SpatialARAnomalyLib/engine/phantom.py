@@ -43,12 +43,6 @@ LESION_BULGE = 1.25
 LESION_TEXTURE = 0.05
 """Standard deviation within the mass, in units of white matter."""
 
-NECROSIS_REACH = 0.6
-"""Radius of a mixed mass's dark core, in radii."""
-
-NECROSIS_SIGNAL = 0.45
-"""Signal of that core, in units of white matter."""
-
 EDEMA_REACH = 1.7
 """Outer radius of the edema, in radii."""
 
@@ -153,15 +147,13 @@ def add_lesion(
     *,
     radius_mm: float = LESION_RADIUS_MM,
     contrast: float = LESION_CONTRAST,
-    mixed: bool = False,
 ) -> tuple[PhantomHead, Bool[np.ndarray, "k j i"]]:
     """Head with one more mass, and the voxels of that mass (its edema not).
 
     The mass has the volume of a ball of `radius_mm` with an uneven border, lies
     within the brain clear of skull, ventricles and earlier lesions, and is on
     average `contrast` brighter (negative: darker) than white matter, in units of
-    white matter, but for its blended edge. A `mixed` mass has that signal around a
-    dark, necrotic core.
+    white matter, but for its blended edge.
 
     Raises `SpecError` for a radius that is not positive or a contrast not above -1,
     and `InputError` where such a mass has no room.
@@ -187,9 +179,6 @@ def add_lesion(
     grain = texture.at((x, y, z))
     grain = grain - (grain[inside].mean() if inside.any() else 0)
     mass = 1 + contrast + LESION_TEXTURE * grain
-    if mixed:
-        core = covered((NECROSIS_REACH - radii) * radius_mm)
-        mass += core * (NECROSIS_SIGNAL - mass)
     # Edema spreads along white matter only.
     edema = EDEMA_DARKENING * np.clip((EDEMA_REACH - radii) / (EDEMA_REACH - 1), 0, 1)
     edema = np.where(head.tissues[box].ravel() == Tissue.WHITE, edema, 0)

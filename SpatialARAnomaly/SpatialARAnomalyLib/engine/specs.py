@@ -58,15 +58,6 @@ class Variance(StrEnum):
     """The covariance of all channels: also an unusual combination of usual values counts."""
 
 
-class Combine(StrEnum):
-    """What becomes of a token's NLL in several raster directions."""
-
-    MEAN = "mean"
-    """Their mean: the steadiest."""
-    MIN = "min"
-    """The lowest: what looks likely from one side is no anomaly's shadow."""
-
-
 class Preset(StrEnum):
     """The paper's two networks, and ours by purpose (`Resources/Docs/method.md`)."""
 
@@ -271,7 +262,6 @@ class AutoregressiveSpec(Spec):
     """The variance is larger where normal scans differ more."""
     directions: int = 1
     """Raster scans from as many corners of the grid: 1, 2 (opposite ones) or 4."""
-    combine: Combine = Combine.MEAN
 
     def __post_init__(self) -> None:
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")

@@ -1,6 +1,6 @@
 """What network a model has, and how it judges, in words."""
 
-from ..engine.specs import AutoregressiveSpec, Combine, Preset, Variance
+from ..engine.specs import AutoregressiveSpec, Preset, Variance
 
 PAPERS = (Preset.STANDARD, Preset.DILATED)
 """The presets that are Erdil et al.'s (arXiv 2603.02974)."""
@@ -41,8 +41,7 @@ def likelihood_text(spec: AutoregressiveSpec) -> str:
     """Every switch of how it judges tokens, with those that are off left out."""
     directions = ""
     if spec.directions > 1:
-        combined = {Combine.MEAN: "the mean", Combine.MIN: "the lowest"}[spec.combine]
-        directions = f"{combined} of {spec.directions} raster directions"
+        directions = f"the mean of {spec.directions} raster directions"
     words = (
         _VARIANCE_WORDS[spec.variance],
         "whitened tokens" if spec.whitened else "",

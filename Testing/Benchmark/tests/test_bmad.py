@@ -4,11 +4,15 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+import typer
 from Benchmark.bmad import job, methods
 from Benchmark.bmad.choices import Peer, parse_methods, parse_seeds
 from Benchmark.bmad.command import app
@@ -287,6 +291,22 @@ def test_one_patient_is_not_enough(tmp_path):
     assert result.exit_code == 2
     assert "must be of at least 2 patients" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_documented_script_runs_from_any_folder(tmp_path):
+    script = Path(job.__file__).parents[1] / "bmad.py"
+    command = [sys.executable, "-W", "error", str(script), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: bmad.py" in done.stdout
+
+
+def test_options_named_in_the_document_exist():
+    known = {one for option in typer.main.get_command(app).params for one in option.opts}
+    document = Path(__file__).parents[3] / "Resources" / "Docs" / "bmad.md"
+    named = set(re.findall(r"--[a-z][a-z-]+", document.read_text(encoding="utf-8")))
+    assert {"--set", "--seeds"} <= named
+    assert named - known == {"--help"}
 
 
 def test_names_of_methods_and_seeds():
