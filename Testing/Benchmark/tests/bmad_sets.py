@@ -24,7 +24,7 @@ USUAL = {DatasetName.BRATS2021: "readme", DatasetName.LIVER: "liver", DatasetNam
 
 
 def picture(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """A smooth slice in 8 bits, alike for all seeds."""
+    """A smooth slice in 8 bits, similar for all seeds."""
     random = np.random.RandomState(seed)
     row, column = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None]
     smooth = 0.4 + 0.2 * np.sin(6 * row + 0.3 * random.rand()) * np.cos(5 * column)
@@ -32,7 +32,7 @@ def picture(seed: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def disk(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """Where a lesion lies."""
+    """Mask of a lesion."""
     random = np.random.RandomState(seed)
     row, column = np.mgrid[: shape[0], : shape[1]]
     center = np.array(shape) * random.uniform(0.35, 0.65, 2)
@@ -45,7 +45,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 
 def make_set(root: Path, which: DatasetName, layout: str | None = None) -> Path:
-    """Write a set; its root."""
+    """Write a data set and return its root."""
     train, images, labels = LAYOUTS[layout or USUAL[which]]
     shape = SHAPES[which]
     numbered = [

@@ -46,7 +46,7 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(sets, tmp_path_factory):
-    """Every set in both protocols, the second with the tokens and the network of the first."""
+    """Every set in both protocols; the second reuses the tokens and networks of the first."""
     found = {}
     for which, root in sets.items():
         out = tmp_path_factory.mktemp("tables")
@@ -99,7 +99,7 @@ def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
-    """Of brightness, computed once more without any of the job's own steps but the images."""
+    """Recomputed for brightness from the images alone."""
     which = DatasetName.RESC
     data = find_dataset(sets[which], which)
     scores, labels = [], []
@@ -134,14 +134,14 @@ def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
     )
 
 
-def test_no_path_or_patient_is_told(tables):
+def test_the_table_holds_no_path_or_patient(tables):
     for (which, protocol), (out, _) in tables.items():
         text = (out / f"bmad_{which}_{protocol}.json").read_text(encoding="utf-8")
         assert str(out.parent) not in text
         assert not re.search(r"\d_6[01]|\.png", text)
 
 
-def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
+def test_the_second_protocol_reuses_tokens_and_networks(tables):
     for which in DatasetName:
         out, events = tables[which, Protocol.NATIVE]
         work = out / job.WORK_FOLDER
@@ -152,7 +152,7 @@ def test_the_second_protocol_embeds_and_trains_nothing_anew(tables):
         ] == []
 
 
-def test_a_finished_run_is_not_made_again(sets, tables, monkeypatch, tmp_path):
+def test_a_finished_run_is_not_repeated(sets, tables, monkeypatch, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(tables[DatasetName.LIVER, Protocol.PAPER][0], out)
     before = json.loads((out / "bmad_liver_paper.json").read_text(encoding="utf-8"))
@@ -200,7 +200,7 @@ def request(root, out, **changes):
     return job.ComparisonRequest(**values | changes)
 
 
-def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
+def test_a_cancelled_command_resumes(sets, tmp_path, monkeypatch):
     asked = request(sets[DatasetName.LIVER], tmp_path / "out")
     with pytest.raises(Cancelled):
         job.compare(asked, Impatient())
@@ -214,7 +214,7 @@ def test_a_cancelled_command_goes_on_where_it_was(sets, tmp_path, monkeypatch):
     assert [row.values for row in resumed.rows] == [row.values for row in straight.rows]
 
 
-def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypatch):
+def test_a_method_that_does_not_fit_is_a_row_with_the_reason(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "_memory_bytes", lambda _device: 30_000)
     monkeypatch.setattr(methods, "CORESET_DISTANCES_CPU", 100)
     monkeypatch.setattr(methods, "TOKENS_PER_CHANNEL", 7)
@@ -233,7 +233,7 @@ def test_a_bank_that_does_not_fit_is_a_row_that_says_so(sets, tmp_path, monkeypa
     assert line.endswith(bank.not_run)
 
 
-def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
+def test_images_without_a_patient_or_with_colors_give_a_notice(tmp_path):
     from PIL import Image
 
     root = make_set(tmp_path / "set", DatasetName.LIVER)
@@ -252,7 +252,7 @@ def test_images_without_a_patient_and_with_colors_are_told_of(tmp_path):
     assert notices["bmad-color"] == "1 images have colors and were reduced to their luminance."
 
 
-def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
+def test_a_second_comparison_in_the_same_folder_is_refused(sets, tmp_path):
     work = tmp_path / job.WORK_FOLDER
     work.mkdir()
     with FileLock(work / job.LOCK_FILE):
@@ -263,7 +263,7 @@ def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--methods", "bank,best"], "Methods must be among standard, dilated"),
         (["--methods", ","], "At least one method must be named; found none"),
@@ -273,12 +273,12 @@ def test_two_comparisons_do_not_work_in_one_folder(sets, tmp_path):
         (["--held-out-share", 0], "held_out_share must lie in (0, 1)"),
     ],
 )
-def test_bad_input_changes_nothing(tmp_path, options, told):
+def test_bad_input_changes_nothing(tmp_path, options, message):
     root = make_set(tmp_path / "set", DatasetName.RESC)
     before = tree(tmp_path)
     result = bmad(root, DatasetName.RESC, tmp_path / "out", *options)
     assert result.exit_code == 2, result.stdout
-    assert told in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
     assert tree(tmp_path) == before
 
 
@@ -316,7 +316,7 @@ def test_names_of_methods_and_seeds():
         parse_seeds("-1")
 
 
-def test_a_figure_is_told_with_its_spread():
+def test_a_metric_is_formatted_with_its_standard_deviation():
     row = MethodRow(method="bank", values={"pro": (0.5, 0.6, 0.7), "pixel_ap": (0.25,)})
     assert row.percent("pro") == "60.00±10.00"
     assert row.percent("pixel_ap") == "25.00"

@@ -48,7 +48,7 @@ def test_of_color_the_luminance_is_taken(tmp_path):
     assert load_batch([plain, image, image], 16)[1] == 2
 
 
-def test_what_is_no_png_is_told(tmp_path):
+def test_a_file_that_is_not_a_png_is_refused(tmp_path):
     path = tmp_path / "a_1.png"
     path.write_text("no image")
     with pytest.raises(InputError, match=r"'a_1\.png' cannot be read as a PNG image"):
@@ -85,7 +85,7 @@ def labeled(tmp_path, label) -> ImageFile:
 LABEL = (np.random.RandomState(2).rand(30, 50) < 0.3).astype(np.uint8)
 
 
-def test_a_label_is_what_is_not_zero(tmp_path):
+def test_nonzero_pixels_are_the_label(tmp_path):
     for factor in (1, 2, 255):
         path = saved(tmp_path / f"{factor}.png", LABEL * np.uint8(factor))
         np.testing.assert_array_equal(read_label(path), LABEL > 0)

@@ -1,4 +1,4 @@
-"""BMAD's folders are found in all known layouts; wrong ones are told apart from them."""
+"""BMAD's folders are found in all known layouts; wrong ones are refused."""
 
 import shutil
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_the_case_of_folders_does_not_count(tmp_path):
     assert len(find_dataset(tmp_path, DatasetName.BRATS2021).test) == 6
 
 
-def test_patients_are_told_by_the_names_of_files(tmp_path):
+def test_file_names_give_the_patients(tmp_path):
     data = find_dataset(make_set(tmp_path, DatasetName.LIVER), DatasetName.LIVER)
     groups = group_by_patient(data.training)
     assert [{image.patient for image in group} for group in groups] == [{one} for one in TRAINING]
@@ -78,7 +78,7 @@ def test_names_without_a_patient_are_counted(tmp_path):
          "Test/test_label/Ungood/*.png"),
     ],
 )  # fmt: skip
-def test_a_wrong_folder_is_told_with_what_was_expected(tmp_path, which, expected):
+def test_a_wrong_folder_is_refused_with_the_expected_layout(tmp_path, which, expected):
     (tmp_path / "train" / "bad").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
         find_dataset(tmp_path, which)
@@ -87,14 +87,14 @@ def test_a_wrong_folder_is_told_with_what_was_expected(tmp_path, which, expected
     assert "train, train/bad. Name the folder" in caught.value.message
 
 
-def test_an_empty_folder_and_none_are_told(tmp_path):
+def test_an_empty_and_a_missing_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"found in .*: no folders"):
         find_dataset(tmp_path, DatasetName.RESC)
     with pytest.raises(InputError, match="'nowhere' is not a folder"):
         find_dataset(tmp_path / "nowhere", DatasetName.RESC)
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch):
     def refuse(_place):
         raise PermissionError(13, "Permission denied")
 
@@ -110,7 +110,7 @@ def test_the_current_folder_has_a_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["train", "test/good", "test/Ungood"])
-def test_a_part_that_is_missing_is_no_set(tmp_path, missing):
+def test_an_incomplete_set_is_refused(tmp_path, missing):
     make_set(tmp_path, DatasetName.BRATS2021)
     shutil.rmtree(tmp_path / missing)
     with pytest.raises(InputError) as caught:

@@ -51,14 +51,14 @@ def test_a_token_of_the_bank_scores_zero(distance):
     assert float(score.max()) == 0.0
 
 
-def test_the_cosine_knows_no_length_and_the_euclidean_distance_does():
+def test_the_cosine_ignores_lengths_and_the_euclidean_distance_does_not():
     longer = torch.from_numpy(3 * NORMALS[0])
     assert float(MemoryBank.fit(NORMALS).score(longer).max()) < 1e-6
     euclidean = MemoryBank.fit(NORMALS, distance=Distance.EUCLIDEAN)
     assert float(euclidean.score(longer).median()) > 1.0
 
 
-def test_opposite_tokens_are_two_apart():
+def test_opposite_tokens_have_cosine_distance_two():
     one = np.ones((1, CHANNELS, 1, 1), np.float32)
     assert float(MemoryBank.fit([one]).score(torch.from_numpy(-one))) == pytest.approx(2.0)
 
@@ -87,14 +87,14 @@ def test_a_bank_without_a_token_is_refused():
         MemoryBank.fit(NORMALS, outside)
 
 
-def test_a_bank_takes_the_room_it_is_said_to():
+def test_bank_bytes_is_the_memory_of_a_bank():
     halves = [volume.astype(np.float16) for volume in NORMALS]
     kept = MemoryBank.fit(halves).tokens
     assert memory_bank.bank_bytes(8 * 20, CHANNELS) == kept.numel() * kept.element_size()
 
 
 def greedy_by_hand(points: np.ndarray, count: int, first: int) -> list[int]:
-    """The same rule by its definition: all distances anew for every choice."""
+    """The greedy rule by its definition: all distances are recomputed for each choice."""
     chosen = [first]
     while len(chosen) < count:
         nearest = cdist(points, points[chosen]).min(axis=1)
@@ -115,7 +115,7 @@ def test_no_token_is_chosen_twice_even_where_all_are_equal():
 
 
 def radius(everything: np.ndarray, centers: np.ndarray) -> float:
-    """How far the token that lies farthest from all centers is from the nearest."""
+    """Largest distance of a token to its nearest center."""
     return float(cdist(everything, centers).min(axis=1).max())
 
 
@@ -155,7 +155,7 @@ def test_the_seed_alone_decides_the_coreset():
     assert not np.array_equal(chosen(1), chosen(2))
 
 
-def test_a_cosine_coreset_forgets_lengths():
+def test_a_cosine_coreset_ignores_lengths():
     scaled = [volume * np.float32(scale) for volume, scale in zip(NORMALS, (1, 5), strict=True)]
 
     def directions(normals: list[np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ SHAPE = (24, 30)
 
 
 def images(count: int, steps: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Smooth scores that know something of their labels; every third image is normal."""
+    """Smooth scores that correlate with their labels; every third image is normal."""
     random = np.random.RandomState(1)
     made = []
     for index in range(count):

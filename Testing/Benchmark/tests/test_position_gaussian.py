@@ -67,7 +67,7 @@ def test_few_images_are_compared_on_few_channels():
     assert PositionGaussian.fit([tokens(2, 200)], channels=3).channels == 3
 
 
-def test_scores_of_fresh_normals_have_the_size_that_theory_says():
+def test_squared_scores_of_new_normals_average_to_the_number_of_channels():
     score = PositionGaussian.fit([tokens(2, 4000)], ridge=0.0).score(
         torch.from_numpy(tokens(6, 2000))
     )
