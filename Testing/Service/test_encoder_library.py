@@ -34,7 +34,7 @@ from SpatialARAnomalyLib.service.encoder_library import (
     remove_encoder,
 )
 from SpatialARAnomalyLib.service.quantities import size_text
-from SpatialARAnomalyLib.service.redaction import without_places
+from SpatialARAnomalyLib.service.redaction import redact_paths
 from SpatialARAnomalyLib.service.user_folder import user_folder
 from SpatialARAnomalyLib.service.worker_protocol import TOKEN, Request
 from typer.testing import CliRunner
@@ -356,7 +356,7 @@ def test_the_worker_never_repeats_a_token(worker, hub):
 
 def test_a_token_is_left_out_of_the_log():
     request = Request(id=1, job="encoder_get", inputs={"source": "a/b", TOKEN: f"{SECRET}\n"})
-    assert without_places(f"header 'Bearer {SECRET}\\n' and {SECRET}", request) == (
+    assert redact_paths(f"header 'Bearer {SECRET}\\n' and {SECRET}", request) == (
         "header 'Bearer <token>' and <token>"
     )
     assert SECRET not in repr(request)

@@ -1,7 +1,7 @@
 """What goes to the log or to a bug report tells nothing of where things lie."""
 
 import pytest
-from SpatialARAnomalyLib.service.redaction import without_folders, without_places
+from SpatialARAnomalyLib.service.redaction import redact_folders, redact_paths
 from SpatialARAnomalyLib.service.worker_protocol import Request
 
 PLACE = "/archive/Müller, Anna/t1 gadolinium.npy"
@@ -24,7 +24,7 @@ REQUEST = Request(
     ],
 )
 def test_the_places_of_a_request_are_left_out(text):
-    told = without_places(text, REQUEST)
+    told = redact_paths(text, REQUEST)
     assert told != text
     for word in ("ller", "Anna", "archive", "gadolinium"):
         assert word not in told
@@ -33,13 +33,13 @@ def test_the_places_of_a_request_are_left_out(text):
 def test_places_are_known_however_deep_they_stand():
     inputs = {"normals": [{"path": PLACE, "series": "1.2.3"}, {"voxels": "/x/Anna/1.npy"}]}
     request = Request(id=1, job="train", inputs=inputs, output="/models/brain")
-    told = without_places(f"cannot open {PLACE!r}, /x/Anna/1.npy", request)
+    told = redact_paths(f"cannot open {PLACE!r}, /x/Anna/1.npy", request)
     assert told == "cannot open '<path>', <path>"
 
 
 def test_code_is_left_readable():
     text = "File worker_detect.py, line 7, in detect: normal_head(seed) failed for normal MR"
-    told = without_places(text, REQUEST)
+    told = redact_paths(text, REQUEST)
     assert told == text.replace("for normal ", "for <path> ")
 
 
@@ -55,6 +55,6 @@ def test_code_is_left_readable():
 def test_folders_are_left_out(monkeypatch, text, told):
     monkeypatch.setenv("HOME", "/home/Anna Müller")
     monkeypatch.setenv("USERPROFILE", "/home/Anna Müller")
-    assert told in without_folders(text)
+    assert told in redact_folders(text)
     for word in ("ller", "Anna", "conda", "Program"):
-        assert word not in without_folders(text)
+        assert word not in redact_folders(text)

@@ -12,7 +12,8 @@ from SpatialARAnomalyLib.engine.errors import EncoderError, ModelError
 from SpatialARAnomalyLib.engine.model_store import read_card
 from SpatialARAnomalyLib.service import model_encoder, warm
 from SpatialARAnomalyLib.service.warm import Warm
-from SpatialARAnomalyLib.service.worker_jobs import Workbench
+from SpatialARAnomalyLib.service.worker_detect import MODELS
+from SpatialARAnomalyLib.service.worker_jobs import release_models
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 
@@ -134,10 +135,8 @@ def test_the_command_line_still_verifies_what_it_uses(site, tmp_path):
     assert "not the trained one" in result.stderr
 
 
-def test_a_bench_lets_go_of_what_it_kept():
-    bench = Workbench()
-    bench.release()
-    kept = bench._warm = Warm()
-    kept._model = kept._encoder = object()
-    bench.release()
-    assert (kept._model, kept._encoder) == (None, None)
+def test_the_models_of_a_detection_can_be_released(monkeypatch):
+    monkeypatch.setattr(MODELS, "_model", object())
+    monkeypatch.setattr(MODELS, "_encoder", object())
+    release_models()
+    assert (MODELS._model, MODELS._encoder) == (None, None)

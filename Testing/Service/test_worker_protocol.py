@@ -3,16 +3,16 @@
 import json
 
 import pytest
-from SpatialARAnomalyLib.service.worker_inbox import Inbox
+from SpatialARAnomalyLib.service.worker_inbox import RequestQueue
+from SpatialARAnomalyLib.service.worker_jobs import JOBS
 from SpatialARAnomalyLib.service.worker_protocol import (
-    JOBS,
     Cancel,
     Continue,
+    End,
     Pause,
     Request,
     RequestError,
-    Shutdown,
-    read_line,
+    read_message,
 )
 
 REQUEST = {"protocol": 1, "id": 7, "job": "find", "inputs": {"a": 1}, "spec": {}, "output": "/x"}
@@ -24,15 +24,17 @@ def line(**changed) -> bytes:
 
 
 def test_what_can_be_said():
-    assert read_line(line()) == Request(id=7, job="find", inputs={"a": 1}, output="/x")
-    assert read_line(line(inputs=..., spec=...)) == Request(id=7, job="find", output="/x")
-    assert read_line(line(job="probe", output=...)) == Request(id=7, job="probe", inputs={"a": 1})
-    assert read_line(b'{"cancel": 7}\r') == Cancel(7)
-    assert read_line(b'{"pause": 7}') == Pause(7)
-    assert read_line(b'{"continue": 7}') == Continue(7)
-    assert read_line(b'{"shutdown": true}') == Shutdown()
+    assert read_message(line()) == Request(id=7, job="find", inputs={"a": 1}, output="/x")
+    assert read_message(line(inputs=..., spec=...)) == Request(id=7, job="find", output="/x")
+    assert read_message(line(job="probe", output=...)) == Request(
+        id=7, job="probe", inputs={"a": 1}
+    )
+    assert read_message(b'{"cancel": 7}\r') == Cancel(7)
+    assert read_message(b'{"pause": 7}') == Pause(7)
+    assert read_message(b'{"continue": 7}') == Continue(7)
+    assert read_message(b'{"shutdown": true}') == End()
     for job in JOBS:
-        assert read_line(line(job=job)).job == job
+        assert read_message(line(job=job)).job == job
 
 
 @pytest.mark.parametrize(
@@ -71,15 +73,15 @@ def test_what_can_be_said():
 )
 def test_what_cannot_be_read_is_refused(said, code, id_):
     with pytest.raises(RequestError) as caught:
-        read_line(said)
+        read_message(said)
     assert (caught.value.code, caught.value.id) == (code, id_)
 
 
 def test_refusals_name_what_is_known():
     with pytest.raises(RequestError, match="knows: protocol, id, job, inputs, spec, output"):
-        read_line(line(more=1))
+        read_message(line(more=1))
     with pytest.raises(RequestError, match="one of detect, find, export, evaluate, sample"):
-        read_line(line(job="delete"))
+        read_message(line(job="delete"))
 
 
 def request(number: int) -> Request:
@@ -87,39 +89,39 @@ def request(number: int) -> Request:
 
 
 def test_requests_come_in_order_and_ids_are_of_one_at_a_time():
-    inbox = Inbox()
-    assert inbox.put(request(1))
-    assert inbox.put(request(2))
-    assert not inbox.put(request(2))
-    assert inbox.next().id == 1
-    assert not inbox.put(request(1))
-    inbox.done()
-    assert inbox.put(request(1))
-    assert [inbox.next().id, inbox.next().id] == [2, 1]
+    queue = RequestQueue()
+    assert queue.put(request(1))
+    assert queue.put(request(2))
+    assert not queue.put(request(2))
+    assert queue.next().id == 1
+    assert not queue.put(request(1))
+    queue.done()
+    assert queue.put(request(1))
+    assert [queue.next().id, queue.next().id] == [2, 1]
 
 
 def test_a_cancel_meets_the_one_it_names():
-    inbox = Inbox()
+    queue = RequestQueue()
     for number in (1, 2, 3):
-        inbox.put(request(number))
-    assert inbox.next().id == 1
-    assert inbox.cancel(2).id == 2
-    assert not inbox.cancelled()
-    assert inbox.cancel(1) is None
-    assert inbox.cancelled()
-    inbox.done()
-    assert not inbox.cancelled()
-    assert inbox.cancel(1) is None
-    assert inbox.next().id == 3
-    assert not inbox.cancelled()
+        queue.put(request(number))
+    assert queue.next().id == 1
+    assert queue.cancel(2).id == 2
+    assert not queue.cancelled()
+    assert queue.cancel(1) is None
+    assert queue.cancelled()
+    queue.done()
+    assert not queue.cancelled()
+    assert queue.cancel(1) is None
+    assert queue.next().id == 3
+    assert not queue.cancelled()
 
 
-def test_a_closed_inbox_gives_nothing_and_stops_what_runs():
-    inbox = Inbox()
-    inbox.put(request(1))
-    inbox.next()
-    inbox.put(request(2))
-    assert [one.id for one in inbox.close()] == [2]
-    assert inbox.cancelled()
-    assert inbox.next() is None
-    assert not inbox.put(request(3))
+def test_a_closed_queue_gives_nothing_and_stops_what_runs():
+    queue = RequestQueue()
+    queue.put(request(1))
+    queue.next()
+    queue.put(request(2))
+    assert [one.id for one in queue.close()] == [2]
+    assert queue.cancelled()
+    assert queue.next() is None
+    assert not queue.put(request(3))

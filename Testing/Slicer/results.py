@@ -47,7 +47,7 @@ def add_result(
     from Slicer.heads import add_volume
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.findings import find_in_box
-    from SpatialARAnomalyLib.service.worker_findings import finding_values
+    from SpatialARAnomalyLib.service.worker_detect import finding_values
     from SpatialARAnomalyLib.slicerapp.Detection import Detection, DetectionSettings
     from SpatialARAnomalyLib.slicerapp.NodeConversion import newImage
 

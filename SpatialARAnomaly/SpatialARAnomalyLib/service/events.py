@@ -1,29 +1,29 @@
-"""What a job says while it runs: the same events for a person, a program and Slicer.
+"""The events of a job: the same for the terminal, for other programs and for Slicer.
 
-As JSON, one object a line: `{"id": 7, "event": "progress", "done": 120, …}`.
+As JSON, one object per line: `{"id": 7, "event": "progress", "done": 120, …}`.
 Exactly one of `result`, `failed` and `cancelled` comes last.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..engine.errors import Cancelled
 from ..engine.progress import EpochFigures
 
 PROTOCOL = 1
-"""Version of these events."""
+"""Version of the messages and events."""
 
 MIN_INTERVAL_S = 0.1
-"""Progress is told at most this often; the last of a stage always."""
+"""Seconds between two progress events, except for the last one of a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HelloEvent:
     """The program is ready."""
 
+    wire_name: ClassVar = "hello"
     protocol: int
     engine: str
     pid: int
@@ -34,6 +34,7 @@ class HelloEvent:
 class StageEvent:
     """A stage begins."""
 
+    wire_name: ClassVar = "stage"
     name: str
     index: int
     of: int
@@ -41,19 +42,21 @@ class StageEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """So many units of the stage are done."""
+    """`done` of `total` units of the stage are done."""
 
+    wire_name: ClassVar = "progress"
     done: int
     total: int
     unit: str
     eta_s: float | None
-    """Seconds left of this stage, once that can be told."""
+    """Seconds left of this stage, None until the speed is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEvent:
     """An epoch of a training is over (`EpochFigures`)."""
 
+    wire_name: ClassVar = "epoch"
     epoch: int
     train_mse: float
     held_out_nll: float
@@ -61,8 +64,9 @@ class EpochEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class NoticeEvent:
-    """Something the user should know, which stops nothing."""
+    """The user should know something that does not stop the job."""
 
+    wire_name: ClassVar = "notice"
     code: str
     text: str
 
@@ -71,6 +75,7 @@ class NoticeEvent:
 class ResultEvent:
     """The job is done."""
 
+    wire_name: ClassVar = "result"
     result: dict[str, Any]
 
 
@@ -78,6 +83,7 @@ class ResultEvent:
 class FailedEvent:
     """The job failed; nothing was changed."""
 
+    wire_name: ClassVar = "failed"
     code: str
     text: str
     hint: str
@@ -85,17 +91,23 @@ class FailedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class CancelledEvent:
-    """The job was stopped by the user."""
+    """The user cancelled the job."""
+
+    wire_name: ClassVar = "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PausedEvent:
-    """The job holds between two of its steps, as the user asked."""
+    """The job holds between two of its steps."""
+
+    wire_name: ClassVar = "paused"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuedEvent:
-    """The job goes on."""
+    """The job goes on after a pause."""
+
+    wire_name: ClassVar = "continued"
 
 
 Event = (
@@ -113,16 +125,13 @@ Event = (
 
 
 def to_json(event: Event, job: int | None = None) -> dict[str, Any]:
-    """The event as a JSON object; `job` is the request's id."""
-    name = re.sub("Event$", "", type(event).__name__).lower()
-    values = asdict(event)
-    if isinstance(event, ResultEvent):
-        values = event.result
-    return ({} if job is None else {"id": job}) | {"event": name} | values
+    """Return the event as a JSON object; `job` is the request's id."""
+    values = event.result if isinstance(event, ResultEvent) else asdict(event)
+    return ({} if job is None else {"id": job}) | {"event": event.wire_name} | values
 
 
 class EventReporter:
-    """Turns the engine's reports into events, with the time left of every stage."""
+    """A `Reporter` that turns the engine's reports into events and estimates the time left."""
 
     def __init__(
         self,
@@ -137,55 +146,56 @@ class EventReporter:
         self._paused = paused
         self._wait_while_paused = wait_while_paused
         self._clock = clock
-        self._begun: tuple[float, int] | None = None
-        self._told_s = float("-inf")
+        self._start: tuple[float, int] | None = None
+        """Time and units done at the first progress of the stage."""
+        self._emitted_s = float("-inf")
 
     def stage(self, name: str, index: int, of: int) -> None:
-        """Tell that a stage begins."""
-        self._begun = None
-        self._told_s = float("-inf")
+        """Emit that a stage begins."""
+        self._start = None
+        self._emitted_s = float("-inf")
         self._emit(StageEvent(name=name, index=index, of=of))
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Tell how far the stage is and how long it will take, if it is time to."""
+        """Emit the progress of the stage and the time left, unless the last one is too recent."""
         now = self._clock()
-        if self._begun is None:
+        if self._start is None:
             # A resumed stage does not begin at zero: its speed counts from here.
-            self._begun = (now, done)
-        if done < total and now - self._told_s < MIN_INTERVAL_S:
+            self._start = (now, done)
+        if done < total and now - self._emitted_s < MIN_INTERVAL_S:
             return
-        self._told_s = now
-        begun_s, begun_at = self._begun
+        self._emitted_s = now
+        start_s, start_done = self._start
         eta_s = None
         if done >= total:
             eta_s = 0.0
-        elif done > begun_at and now > begun_s:
-            eta_s = round((now - begun_s) / (done - begun_at) * (total - done), 1)
+        elif done > start_done and now > start_s:
+            eta_s = round((now - start_s) / (done - start_done) * (total - done), 1)
         self._emit(ProgressEvent(done=done, total=total, unit=unit, eta_s=eta_s))
 
     def epoch(self, figures: EpochFigures) -> None:
-        """Tell the figures of an epoch."""
+        """Emit the figures of an epoch."""
         self._emit(EpochEvent(**asdict(figures)))
 
     def notice(self, code: str, text: str) -> None:
-        """Tell something that stops nothing."""
+        """Emit a notice."""
         self._emit(NoticeEvent(code=code, text=text))
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` if the user asked to stop; hold while the job is paused."""
+        """Raise `Cancelled` if the user cancelled the job; block while it is paused."""
         if self._cancelled():
             raise Cancelled
         if self._paused():
-            self._hold()
+            self._pause()
 
-    def _hold(self) -> None:
+    def _pause(self) -> None:
         self._emit(PausedEvent())
         since_s = self._clock()
         self._wait_while_paused()
         if self._cancelled():
             raise Cancelled
-        if self._begun is not None:
-            # As if the stage had begun later: its speed is that of its work.
-            begun_s, begun_at = self._begun
-            self._begun = (begun_s + self._clock() - since_s, begun_at)
+        if self._start is not None:
+            # The pause does not count as time of the stage.
+            start_s, start_done = self._start
+            self._start = (start_s + self._clock() - since_s, start_done)
         self._emit(ContinuedEvent())

@@ -1,4 +1,4 @@
-"""Keeps the places of scans and the names of users out of the log and of events."""
+"""Remove paths of scans, names of users and access tokens from logs and events."""
 
 import re
 import sys
@@ -11,17 +11,17 @@ from .worker_protocol import TOKEN, Request
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\":;,()]+[\\/])+")
 
 
-def without_folders(text: str) -> str:
-    """The text with only the last part of every path."""
-    # Those that may hold a space, which a pattern cannot tell from the end of a path.
+def redact_folders(text: str) -> str:
+    """Return the text with every path cut to its last part."""
+    # These may hold a space, which the pattern would take for the end of the path.
     for known in (sys.prefix, sys.base_prefix, str(Path.home())):
         if len(known) > 1:
             text = text.replace(known, "…")
     return _PATH.sub("…/", text)
 
 
-def without_secrets(text: str, request: Request) -> str:
-    """The text without the token that a request brings, also as `repr` or JSON show it."""
+def redact_token(text: str, request: Request) -> str:
+    """Return the text without the request's access token, plain or as `repr` and JSON show it."""
     token = request.inputs.get(TOKEN)
     if not isinstance(token, str):
         return text
@@ -31,20 +31,20 @@ def without_secrets(text: str, request: Request) -> str:
     return text
 
 
-def without_places(text: str, request: Request) -> str:
-    """The text without the paths that a request names, and without what they are called."""
-    text = without_secrets(text, request)
+def redact_paths(text: str, request: Request) -> str:
+    """Return the text without the request's token, paths, and folders' and files' names."""
+    text = redact_token(text, request)
     named = sorted({*_paths(request.inputs), *_paths({"output": request.output})}, key=len)
     for path in reversed(named):
         if re.search(r"[\\/]", path):
             text = text.replace(path, "<path>")
-        else:  # as a whole word: a folder may be called as a part of our own code is
+        else:  # whole words only: a folder can have the name of a part of our code
             text = re.sub(rf"(?<!\w){re.escape(path)}(?!\w)", "<path>", text)
     return text
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a JSON value, however deep."""
+    """Yield all strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _paths(values: Mapping[str, Any]) -> Iterator[str]:
-    """The paths among the values, their folders and names, also as `repr` shows them."""
+    """Yield the paths among the values, their folders and names, also as `repr` shows them."""
     for value in _texts(values):
         if not re.search(r"[\\/]", value):
             continue

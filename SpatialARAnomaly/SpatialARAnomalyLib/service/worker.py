@@ -1,10 +1,10 @@
-"""The worker: a process that does jobs for the panel and stays warm between them.
+"""The worker: a process that does the panel's jobs and stays warm between them.
 
     python -m SpatialARAnomalyLib.service.worker
 
-Requests come as lines of JSON on standard input, events leave as such on
-standard output, the log goes to standard error (`worker_protocol`, `events`).
-Needs no package of others until a job does.
+Messages arrive as JSON lines on standard input (`worker_protocol`), events leave as
+JSON lines on standard output (`events`), the log goes to standard error. The worker
+imports no third-party package before a job needs one.
 """
 
 import os
@@ -25,20 +25,12 @@ from .events import (
     ResultEvent,
     to_json,
 )
-from .redaction import without_places, without_secrets
+from .redaction import redact_paths, redact_token
 from .user_errors import as_user_error, internal_error, missing_package
-from .worker_ending import Ending, end_now, lead_group
-from .worker_inbox import Inbox
-from .worker_jobs import Workbench
-from .worker_protocol import (
-    Cancel,
-    Continue,
-    Pause,
-    Request,
-    RequestError,
-    Shutdown,
-    read_line,
-)
+from .worker_ending import Shutdown, end_now, lead_group
+from .worker_inbox import RequestQueue
+from .worker_jobs import JOBS, release_models
+from .worker_protocol import Cancel, Continue, End, Pause, Request, RequestError, read_message
 from .worker_streams import EventPipe, take_streams
 
 
@@ -47,106 +39,105 @@ def main() -> None:
     lead_group()
     lines, events = take_streams()
     worker = Worker(events)
-    worker.ending.on_termination()
+    worker.shutdown.begin_at_sigterm()
     worker.greet()
-    threading.Thread(target=worker.listen, args=(lines,), daemon=True).start()
-    worker.serve()
-    end_now(worker.ending.exit_code)
+    threading.Thread(target=worker.read_messages, args=(lines,), daemon=True).start()
+    worker.run_jobs()
+    end_now(worker.shutdown.exit_code)
 
 
 class Worker:
-    """Hears requests in one thread and does them in another, one after the other."""
+    """Reads messages in one thread and runs jobs in another, one after the other."""
 
     def __init__(self, events: EventPipe) -> None:
-        self._inbox = Inbox()
+        self._queue = RequestQueue()
         self._events = events
-        self._bench = Workbench()
-        self.ending = Ending(self._close)
-        events.broken = self.ending.begin
+        self.shutdown = Shutdown(self._cancel_jobs)
+        events.on_broken = self.shutdown.begin
 
     def greet(self) -> None:
-        """Say that the worker is ready, before anything else."""
-        self._tell(
+        """Send `hello`, the first event."""
+        self._send(
             HelloEvent(protocol=PROTOCOL, engine=__version__, pid=os.getpid(), device="auto")
         )
 
-    def listen(self, lines: Iterable[bytes]) -> None:
-        """Hear all lines; where they end, so does the worker: nobody waits for it any more."""
+    def read_messages(self, lines: Iterable[bytes]) -> None:
+        """Read all lines, then shut down: the end of input means that the parent is gone."""
         for line in lines:
             try:
-                said = read_line(line)
-                if isinstance(said, Shutdown):
+                message = read_message(line)
+                if isinstance(message, End):
                     break
-                self._take(said)
+                self._take(message)
             except RequestError as error:
-                self._fail(error, error.id)
-        self.ending.begin()
+                self._send_failure(error, error.id)
+        self.shutdown.begin()
 
-    def _take(self, said: Request | Cancel | Pause | Continue) -> None:
-        match said:
+    def _take(self, message: Request | Cancel | Pause | Continue) -> None:
+        match message:
             case Cancel():
-                waiting = self._inbox.cancel(said.id)
+                waiting = self._queue.cancel(message.id)
                 if waiting is not None:
-                    self._tell(CancelledEvent(), waiting.id)
+                    self._send(CancelledEvent(), waiting.id)
             case Pause():
-                self._inbox.pause(said.id)
+                self._queue.pause(message.id)
             case Continue():
-                self._inbox.go_on(said.id)
-            case Request() if not self._inbox.put(said):
+                self._queue.resume(message.id)
+            case Request() if not self._queue.put(message):
                 raise RequestError(
                     "request-unreadable",
-                    f"The id of a request must be new; {said.id} is that of one not done yet.",
+                    f"The id of a request must be new; {message.id} is that of one not done yet.",
                 )
 
-    def serve(self) -> None:
-        """Do requests in order until the end has begun."""
-        while (request := self._inbox.next()) is not None:
-            last = self._outcome(request)
-            self._inbox.done()
+    def run_jobs(self) -> None:
+        """Run requests in order until the shutdown begins."""
+        while (request := self._queue.next()) is not None:
+            last = self._run(request)
+            self._queue.done()
             try:
-                self._tell(last, request.id)
-            except (TypeError, ValueError) as error:  # the result holds what JSON cannot
-                self._fail(internal_error(error), request.id)
+                self._send(last, request.id)
+            except (TypeError, ValueError) as error:  # JSON cannot hold the result
+                self._send_failure(internal_error(error), request.id)
 
-    def _outcome(self, request: Request) -> Event:
-        """Do a request; its last event."""
+    def _run(self, request: Request) -> Event:
+        """Run a request and return its last event."""
         report = EventReporter(
-            lambda event: self._tell(event, request.id),
-            cancelled=self._inbox.cancelled,
-            paused=self._inbox.paused,
-            wait_while_paused=self._inbox.wait_while_paused,
+            lambda event: self._send(event, request.id),
+            cancelled=self._queue.cancelled,
+            paused=self._queue.paused,
+            wait_while_paused=self._queue.wait_while_paused,
         )
         try:
             report.check_cancelled()
-            return ResultEvent(result=self._bench.do(request, report))
+            return ResultEvent(result=JOBS[request.job].run(request, report))
         except Cancelled:
             return CancelledEvent()
         except Exception as error:
             known = missing_package(error) or as_user_error(error)
             if known is None:
                 known = internal_error(error)
-                told = "".join(traceback.format_exception(error))
-                print(without_places(told, request), file=sys.stderr, flush=True)
+                trace = "".join(traceback.format_exception(error))
+                print(redact_paths(trace, request), file=sys.stderr, flush=True)
             if known.code == "out-of-memory":
-                self._bench.release()
+                release_models()
             return FailedEvent(
                 code=known.code,
-                text=without_secrets(known.message, request),
-                hint=without_secrets(known.hint, request),
+                text=redact_token(known.message, request),
+                hint=redact_token(known.hint, request),
             )
 
-    def _close(self) -> None:
-        for request in self._inbox.close():
-            self._tell(CancelledEvent(), request.id)
+    def _cancel_jobs(self) -> None:
+        for request in self._queue.close():
+            self._send(CancelledEvent(), request.id)
 
-    def _fail(self, error: SpatialARError, id_: int | None) -> None:
-        self._tell(FailedEvent(code=error.code, text=error.message, hint=error.hint), id_)
+    def _send_failure(self, error: SpatialARError, id_: int | None) -> None:
+        self._send(FailedEvent(code=error.code, text=error.message, hint=error.hint), id_)
 
-    def _tell(self, event: Event, id_: int | None = None) -> None:
-        said = to_json(event, job=id_)
+    def _send(self, event: Event, id_: int | None = None) -> None:
+        values = to_json(event, job=id_)
         if isinstance(event, FailedEvent):
-            said = {"id": id_} | said
-        self._events.send(said)
+            values = {"id": id_} | values
+        self._events.send(values)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""The worker's demonstration model: scans and training lie in a folder that goes away."""
+"""The worker's sample heads and demonstration model: made here, nothing is downloaded."""
 
 import os
 import tempfile
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 from ..engine.device import Device, require_torch
@@ -13,10 +16,32 @@ from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from . import sample_scans
 from .demonstration_model import train_demonstration, write_normals
-from .outputs import make_folder
+from .outputs import appear_together, make_folder
+from .worker_jobs import Empty
+
+VOXELS_FILE = "voxels.npy"
+TRUTH_FILE = "truth.npy"
 
 SEED = 1
-"""Of the heads."""
+"""Seed of the heads that the demonstration model is trained on."""
+
+
+class SampleKind(StrEnum):
+    """Which sample head to make."""
+
+    NORMAL = "normal"
+    LESION = "lesion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSpec(Spec):
+    """Which sample head to make."""
+
+    kind: SampleKind
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self._require(0 <= self.seed < 2**32, "seed must lie in [0, 2³²)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +51,40 @@ class DemonstrationSpec(Spec):
     device: Device = Device.AUTO
 
 
-def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Train the demonstration model as the folder `output`; what the result says of it.
+def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Make a head; write its voxels and, if it has a lesion, the lesion's mask.
 
-    Raises `OutputError` where that exists already, `Cancelled` through
-    `report`; nothing is left behind in either case.
+    Raises `SpatialARError` if the output cannot be used, `Cancelled` through `report`.
+    """
+    report.stage("make", 1, 1)
+    report.check_cancelled()
+    if spec.kind is SampleKind.LESION:
+        head, lesion = sample_scans.head_with_lesion(spec.seed)
+        arrays = {VOXELS_FILE: head.voxels, TRUTH_FILE: lesion.astype(np.uint8)}
+    else:
+        head = sample_scans.unseen_head(spec.seed)
+        arrays = {VOXELS_FILE: head.voxels}
+    report.check_cancelled()
+    with appear_together(output, list(arrays), overwrite=False) as partial:
+        for name, array in arrays.items():
+            np.save(partial / name, array, allow_pickle=False)
+    return {
+        "files": {
+            "voxels": str(output / VOXELS_FILE),
+            "truth": str(output / TRUTH_FILE) if TRUTH_FILE in arrays else None,
+        },
+        "ras_from_voxel": head.ras_from_voxel.tolist(),
+        "modality": head.modality.value if head.modality else None,
+    }
+
+
+def make_model(
+    inputs: Empty, spec: DemonstrationSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Train the demonstration model as the folder `output`, in a temporary folder beside it.
+
+    Raises `OutputError` if that exists already, `Cancelled` through `report`;
+    nothing is left behind in either case.
     """
     require_torch()
     check_free(output, overwrite=False)
@@ -44,11 +98,11 @@ def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[
             new.mkdir()
             report.stage("make", 1, 1)
 
-            def told(done: int) -> None:
+            def report_made(done: int) -> None:
                 report.check_cancelled()
                 report.progress(done, sample_scans.NORMALS, "scan")
 
-            normals = write_normals(new, SEED, told)
+            normals = write_normals(new, SEED, report_made)
             report.progress(len(normals), len(normals), "scan")
             card = train_demonstration(normals, new / "model", spec.device, report)
             check_free(output, overwrite=False)

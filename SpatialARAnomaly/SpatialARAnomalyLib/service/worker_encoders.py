@@ -1,7 +1,7 @@
 """The worker's jobs on encoders: get, check, add, remove."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..engine.errors import SpecError
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .encoder_library import add_encoder, get_encoder, remove_encoder
+from .worker_jobs import Empty
 from .worker_protocol import TOKEN
 
 
@@ -22,6 +23,20 @@ class EncoderInputs(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GetInputs(EncoderInputs):
+    """Which encoder, and the user's access token of the hub, which nothing repeats."""
+
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GetInputs":
+        """Read the inputs; an error does not quote a token of the wrong type."""
+        if not isinstance(values.get(TOKEN), str | None):
+            raise SpecError("spec-type", f"{TOKEN} must be text.")
+        return super().from_dict(values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckSpec(Spec):
     """How to try an encoder."""
 
@@ -29,19 +44,16 @@ class CheckSpec(Spec):
     device: Device = Device.AUTO
 
 
-def get(inputs: Mapping[str, Any], report: Reporter) -> dict[str, Any]:
-    """Fetch weights; besides `source` the inputs may hold a token, which nothing repeats."""
-    named = dict(inputs)
-    token = named.pop(TOKEN, None)
-    if token is not None and not isinstance(token, str):
-        raise SpecError("spec-type", f"{TOKEN} must be text.")
-    source = EncoderInputs.from_dict(named).source
-    folder = get_encoder(source, report, token)
-    return {"source": source, "revision": folder.name}
+def get(inputs: GetInputs, spec: Empty, output: Path | None, report: Reporter) -> dict[str, Any]:
+    """Download weights from the hub."""
+    folder = get_encoder(inputs.source, report, inputs.token)
+    return {"source": inputs.source, "revision": folder.name}
 
 
-def check(inputs: EncoderInputs, spec: CheckSpec, report: Reporter) -> dict[str, Any]:
-    """Load an encoder and embed a test slice, without a network."""
+def check(
+    inputs: EncoderInputs, spec: CheckSpec, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Load an encoder without a network and embed a test slice."""
     require_torch()
     from .encoder_check import check_encoder
 
@@ -49,7 +61,9 @@ def check(inputs: EncoderInputs, spec: CheckSpec, report: Reporter) -> dict[str,
     return check_encoder(inputs.source, spec.size_px, spec.device, False, report).to_dict()
 
 
-def add(inputs: EncoderInputs, report: Reporter) -> dict[str, Any]:
+def add(
+    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
     """Verify a folder or file of the user's and remember it."""
     require_torch()
     report.stage("check", 1, 1)
@@ -57,6 +71,8 @@ def add(inputs: EncoderInputs, report: Reporter) -> dict[str, Any]:
     return {"name": card.name, "architecture": card.architecture}
 
 
-def remove(inputs: EncoderInputs) -> dict[str, Any]:
+def remove(
+    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
     """Remove an encoder from the hub's cache, or forget one of the user's."""
     return {"freed_bytes": remove_encoder(inputs.source)}

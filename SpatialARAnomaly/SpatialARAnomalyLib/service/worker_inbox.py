@@ -1,4 +1,4 @@
-"""The requests that wait, the one that runs, and which of them shall stop or pause."""
+"""The queue of requests: which wait, which runs, and which are to stop or to pause."""
 
 from collections import deque
 from threading import Condition
@@ -6,8 +6,8 @@ from threading import Condition
 from .worker_protocol import Request
 
 
-class Inbox:
-    """Handed from the thread that reads requests to the one that does them."""
+class RequestQueue:
+    """Passes requests from the thread that reads them to the thread that runs them."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -18,17 +18,16 @@ class Inbox:
         self._closed = False
 
     def put(self, request: Request) -> bool:
-        """Let a request wait for its turn; False where its id is another's."""
+        """Append a request; return False if its id is that of another one not done yet."""
         with self._changed:
-            known = [*self._waiting, *([self._running] if self._running else [])]
-            if self._closed or any(one.id == request.id for one in known):
+            if self._closed or self._is_known(request.id):
                 return False
             self._waiting.append(request)
             self._changed.notify_all()
             return True
 
     def next(self) -> Request | None:
-        """Wait for the next request, which then is the running one; None at the end."""
+        """Wait for the next request and mark it as running; return None once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting)
             if self._closed:
@@ -37,16 +36,16 @@ class Inbox:
             return self._running
 
     def done(self) -> None:
-        """Note that the running one is over: it cannot be stopped any more."""
+        """Mark the running request as over, so that it can no longer be cancelled."""
         with self._changed:
             if self._running is not None:
                 self._paused.discard(self._running.id)
             self._running, self._stop = None, False
 
     def cancel(self, id_: int) -> Request | None:
-        """Take a waiting request out and return it, or ask the running one to stop.
+        """Remove and return a waiting request, or ask the running one to stop.
 
-        One that is over already is left alone: its last event is on its way.
+        A request that is over is left alone: its last event is on its way.
         """
         with self._changed:
             for request in self._waiting:
@@ -60,36 +59,39 @@ class Inbox:
             return None
 
     def pause(self, id_: int) -> None:
-        """Ask a request to hold; one that waits holds when its turn has come."""
+        """Ask a request to pause; a waiting one pauses at its first step."""
         with self._changed:
-            known = [*self._waiting, *([self._running] if self._running else [])]
-            if any(one.id == id_ for one in known):
+            if self._is_known(id_):
                 self._paused.add(id_)
 
-    def go_on(self, id_: int) -> None:
+    def resume(self, id_: int) -> None:
         """Let a paused request go on."""
         with self._changed:
             self._paused.discard(id_)
             self._changed.notify_all()
 
     def cancelled(self) -> bool:
-        """Whether the running request shall stop."""
+        """Return whether the running request is to stop."""
         return self._stop or self._closed
 
     def paused(self) -> bool:
-        """Whether the running request shall hold."""
+        """Return whether the running request is to pause."""
         return self._running is not None and self._running.id in self._paused
 
     def wait_while_paused(self) -> None:
-        """Return when the running request may go on, or shall stop; computes nothing meanwhile."""
+        """Block until the running request may go on or is to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self.cancelled() or not self.paused())
 
     def close(self) -> list[Request]:
-        """Take no more, ask the running one to stop; the ones that waited."""
+        """Accept no more, ask the running request to stop, and return those that waited."""
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()
             self._closed = True
             self._changed.notify_all()
             return left
+
+    def _is_known(self, id_: int) -> bool:
+        running = [] if self._running is None else [self._running]
+        return any(request.id == id_ for request in (*self._waiting, *running))

@@ -1,136 +1,114 @@
-"""The worker's jobs: each in a file of its own, loaded when it is first asked for."""
+"""The registry of the worker's jobs: one table, from which all facts about a job come.
 
+To add a job, write a function with the signature of `JobFunction` and the `Spec` classes
+of its inputs and settings, add its record to `JOBS`, and describe it in
+`Resources/Docs/worker.md`, whose table of jobs is tested against this one.
+"""
+
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
-from .worker_protocol import LIBRARY_JOBS, Request
 
 if TYPE_CHECKING:
-    from .warm import Warm
+    from .worker_protocol import Request
+
+JobFunction = Callable[[Any, Any, Path | None, Reporter], dict[str, Any]]
+"""`function(inputs, spec, output, report)` returns the values of the `result` event.
+
+It raises `SpatialARError` if it fails and `Cancelled` through `report`; no file has been
+published in either case.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nothing(Spec):
-    """Of a job that has nothing to be told."""
+class Empty(Spec):
+    """The inputs or the settings of a job that takes none."""
 
 
-class Workbench:
-    """Does jobs, and keeps between them what is worth it."""
+@dataclass(frozen=True)
+class Job:
+    """One job. Its module is imported on the first request: the worker itself needs no package."""
 
-    def __init__(self) -> None:
-        self._warm: Warm | None = None
+    module: str
+    """Module of this package that has the function and both classes."""
+    function: str
+    inputs: str = Empty.__name__
+    """Class of what the job works on."""
+    spec: str = Empty.__name__
+    """Class of its settings."""
+    writes_output: bool = False
+    """A request must name an output, which the job creates."""
+    releases_models: bool = False
+    """The job loads an encoder of its own, so the one kept by `detect` is released first."""
 
-    def release(self) -> None:
-        """Keep nothing more: what was kept may be the memory that a job lacked."""
-        if self._warm is not None:
-            self._warm.release()
+    def load(self) -> tuple[JobFunction, type[Spec], type[Spec]]:
+        """Import the function and the classes of its inputs and settings."""
+        module = import_module(f".{self.module}", __package__)
+        inputs, spec = (
+            Empty if name == Empty.__name__ else getattr(module, name)
+            for name in (self.inputs, self.spec)
+        )
+        return getattr(module, self.function), inputs, spec
 
-    def do(self, request: Request, report: Reporter) -> dict[str, Any]:
-        """What the `result` event of a request says.
+    def run(self, request: "Request", report: Reporter) -> dict[str, Any]:
+        """Do the job and return the values of the `result` event; raises as `JobFunction` does."""
+        function, inputs, spec = self.load()
+        if self.releases_models:
+            release_models()
+        return function(
+            inputs.from_dict(request.inputs),
+            spec.from_dict(request.spec),
+            None if request.output is None else Path(request.output),
+            report,
+        )
 
-        Raises `SpatialARError` where it fails and `Cancelled` through `report`;
-        no file has appeared then.
-        """
-        inputs, spec = request.inputs, request.spec
-        output = Path(request.output or "")
-        match request.job:
-            case "detect":
-                from .warm import Warm
-                from .worker_detect import DetectInputs, DetectSpec, detect
 
-                self._warm = self._warm or Warm()
-                return detect(
-                    DetectInputs.from_dict(inputs),
-                    DetectSpec.from_dict(spec),
-                    output,
-                    self._warm,
-                    report,
-                )
-            case "find":
-                from .worker_find import FindInputs, FindSpec, find
+JOBS = {
+    "detect": Job("worker_detect", "detect", "DetectInputs", "DetectSpec", writes_output=True),
+    "find": Job("worker_detect", "find", "FindInputs", "FindSpec", writes_output=True),
+    "export": Job("worker_export", "export", "ExportInputs", "ExportSpec", writes_output=True),
+    "evaluate": Job(
+        "worker_evaluate", "evaluate", "EvaluateInputs", "EvaluateSpec", writes_output=True
+    ),
+    "sample": Job("worker_demonstration", "make_sample", spec="SampleSpec", writes_output=True),
+    "demonstration_model": Job(
+        "worker_demonstration", "make_model", spec="DemonstrationSpec", writes_output=True
+    ),
+    "survey": Job("worker_survey", "survey", "SurveyInputs", "SurveySpec"),
+    "train": Job(
+        "worker_train",
+        "train_model",
+        "TrainInputs",
+        "TrainSpec",
+        writes_output=True,
+        releases_models=True,
+    ),
+    "training_discard": Job("worker_discard", "discard_training", "DiscardInputs"),
+    "model_export": Job("worker_models", "export", "ModelInputs", "ExportSpec", writes_output=True),
+    "model_import": Job("worker_models", "import_file", "ImportInputs", writes_output=True),
+    "model_rename": Job("worker_models", "rename", "ModelInputs", "RenameSpec"),
+    "model_delete": Job("worker_models", "delete", "ModelInputs"),
+    "model_verify": Job("worker_models", "verify", "ModelInputs"),
+    "models_move": Job("worker_models", "move", "MoveInputs", "MoveSpec", writes_output=True),
+    "encoder_get": Job("worker_encoders", "get", "GetInputs"),
+    "encoder_check": Job("worker_encoders", "check", "EncoderInputs", "CheckSpec"),
+    "encoder_add": Job("worker_encoders", "add", "EncoderInputs"),
+    "encoder_remove": Job("worker_encoders", "remove", "EncoderInputs"),
+    "kit_verify": Job("worker_probe", "verify_kit_files", "KitInputs"),
+    "kit_weights": Job("worker_probe", "install_kit_weights", "KitInputs"),
+    "probe": Job("worker_probe", "probe_machine"),
+}
+"""Every job by its name in a request."""
 
-                return find(FindInputs.from_dict(inputs), FindSpec.from_dict(spec), output, report)
-            case "export":
-                from .worker_export import ExportInputs, ExportSpec, export
 
-                return export(
-                    ExportInputs.from_dict(inputs), ExportSpec.from_dict(spec), output, report
-                )
-            case "evaluate":
-                from .worker_evaluate import EvaluateInputs, EvaluateSpec, evaluate
-
-                return evaluate(
-                    EvaluateInputs.from_dict(inputs), EvaluateSpec.from_dict(spec), output, report
-                )
-            case "sample":
-                from .worker_sample import SampleSpec, make_sample
-
-                Nothing.from_dict(inputs)
-                return make_sample(SampleSpec.from_dict(spec), output, report)
-            case "demonstration_model":
-                from .worker_demonstration import DemonstrationSpec, make_model
-
-                Nothing.from_dict(inputs)
-                return make_model(DemonstrationSpec.from_dict(spec), output, report)
-            case job if job in LIBRARY_JOBS:
-                from .worker_models import do
-
-                return do(job, inputs, spec, output, report)
-            case "encoder_get":
-                from .worker_encoders import get
-
-                Nothing.from_dict(spec)
-                return get(inputs, report)
-            case "encoder_check":
-                from .worker_encoders import CheckSpec, EncoderInputs, check
-
-                return check(EncoderInputs.from_dict(inputs), CheckSpec.from_dict(spec), report)
-            case "encoder_add":
-                from .worker_encoders import EncoderInputs, add
-
-                Nothing.from_dict(spec)
-                return add(EncoderInputs.from_dict(inputs), report)
-            case "encoder_remove":
-                from .worker_encoders import EncoderInputs, remove
-
-                Nothing.from_dict(spec)
-                return remove(EncoderInputs.from_dict(inputs))
-            case "kit_verify":
-                from .worker_kit import KitInputs, verify
-
-                Nothing.from_dict(spec)
-                return verify(KitInputs.from_dict(inputs), report)
-            case "kit_weights":
-                from .worker_kit import KitInputs, install_weights
-
-                Nothing.from_dict(spec)
-                return install_weights(KitInputs.from_dict(inputs), report)
-            case "survey":
-                from .worker_survey import SurveyInputs, SurveySpec, survey
-
-                folder = None if request.output is None else output
-                return survey(
-                    SurveyInputs.from_dict(inputs), SurveySpec.from_dict(spec), folder, report
-                )
-            case "train":
-                from .training_request import TrainSpec
-                from .worker_train import TrainInputs, train_model
-
-                self.release()  # the training loads an encoder of its own
-                return train_model(
-                    TrainInputs.from_dict(inputs), TrainSpec.from_dict(spec), output, report
-                )
-            case "training_discard":
-                from .worker_discard import DiscardInputs, discard_training
-
-                Nothing.from_dict(spec)
-                return discard_training(DiscardInputs.from_dict(inputs))
-            case _:
-                from .worker_probe import probe
-
-                Nothing.from_dict(inputs)
-                Nothing.from_dict(spec)
-                return probe()
+def release_models() -> None:
+    """Release the model and the encoder that `detect` keeps, and PyTorch's cached GPU memory."""
+    detection = sys.modules.get(f"{__package__}.worker_detect")
+    if detection is not None:  # otherwise nothing is kept, and importing it could fail
+        detection.MODELS.release()

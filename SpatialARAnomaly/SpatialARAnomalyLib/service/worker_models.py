@@ -1,6 +1,9 @@
-"""The worker's jobs of the model library."""
+"""The worker's jobs of the model library.
 
-from collections.abc import Mapping
+They raise `SpatialARError` if they fail and `Cancelled` through `report`; the library is then
+as it was.
+"""
+
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +13,7 @@ from ..engine.model_store import verify_model
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .model_library import delete_model, export_model, import_model, rename_model
+from .worker_jobs import Empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,55 +75,52 @@ class MoveSpec(Spec):
     step: MoveStep
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoSpec(Spec):
-    """Of a job that has nothing to be told."""
+def export(inputs: ModelInputs, spec: ExportSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Write a model as one file."""
+    model = Path(inputs.model)
+    return {"file": str(export_model(model, output, report, overwrite=spec.overwrite))}
 
 
-def do(
-    job: str,
-    inputs: Mapping[str, Any],
-    spec: Mapping[str, Any],
-    output: Path,
-    report: Reporter,
+def import_file(
+    inputs: ImportInputs, spec: Empty, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Do one of `worker_protocol.LIBRARY_JOBS`; what its result says.
-
-    Raises `SpatialARError` where it fails and `Cancelled` through `report`; the
-    library is as it was then.
-    """
-    match job:
-        case "model_export":
-            overwrite = ExportSpec.from_dict(spec).overwrite
-            model = Path(ModelInputs.from_dict(inputs).model)
-            return {"file": str(export_model(model, output, report, overwrite=overwrite))}
-        case "model_import":
-            NoSpec.from_dict(spec)
-            found = import_model(Path(ImportInputs.from_dict(inputs).file), output, report)
-            return {
-                "model": str(found.folder),
-                "name": found.card.name,
-                "arrival": found.arrival.value,
-                "original_name": found.original_name,
-            }
-        case "model_rename":
-            name = RenameSpec.from_dict(spec).name
-            folder, card = rename_model(Path(ModelInputs.from_dict(inputs).model), name)
-            return {"model": str(folder), "name": card.name}
-        case "model_delete":
-            NoSpec.from_dict(spec)
-            delete_model(Path(ModelInputs.from_dict(inputs).model))
-            return {}
-        case "model_verify":
-            NoSpec.from_dict(spec)
-            report.stage("verify", 1, 1)
-            card = verify_model(Path(ModelInputs.from_dict(inputs).model))
-            return {"name": card.name, "weights_sha256": card.weights_sha256}
-        case _:
-            return _move(MoveInputs.from_dict(inputs), MoveSpec.from_dict(spec), output, report)
+    """Add a model's file to the folder of models `output`."""
+    found = import_model(Path(inputs.file), output, report)
+    return {
+        "model": str(found.folder),
+        "name": found.card.name,
+        "arrival": found.arrival.value,
+        "original_name": found.original_name,
+    }
 
 
-def _move(inputs: MoveInputs, spec: MoveSpec, output: Path, report: Reporter) -> dict[str, Any]:
+def rename(
+    inputs: ModelInputs, spec: RenameSpec, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Rename a model and its folder."""
+    folder, card = rename_model(Path(inputs.model), spec.name)
+    return {"model": str(folder), "name": card.name}
+
+
+def delete(
+    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Delete a model."""
+    delete_model(Path(inputs.model))
+    return {}
+
+
+def verify(
+    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Check that a model is complete and unchanged."""
+    report.stage("verify", 1, 1)
+    card = verify_model(Path(inputs.model))
+    return {"name": card.name, "weights_sha256": card.weights_sha256}
+
+
+def move(inputs: MoveInputs, spec: MoveSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Copy all models to another folder, or remove those that were copied."""
     from .models_move import copy_models, remove_moved
 
     step = copy_models if spec.step is MoveStep.COPY else remove_moved

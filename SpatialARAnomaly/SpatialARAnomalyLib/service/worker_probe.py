@@ -1,4 +1,7 @@
-"""What this machine has: Python, packages and devices. Nothing of it need be there."""
+"""The worker's set-up: what this machine has, and the contents of an offline kit.
+
+Needs no package: Python, packages and devices are reported as they are found.
+"""
 
 import importlib
 import importlib.util
@@ -6,30 +9,80 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ..engine.progress import Reporter
+from ..engine.specs import Spec
+from .kit_manifest import check_fits, verify_kit
 from .packages import REQUIREMENTS, installed_version
-from .redaction import without_folders
+from .redaction import redact_folders
+from .worker_jobs import Empty
 
 PACKAGES = (
     *(re.split("[<>=!~; ]", requirement)[0] for requirement in REQUIREMENTS),
     *("huggingface-hub", "numpy", "scipy", "SimpleITK", "pydicom"),
 )
-"""What is needed, and what comes with it or with Slicer and matters as much."""
+"""Packages to report: the required ones, and those that come with them or with Slicer."""
 
 _MODULES = {
     "huggingface-hub": "huggingface_hub",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
-"""Packages whose modules are called otherwise."""
+"""Module by package, where the names differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitInputs(Spec):
+    """The offline kit."""
+
+    kit: str
+    """Its folder."""
+
+
+def verify_kit_files(
+    inputs: KitInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Check every file of a kit and that it is for this Python, and return what it holds.
+
+    Raises `SetupError`, and `Cancelled` through `report`.
+    """
+    manifest = verify_kit(Path(inputs.kit), report)
+    check_fits(manifest)
+    return {
+        "requirements": list(manifest.requirements),
+        "encoders": [encoder.hub_id for encoder in manifest.encoders],
+        "size_bytes": manifest.size_bytes,
+    }
+
+
+def install_kit_weights(
+    inputs: KitInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Verify a kit, copy its weights into the hub's cache, and return their hub ids.
+
+    Raises `SetupError`, `EncoderError`, `OutputError`, and `Cancelled` through `report`.
+    """
+    from .kit_weights import install_weights
+
+    kit = Path(inputs.kit)
+    return {"encoders": list(install_weights(kit, verify_kit(kit, report), report))}
+
+
+def probe_machine(
+    inputs: Empty, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Report Python, packages and devices (`probe`)."""
+    return probe()
 
 
 def probe() -> dict[str, Any]:
-    """What the result of a probe says.
+    """Return the versions of Python and the packages, the devices, and what cannot be imported.
 
-    `import_errors` has the packages that are there, in whole or in part, and
-    cannot be used: metadata alone do not tell an installation that was interrupted.
+    `import_errors` has the packages that are present, in whole or in part, and cannot be used:
+    the metadata alone do not reveal an interrupted installation.
     """
     devices = [_device("cpu", platform.processor() or platform.machine(), *_memory())]
     import_errors = {}
@@ -56,19 +109,19 @@ def _is_there(module: str) -> bool:
 
 
 def _import_error(package: str) -> str | None:
-    """Why a package cannot be used although it is there; None if it can, or is not there."""
+    """Return why a package that is present cannot be used; None if it can, or is absent."""
     module = _MODULES.get(package, package)
     if not _is_there(module):
         return None if installed_version(package) is None else "its files are missing"
     try:
         _TRIALS.get(package, importlib.import_module)(module)
-    except Exception as error:  # a broken installation raises what it likes
-        return without_folders(f"{type(error).__name__}: {error}")
+    except Exception as error:  # a broken installation can raise anything
+        return redact_folders(f"{type(error).__name__}: {error}")
     return None
 
 
 def _try_torch(module: str) -> None:
-    """Compute something, and exchange it with numpy: a build for another numpy cannot."""
+    """Compute, and pass the result to numpy, which a build for another numpy cannot."""
     import torch
 
     if not (torch.zeros(2) + 1).numpy().all():
@@ -77,13 +130,13 @@ def _try_torch(module: str) -> None:
 
 
 def _try_transformers(module: str) -> None:
-    """Load the network that embeds slices; what torch lacks is not transformers' fault."""
+    """Load the encoder's network, if torch works: its faults are not those of transformers."""
     importlib.import_module(module)
     if _import_error("torch") is None and _is_there("torch"):
         from transformers import DINOv3ViTModel
 
         if not callable(DINOv3ViTModel):
-            raise TypeError("DINOv3ViTModel is no class")
+            raise TypeError("DINOv3ViTModel is not a class")
 
 
 _TRIALS: dict[str, Callable[[str], object]] = {
@@ -97,7 +150,7 @@ def _device(device: str, name: str, memory: int | None, free: int | None) -> dic
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Bytes of the machine's memory, and how much of it is free, where Python can tell."""
+    """Return the machine's memory and the free part of it in bytes, where known."""
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         return page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
@@ -106,7 +159,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 
 def _accelerators() -> Iterator[dict[str, Any]]:
-    """The devices beside the CPU that torch can compute on."""
+    """Yield the devices other than the CPU on which torch can compute."""
     import torch
 
     if torch.cuda.is_available():

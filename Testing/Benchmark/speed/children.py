@@ -118,7 +118,6 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
 
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.service.warm import Warm
     from SpatialARAnomalyLib.service.worker_detect import DetectInputs, DetectSpec
     from SpatialARAnomalyLib.service.worker_detect import detect as run
 
@@ -130,10 +129,10 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
         }
     )
     spec = DetectSpec(device=Device(device), encoder=encoder, allow_mismatch=True)
-    warm, said = Warm(), []
+    said = []
     for number in (1, 2):
         modules, start = len(sys.modules), time.perf_counter()
-        found = run(inputs, spec, folder / f"{number}", warm, SilentReporter())
+        found = run(inputs, spec, folder / f"{number}", SilentReporter())
         said.append(
             {
                 "seconds": time.perf_counter() - start,
