@@ -13,12 +13,11 @@ from .redaction import without_folders
 
 PACKAGES = (
     *(re.split("[<>=!~; ]", requirement)[0] for requirement in REQUIREMENTS),
-    *("huggingface-hub", "numpy", "scipy", "SimpleITK", "pydicom"),
+    *("numpy", "scipy", "SimpleITK", "pydicom"),
 )
 """What is needed, and what comes with it or with Slicer and matters as much."""
 
 _MODULES = {
-    "huggingface-hub": "huggingface_hub",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
