@@ -159,7 +159,7 @@ def test_a_gated_encoder_and_its_token(panel, hub, settings, app):
     ui.encodersTokenEdit.setText(SECRET)
     assert "The hub does not accept the token" in click(panel, "Get")
     assert ui.encodersTokenEdit.text == ""
-    authorizations = {headers.get("Authorization") for _, _, headers in hub.requests}
+    authorizations = {headers.get("authorization") for _, _, headers in hub.requests}
     assert authorizations == {f"Bearer {SECRET}"}
     kept = "".join(one.read_text() for one in user_folder().rglob("*") if one.is_file())
     settings.sync()

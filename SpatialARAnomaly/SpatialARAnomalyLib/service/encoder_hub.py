@@ -57,7 +57,7 @@ CHUNK_BYTES = 1 << 18
 SPARE_BYTES = 64 << 20
 """Bytes that must stay free on the disk."""
 
-_LIBRARY = {"library_name": "spatial-ar-anomaly", "library_version": __version__}
+_LIBRARY: dict[str, Any] = {"library_name": "spatial-ar-anomaly", "library_version": __version__}
 """Begins the user agent of all requests."""
 
 _PREFIX = "models--"
@@ -497,7 +497,7 @@ def fetch(
         Exception: Those of huggingface_hub and its HTTP client.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     # 10 MB by default: seconds between two steps of the progress on a slow line.
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
@@ -518,12 +518,12 @@ def fetch(
     _check_space(missing)
     tell(total - missing, total)
 
-    class ByteCounter(tqdm):  # type: ignore[misc]
+    class ByteCounter(tqdm):
         """Tells bytes instead of drawing a bar."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             self._counts_bytes = options.get("unit") == "B"
-            super().__init__(*args, **(options | {"disable": True}))
+            super().__init__(*args, **(options | {"disable": True}))  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
