@@ -1,10 +1,11 @@
-"""A Hugging Face hub on loopback: as much of its HTTP as fetching weights needs, and its faults.
+"""A Hugging Face hub on loopback: as much of its HTTP as huggingface_hub needs, and its faults.
 
-Large files lead on to a second server name with an address that is a
-permission itself, as the hub's do; that one knows `Range`.
+Large files redirect to a second server name with a signed address, as the hub's do; that one
+serves `Range` requests.
 """
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from SpatialARAnomalyLib.service.encoder_hub import cache_folder
 
 HUB_ID = "timm/tiny.lvd1689m"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,14 +42,11 @@ class LoopbackHub:
     stall_s: float = 0.0
     """Silence before the second half of a large file."""
     altered: bool = False
-    ranges: bool = True
+    """Other bytes are sent than announced."""
     page: bytes | None = None
     """What a network's login page answers to everything."""
     hashes: bool = True
-    moved: bool = False
-    """Files are at another address of the hub, to which it leads."""
-    lengths: bool = True
-    """Small files are sent with their lengths."""
+    """The hashes of large files are announced."""
     token: str | None = None
     """What weights are given for."""
     port: int = 0
@@ -93,8 +92,28 @@ class _Handler(BaseHTTPRequestHandler):
             parts = urlsplit(self.path).path.strip("/").split("/")
             if parts[0] == "cdn":
                 self._large(hub.files[parts[1]])
+            elif parts[0] == "api":
+                self._describe("/".join(parts[2:4]), parts[4])
             else:
                 self._resolve("/".join(parts[:2]), parts[-1])
+
+    def _describe(self, hub_id: str, what: str) -> None:
+        """Answer `/api/models/<id>/revision/main` or `/api/models/<id>/tree/<commit>`."""
+        if hub_id != HUB_ID:
+            self._say(404, {"X-Error-Code": "RepoNotFound"})
+            return
+        siblings, tree = [], []
+        for name, content in self.hub.files.items():
+            known = {"size": len(content)}
+            lfs = {}
+            if name.endswith(".safetensors"):
+                sha256 = hashlib.sha256(content).hexdigest() if self.hub.hashes else "strange"
+                lfs = {"lfs": {"sha256": sha256, "oid": sha256, "pointerSize": 130} | known}
+            siblings.append({"rfilename": name, "blobId": git_hash(content)} | known | lfs)
+            tree.append({"type": "file", "path": name, "oid": git_hash(content)} | known | lfs)
+        info = {"id": hub_id, "modelId": hub_id, "sha": COMMIT, "siblings": siblings}
+        answer = tree if what == "tree" else info
+        self._say(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _resolve(self, hub_id: str, name: str) -> None:
         hub = self.hub
@@ -104,10 +123,6 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
             self._say(401, {"X-Error-Code": "GatedRepo"})
             return
-        if hub.moved and "moved" not in self.path:
-            where = urlsplit(self.path)
-            self._say(307, {"Location": f"{where.path}?moved", "X-Linked-Etag": '"none"'}, b"moved")
-            return
         if name not in hub.files:
             self._say(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
             return
@@ -116,8 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name.endswith(".safetensors"):
             headers["Location"] = f"http://localhost:{hub.port}/cdn/{name}?signature=secret"
             headers["X-Linked-Size"] = str(len(content))
-            sha256 = hashlib.sha256(content).hexdigest()
-            headers["X-Linked-Etag"] = f'"{sha256 if hub.hashes else "strange"}"'
+            headers["X-Linked-Etag"] = f'"{hashlib.sha256(content).hexdigest()}"'
             self._say(302, headers)
         else:
             self._say(200, headers | {"ETag": f'W/"{git_hash(content)}"'}, content)
@@ -127,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.altered:
             content = bytes(255 - byte for byte in content)
         start, status, headers = 0, 200, {}
-        if hub.ranges and "Range" in self.headers:
+        if "Range" in self.headers:
             start, status = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")), 206
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         body = content[start:]
@@ -152,8 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
-        if self.hub.lengths or status != 200:
-            self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
@@ -176,6 +189,12 @@ def serve(files: dict[str, bytes]) -> Iterator[LoopbackHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def half_files() -> list[Path]:
+    """What has arrived of files that are not complete yet, beside the blobs of `HUB_ID`."""
+    repository = cache_folder() / ("models--" + HUB_ID.replace("/", "--"))
+    return [one for one in repository.glob("blobs/*.incomplete") if one.stat().st_size > 100_000]
 
 
 @contextmanager

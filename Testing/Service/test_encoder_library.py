@@ -7,17 +7,10 @@ import time
 
 import pytest
 from Engine import dinov3_examples as examples
-from Engine.loopback_hub import COMMIT, HUB_ID, only_hub
+from Engine.loopback_hub import COMMIT, HUB_ID, half_files, only_hub
 from Service.small_site import TRAIN_OPTIONS, run
-from Service.worker_process import WorkerProcess, without
+from Service.worker_process import WAIT_S, WorkerProcess, wait_until_gone, without
 from SpatialARAnomalyLib.engine.errors import EncoderError, OutputError
-from SpatialARAnomalyLib.engine.hub_cache import (
-    cache_folder,
-    cached_folder,
-    partial_bytes,
-    repository_folder,
-)
-from SpatialARAnomalyLib.engine.hub_lock import alone
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service import (
     cli_encoders,
@@ -27,6 +20,12 @@ from SpatialARAnomalyLib.service import (
 )
 from SpatialARAnomalyLib.service.cli import app
 from SpatialARAnomalyLib.service.encoder_catalog import DEFAULT_ID, KNOWN, is_local, known_encoder
+from SpatialARAnomalyLib.service.encoder_hub import (
+    cache_folder,
+    cached_folder,
+    lock_repository,
+    repository_folder,
+)
 from SpatialARAnomalyLib.service.encoder_library import (
     add_encoder,
     get_encoder,
@@ -169,17 +168,15 @@ def test_the_list_follows_what_happens(hub, monkeypatch):
     encoder_license.accept()
     assert not is_local(HUB_ID)
     assert entry(HUB_ID) is None
-    hub.cuts = [1000] + [0] * 10
-    monkeypatch.setattr("SpatialARAnomalyLib.engine.hub_download.PAUSE_S", 0)
+    encoder_registry.remember("aa", HUB_ID)
+    hub.altered = True
     with pytest.raises(EncoderError):
         get()
-    encoder_registry.remember("aa", HUB_ID)
-    part = entry(HUB_ID)
-    assert (part.here, part.interrupted, part.own) == (False, True, False)
-    hub.cuts = []
+    assert entry(HUB_ID) is None
+    hub.altered = False
     get()
     here = entry(HUB_ID)
-    assert (here.here, here.interrupted) == (True, False)
+    assert (here.here, here.own) == (True, False)
     assert here.disk_bytes > 1_000_000
     assert is_local(HUB_ID)
     listed = json.loads(run("encoders", "list", "--json").stdout)
@@ -228,7 +225,7 @@ def test_removing(hub):
 def test_removing_what_is_being_fetched(hub):
     encoder_license.accept()
     get()
-    with alone(HUB_ID):
+    with lock_repository(HUB_ID):
         with pytest.raises(EncoderError) as caught:
             remove_encoder(HUB_ID)
         assert caught.value.code == "encoder-busy"
@@ -362,28 +359,34 @@ def test_a_token_is_left_out_of_the_log():
     assert SECRET not in repr(request)
 
 
-def test_a_killed_download_goes_on(worker, hub, tmp_path):
+def half_a_download(worker, hub):
+    """Begin a download that then stalls for ever; its id."""
     encoder_license.accept()
-    hub.stall_s = 5.0
-    worker.submit("encoder_get", {"source": HUB_ID})
-    until = time.monotonic() + 30
-    while partial_bytes(HUB_ID) < 100_000:
+    hub.stall_s = 3600.0
+    number = worker.submit("encoder_get", {"source": HUB_ID})
+    until = time.monotonic() + WAIT_S
+    while not half_files():
         assert time.monotonic() < until
         time.sleep(0.02)
+    return number
+
+
+def test_a_killed_worker_takes_its_download_along(worker, hub):
+    half_a_download(worker, hub)
     worker.process.kill()
     worker.process.wait()
+    wait_until_gone(worker.process.pid)
+    assert not is_local(HUB_ID)
     hub.stall_s = 0.0
-    part = partial_bytes(HUB_ID)
-    get()
-    assert hub.ranges_asked == [f"bytes={part}-"]
+    assert get() == cached_folder(HUB_ID)
+    assert half_files() == []
 
 
 def test_a_download_can_be_cancelled(worker, hub):
-    encoder_license.accept()
-    hub.stall_s = 1.0
-    number = worker.submit("encoder_get", {"source": HUB_ID})
-    while worker.event()["event"] != "progress":
-        pass
+    number = half_a_download(worker, hub)
     worker.say({"cancel": number})
     assert worker.events_of(number)[-1]["event"] == "cancelled"
     assert not is_local(HUB_ID)
+    assert half_files() == []
+    hub.stall_s = 0.0
+    assert worker.result("encoder_get", {"source": HUB_ID})["revision"] == COMMIT

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from Engine.model_examples import CARD
-from SpatialARAnomalyLib.engine.encoder import load_encoder
 from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.service import encoder_registry
 from SpatialARAnomalyLib.service.encoder_library import list_encoders
+from SpatialARAnomalyLib.service.encoder_loading import load_encoder
 from SpatialARAnomalyLib.service.encoder_presence import (
     EncoderPresence,
     EncoderState,
@@ -133,5 +133,5 @@ def test_a_place_that_the_system_refuses_to_look_at_is_none(place):
     assert encoder_presence(card("vits16")).state is EncoderState.MISSING
     assert all(entry.source != place for entry in list_encoders())
     with pytest.raises(EncoderError) as caught:
-        load_encoder(place)
+        load_encoder(place, device="cpu", allow_download=False)
     assert caught.value.code == "encoder-missing"

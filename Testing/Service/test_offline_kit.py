@@ -4,16 +4,15 @@ import json
 import os
 import shutil
 
-import huggingface_hub
 import pytest
 from Engine.dinov3_examples import save_transformers, vit
 from packaging.tags import platform_tags
 from Service.small_site import run
 from Service.wheel_examples import ThrowAwayPython, make_wheel, use_index
-from SpatialARAnomalyLib.engine.encoder_hub import hub_folder
 from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, SetupError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service import encoder_registry, offline_kit
+from SpatialARAnomalyLib.service.encoder_hub import cached_folder
 from SpatialARAnomalyLib.service.kit_install import install_kit
 from SpatialARAnomalyLib.service.kit_manifest import (
     MANIFEST,
@@ -285,7 +284,6 @@ def weights(tmp_path, monkeypatch):
 
 def use_cache(folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
     return folder
 
 
@@ -300,7 +298,7 @@ def test_weights_come_with_their_license_and_are_found_offline(
     assert "DINOv3 License" in (kit / encoder.folder / "NOTICE.txt").read_text()
     cache = use_cache(tmp_path / "offline é", monkeypatch)
     assert install_weights(kit, manifest, SilentReporter()) == (HUB_ID,)
-    found = hub_folder(HUB_ID, allow_download=False)
+    found = cached_folder(HUB_ID)
     assert found.is_relative_to(cache)
     assert found.name == COMMIT
     (known,) = encoder_registry._read().values()

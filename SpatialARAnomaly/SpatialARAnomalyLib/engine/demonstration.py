@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .encoder_files import read_file
+from .encoder_files import read_weights
 from .encoder_layouts import VIT, NamedWeights, named_as_transformers
 
 NOTICE = (
@@ -17,4 +17,4 @@ FILE = Path(__file__).with_name("demonstration_encoder.safetensors")
 
 def demonstration_weights() -> NamedWeights:
     """The weights, with the same bits on every machine."""
-    return named_as_transformers(read_file(FILE).tensors, FILE.name, VIT)
+    return named_as_transformers(read_weights(FILE).tensors, FILE.name, VIT)

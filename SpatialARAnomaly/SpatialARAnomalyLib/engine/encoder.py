@@ -1,5 +1,6 @@
 """The frozen encoder: an image becomes a grid of tokens."""
 
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -7,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import demonstration
-from .encoder_card import DEMONSTRATION
+from .encoder_card import DEMONSTRATION, DINOV3_NOTICE
 from .encoder_card import EncoderCard as EncoderCard
+from .encoder_files import read_weights
 from .encoder_layouts import named_as_transformers
 from .encoder_network import (
     architecture_of,
@@ -20,10 +22,8 @@ from .encoder_network import (
     used_tensors,
     weights_sha256,
 )
-from .encoder_weights import read_weights
 from .errors import EncoderError
 from .precision import multiplying
-from .progress import Reporter
 from .specs import Precision
 
 Statistics = dict[str, tuple[float, float, float]]
@@ -32,12 +32,6 @@ _WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.2
 """Of red, green and blue in ImageNet: what the weights trained on web images (LVD) expect."""
 _SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
 """What the weights trained on satellite images (SAT-493M) expect."""
-
-DINOV3_NOTICE = (
-    "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
-    "with what is derived from them, acknowledge DINOv3 in publications, and mind its "
-    "trade-control rules."
-)
 
 
 @runtime_checkable
@@ -106,19 +100,22 @@ def load_encoder(
     *,
     device: torch.device | str = "cpu",
     precision: Precision = Precision.FLOAT32,
-    allow_download: bool = False,
-    report: Reporter | None = None,
+    hub_id: str | None = None,
+    revision: str | None = None,
 ) -> Encoder:
-    """The encoder that `source` names, on `device`, multiplying in `precision`.
+    """Load an encoder from this machine.
 
-    `source` is `demonstration`; a folder as transformers writes it (also in
-    shards); a `.safetensors` file or folder named as in transformers, timm or
-    Meta's code; or a hub id, looked up in the local cache and, only with
-    `allow_download`, in the network; `report` hears how the download goes.
+    Args:
+        source: `demonstration`; a folder as transformers writes it (also in shards); or a
+            `.safetensors` file or folder named as in transformers, timm or Meta's code.
+        device: Where it computes.
+        precision: How it multiplies.
+        hub_id: Where the folder came from, which then is the encoder's name.
+        revision: The hub's commit of such a folder.
 
-    Raises `EncoderError` with a code that says what is wrong: `encoder-missing`,
-    `-not-local`, `-format`, `-damaged`, `-architecture`, `-layout`, `-shape`,
-    `-software`, and those of `hub_download.download`.
+    Raises:
+        EncoderError: `encoder-missing`, `-format`, `-damaged`, `-architecture`, `-layout`,
+            `-shape` or `-software`.
     """
     if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
@@ -126,8 +123,8 @@ def load_encoder(
         name, revision, notice = DEMONSTRATION, None, demonstration.NOTICE
         settings = settings_of_shapes(weights, name)
     else:
-        files = read_weights(source, allow_download=allow_download, report=report)
-        name, revision, notice = files.name, files.revision, DINOV3_NOTICE
+        files = read_weights(Path(source), name=hub_id, revision=revision)
+        name, notice = files.name, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}
         # timm's config.json has no model_type: there, shapes tell what the network is.

@@ -7,6 +7,12 @@ from .specs import Precision, Spec
 DEMONSTRATION = "demonstration"
 """The name of the embedded encoder (`demonstration.py`)."""
 
+DINOV3_NOTICE = (
+    "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
+    "with what is derived from them, acknowledge DINOv3 in publications, and mind its "
+    "trade-control rules."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCard(Spec):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import Tensor
@@ -25,13 +25,33 @@ class WeightFiles:
     """The hub's commit, if known."""
 
 
-def read_folder(
-    folder: Path, *, name: str | None = None, revision: str | None = None
+def read_weights(
+    path: Path, *, name: str | None = None, revision: str | None = None
 ) -> WeightFiles:
-    """The weights in a folder: `model.safetensors`, or the files that its index names.
+    """Read the weights in a folder or in one `.safetensors` file.
 
-    Raises `EncoderError`: `encoder-missing`, `encoder-format`, `encoder-damaged`.
+    Args:
+        path: A folder with `model.safetensors` or the files that its index names, or a file.
+        name: Hub id of a folder in the hub's cache; otherwise the base name is taken.
+        revision: The hub's commit of such a folder.
+
+    Raises:
+        EncoderError: `encoder-missing`, `encoder-format` or `encoder-damaged`.
     """
+    path = path.expanduser()
+    if os.path.isdir(path):  # `Path.is_dir` raises where a folder may not be searched
+        return _read_folder(path, name, revision)
+    if os.path.isfile(path):
+        return _read_file(path)
+    raise EncoderError(
+        "encoder-missing",
+        f"Expected a folder or a .safetensors file; there is no "
+        f"'{PureWindowsPath(path).name}' at the path given.",
+        "Check the path, and that its drive is connected.",
+    )
+
+
+def _read_folder(folder: Path, name: str | None, revision: str | None) -> WeightFiles:
     # Links stay unresolved: those of a hub cache lead to files named by hashes.
     name = name or Path(os.path.abspath(folder)).name
     configuration = folder / CONFIGURATION
@@ -56,11 +76,7 @@ def read_folder(
     )
 
 
-def read_file(file: Path) -> WeightFiles:
-    """The weights in one `.safetensors` file.
-
-    Raises `EncoderError`: `encoder-format`, `encoder-damaged`.
-    """
+def _read_file(file: Path) -> WeightFiles:
     if file.suffix.lower() != ".safetensors":
         raise _not_safetensors(file.name)
     return WeightFiles(name=file.stem, tensors=_read_tensors(file))

@@ -69,10 +69,10 @@ def encoders_get(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Download an encoder into the hub's cache; an interrupted download is gone on with.
+    """Download an encoder into the hub's cache.
 
-    Shows the license of the weights and asks, the first time. What is on this
-    machine already is not asked for again.
+    Shows the license of the weights and asks, the first time. Weights that are on this machine
+    are not downloaded again; a download that broke off starts again.
     """
     from .encoder_catalog import is_local
 

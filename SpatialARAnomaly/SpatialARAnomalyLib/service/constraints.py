@@ -20,6 +20,7 @@ WITH_TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
 
 PARTS = {
     "transformers": ("tokenizers", "huggingface-hub", "hf-xet"),
+    "huggingface-hub": ("transformers", "tokenizers", "hf-xet"),
     "slicerio": ("pynrrd",),
 }
 """Packages that come with one of ours and must be of its age; Slicer brings none of them."""

@@ -10,16 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.hub_cache import (
-    cached_bytes,
-    cached_folder,
-    cached_ids,
-    is_hub_id,
-    partial_bytes,
-)
 from . import encoder_registry
+from .encoder_hub import cached_bytes, cached_folder, cached_ids, is_hub_id
+from .hub_refusals import UNGATED_ID
 
-DEFAULT_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
+DEFAULT_ID = UNGATED_ID
 """The paper's ViT-S/16, without a gate."""
 
 LICENSE = "DINOv3 License"
@@ -111,8 +106,6 @@ class LocalEncoder:
     """The hub id, or the path of the user's own folder or file."""
     title: str
     """The hub id, or the folder's or file's own name."""
-    whole: bool
-    """False where a download was interrupted: the next one goes on with it."""
     disk_bytes: int
     from_hub: bool
     """It lies in the hub's cache and can be removed from there; else it is the user's own."""
@@ -146,13 +139,11 @@ def _is_path(source: str) -> bool:
 
 
 def _in_cache(hub_id: str) -> LocalEncoder | None:
-    whole = cached_folder(hub_id) is not None
-    if not whole and not partial_bytes(hub_id):
+    if cached_folder(hub_id) is None:
         return None
     return LocalEncoder(
         source=hub_id,
         title=hub_id,
-        whole=whole,
         disk_bytes=cached_bytes(hub_id),
         from_hub=True,
     )
@@ -163,6 +154,4 @@ def _own(path: Path) -> LocalEncoder:
     with suppress(OSError):  # it is another's, who may change it meanwhile
         files = path.glob("*") if os.path.isdir(path) else [path]
         size = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
-    return LocalEncoder(
-        source=os.fspath(path), title=path.name, whole=True, disk_bytes=size, from_hub=False
-    )
+    return LocalEncoder(source=os.fspath(path), title=path.name, disk_bytes=size, from_hub=False)

@@ -10,10 +10,17 @@ from typing import Any
 from ..engine.atomic_files import unwritable
 from ..engine.encoder_card import DEMONSTRATION, EncoderCard
 from ..engine.errors import EncoderError
-from ..engine.hub_cache import cached_folder, is_hub_id, repository_folder
 from ..engine.progress import Reporter
 from . import encoder_registry
 from .encoder_catalog import DEFAULT_ID, KNOWN, KnownEncoder, local_encoders
+from .encoder_hub import (
+    cached_bytes,
+    cached_folder,
+    download,
+    is_hub_id,
+    lock_repository,
+    repository_folder,
+)
 from .encoder_license import require_accepted
 
 
@@ -26,9 +33,7 @@ class EncoderEntry:
     title: str
     known: KnownEncoder | None
     here: bool
-    """The whole of it is on this machine."""
-    interrupted: bool
-    """A part of it is: the next download goes on with it."""
+    """It is on this machine."""
     disk_bytes: int
     own: bool
     """It is the user's own folder or file: forgotten, never deleted."""
@@ -49,7 +54,6 @@ class EncoderEntry:
             "source": self.source,
             "title": self.title,
             "here": self.here,
-            "interrupted": self.interrupted,
             "disk_bytes": self.disk_bytes,
             "own": self.own,
             **figures,
@@ -70,8 +74,7 @@ def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
                 source=source,
                 title=title,
                 known=one,
-                here=here is not None and here.whole,
-                interrupted=here is not None and not here.whole,
+                here=here is not None,
                 disk_bytes=here.disk_bytes if here else 0,
                 own=here is not None and not here.from_hub,
             )
@@ -80,10 +83,11 @@ def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
 
 
 def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path:
-    """The folder with the weights, fetched if they are not here yet.
+    """Return the folder with the weights, after a download if they are not on this machine.
 
-    Raises `EncoderError`: `license-not-accepted` before anything is requested,
-    `encoder-missing` for what is no hub id, and those of `hub_download.download`.
+    Raises:
+        EncoderError: `license-not-accepted` before anything is requested, `encoder-missing` for
+            a source that is not a hub id, and those of `encoder_hub.download`.
     """
     if not is_hub_id(hub_id):
         raise EncoderError(
@@ -95,8 +99,6 @@ def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path
     if folder is not None:
         return folder
     require_accepted()
-    from ..engine.hub_download import download
-
     return download(hub_id, report, token)
 
 
@@ -148,10 +150,7 @@ def remove_encoder(source: str) -> int:
 
 
 def _remove_cached(hub_id: str) -> int:
-    from ..engine.hub_cache import cached_bytes
-    from ..engine.hub_lock import alone
-
-    with alone(hub_id):
+    with lock_repository(hub_id):
         size = cached_bytes(hub_id)
         # First the reference by which it is found: half of it must not look whole.
         (repository_folder(hub_id) / "refs" / "main").unlink(missing_ok=True)

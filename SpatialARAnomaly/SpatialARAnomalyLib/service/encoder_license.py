@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ..engine.atomic_files import replacing, unwritable
 from ..engine.errors import EncoderError
-from ..engine.hub_cache import is_hub_id
-from .encoder_catalog import LICENSE, is_local
+from .encoder_catalog import LICENSE
 from .user_folder import user_folder
 
 ADDRESS = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
@@ -63,16 +62,6 @@ def require_accepted() -> None:
             "Run 'spatial-ar-anomaly encoders get': it shows the license and asks (for scripts: "
             "--accept-license). In Slicer, click Get… in the section Encoders.",
         )
-
-
-def check_consent(source: str, allow_download: bool) -> None:
-    """Raise `EncoderError` `license-not-accepted` where loading `source` would need the network.
-
-    What lies on this machine needs no consent of ours, and what may not be
-    downloaded will not be.
-    """
-    if allow_download and is_hub_id(source) and not is_local(source):
-        require_accepted()
 
 
 def _record() -> Path:

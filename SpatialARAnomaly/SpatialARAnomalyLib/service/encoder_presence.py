@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..engine.encoder_card import DEMONSTRATION, EncoderCard
-from ..engine.hub_cache import cached_folder, is_hub_id
 from . import encoder_registry
+from .encoder_hub import cached_folder, is_hub_id
 
 
 class EncoderState(StrEnum):

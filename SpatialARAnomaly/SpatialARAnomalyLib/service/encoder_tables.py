@@ -39,6 +39,4 @@ def _here(entry: EncoderEntry) -> str:
     size = size_text(entry.disk_bytes)
     if entry.own:
         return f"{size}, your own"
-    if entry.interrupted:
-        return f"{size}, interrupted"
     return size if entry.here else ""

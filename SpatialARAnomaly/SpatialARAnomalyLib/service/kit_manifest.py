@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from ..engine.errors import SetupError, SpecError
 from ..engine.file_hash import file_sha256
-from ..engine.hub_cache import is_hub_id
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
+from .encoder_hub import is_hub_id
 
 MANIFEST = "kit.json"
 WHEELS = "wheels"

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..engine.atomic_files import PARTIAL_PREFIX, sync, unwritable
+from ..engine.encoder_card import DINOV3_NOTICE
 from ..engine.errors import EncoderError
-from ..engine.hub_cache import is_hub_id, repository_folder
 from ..engine.progress import Reporter
 from . import encoder_registry
-from .encoder_license import check_consent, license_file
+from .encoder_hub import is_hub_id, publish_commit, repository_folder
+from .encoder_license import license_file
+from .encoder_loading import hub_folder, load_encoder
 from .kit_manifest import ENCODERS, KitEncoder, KitManifest, is_left_by_system
 
 LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
@@ -29,16 +31,12 @@ def copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
     Raises `EncoderError` where the hub's cache has none of them and they cannot be
     fetched, or may not before the license was accepted.
     """
-    from ..engine.encoder import DINOV3_NOTICE
-    from ..engine.encoder_hub import hub_folder
-
     if not is_hub_id(hub_id):
         raise EncoderError(
             "encoder-missing",
             f"A kit takes weights of the hub; '{hub_id}' is no hub id.",
             "Give an id such as timm/vit_small_patch16_dinov3.lvd1689m.",
         )
-    check_consent(hub_id, allow_download)
     source = hub_folder(hub_id, allow_download=allow_download)
     target = kit / ENCODERS / f"{hub_id.replace('/', '--')}--{source.name[:12]}"
     target.mkdir(parents=True, exist_ok=True)
@@ -70,8 +68,6 @@ def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple
     from ..engine.device import Device, resolve_device
 
     device = resolve_device(Device.CPU)
-    from ..engine.encoder import load_encoder
-
     report.stage("weights", 1, 1)
     for number, encoder in enumerate(manifest.encoders):
         report.progress(number, len(manifest.encoders), "encoder")
@@ -102,12 +98,7 @@ def _into_cache(source: Path, encoder: KitEncoder) -> None:
                 shutil.copyfile(file, copied)
                 sync(copied)
                 os.replace(copied, snapshot / file.name)
-        reference = repository / "refs" / "main"
-        reference.parent.mkdir(exist_ok=True)
-        written = Path(work) / "main"
-        written.write_text(encoder.revision, encoding="utf-8")
-        sync(written)
-        os.replace(written, reference)
+    publish_commit(encoder.hub_id, encoder.revision)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,12 +22,11 @@ from .worker_jobs import Empty
 
 PACKAGES = (
     *(re.split("[<>=!~; ]", requirement)[0] for requirement in REQUIREMENTS),
-    *("huggingface-hub", "numpy", "scipy", "SimpleITK", "pydicom"),
+    *("numpy", "scipy", "SimpleITK", "pydicom"),
 )
 """Packages to report: the required ones, and those that come with them or with Slicer."""
 
 _MODULES = {
-    "huggingface-hub": "huggingface_hub",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }

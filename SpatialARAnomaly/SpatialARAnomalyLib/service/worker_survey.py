@@ -168,11 +168,13 @@ def _told(error: Exception) -> SpatialARError:
 
 def _encoder(spec: SurveySpec) -> "Encoder":
     require_torch()
-    from ..engine.encoder import load_encoder
     from ..engine.precision import best_precision
+    from .encoder_loading import load_encoder
 
     device = resolve_device(spec.device)
-    encoder = load_encoder(spec.encoder, device=device, precision=best_precision(device))
+    encoder = load_encoder(
+        spec.encoder, device=device, precision=best_precision(device), allow_download=False
+    )
     if spec.size_px % encoder.card.patch_px:
         raise SpecError(
             "size-not-patches",

@@ -13,9 +13,8 @@ def encoderChoices() -> list[tuple[str, str]]:
     """What to show and the source that the worker takes, for every encoder there is."""
     choices = [(_("Demonstration (quick, for trying)"), DEMONSTRATION)]
     for local in local_encoders():
-        if local.whole:
-            known = known_encoder(local.source)
-            title = local.title if known is None else f"DINOv3 {known.title}"
-            choices.append((title, local.source))
+        known = known_encoder(local.source)
+        title = local.title if known is None else f"DINOv3 {known.title}"
+        choices.append((title, local.source))
     choices.append((_("A folder or file of DINOv3 weights"), OWN_FILES))
     return choices

@@ -7,9 +7,9 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
-from ..engine.hub_cache import is_hub_id
 from ..service import encoder_license
 from ..service.encoder_catalog import DEFAULT_ID
+from ..service.encoder_hub import is_hub_id
 from ..service.encoder_library import EncoderEntry, list_encoders
 from . import Settings
 from .Buttons import enable
@@ -69,7 +69,7 @@ class EncodersPanel:
         self.reload()
 
     def cleanup(self) -> None:
-        """Let go of the widgets; what was fetched of a download stays for the next one."""
+        """Let go of the widgets; a download is ended."""
         self._downloader.stop()
         self._table.cleanup()
         for signal, slot in self._connections:
@@ -131,13 +131,13 @@ class EncodersPanel:
         if self.busy:
             ui.encodersGetButton.setText(_("Cancel"))
             waiting = _("It is being stopped.") if self._cancelling else None
-            enable(ui.encodersGetButton, waiting, _("Stop; what was fetched is kept."))
+            enable(ui.encodersGetButton, waiting, _("Stop the download."))
         else:
             ui.encodersGetButton.setText(_("Get…"))
             enable(
                 ui.encodersGetButton,
                 _whyNotGet(entry),
-                _("Download it into the hub's cache; an interrupted download is gone on with."),
+                _("Download it into the hub's cache."),
             )
         here = _whyNotHere(entry)
         enable(
@@ -147,7 +147,7 @@ class EncodersPanel:
         )
         enable(
             ui.encodersRemoveButton,
-            busy or (None if entry is not None and entry.interrupted else here),
+            busy or here,
             _("Delete it from this machine; a folder or file of your own is only forgotten."),
         )
         for button in (ui.encodersAddFolderButton, ui.encodersAddFileButton):
@@ -278,9 +278,7 @@ class EncodersPanel:
                 self.onChanged()
                 return
             error = outcomeOf(event).error
-            if error is None and job == "encoder_get":
-                self._tell(_("Cancelled. What was fetched is kept for the next time."))
-            elif error is None:
+            if error is None:
                 self._tell(_("Cancelled."))
             else:
                 self._log(f"failed: {error.code}")

@@ -22,7 +22,7 @@ def _heads() -> list[tuple[str, str]]:
         (_("Download"), _("Size of the download (~: about)")),
         (_("Memory"), _("About what loading it and embedding one slice at a time take")),
         (_("Access"), _("Gated: the hub gives it only to accounts that were granted access")),
-        (_("Here"), _("What of it is on this machine")),
+        (_("Here"), _("Whether it is on this machine")),
     ]
 
 
@@ -95,6 +95,4 @@ def _accessText(entry: EncoderEntry) -> str:
 def hereText(entry: EncoderEntry) -> str:
     """What of an encoder is on this machine, in a few words."""
     size = sizeText(entry.disk_bytes)
-    if entry.interrupted:
-        return _("{size} so far").format(size=size)
     return f"✓ {size}" if entry.here else ""
