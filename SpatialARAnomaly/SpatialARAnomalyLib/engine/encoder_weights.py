@@ -7,7 +7,6 @@ from .encoder_files import WeightFiles, read_file, read_folder
 from .encoder_hub import hub_folder
 from .errors import EncoderError
 from .hub_cache import is_hub_id, looks_like_path
-from .hub_refusals import UNGATED_ID
 from .progress import Reporter
 
 
@@ -31,14 +30,12 @@ def read_weights(
             "encoder-missing",
             f"Expected a folder or a .safetensors file; there is no "
             f"'{PureWindowsPath(source).name}' at the path given.",
-            "Check the path, and that its drive is connected.",
         )
     if not is_hub_id(source):
         raise EncoderError(
             "encoder-missing",
             "Expected 'demonstration', a folder, a .safetensors file or a hub id "
             f"'owner/name'; found '{source}'.",
-            f"The ungated DINOv3 ViT-S is '{UNGATED_ID}'.",
         )
     folder = hub_folder(source, allow_download=allow_download, report=report)
     return read_folder(folder, name=source, revision=folder.name)

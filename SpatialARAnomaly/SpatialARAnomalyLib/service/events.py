@@ -7,10 +7,10 @@ Exactly one of `result`, `failed` and `cancelled` comes last.
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..engine.errors import Cancelled
+from ..engine.errors import Cancelled, Fact
 from ..engine.progress import EpochFigures
 
 PROTOCOL = 1
@@ -80,7 +80,10 @@ class FailedEvent:
 
     code: str
     text: str
-    hint: str
+    facts: dict[str, Fact] = field(default_factory=dict)
+    """Values of this failure for hints, as `SpatialARError.facts`."""
+    hint: str | None = None
+    """What to do, in the command line's words; the worker leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,8 @@ def to_json(event: Event, job: int | None = None) -> dict[str, Any]:
     values = asdict(event)
     if isinstance(event, ResultEvent):
         values = event.result
+    elif isinstance(event, FailedEvent) and event.hint is None:
+        del values["hint"]
     return ({} if job is None else {"id": job}) | {"event": name} | values
 
 

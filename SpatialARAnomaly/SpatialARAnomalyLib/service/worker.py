@@ -132,7 +132,10 @@ class Worker:
             return FailedEvent(
                 code=known.code,
                 text=without_secrets(known.message, request),
-                hint=without_secrets(known.hint, request),
+                facts={
+                    name: without_secrets(fact, request) if isinstance(fact, str) else fact
+                    for name, fact in known.facts.items()
+                },
             )
 
     def _close(self) -> None:
@@ -140,7 +143,7 @@ class Worker:
             self._tell(CancelledEvent(), request.id)
 
     def _fail(self, error: SpatialARError, id_: int | None) -> None:
-        self._tell(FailedEvent(code=error.code, text=error.message, hint=error.hint), id_)
+        self._tell(FailedEvent(code=error.code, text=error.message, facts=error.facts), id_)
 
     def _tell(self, event: Event, id_: int | None = None) -> None:
         said = to_json(event, job=id_)
