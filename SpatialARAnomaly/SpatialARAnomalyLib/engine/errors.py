@@ -23,7 +23,7 @@ class SpatialARError(Exception):
     """
 
     def __init__(self, code: str, message: str, hint: str = "", **facts: Fact) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} {hint}".strip())
         self.code = code
         self.message = message
         self.hint = hint
