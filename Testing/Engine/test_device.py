@@ -43,17 +43,15 @@ def test_what_is_not_there_is_an_error_and_never_the_cpu(has, asked):
     assert caught.value.message == (
         f"Device {asked.value} was asked for; torch {torch.__version__} finds none here."
     )
-    assert "--device cpu" in caught.value.hint
 
 
 @pytest.mark.parametrize("function", [require_torch, lambda: resolve_device(Device.CPU)])
-def test_without_torch_the_error_says_how_to_install_it(monkeypatch, function):
+def test_without_torch_the_error_says_so(monkeypatch, function):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(DeviceError) as caught:
         function()
     assert caught.value.code == "torch-missing"
     assert "need torch and transformers; they are not installed" in caught.value.message
-    assert caught.value.hint == "Install them: pip install 'spatial-ar-anomaly[torch]'"
     assert caught.value.__suppress_context__
 
 

@@ -32,7 +32,6 @@ def refused(folder: Path, capfd: pytest.CaptureFixture[str], series: str | None 
     with pytest.raises(InputError) as caught:
         read(folder, series)
     assert capfd.readouterr() == ("", "")
-    assert caught.value.hint
     assert str(folder) not in str(caught.value)
     return caught.value
 
@@ -218,9 +217,6 @@ def test_study_is_listed_in_order_with_what_tells_series_apart():
     with pytest.raises(InputError, match=rf"the folder holds {len(listed)} \(") as caught:
         choose_series(listed, None)
     assert all(str(one) in caught.value.message for one in listed)
-    assert caught.value.hint == (
-        "Choose one with --series NUMBER (or its UID), or give a folder that holds only one."
-    )
 
 
 @pytest.mark.parametrize("folder", ["98892001/CT2N", "98892003/MR700"])
@@ -256,8 +252,7 @@ def test_choice_that_is_none(tmp_path, capfd):
     assert f"No series has the number or UID 5; the folder holds {listing}." in error.message
     small_series(2, uid="1.2.3.5", attributes={"SeriesNumber": 7}).write(tmp_path / "C")
     error = refused(tmp_path, capfd, "7")
-    assert error.message == "Series number 7 stands for 2 series."
-    assert error.hint == "Choose by UID: 1.2.3.4, 1.2.3.5."
+    assert error.message == "Series number 7 stands for 2 series (1.2.3.4, 1.2.3.5)."
 
 
 @pytest.mark.parametrize("number", [None, "", "12a", "3.5"])
@@ -416,7 +411,6 @@ def test_modality_that_is_neither_is_not_guessed(tmp_path, capfd, modality):
     error = refused(small_series().write(tmp_path, Modality=modality), capfd)
     assert error.code == "modality-unsupported"
     assert error.message == f"Expected a DICOM series of modality MR or CT; found {modality!r}."
-    assert "convert it to NIfTI or NRRD if it is to be treated as one" in error.hint
 
 
 @pytest.mark.parametrize("attributes", [{}, {"SliceThickness": ""}, {"SliceThickness": 0}])

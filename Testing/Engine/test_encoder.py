@@ -129,7 +129,7 @@ def test_image_that_does_not_fit(shape):
         "Encoder 'demonstration' expects gray images (1 channel) whose sides are multiples of "
         f"16 pixels; found {shape[1]} channel(s) of {shape[2]} by {shape[3]} pixels."
     )
-    assert "size_px" in caught.value.hint
+    assert caught.value.facts == {"patch_px": 16}
 
 
 @pytest.mark.parametrize("field", ["channels", "patch_px"])

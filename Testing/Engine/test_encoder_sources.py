@@ -50,7 +50,6 @@ def test_pickles_are_not_read(name, tmp_path):
             f"Weights must be in a .safetensors file; '{name}' is not read: it is a Python "
             "pickle, which can run any code when it is read."
         )
-        assert "safetensors.torch.save_file" in error.hint
 
 
 def test_other_formats_are_not_read(tmp_path):
@@ -77,7 +76,6 @@ def test_truncated_file(length, folder, tmp_path):
     error = failure(file)
     assert error.code == "encoder-damaged"
     assert error.message == "'cut.safetensors' is not a complete .safetensors file."
-    assert error.hint == "Download it again."
     assert str(tmp_path) not in str(error)
 
 
@@ -85,9 +83,8 @@ def test_git_lfs_pointer(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 86363992\n")
     error = failure(tmp_path)
-    assert error.code == "encoder-damaged"
+    assert error.code == "encoder-lfs-pointer"
     assert "it is a Git LFS pointer to one." in error.message
-    assert "git lfs pull" in error.hint
 
 
 def test_missing_shard(folder, tmp_path):
@@ -195,4 +192,3 @@ def test_transformers_missing(monkeypatch):
         "Encoders need the package transformers, 4.56 or newer; it cannot be imported "
         "(ModuleNotFoundError)."
     )
-    assert 'pip install "spatial-ar-anomaly[torch]"' in error.hint

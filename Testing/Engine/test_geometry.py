@@ -96,7 +96,6 @@ def test_an_affine_that_places_nothing_is_refused(column, code, words):
     with pytest.raises(InputError, match=words) as error:
         check_ras_from_voxel(affine)
     assert error.value.code == code
-    assert error.value.hint
 
 
 def test_a_sheared_affine_is_accepted():

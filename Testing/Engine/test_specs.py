@@ -80,12 +80,14 @@ def test_an_unknown_key_is_told_with_the_known_ones():
     with pytest.raises(SpecError) as caught:
         FindingsSpec.from_dict({"min_volume_ml": 1.0, "threshold": 3.0, "colour": "red"})
     assert caught.value.code == "spec-unknown-key"
-    assert caught.value.message == "FindingsSpec does not know colour, threshold."
-    assert caught.value.hint == "It knows: false_positive_rate, min_volume_ml."
+    assert caught.value.message == (
+        "FindingsSpec does not know colour, threshold; "
+        "it knows: false_positive_rate, min_volume_ml."
+    )
 
 
 def test_an_unknown_key_of_a_nested_spec_names_that_spec():
-    with pytest.raises(SpecError, match=r"^SliceSpec does not know fov\. It knows: plane, fov_mm"):
+    with pytest.raises(SpecError, match=r"^SliceSpec does not know fov; it knows: plane, fov_mm"):
         with_value(CARD, "slices", {"fov_mm": 1.0, "fov": 1.0})
 
 

@@ -168,7 +168,6 @@ def test_voxels_that_are_no_number_are_counted(value, count):
     error = refused(voxels)
     assert error.code == "voxels-not-finite"
     assert f"{count} of 120 are NaN or infinite" in error.message
-    assert "Replace them" in error.hint
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
@@ -219,7 +218,6 @@ def test_label_map_is_refused(name, dtype):
     error = refused(labels if dtype is None else labels.astype(dtype))
     assert error.code == "label-map"
     assert f"({np.unique(labels).size} distinct integers" in error.message
-    assert error.hint == "Choose the scan that the labels belong to."
 
 
 def ct_like(air: int, body_share: float, dtype: type) -> np.ndarray:

@@ -100,7 +100,6 @@ def refused(path: Path, capfd: pytest.CaptureFixture[str]) -> InputError:
         check_scan(read_volume_file(path))
     assert capfd.readouterr() == ("", "")
     assert caught.value.message.endswith(".")
-    assert caught.value.hint or caught.value.code in ("volume-empty", "volume-complex")
     assert str(path.parent) not in str(caught.value)
     return caught.value
 
@@ -744,7 +743,6 @@ def test_voxels_in_other_files_are_not_opened(tmp_path, capfd, monkeypatch, suff
     assert error.message == (
         f"Expected a header that names one file of voxels, in its own folder; it names {found}."
     )
-    assert "save the scan as one file (.nrrd or .mha)" in error.hint
 
 
 @pytest.mark.parametrize(

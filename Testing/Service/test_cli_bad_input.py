@@ -14,6 +14,7 @@ from Service.small_site import SHAPE_KJI, SPACING_MM, TRAIN_OPTIONS, run, tree
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.volume import Volume
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
+from SpatialARAnomalyLib.service.cli_hints import HINTS
 
 DICOM = Path(pydicom.data.__file__).parent / "test_files" / "dicomdirtests"
 
@@ -387,5 +388,6 @@ def test_json_tells_the_failure_as_an_event(site, tmp_path):
     assert events[0]["event"] == "hello"
     assert events[-1]["event"] == "failed"
     assert events[-1]["code"] == "input-missing"
-    assert events[-1]["hint"]
+    assert events[-1]["hint"] == HINTS["input-missing"]
+    assert events[-1]["facts"] == {}
     assert [event["event"] for event in events].count("failed") == 1

@@ -54,8 +54,12 @@ DOCUMENTED = [
         '{"event":"result","findings":[{"rank":1}],"files":{}}',
     ),
     (
-        FailedEvent(code="input-missing", text="What", hint="Do"),
-        '{"event":"failed","code":"input-missing","text":"What","hint":"Do"}',
+        FailedEvent(code="input-missing", text="What", facts={"n": 2}, hint="Do"),
+        '{"event":"failed","code":"input-missing","text":"What","facts":{"n":2},"hint":"Do"}',
+    ),
+    (
+        FailedEvent(code="input-missing", text="What"),
+        '{"event":"failed","code":"input-missing","text":"What","facts":{}}',
     ),
     (CancelledEvent(), '{"event":"cancelled"}'),
     (PausedEvent(), '{"event":"paused"}'),

@@ -75,7 +75,6 @@ def test_without_overwrite_existing_results_are_named(folder):
     assert caught.value.message == (
         "The output folder must not hold these files yet: scan_findings.csv."
     )
-    assert "--overwrite" in caught.value.hint
     assert listing(folder) == EARLIER
 
 
@@ -95,7 +94,7 @@ def test_a_folder_is_never_replaced(tmp_path, overwrite):
     (tmp_path / "run.json" / "work").write_text("mine")
     with pytest.raises(OutputError, match=r"run\.json") as caught:
         appear(tmp_path, never, overwrite=overwrite)
-    assert caught.value.code == "output-exists"
+    assert caught.value.code == ("output-folder" if overwrite else "output-exists")
     assert (tmp_path / "run.json" / "work").read_text() == "mine"
 
 
@@ -201,7 +200,6 @@ def test_a_read_only_place_is_told_and_left_as_it_was(tmp_path, monkeypatch):
     assert caught.value.message == (
         "The output folder must be writable; it is not (Read-only file system)."
     )
-    assert caught.value.hint == "Choose a folder you may write to."
     assert os.listdir(tmp_path) == []
 
 

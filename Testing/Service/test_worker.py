@@ -127,7 +127,7 @@ def test_every_failure_has_its_code_and_the_worker_goes_on(worker, job, code, wo
     failed = odd(worker, job, voxels="/x")
     assert (failed["event"], failed["code"]) == ("failed", code)
     assert words in failed["text"]
-    assert failed["hint"]
+    assert failed["facts"] == {}
     assert odd(worker, "echo")["event"] == "result"
 
 

@@ -255,7 +255,7 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
 @pytest.mark.parametrize(
     ("changed", "code", "words"),
     [
-        ({"scan": 1}, "spec-unknown-key", "It knows: voxels, ras_from_voxel, modality, model."),
+        ({"scan": 1}, "spec-unknown-key", "it knows: voxels, ras_from_voxel, modality, model."),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),
         ({"ras_from_voxel": np.eye(3).tolist()}, "spec-type", "4 values"),
@@ -268,7 +268,7 @@ def test_inputs_that_make_no_sense_are_refused(worker, scans, site, tmp_path, ch
     inputs = inputs_of(scans["oblique"], tmp_path, site) | changed
     failed = worker.failure("detect", inputs, SPEC, tmp_path / "out")
     assert failed["code"] == code
-    assert words in failed["text"] + failed["hint"]
+    assert words in failed["text"]
     assert not (tmp_path / "out").exists()
 
 
@@ -276,7 +276,7 @@ def test_settings_that_make_no_sense_are_refused(worker, scans, site, tmp_path):
     inputs = inputs_of(scans["oblique"], tmp_path, site)
     failed = worker.failure("detect", inputs, {"rate": 1}, tmp_path / "out")
     assert failed["code"] == "spec-unknown-key"
-    assert "false_positive_rate, min_volume_ml, device, encoder" in failed["hint"]
+    assert "false_positive_rate, min_volume_ml, device, encoder" in failed["text"]
     for spec in ({"false_positive_rate": 0}, {"min_volume_ml": -1}, {"device": "tpu"}):
         assert worker.failure("detect", inputs, spec, tmp_path / "out")["code"] == "spec-value"
 

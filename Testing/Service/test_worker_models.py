@@ -77,7 +77,7 @@ def test_neither_log_nor_events_say_where_models_lie(worker, models):
     (models / "Größe 脳" / "model.safetensors").unlink()
     failed = worker.failure("model_verify", {"model": str(models / "Größe 脳")})
     assert failed["code"] == "model-damaged"
-    assert str(models) not in failed["text"] + failed["hint"] + worker.log
+    assert str(models) not in failed["text"] + str(failed["facts"]) + worker.log
 
 
 def test_no_job_needs_torch(tmp_path, models):

@@ -142,7 +142,7 @@ class WorkerProcess:
         """Do a job that must fail; what it says of it."""
         last = self.ask(job, inputs, spec, output)
         assert last["event"] == "failed", last
-        assert set(last) == {"id", "event", "code", "text", "hint"}
+        assert set(last) == {"id", "event", "code", "text", "facts"}
         return last
 
 

@@ -380,7 +380,7 @@ def test_a_package_that_a_detection_lacks_leads_to_the_setup(bench):
     detect.onMissingPackage = at.panel.open
     detect._ended(Outcome(error=SpatialARError("torch-missing", "PyTorch is missing.")), "")
     assert not at.ui.setupSection.collapsed
-    assert "Open Set-up below, click Install…" in at.ui.statusLabel.text
+    assert "Click 'Install…' under 'Set-up'" in at.ui.statusLabel.text
     assert at.worker.told == ["probe"]
     detect._ended(Outcome(error=SpatialARError("out-of-memory", "Too little.")), "")
     assert at.worker.told == ["probe"]

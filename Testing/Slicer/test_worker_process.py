@@ -117,7 +117,6 @@ def test_a_worker_that_misbehaves_fails_its_jobs_and_is_gone(behavior, code, sta
     assert heard.end["event"] == "failed"
     assert heard.end["code"] == code
     assert heard.end["text"]
-    assert heard.end["hint"]
     assert not worker.running
     assert not worker.busy
 
@@ -132,8 +131,8 @@ def test_a_crash_is_called_one_and_other_ends_are_not(started):
 def test_the_last_words_are_told_without_places(started):
     worker, heard = started("exits with words")
     heard.submit(worker)
-    assert "CUDA exploded" in heard.end["hint"]
-    assert os.path.expanduser("~") not in heard.end["hint"]
+    assert "CUDA exploded" in heard.end["facts"]["lastWords"]
+    assert os.path.expanduser("~") not in heard.end["facts"]["lastWords"]
     assert any("CUDA exploded" in line for line in heard.log)
     assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
 
@@ -141,7 +140,7 @@ def test_the_last_words_are_told_without_places(started):
 def test_a_place_is_known_also_where_it_comes_in_pieces(started):
     worker, heard = started("words in pieces")
     heard.submit(worker)
-    assert "lost in <home>/ä" in heard.end["hint"]
+    assert "lost in <home>/ä" in heard.end["facts"]["lastWords"]
     assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
 
 

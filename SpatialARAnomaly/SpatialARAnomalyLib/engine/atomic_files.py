@@ -41,13 +41,11 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def unwritable(what: str, error: OSError, hint: str = "") -> OutputError:
-    """The error that tells what the disk refused, without naming its place."""
-    return OutputError(
-        "output-unwritable",
-        f"{what} ({error.strerror or error}).",
-        hint or "Free disk space or choose another folder.",
-    )
+def unwritable(
+    what: str, error: OSError, hint: str = "", *, code: str = "output-unwritable"
+) -> OutputError:
+    """Make the error of a refused write, without the place; `hint` is for the transition only."""
+    return OutputError(code, f"{what} ({error.strerror or error}).", hint)
 
 
 def remove_stale_partials(folder: Path) -> None:

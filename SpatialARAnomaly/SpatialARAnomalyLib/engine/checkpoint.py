@@ -62,7 +62,7 @@ def save_checkpoint(
         raise unwritable(
             "The checkpoint of the training cannot be written",
             error,
-            "Free disk space and repeat the command: it goes on from the last checkpoint.",
+            code="training-unwritable",
         ) from None
 
 
@@ -106,14 +106,10 @@ def _read(
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         raise SpatialARError(
-            "checkpoint-damaged",
-            "The checkpoint of the unfinished training cannot be read.",
-            "Start again with --restart.",
+            "checkpoint-damaged", "The checkpoint of the unfinished training cannot be read."
         ) from None
     if found != fingerprint:
         raise SpatialARError(
-            "checkpoint-other",
-            "The unfinished training found here has other volumes or settings.",
-            "Repeat its command to resume it, or discard it with --restart.",
+            "checkpoint-other", "The unfinished training found here has other volumes or settings."
         )
     return about, tensors

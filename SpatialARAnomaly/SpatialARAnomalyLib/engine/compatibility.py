@@ -11,8 +11,6 @@ from .volume import Volume, infer_modality
 MAX_FACTOR = 2.0
 """A spacing or extent this many times beyond what a model was trained on is far from it."""
 
-OVERRIDE = "to score it all the same, use --allow-mismatch."
-
 
 def mismatches(card: ModelCard, volume: Volume, plane_volume: PlaneVolume) -> list[ModelError]:
     """Why the volume does not suit the model, as errors to raise or to tell; none if it does."""
@@ -33,7 +31,7 @@ def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
     yield ModelError(
         "model-modality",
         f"Model {card.name!r} expects {card.modality}; the volume looks like {found} ({how}).",
-        f"Choose a model trained on {found}; {OVERRIDE}",
+        modality=found.value,
     )
 
 
@@ -52,5 +50,4 @@ def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator
                 "model-geometry",
                 f"Model {card.name!r} was trained with a {what} of {least:.3g} to "
                 f"{largest:.3g} mm; the volume has {values} mm.",
-                f"Choose a model trained on such scans; {OVERRIDE}",
             )

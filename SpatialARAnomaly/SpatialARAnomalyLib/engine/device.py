@@ -29,7 +29,6 @@ def require_torch() -> None:
         raise DeviceError(
             "torch-missing",
             "Training and detection need torch and transformers; they are not installed.",
-            "Install them: pip install 'spatial-ar-anomaly[torch]'",
         ) from None
 
 
@@ -45,7 +44,6 @@ def resolve_device(asked: Device) -> "torch.device":
         raise DeviceError(
             "device-missing",
             f"Device {asked} was asked for; torch {torch.__version__} finds none here.",
-            "Use --device auto or --device cpu, or install a torch built for this device.",
         )
     return torch.device(asked.value)
 

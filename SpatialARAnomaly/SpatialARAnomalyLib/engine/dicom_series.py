@@ -185,9 +185,7 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
     """
     if not series:
         raise InputError(
-            "input-empty",
-            "Expected a folder with a DICOM series; found no DICOM images in it.",
-            "Choose the folder that holds the images.",
+            "input-empty", "Expected a folder with a DICOM series; found no DICOM images in it."
         )
     listing = "; ".join(str(one) for one in series)
     if wanted is None:
@@ -196,7 +194,6 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
         raise InputError(
             "series-ambiguous",
             f"Expected one DICOM series; the folder holds {len(series)} ({listing}).",
-            "Choose one with --series NUMBER (or its UID), or give a folder that holds only one.",
         )
     chosen = [
         one
@@ -208,25 +205,17 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
     if chosen:
         raise InputError(
             "series-ambiguous",
-            f"Series number {wanted} stands for {len(chosen)} series.",
-            f"Choose by UID: {', '.join(one.uid for one in chosen)}.",
+            f"Series number {wanted} stands for {len(chosen)} series "
+            f"({', '.join(one.uid for one in chosen)}).",
         )
     raise InputError(
-        "series-missing",
-        f"No series has the number or UID {wanted}; the folder holds {listing}.",
-        "Choose one of these with --series.",
+        "series-missing", f"No series has the number or UID {wanted}; the folder holds {listing}."
     )
-
-
-def _irregular(code: str, message: str) -> InputError:
-    return InputError(code, message, "Export the series complete, or choose another series.")
 
 
 def _damaged() -> InputError:
     return InputError(
-        "input-damaged",
-        "An image of the DICOM series is truncated or cannot be decoded.",
-        "Copy or export the series again.",
+        "input-damaged", "An image of the DICOM series is truncated or cannot be decoded."
     )
 
 
@@ -267,8 +256,6 @@ def _modality(series: DicomSeries) -> Modality | None:
         raise InputError(
             "modality-unsupported",
             f"Expected a DICOM series of modality MR or CT; found {series.modality!r}.",
-            "Choose another series, or convert it to NIfTI or NRRD if it is to be treated "
-            "as one of these.",
         )
     return Modality(series.modality)
 
@@ -282,30 +269,25 @@ def _check_images(series: DicomSeries) -> None:
             raise _damaged()
     if any((one.integer("NumberOfFrames") or 1) != 1 for one in series.instances):
         raise InputError(
-            "dicom-multiframe",
-            "Expected one image per DICOM file; found multi-frame images.",
-            "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
+            "dicom-multiframe", "Expected one image per DICOM file; found multi-frame images."
         )
     sizes = {one.size for one in series.instances}
     if len(sizes) > 1:
         found = ", ".join(sorted(f"{rows} × {columns}" for rows, columns in sizes))
-        raise _irregular(
+        raise InputError(
             "dicom-size", f"All images of a series must have one size; found {found} pixels."
         )
     for one in series.instances:
         kind = one.text("PhotometricInterpretation") or "MONOCHROME2"
         if one.integer("SamplesPerPixel") not in (None, 1) or not kind.startswith("MONOCHROME"):
             raise InputError(
-                "volume-color",
-                "Expected one gray value per pixel; the DICOM series is in color.",
-                "Choose another series.",
+                "volume-color", "Expected one gray value per pixel; the DICOM series is in color."
             )
         if kind != "MONOCHROME2":
             raise InputError(
                 "dicom-inverted",
                 "Expected images whose high values are bright (MONOCHROME2); "
                 f"the DICOM series is {kind}.",
-                "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that.",
             )
 
 
@@ -341,7 +323,7 @@ def _stacked(series: DicomSeries, tag: str, count: int) -> Float64[np.ndarray, "
     rows = [one.numbers(tag, count) for one in series.instances]
     found = [row for row in rows if row is not None]
     if len(found) < len(rows):
-        raise _irregular(
+        raise InputError(
             "dicom-geometry",
             f"Every image of a series must have {tag} ({count} numbers); "
             f"{len(rows) - len(found)} of {len(rows)} do not.",
@@ -355,20 +337,20 @@ def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
     orientations = _stacked(series, "ImageOrientationPatient", 6)
     spacings = _stacked(series, "PixelSpacing", 2)
     if spacings.min() <= 0:
-        raise _irregular(
+        raise InputError(
             "spacing-zero", f"PixelSpacing must be positive; found {spacings.min():g} mm."
         )
     if (
         np.ptp(orientations, axis=0).max() > ORIENTATION_TOLERANCE
         or np.ptp(spacings, axis=0).max() > ORIENTATION_TOLERANCE * spacings.max()
     ):
-        raise _irregular(
+        raise InputError(
             "dicom-geometry", "All images of a series must have one orientation and pixel spacing."
         )
     along_row, along_column = orientations[0, :3], orientations[0, 3:]
     products = [along_row @ along_row, along_column @ along_column, along_row @ along_column]
     if not np.allclose(products, [1, 1, 0], rtol=0, atol=UNIT_TOLERANCE):
-        raise _irregular(
+        raise InputError(
             "dicom-geometry",
             "ImageOrientationPatient must hold two perpendicular unit vectors; it does not.",
         )
@@ -394,7 +376,7 @@ def _thickness_mm(instance: _Instance) -> float:
         thickness = instance.numbers(tag)
         if thickness:
             return abs(float(thickness))  # nuclear medicine may count against the normal
-    raise _irregular(
+    raise InputError(
         "dicom-geometry", "A series of one image must have its SliceThickness; it has none."
     )
 
@@ -408,14 +390,14 @@ def _step(
     distance = float(heights[-1] - heights[0]) / last
     gaps = np.diff(heights)
     if gaps.min() <= SAME_POSITION_MM:
-        raise _irregular(
+        raise InputError(
             "dicom-4d",
             f"Expected one image per position; several of the {last + 1} images of the series "
             "share one (a series over time, or of several contrasts).",
         )
     even = positions[0] + np.arange(last + 1)[:, None] * step
     if np.linalg.norm(positions - even, axis=1).max() > POSITION_TOLERANCE * distance:
-        raise _irregular(
+        raise InputError(
             "dicom-gap",
             f"Slices must be evenly spaced; their distances reach from {gaps.min():.2f} to "
             f"{gaps.max():.2f} mm (a slice may be missing).",

@@ -82,7 +82,7 @@ class DINOv3Encoder:
                 f"Encoder '{self.card.name}' expects gray images (1 channel) whose sides are "
                 f"multiples of {patch} pixels; found {channels} channel(s) of "
                 f"{height} by {width} pixels.",
-                "Choose another image size (size_px).",
+                patch_px=patch,
             )
         with torch.inference_mode(), multiplying(self.card.precision, self.device):
             gray = images.to(self.device, torch.float32)

@@ -64,9 +64,7 @@ def _read_folder(folder: Path, name: str | None, revision: str | None) -> Weight
         if pickles:
             raise _not_safetensors(pickles[0])
         raise EncoderError(
-            "encoder-missing",
-            f"The folder '{name}' holds neither {WEIGHTS} nor {INDEX}.",
-            "Choose the folder that holds the weights, or the .safetensors file itself.",
+            "encoder-missing", f"The folder '{name}' holds neither {WEIGHTS} nor {INDEX}."
         )
     return WeightFiles(
         name=name,
@@ -88,9 +86,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
     for name in names:
         if not (folder / name).is_file():
             raise EncoderError(
-                "encoder-damaged",
-                f"{INDEX} names {len(names)} files; {name} is missing.",
-                "Copy or download all of them into one folder.",
+                "encoder-damaged", f"{INDEX} names {len(names)} files; {name} is missing."
             )
         tensors |= _read_tensors(folder / name)
     return tensors
@@ -107,10 +103,9 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
             b"version https://git"
         )
         raise EncoderError(
-            "encoder-damaged",
+            "encoder-lfs-pointer" if pointer else "encoder-damaged",
             f"'{file.name}' is not a complete .safetensors file"
             + (": it is a Git LFS pointer to one." if pointer else "."),
-            "Download it again, with `git lfs pull`." if pointer else "Download it again.",
         ) from error
 
 
@@ -121,8 +116,5 @@ def _not_safetensors(name: str) -> EncoderError:
         else "its format is not known"
     )
     return EncoderError(
-        "encoder-format",
-        f"Weights must be in a .safetensors file; '{name}' is not read: {reason}.",
-        "Get the same weights as .safetensors (the hub's pages of timm and Meta have them), or "
-        "convert the file with safetensors.torch.save_file on a machine that may run its code.",
+        "encoder-format", f"Weights must be in a .safetensors file; '{name}' is not read: {reason}."
     )

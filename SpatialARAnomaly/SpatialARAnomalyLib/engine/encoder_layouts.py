@@ -179,7 +179,6 @@ def named_as_transformers(
             "encoder-architecture",
             f"Expected the weights of a {architecture or 'DINOv3 (ViT or ConvNeXt)'} in "
             f"'{file_name}'; found tensors of another network, such as {found}.",
-            "Choose DINOv3 weights as transformers, timm or Meta publish them.",
         )
     head_channels = None
     if layout.architecture == VIT and layout.name != "transformers":
@@ -209,7 +208,6 @@ def _head_channels(tensors: Tensors, file_name: str) -> int | None:
         raise EncoderError(
             "encoder-architecture",
             f"'{file_name}' has other rotary periods than DINOv3's, which go from 1 towards 100.",
-            "Choose the weights as published.",
         )
     return 4 * count
 
@@ -234,7 +232,6 @@ def _split_projections(tensors: Tensors, file_name: str) -> dict[str, Tensor]:
                 "encoder-shape",
                 f"'{file_name}': {name} has the shape {tuple(tensor.shape)}, which does not hold "
                 "queries, keys and values of one length.",
-                "Choose the weights as published, or download them again.",
             )
         if mask is not None:
             tensor = tensor * mask

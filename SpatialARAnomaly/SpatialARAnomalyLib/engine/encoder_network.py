@@ -61,7 +61,6 @@ def architecture_of(configuration: Mapping[str, Any], name: str) -> str:
             "encoder-architecture",
             f"Expected a DINOv3 ({' or '.join(_ARCHITECTURES)}); the config.json of '{name}' "
             f"describes model_type {model_type!r}.",
-            "Choose DINOv3 weights.",
         )
     return _ARCHITECTURES[str(model_type)]
 
@@ -96,7 +95,6 @@ def settings_of_shapes(weights: NamedWeights, name: str) -> Settings:
             "encoder-shape",
             f"The sizes of the {weights.architecture} in '{name}' cannot be told: "
             "an embedding or a first block is missing or of the wrong shape.",
-            "Choose the weights as published, or download them again.",
         ) from error
 
 
@@ -250,8 +248,6 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
             "encoder-software",
             "Encoders need the package transformers, 4.56 or newer; it cannot be imported "
             f"({type(error).__name__}).",
-            'Install it: pip install "spatial-ar-anomaly[torch]". If it is there, a torchvision '
-            "that does not fit the installed torch breaks it: reinstall or remove that.",
         ) from error
     try:
         if architecture == VIT and settings["hidden_size"] % settings["num_attention_heads"]:
@@ -263,7 +259,6 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
         raise EncoderError(
             "encoder-architecture",
             f"The settings of '{name}' do not make a {architecture} ({type(error).__name__}).",
-            "Choose the weights and the config.json as published.",
         ) from error
 
 
@@ -278,7 +273,6 @@ def _check_names(expected: set[str], found: set[str], name: str) -> None:
             "encoder-layout",
             f"'{name}' does not hold the tensors of a DINOv3 of its size: it "
             f"{'; it '.join(faults)}.",
-            "Choose the weights as published, without a head, or download them again.",
         )
 
 
@@ -294,14 +288,12 @@ def _check_tensors(
         raise EncoderError(
             "encoder-shape",
             f"'{name}' holds tensors of another shape than a DINOv3 of its size: {_first(wrong)}.",
-            "Choose the weights and the config.json of one model, as published.",
         )
     damaged = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if damaged:
         raise EncoderError(
             "encoder-damaged",
             f"'{name}' holds values that are not finite numbers, in {_first(damaged)}.",
-            "Download the weights again.",
         )
 
 

@@ -1,20 +1,42 @@
-"""The errors a user can meet: what was expected, what was found, what to do."""
+"""The errors a user can meet: what was expected and what was found.
+
+What to do about an error is said by the front ends, each in a table of hints by
+code: `service.cli_hints` for the command line, `slicerapp.ErrorWords` for the panel.
+"""
+
+Fact = str | int | float | bool | None
+"""A value of an error that a hint may show; JSON has these types."""
 
 
 class SpatialARError(Exception):
     """A failure that the user can act on.
 
-    `code` is a stable slug for programs, `message` says what was expected and
-    what was found, `hint` says what to do. They are for the user's eyes: they may
-    hold the base name of a file the user named, and never go into models or
-    manifests.
+    Args:
+        code: A stable slug for programs; the front ends have a hint for each.
+        message: What was expected and what was found. It is for the user's eyes: it may
+            hold the base name of a file the user named, and never goes into models or
+            manifests. It names no option and no button.
+        hint: Transition: of raise sites that are not converted yet. Front ends ignore it
+            where their table has the code.
+        facts: Values of this failure for the hints, which show them as `{name}`; no paths.
+
     """
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, code: str, message: str, hint: str = "", **facts: Fact) -> None:
         super().__init__(f"{message} {hint}".strip())
         self.code = code
         self.message = message
         self.hint = hint
+        self.facts = facts
+
+    def fill(self, *templates: str) -> str:
+        """Fill in the first template whose `{fact}`s this error has; empty where none fits."""
+        for template in templates:
+            try:
+                return template.format_map(self.facts)
+            except KeyError:
+                continue
+        return ""
 
 
 class InputError(SpatialARError):

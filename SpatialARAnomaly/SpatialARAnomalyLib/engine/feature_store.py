@@ -33,7 +33,6 @@ def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"
             "encoder-not-finite",
             f"The encoder's tokens must be finite and within ±{np.finfo(np.float16).max:g}; "
             "they are not.",
-            "Get its weights again, or choose another encoder.",
         )
     return half
 
@@ -101,7 +100,5 @@ class FeatureStore:
                 assert written == shape[0], f"{written} of {shape[0]} images"
         except OSError as error:
             raise unwritable(
-                "The tokens cannot be stored",
-                error,
-                "Free disk space or choose another folder; what is stored is kept.",
+                "The tokens cannot be stored", error, code="training-unwritable"
             ) from None

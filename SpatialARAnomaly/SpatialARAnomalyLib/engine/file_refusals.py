@@ -14,9 +14,7 @@ DEFLATE_RATIO = 1032
 def unreadable(error: OSError) -> InputError:
     """What to tell of a file or folder that the system does not open."""
     return InputError(
-        "input-unreadable",
-        f"The input cannot be opened: {error.strerror or 'unknown reason'}.",
-        "Check that you are allowed to read it and that its drive is connected.",
+        "input-unreadable", f"The input cannot be opened: {error.strerror or 'unknown reason'}."
     )
 
 
@@ -27,47 +25,33 @@ def unicode_name(path: Path) -> str:
         name.encode()  # ITK would end the process, and no result can have such a name
     except UnicodeEncodeError:
         raise InputError(
-            "input-name",
-            "The name of a file or folder must be Unicode; it holds other bytes.",
-            "Rename it.",
+            "input-name", "The name of a file or folder must be Unicode; it holds other bytes."
         ) from None
     return name
 
 
 def damaged(reason: str) -> InputError:
     """Refuse a file that is not whole or not what its name says."""
-    return InputError(
-        "input-damaged",
-        f"The volume file cannot be read: {reason}.",
-        "Copy or export it again.",
-    )
+    return InputError("input-damaged", f"The volume file cannot be read: {reason}.")
 
 
 def no_spacing() -> InputError:
     """Refuse a header without a distance between voxels."""
     return InputError(
-        "spacing-zero",
-        "Voxel spacing must be positive along every axis; the header holds a zero.",
-        "Export the scan again, or correct its header.",
+        "spacing-zero", "Voxel spacing must be positive along every axis; the header holds a zero."
     )
 
 
 def no_color() -> InputError:
     """Refuse more than one value per voxel."""
     return InputError(
-        "volume-color",
-        "Expected one gray value per voxel; found a color or vector volume.",
-        "Convert it to a scalar volume.",
+        "volume-color", "Expected one gray value per voxel; found a color or vector volume."
     )
 
 
 def label_map(how: str) -> InputError:
     """Refuse what its own header calls labels."""
-    return InputError(
-        "label-map",
-        f"Expected a scan; found a label map ({how}).",
-        "Choose the scan that the labels belong to.",
-    )
+    return InputError("label-map", f"Expected a scan; found a label map ({how}).")
 
 
 def check_dimensions(shape: tuple[int, ...]) -> None:
@@ -79,14 +63,10 @@ def check_dimensions(shape: tuple[int, ...]) -> None:
         raise InputError("volume-empty", f"The volume must hold voxels; its size is {size}.")
     if len(shape) < 3:
         raise InputError(
-            "volume-2d",
-            f"Expected a 3-D volume; found a {len(shape)}-D image ({size}).",
-            "Save it as a 3-D volume (one slice is enough) with its place in the patient.",
+            "volume-2d", f"Expected a 3-D volume; found a {len(shape)}-D image ({size})."
         )
     raise InputError(
-        "volume-4d",
-        f"Expected one 3-D volume; found {len(shape)} dimensions ({size}).",
-        "Extract one time point or channel and use that.",
+        "volume-4d", f"Expected one 3-D volume; found {len(shape)} dimensions ({size})."
     )
 
 

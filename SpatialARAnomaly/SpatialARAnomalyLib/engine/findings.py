@@ -107,9 +107,7 @@ def _large_regions(
     kept = np.flatnonzero(sizes >= min_voxels)
     if kept.size > MAX_FINDINGS:
         raise InputError(
-            "too-many-findings",
-            f"Expected at most {MAX_FINDINGS} findings; found {kept.size}.",
-            "Lower the false-positive rate or raise the least volume.",
+            "too-many-findings", f"Expected at most {MAX_FINDINGS} findings; found {kept.size}."
         )
     if not kept.size:
         return []

@@ -71,24 +71,18 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
     """Raise `InputError` unless the matrix places voxels in space."""
     if not np.all(np.isfinite(ras_from_voxel)):
         raise InputError(
-            "affine-not-finite",
-            "The volume's affine must be finite; it holds NaN or infinity.",
-            "Export the scan again from its source.",
+            "affine-not-finite", "The volume's affine must be finite; it holds NaN or infinity."
         )
     spacing_mm = voxel_spacing_mm(ras_from_voxel)
     if min(spacing_mm) < MIN_SPACING_MM:
         found = " × ".join(f"{value:g}" for value in spacing_mm)
         raise InputError(
-            "spacing-zero",
-            f"Voxel spacing must be positive along every axis; found {found} mm.",
-            "Export the scan again, or correct its header.",
+            "spacing-zero", f"Voxel spacing must be positive along every axis; found {found} mm."
         )
     axes = ras_from_voxel[:3, :3] / np.asarray(spacing_mm)
     if abs(np.linalg.det(axes)) < MIN_AXIS_VOLUME:
         raise InputError(
-            "affine-singular",
-            "The volume's three axes must span space; its affine is singular.",
-            "Export the scan again, or correct its header.",
+            "affine-singular", "The volume's three axes must span space; its affine is singular."
         )
 
 

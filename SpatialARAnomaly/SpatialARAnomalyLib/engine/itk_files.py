@@ -95,7 +95,6 @@ def _check_place(start: bytes) -> None:
             "affine-not-finite",
             "The volume's origin, spacing and directions must be finite; its header holds "
             "NaN, infinity or none.",
-            "Export the scan again from its source.",
         )
 
 
@@ -142,8 +141,6 @@ def _name_beside(name: str) -> str:
     raise InputError(
         "input-data-file",
         f"Expected a header that names one file of voxels, in its own folder; it names {found}.",
-        "Put the voxels beside the header and name only their file in it, or save the scan as "
-        "one file (.nrrd or .mha).",
     )
 
 
@@ -203,7 +200,6 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
             raise InputError(
                 "affine-singular",
                 "The volume's three axes must span space; its directions are singular.",
-                "Export the scan again, or correct its header.",
             ) from None
         raise damaged("it is truncated or damaged") from None
     lps_from_voxel = np.eye(4)

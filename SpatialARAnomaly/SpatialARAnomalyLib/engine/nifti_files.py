@@ -73,7 +73,6 @@ def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
         raise InputError(
             "affine-ambiguous",
             f"The header's qform and sform must agree; they put voxels {apart_mm:.3g} mm apart.",
-            "Save the scan again from the program it is viewed in, so that it has one place.",
         )
 
 

@@ -234,7 +234,6 @@ def centers_with_room(
             "phantom-lesion-room",
             f"A lesion of {radius_mm:g} mm radius needs brain {LESION_BULGE * radius_mm:g} mm "
             f"around it; this head has at most {room_mm.max():.1f} mm.",
-            "Choose a smaller radius, or a grid that covers more of the brain.",
         )
     return centers
 

@@ -78,7 +78,6 @@ def count_scores(
         raise InputError(
             "scores-not-finite",
             "Every voxel of the body must have a finite score; found NaN or infinity.",
-            "Make the scores again.",
         )
     shares = 1.0 / lesions.sizes[lesions.lesion]
     normal_values, normal = np.unique(normal_scores, return_counts=True)

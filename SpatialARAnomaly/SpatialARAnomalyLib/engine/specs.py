@@ -158,8 +158,8 @@ class Spec:
         if unknown:
             raise SpecError(
                 "spec-unknown-key",
-                f"{cls.__name__} does not know {', '.join(unknown)}.",
-                f"It knows: {', '.join(fields)}.",
+                f"{cls.__name__} does not know {', '.join(unknown)}; "
+                f"it knows: {', '.join(fields)}.",
             )
         missing = [
             name

@@ -194,9 +194,7 @@ def _check_finite(epoch: int, squared_error: float, moment: Float[Tensor, "*c"])
     # Before the variance is set: what is not finite has no whitener.
     if not (math.isfinite(squared_error) and bool(moment.isfinite().all())):
         raise SpatialARError(
-            "training-diverged",
-            f"The loss must stay finite; it was not in epoch {epoch}.",
-            "Lower the learning rate.",
+            "training-diverged", f"The loss must stay finite; it was not in epoch {epoch}."
         )
 
 
@@ -258,7 +256,6 @@ def _fit_token_scale(
         raise SpatialARError(
             "tokens-not-finite",
             "The encoder must give finite tokens; some of the training scans' are not.",
-            "Check the encoder with `encoders check`, or choose another.",
         )
     covariance += MIN_VARIANCE * torch.eye(channels)
     model.token_mean.copy_(mean.float())

@@ -90,20 +90,17 @@ def check_scan(volume: Volume) -> None:
             raise InputError(
                 "voxels-not-finite",
                 f"All voxels must be finite; {bad} of {voxels.size} are NaN or infinite.",
-                "Replace them (for example by the value of air) and export the scan again.",
             )
     if voxels.min() == voxels.max():
         raise InputError(
             "volume-constant",
             f"The volume must hold an image; all its voxels are {voxels.flat[0]:g}.",
-            "Choose another volume.",
         )
     if _is_label_map(voxels):
         raise InputError(
             "label-map",
             f"Expected a scan; found what looks like a label map "
             f"({np.unique(voxels).size} distinct integers, most beside an equal one).",
-            "Choose the scan that the labels belong to.",
         )
 
 

@@ -49,11 +49,7 @@ def read_volume_file(path: Path, labels: bool = False) -> Volume:
         with path.open("rb"):
             pass
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            "input-missing",
-            "The volume to read does not exist.",
-            "Check the path for typing errors.",
-        ) from None
+        raise InputError("input-missing", "The volume to read does not exist.") from None
     except OSError as error:
         raise unreadable(error) from None
     if not has_volume_suffix(path):
@@ -71,5 +67,4 @@ def _no_volume_file(found: str) -> InputError:
         "input-format",
         f"Expected a volume file ({', '.join(VOLUME_SUFFIXES)}) or a folder with a DICOM "
         f"series; found {found}.",
-        "For DICOM give the folder that holds the series; convert anything else to NRRD.",
     )

@@ -39,7 +39,6 @@ def shard_names(index: Path) -> list[str]:
         raise EncoderError(
             "encoder-damaged",
             f"{index.name} must map tensors to files beside it, under 'weight_map'.",
-            "Download the weights again.",
         )
     return names
 
@@ -49,11 +48,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise EncoderError(
-            "encoder-damaged", f"'{file.name}' is not JSON.", "Download it again."
-        ) from error
+        raise EncoderError("encoder-damaged", f"'{file.name}' is not JSON.") from error
     if not isinstance(values, dict):
-        raise EncoderError(
-            "encoder-damaged", f"'{file.name}' must hold a JSON object.", "Download it again."
-        )
+        raise EncoderError("encoder-damaged", f"'{file.name}' must hold a JSON object.")
     return values

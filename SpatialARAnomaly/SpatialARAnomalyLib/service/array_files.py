@@ -21,9 +21,7 @@ def affine_array(rows: Affine) -> Float64[np.ndarray, "4 4"]:
     affine = np.array(rows, dtype=np.float64)
     if not np.array_equal(affine[3], [0.0, 0.0, 0.0, 1.0]):
         raise InputError(
-            "affine-not-affine",
-            "The last row of ras_from_voxel must be 0, 0, 0, 1; it is another.",
-            "Export the scan again from its source.",
+            "affine-not-affine", "The last row of ras_from_voxel must be 0, 0, 0, 1; it is another."
         )
     return affine
 
@@ -60,9 +58,7 @@ def _read(path: Path, what: str, kinds: str) -> Any:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise InputError(
-            "array-unreadable",
-            f"The {what} cannot be read ({error.strerror or 'damaged file'}).",
-            "Try again; the file is the program's own.",
+            "array-unreadable", f"The {what} cannot be read ({error.strerror or 'damaged file'})."
         ) from None
     except (ValueError, EOFError):
         raise _refused(what, "a file that is no whole .npy array of numbers") from None
@@ -77,7 +73,6 @@ def _refused(what: str, found: str) -> InputError:
     return InputError(
         "array-format",
         f"Expected the {what} as a three-dimensional .npy array of numbers; found {found}.",
-        "Try again; the file is the program's own.",
     )
 
 
@@ -89,7 +84,6 @@ def check_same_size(
         raise InputError(
             "array-size",
             f"The {what} must have {_size(size_kji)} voxels; found {_size(array.shape)}.",
-            "Try again; the file is the program's own.",
         )
 
 

@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from ..engine.device import Device
 from ..engine.errors import Cancelled, SpatialARError
+from .cli_hints import hint
 from .user_errors import as_user_error, internal_error
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
 def fail(error: SpatialARError) -> NoReturn:
     """Say what is wrong and end with the exit code of bad input."""
     print(f"Error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(error.hint, file=sys.stderr)
+    if what_to_do := hint(error):
+        print(what_to_do, file=sys.stderr)
     raise typer.Exit(EXIT_BAD_INPUT)
 
 
@@ -117,7 +118,11 @@ def run_job(
         else:
             code = EXIT_BAD_INPUT
         if as_json:
-            view(FailedEvent(code=known.code, text=known.message, hint=known.hint))
+            view(
+                FailedEvent(
+                    code=known.code, text=known.message, facts=known.facts, hint=hint(known)
+                )
+            )
             raise typer.Exit(code) from None
         if code == EXIT_FAILED:
             raise typer.Exit(code) from None

@@ -105,15 +105,12 @@ def _is_taken(out: Path) -> bool:
 def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(
-            "output-exists",
-            f"The folder {out.name!r} must be new or empty; it is not.",
-            "Choose another with --out, or replace an earlier demo with --overwrite.",
+            "output-exists", f"The folder {out.name!r} must be new or empty; it is not."
         )
     if not is_marked(out / MARKER_FILE, MARKER):
         raise OutputError(
             "output-not-a-demo",
             f"Only an earlier demo is replaced; {out.name!r} is none (no {MARKER_FILE} of ours).",
-            "Choose another folder with --out.",
         )
 
 

@@ -59,8 +59,6 @@ def require_accepted() -> None:
             "license-not-accepted",
             f"DINOv3 weights come under the {LICENSE}, which must be read and accepted once "
             "before anything is downloaded; it has not been.",
-            "Run 'spatial-ar-anomaly encoders get': it shows the license and asks (for scripts: "
-            "--accept-license). In Slicer, click Get… in the section Encoders.",
         )
 
 

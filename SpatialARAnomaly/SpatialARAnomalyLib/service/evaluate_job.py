@@ -54,8 +54,7 @@ class EvaluateRequest:
     def __post_init__(self) -> None:
         if not 0 <= self.resamples <= MAX_RESAMPLES:
             raise SpecError(
-                "spec-value",
-                f"resamples must lie in [0, {MAX_RESAMPLES}]; found {self.resamples}.",
+                "spec-value", f"resamples must lie in [0, {MAX_RESAMPLES}]; found {self.resamples}."
             )
         if self.seed < 0:
             raise SpecError("spec-value", f"seed must not be negative; found {self.seed}.")
@@ -134,7 +133,6 @@ def _check_replaceable(request: EvaluateRequest) -> None:
         raise OutputError(
             "output-not-an-evaluation",
             f"Only an earlier evaluation is replaced; {there[0]} in the output folder is of none.",
-            "Choose another folder with --out.",
         )
 
 

@@ -57,17 +57,19 @@ class Case:
             yield
         except (InputError, ModelError) as error:
             raise type(error)(
-                error.code, f"Case {self.number} ({self.scan.name}): {error.message}", error.hint
+                error.code,
+                f"Case {self.number} ({self.scan.name}): {error.message}",
+                error.hint,
+                **error.facts,
             ) from None
 
 
 def check_on_grid(volume: Volume, truth: Volume) -> None:
     """Raise `InputError` unless both have the same voxels in the same places."""
-    hint = "Save the truth as a label map on the scan's own voxels."
     if truth.voxels.shape != volume.voxels.shape:
         found, expected = (" × ".join(map(str, one.voxels.shape[::-1])) for one in (truth, volume))
         raise InputError(
-            "truth-size", f"The truth must have the scan's {expected} voxels; it has {found}.", hint
+            "truth-size", f"The truth must have the scan's {expected} voxels; it has {found}."
         )
     shape = volume.voxels.shape
     if not same_grid(volume.ras_from_voxel, truth.ras_from_voxel, shape):
@@ -75,10 +77,9 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
         raise InputError(
             "truth-place",
             f"The truth must lie on the scan's voxels; it lies up to {apart_mm:.3g} mm from them.",
-            hint,
         )
     if not np.isfinite(truth.voxels).all():
-        raise InputError("truth-values", "The truth must hold labels; it holds NaN.", hint)
+        raise InputError("truth-values", "The truth must hold labels; it holds NaN.")
 
 
 def find_cases(path: Path) -> list[Case]:
@@ -100,24 +101,17 @@ def find_cases(path: Path) -> list[Case]:
     except OSError as error:
         raise unreadable(error) from None
     if not found:
-        raise InputError(
-            "cases-none",
-            f"Expected scans to evaluate; {path.name!r} names none.",
-            "Give a folder with volume files, or a CSV with columns scan and truth.",
-        )
+        raise InputError("cases-none", f"Expected scans to evaluate; {path.name!r} names none.")
     if missing:
         raise InputError(
             "cases-missing",
             f"Every scan and truth must be there; {len(missing)} are not, first {missing[0]!r}.",
-            "Paths in the table count from the table's own folder.",
         )
     scans = [os.path.realpath(scan) for scan, _, _ in found]
     if len(set(scans)) < len(scans):
         twice = next(name for place, name in enumerate(scans) if name in scans[:place])
         raise InputError(
-            "cases-twice",
-            f"Every scan may be named once; {Path(twice).name!r} is named again.",
-            "Remove one of its rows.",
+            "cases-twice", f"Every scan may be named once; {Path(twice).name!r} is named again."
         )
     return [
         Case(number=number, scan=scan, truth=truth, patient=patient or f"scan {number}")
@@ -141,7 +135,7 @@ def _from_folder(folder: Path) -> _Found:
         raise InputError(
             "cases-lone-truth",
             f"Every truth must lie beside its scan; {files[lone[0]].name!r} has none.",
-            f"The truth of X.nii.gz is called X{TRUTH_ENDING}.nii.gz.",
+            ending=TRUTH_ENDING,
         )
     return [
         (file, files.get(name + TRUTH_ENDING), "")
@@ -164,9 +158,7 @@ def _from_table(path: Path) -> _Found:
     except (UnicodeDecodeError, csv.Error):
         raise _no_table("it is no CSV in UTF-8") from None
     except FileNotFoundError:
-        raise InputError(
-            "input-missing", f"{path.name!r} does not exist.", "Check the path for typing errors."
-        ) from None
+        raise InputError("input-missing", f"{path.name!r} does not exist.") from None
     if not {"scan", "truth"} <= set(columns) <= set(COLUMNS) or len(set(columns)) < len(columns):
         raise _no_table(f"its first line is {', '.join(columns)[:80]!r}")
     found: _Found = []
@@ -184,5 +176,4 @@ def _no_table(found: str) -> InputError:
     return InputError(
         "cases-table",
         f"Expected a table of cases with the columns scan, truth and, if wished, patient; {found}.",
-        "Write one row a scan, with an empty truth where it has no lesion.",
     )

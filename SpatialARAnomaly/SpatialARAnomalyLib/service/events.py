@@ -6,10 +6,10 @@ Exactly one of `result`, `failed` and `cancelled` comes last.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from ..engine.errors import Cancelled
+from ..engine.errors import Cancelled, Fact
 from ..engine.progress import EpochFigures
 
 PROTOCOL = 1
@@ -86,7 +86,10 @@ class FailedEvent:
     wire_name: ClassVar = "failed"
     code: str
     text: str
-    hint: str
+    facts: dict[str, Fact] = field(default_factory=dict)
+    """Values of this failure for hints, as `SpatialARError.facts`."""
+    hint: str | None = None
+    """What to do, in the command line's words; the worker leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,8 @@ Event = (
 def to_json(event: Event, job: int | None = None) -> dict[str, Any]:
     """Return the event as a JSON object; `job` is the request's id."""
     values = event.result if isinstance(event, ResultEvent) else asdict(event)
+    if isinstance(event, FailedEvent) and event.hint is None:
+        del values["hint"]
     return ({} if job is None else {"id": job}) | {"event": event.wire_name} | values
 
 

@@ -39,7 +39,6 @@ def _cell(value: Any) -> str | int | float:
         raise InputError(
             "table-cell",
             f"A cell must be text, a number, true, false or nothing; found {type(value).__name__}.",
-            "Please report it.",
         )
     if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"

@@ -58,27 +58,18 @@ def find_inputs(
     except OSError as error:
         raise unreadable(error) from None
     if not exists:
-        raise InputError(
-            "input-missing",
-            f"{_shown_name(path)!r} does not exist.",
-            "Check the path for typing errors.",
-        )
+        raise InputError("input-missing", f"{_shown_name(path)!r} does not exist.")
     if not is_folder:
         if series is not None:
             raise InputError(
                 "series-of-file",
                 f"A series can be chosen in a DICOM folder only; {_shown_name(path)!r} is a file.",
-                "Leave --series out, or give the folder.",
             )
         return [Input(path)]
     if files and series is None:
         return [Input(one) for one in files]
     if not entries:
-        raise InputError(
-            "input-empty",
-            f"The folder {_shown_name(path)!r} is empty.",
-            "Choose a folder with a DICOM series or volume files.",
-        )
+        raise InputError("input-empty", f"The folder {_shown_name(path)!r} is empty.")
     return [Input(path, series)]
 
 
@@ -104,5 +95,4 @@ def find_one_input(
         f"Expected one scan; the folder {_shown_name(path)!r} holds {len(inputs)} volume files "
         f"({', '.join(one.path.name for one in inputs[:5])}"
         f"{', …' if len(inputs) > 5 else ''}).",
-        "Name one of them.",
     )

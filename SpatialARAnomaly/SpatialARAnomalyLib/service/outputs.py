@@ -24,11 +24,7 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         remove_empty(missing)
-        raise unwritable(
-            "The output folder must be writable; it is not",
-            error,
-            "Choose a folder you may write to.",
-        ) from None
+        raise unwritable("The output folder must be writable; it is not", error) from None
 
 
 def write_marker(file: Path, what: str) -> None:
@@ -86,23 +82,18 @@ def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     ]
     if odd:
         raise OutputError(
-            "output-name",
-            f"The name of a result must be a file name; found {odd[0]!r}.",
-            "Choose a name without slashes that does not begin with a point.",
+            "output-name", f"The name of a result must be a file name; found {odd[0]!r}."
         )
     existing = [name for name in names if os.path.lexists(folder / name)]
     if existing and not overwrite:
         raise OutputError(
             "output-exists",
             f"The output folder must not hold these files yet: {', '.join(existing)}.",
-            "Choose another folder, or replace them with --overwrite.",
         )
     folders = [name for name in existing if (folder / name).is_dir()]
     if folders:
         raise OutputError(
-            "output-exists",
-            f"Only files are replaced; these are folders: {', '.join(folders)}.",
-            "Choose another folder for the results.",
+            "output-folder", f"Only files are replaced; these are folders: {', '.join(folders)}."
         )
 
 
@@ -113,7 +104,6 @@ def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
         raise OutputError(
             "output-incomplete",
             f"All results must have been made; these were not: {', '.join(absent)}.",
-            "Please report it.",
         )
     try:
         for name in names:

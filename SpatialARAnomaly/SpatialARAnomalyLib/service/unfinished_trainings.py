@@ -74,9 +74,7 @@ def discard(folder: Path) -> None:
     training = TrainingFolder(folder.with_name(model)) if model != folder.name and model else None
     if training is None or not training.is_training:
         raise OutputError(
-            "output-not-a-training",
-            f"{folder.name!r} is not the folder of an unfinished training.",
-            "Choose another one.",
+            "output-not-a-training", f"{folder.name!r} is not the folder of an unfinished training."
         )
     try:
         with training.hold():

@@ -9,11 +9,7 @@ def as_user_error(error: BaseException) -> SpatialARError | None:
     if isinstance(error, SpatialARError):
         return error
     if is_out_of_memory(error):
-        return DeviceError(
-            "out-of-memory",
-            "The device has too little free memory for this job.",
-            "Close other programs, use a smaller --size-px or another --device.",
-        )
+        return DeviceError("out-of-memory", "The device has too little free memory for this job.")
     return None
 
 
@@ -30,12 +26,9 @@ def missing_package(error: BaseException) -> SpatialARError | None:
     return SpatialARError(
         "package-missing",
         f"The Python package {name!r} is needed; it is not installed, or cannot be loaded.",
-        "Install the packages of SpatialARAnomaly, and restart.",
     )
 
 
 def internal_error(error: BaseException) -> SpatialARError:
     """What is told of an error that nobody foresaw."""
-    return SpatialARError(
-        "internal", f"Internal error ({type(error).__name__}).", "Please report it."
-    )
+    return SpatialARError("internal", f"Internal error ({type(error).__name__}).")

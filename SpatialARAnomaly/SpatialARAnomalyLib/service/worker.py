@@ -123,7 +123,10 @@ class Worker:
             return FailedEvent(
                 code=known.code,
                 text=redact_token(known.message, request),
-                hint=redact_token(known.hint, request),
+                facts={
+                    name: redact_token(fact, request) if isinstance(fact, str) else fact
+                    for name, fact in known.facts.items()
+                },
             )
 
     def _cancel_jobs(self) -> None:
@@ -131,7 +134,7 @@ class Worker:
             self._send(CancelledEvent(), request.id)
 
     def _send_failure(self, error: SpatialARError, id_: int | None) -> None:
-        self._send(FailedEvent(code=error.code, text=error.message, hint=error.hint), id_)
+        self._send(FailedEvent(code=error.code, text=error.message, facts=error.facts), id_)
 
     def _send(self, event: Event, id_: int | None = None) -> None:
         values = to_json(event, job=id_)

@@ -125,20 +125,14 @@ def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
     box = LabelBox(read_labels(Path(inputs.labels)), inputs.labels_start_kji)
     ends = [a + b for a, b in zip(box.start_kji, box.labels.shape, strict=True)]
     if min(box.start_kji) < 0 or any(a > b for a, b in zip(ends, inputs.size_kji, strict=True)):
-        raise InputError(
-            "array-size",
-            "The label map must lie within the scan; it does not.",
-            "Try again; the file is the program's own.",
-        )
+        raise InputError("array-size", "The label map must lie within the scan; it does not.")
     return box.on_grid(inputs.size_kji)
 
 
 def _write_nll(path: Path, inputs: ExportInputs) -> None:
     if inputs.nll is None:
         raise InputError(
-            "nll-missing",
-            "The NLL volume was asked for, and is not among the inputs.",
-            "Export without it, or detect again.",
+            "nll-missing", "The NLL volume was asked for, and is not among the inputs."
         )
     nll = read_nll(Path(inputs.nll))
     check_same_size(inputs.size_kji, nll)

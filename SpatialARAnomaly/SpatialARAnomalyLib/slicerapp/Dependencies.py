@@ -20,6 +20,7 @@ from ..service.packages import (
     normalized,
 )
 from . import Settings
+from .ErrorWords import errorOf
 from .Installation import (
     Installation,
     InstallOutcome,
@@ -272,11 +273,11 @@ class Dependencies:
     ) -> None:
         """Install, then try the packages in a new worker; `onEnd` hears it once, after both.
 
-        Raises `SetupError` `busy` where `whyNotInstall` says so.
+        Raises `SetupError` `install-not-now` where `whyNotInstall` says so.
         """
         reason = self.whyNotInstall()
         if reason is not None:
-            raise SetupError("busy", reason)
+            raise SetupError("install-not-now", reason)
 
         def release() -> None:
             self._installation, self._checks = None, None
@@ -342,4 +343,4 @@ class Dependencies:
 def _errorOf(event: Event) -> SpatialARError:
     if event["event"] == "cancelled":
         return SetupError("cancelled", _("Cancelled."))
-    return SetupError(str(event["code"]), str(event["text"]), str(event.get("hint", "")))
+    return errorOf(event)

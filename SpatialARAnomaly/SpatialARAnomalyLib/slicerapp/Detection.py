@@ -15,7 +15,7 @@ from ..engine.calibration import Calibration
 from ..engine.device import Device
 from ..engine.errors import InputError, SpatialARError
 from .ArrayTransfer import Transfer, copying, inTurn, loading, writingNpy
-from .ErrorWords import asUserError
+from .ErrorWords import asUserError, errorOf
 from .FindingsTable import newTable, writeFindings
 from .NodeConversion import (
     checkScan,
@@ -61,9 +61,7 @@ class Outcome:
 def volumeDeleted() -> InputError:
     """The error of a detection whose volume is gone."""
     return InputError(
-        "volume-deleted",
-        _("The volume was deleted during the detection; there is no result."),
-        _("Load it again and click Detect anomalies."),
+        "volume-deleted", _("The volume was deleted during the detection; there is no result.")
     )
 
 
@@ -227,7 +225,6 @@ class Detection:
             error = InputError(
                 "volume-changed",
                 _("The volume was changed during the detection; the result was discarded."),
-                _("Click Detect anomalies again."),
             )
         else:
             return True
@@ -296,11 +293,7 @@ def outcomeOf(event: dict[str, Any]) -> Outcome:
     """The outcome of a job that brought no result."""
     if event["event"] == "cancelled":
         return Outcome()
-    return Outcome(
-        error=SpatialARError(
-            str(event.get("code")), str(event.get("text")), str(event.get("hint") or "")
-        )
-    )
+    return Outcome(error=errorOf(event))
 
 
 def placeBeside(node: "slicer.vtkMRMLNode", scan: "slicer.vtkMRMLScalarVolumeNode") -> None:

@@ -267,8 +267,8 @@ class Installation:
             self._next()
 
     def _fail(self, what: str) -> None:
-        code, cause, hint = cause_of_failure(self._said)
-        self._finish(SetupError(code, what or cause, f"{cause} {hint}" if what else hint))
+        code, cause, _hint = cause_of_failure(self._said)
+        self._finish(SetupError(code, f"{what} {cause}".strip()))
 
     def _finish(self, error: SpatialARError | None) -> None:
         self._paint.stop()

@@ -102,9 +102,7 @@ class Logic:
         self, start: Callable[[Callable[[Outcome], None]], Task], onEnd: Callable[[Outcome], None]
     ) -> None:
         if self.busy:
-            raise InputError(
-                "busy", _("Another task is running."), _("Wait for it, or cancel it first.")
-            )
+            raise InputError("busy", _("Another task is running."))
         early: list[Outcome] = []
 
         def end(outcome: Outcome) -> None:
@@ -161,12 +159,13 @@ class Logic:
             return
         problem = dicomSegProblem(result)
         if problem is not None:
-            raise InputError("dicom-seg", problem, _("Choose another format."))
+            raise InputError("dicom-seg", problem)
         try:
             exportDicomSeg(result, folder, withRejected=withRejected)
         except Exception as error:
             raise SpatialARError(
-                "dicom-seg", _("Slicer's DICOM exporter failed."), str(error)
+                "dicom-seg-failed",
+                _("Slicer's DICOM exporter failed ({reason}).").format(reason=error),
             ) from error
         onEnd(Outcome(), [folder])
 

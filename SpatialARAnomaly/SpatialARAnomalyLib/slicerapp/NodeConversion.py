@@ -19,50 +19,36 @@ def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     sequence changes its content while we work.
     """
     if node is None:
-        raise InputError(
-            "volume-missing",
-            _("No volume is chosen."),
-            _("Load a scan and choose it as Volume."),
-        )
+        raise InputError("volume-missing", _("No volume is chosen."))
     kind = node.GetClassName()
     if kind == "vtkMRMLLabelMapVolumeNode":
         raise InputError(
-            "volume-label-map",
-            _("Expected a scan; the chosen volume is a label map."),
-            _("Choose the scan that the labels belong to."),
+            "volume-label-map", _("Expected a scan; the chosen volume is a label map.")
         )
     if node.GetAttribute(ROLE):
         raise InputError(
             "volume-result",
             _("Expected a scan; the chosen volume is the overlay of an earlier detection."),
-            _("Choose the scan itself."),
         )
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
-        raise InputError(
-            "volume-empty",
-            _("Expected a scan; the chosen volume holds no voxels."),
-            _("Load the scan again."),
-        )
+        raise InputError("volume-empty", _("Expected a scan; the chosen volume holds no voxels."))
     if kind != "vtkMRMLScalarVolumeNode" or image.GetNumberOfScalarComponents() != 1:
         raise InputError(
             "volume-components",
             _("Expected one value per voxel; the chosen volume has {count} ({kind}).").format(
                 count=image.GetNumberOfScalarComponents(), kind=kind
             ),
-            _("Choose a scalar volume; a color volume can be turned into one by Vector to Scalar."),
         )
     if not np.isfinite(rasFromVoxel(node)).all():
         raise InputError(
             "affine-not-affine",
             _("Expected a scan with a place; that of the chosen volume holds no numbers."),
-            _("Correct its spacing, origin and directions in the Volumes module."),
         )
     if _isSequenceProxy(node):
         raise InputError(
             "volume-sequence",
             _("Expected one scan; the chosen volume shows a frame of a sequence (4-D)."),
-            _("Clone the frame in the Data module and choose the copy."),
         )
 
 

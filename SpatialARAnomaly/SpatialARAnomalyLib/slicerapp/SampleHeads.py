@@ -91,9 +91,7 @@ def requestSampleHead(kind: str, worker: WorkerProcess, onEnd: Callable[[Any], N
 def _volumeOf(event: dict[str, Any], kind: str) -> "slicer.vtkMRMLScalarVolumeNode":
     if event["event"] != "result":
         outcome = outcomeOf(event)
-        raise outcome.error or SpatialARError(
-            "cancelled", _("Making the sample was cancelled."), _("Try again.")
-        )
+        raise outcome.error or SpatialARError("cancelled", _("Making the sample was cancelled."))
     voxels = np.load(event["files"]["voxels"], allow_pickle=False)
     affine = np.asarray(event["ras_from_voxel"], dtype=float)
     name = {NORMAL: "NormalHead", LESION: "HeadWithLesion"}[kind]

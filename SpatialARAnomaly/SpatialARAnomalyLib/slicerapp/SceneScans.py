@@ -76,8 +76,4 @@ class SceneScans:
 
 
 def _changed() -> InputError:
-    return InputError(
-        "volume-changed",
-        _("A scan was changed or deleted while it was handed over."),
-        _("Look at the scans again."),
-    )
+    return InputError("scan-changed", _("A scan was changed or deleted while it was handed over."))

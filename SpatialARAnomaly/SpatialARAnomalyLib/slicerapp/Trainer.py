@@ -56,9 +56,7 @@ class Trainer:
     def train(self, request: TrainingRequest) -> Training:
         """Begin a training; raises `InputError` while another runs."""
         if self.running:
-            raise InputError(
-                "busy", _("Another training is running."), _("Wait for it, or cancel it first.")
-            )
+            raise InputError("busy", _("Another training is running."))
         self._watchWindow()
         self.training = None
         self.training = Training(request, self.worker, self._changed)

@@ -77,7 +77,7 @@ class WorkerProcess:
     """Runs jobs in one child process, which is started when the first is submitted.
 
     Every job ends with exactly one event given to its `onEnd`: `result`,
-    `failed` (`code`, `text`, `hint`) or `cancelled`, whatever happens to the process.
+    `failed` (`code`, `text`, `facts`) or `cancelled`, whatever happens to the process.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class WorkerProcess:
         self._held = ""
 
     def _refuse(self) -> None:
-        failed = {"event": "failed", "code": "worker-held", "text": self._held, "hint": ""}
+        failed = {"event": "failed", "code": "worker-held", "text": self._held, "facts": {}}
         self._finish(lambda job: failed)
 
     def _start(self) -> None:
@@ -345,10 +345,8 @@ class WorkerProcess:
 
     def _fail(self, code: str, text: str, lastWords: str = "") -> None:
         """End the process; its jobs have failed, those that were to be cancelled are cancelled."""
-        hint = _("Try again. The log below tells more.")
-        if lastWords:
-            hint = f"{hint}\n{lastWords}"
-        failed = {"event": "failed", "code": code, "text": text, "hint": hint}
+        facts = {"lastWords": lastWords} if lastWords else {}
+        failed = {"event": "failed", "code": code, "text": text, "facts": facts}
         self._finish(lambda job: {"event": "cancelled"} if job.cancelled else failed)
 
     def _finish(self, ending: Callable[[_Job], Event]) -> None:
