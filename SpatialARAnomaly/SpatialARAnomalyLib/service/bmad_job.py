@@ -28,7 +28,7 @@ from ..engine.feature_store import FeatureStore, feature_key
 from ..engine.file_hash import file_sha256
 from ..engine.pixel_counts import PixelCounts
 from ..engine.progress import Reporter
-from ..engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from ..engine.specs import AutoregressiveSpec, Preset, SliceSpec, TrainingSpec
 from .bmad_images import PAPER_PX, encoder_batch, pixels_of, score_on_pixels
 from .bmad_layout import BmadData, BmadImage, BmadProtocol, BmadSet, by_patient, find_bmad, unnamed
 from .bmad_methods import Fitted, Normals, NotRun, fit_autoregressive, fit_peer
@@ -66,8 +66,8 @@ class BmadRequest:
     seeds: tuple[int, ...]
     training: TrainingSpec
     """But for the seed, which is that of each run in turn."""
-    size_px: int = 448
-    """Side of the encoder's image; 448 in the paper."""
+    size_px: int = SliceSpec.size_px
+    """Side of the encoder's image."""
     device: Device = Device.AUTO
     allow_download: bool = False
     overwrite: bool = False

@@ -8,11 +8,17 @@ import typer
 
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import TrainingSpec
+from ..engine.specs import SliceSpec, TrainingSpec
 from .bmad_layout import BmadProtocol, BmadSet
 from .bmad_names import ALL_METHODS
-from .cli_common import DeviceOption, DownloadOption, JsonOption, OverwriteOption, run_job
-from .cli_training_options import BatchSizeOption, EncoderOption, EpochsOption
+from .cli_common import (
+    ENCODER_HELP,
+    DeviceOption,
+    DownloadOption,
+    JsonOption,
+    OverwriteOption,
+    run_job,
+)
 
 if TYPE_CHECKING:
     from .events import EventReporter
@@ -37,15 +43,19 @@ def bmad(
             "--protocol", help="Compare at 240×240 as the paper does, or at the image's own size."
         ),
     ] = BmadProtocol.PAPER,
-    encoder: EncoderOption = DEMONSTRATION,
+    encoder: Annotated[str, typer.Option("--encoder", help=ENCODER_HELP)] = DEMONSTRATION,
     methods: Annotated[
         str, typer.Option("--methods", help="Presets and peers, with commas between.")
     ] = ALL_METHODS,
     seeds: Annotated[
         str, typer.Option("--seeds", help="A run of every method that draws for each of them.")
     ] = "42,43,44",
-    epochs: EpochsOption = TrainingSpec.epochs,
-    batch_size: BatchSizeOption = TrainingSpec.batch_size,
+    epochs: Annotated[
+        int, typer.Option("--epochs", help="Passes over the slices.")
+    ] = TrainingSpec.epochs,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Slices per step.")
+    ] = TrainingSpec.batch_size,
     held_out_share: Annotated[
         float,
         typer.Option(
@@ -54,7 +64,7 @@ def bmad(
     ] = TrainingSpec.held_out_share,
     size_px: Annotated[
         int, typer.Option("--size-px", help="Side of the encoder's image in pixels.")
-    ] = 448,
+    ] = SliceSpec.size_px,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     overwrite: OverwriteOption = False,

@@ -109,11 +109,12 @@ class Workbench:
                 Nothing.from_dict(spec)
                 return install_weights(KitInputs.from_dict(inputs), report)
             case "survey":
-                from .worker_survey import SurveyInputs, SurveySpec, survey
+                from .training_request import TrainSpec
+                from .worker_survey import SurveyInputs, survey
 
                 folder = None if request.output is None else output
                 return survey(
-                    SurveyInputs.from_dict(inputs), SurveySpec.from_dict(spec), folder, report
+                    SurveyInputs.from_dict(inputs), TrainSpec.from_dict(spec), folder, report
                 )
             case "train":
                 from .training_request import TrainSpec
@@ -124,7 +125,7 @@ class Workbench:
                     TrainInputs.from_dict(inputs), TrainSpec.from_dict(spec), output, report
                 )
             case "training_discard":
-                from .worker_discard import DiscardInputs, discard_training
+                from .worker_train import DiscardInputs, discard_training
 
                 Nothing.from_dict(spec)
                 return discard_training(DiscardInputs.from_dict(inputs))
