@@ -1,6 +1,5 @@
 """Scans in files, in DICOM folders, or in arrays that the panel wrote, and how they are read."""
 
-import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,12 +75,10 @@ class ScanSource(Spec):
 
     def to_dict(self) -> dict[str, Any]:
         """The scan in the types JSON knows, with absolute paths and without what is not set."""
-        places = {
-            name: Path(os.path.abspath(place))
-            for name, place in (("path", self.path), ("voxels", self.voxels))
-            if place is not None
-        }
-        values = Spec.to_dict(dataclasses.replace(self, **places))
+        values = super().to_dict()
+        for name in ("path", "voxels"):
+            if values[name] is not None:
+                values[name] = os.path.abspath(values[name])
         return {key: value for key, value in values.items() if value is not None}
 
 
