@@ -21,12 +21,12 @@ from .training_request import ScanRow
 
 DICOM = "DICOM"
 
-KEPT_BYTES = 1 << 29
-"""Bytes of voxels and masks that a training keeps from its first reading of a scan until its last.
+KEPT_BYTES = 1 << 26
+"""Bytes of voxels and masks that a training keeps from its first reading of a scan to its last.
 
-Reading and hashing a compressed scan takes a second or more; 512 MiB hold 10 to 20 heads. It is
-no more than Python and torch take themselves, so that a training that fits into a machine's
-memory without it seldom fails for it. Scans beyond it are read and checked again when needed.
+64 MiB, less than a tenth of what the smallest training takes: memory must not grow with the
+number of scans (`benchmarks.md`). Scans beyond it are read and checked once more to be embedded,
+which costs a few percent of the embedding.
 """
 
 

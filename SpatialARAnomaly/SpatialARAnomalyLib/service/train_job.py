@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -85,7 +84,7 @@ def train(
     )
     check_size(spec, encoder.card.patch_px)
 
-    with folder.hold(), _only_used_arrays(folder):
+    with folder.hold():
         if spec.restart:
             folder.discard_checkpoint()
         sources = [_keep(source, folder, report) for source in sources]
@@ -126,15 +125,6 @@ def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> N
                     f"training writes; {source.label!r} does not.",
                     "Move the scans, or choose another name for the model.",
                 )
-
-
-@contextmanager
-def _only_used_arrays(folder: TrainingFolder) -> Iterator[None]:
-    """At the end, keep of the panel's arrays those that the recorded training needs."""
-    try:
-        yield
-    finally:
-        folder.drop_unused_arrays()
 
 
 def _keep(source: ScanSource, folder: TrainingFolder, report: Reporter) -> ScanSource:

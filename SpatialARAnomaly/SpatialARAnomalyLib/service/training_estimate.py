@@ -1,11 +1,8 @@
 """What a training will take: measured on this machine, on a few slices and steps, and multiplied.
 
-How good that is, tried on normal heads on a CPU (6 of 20 slices with a ViT of 0.2
-million parameters, 4 of 12 slices with a ViT-S/16; 448 px; 2 and 3 epochs): computing time
-within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use, the
-time is as far off as their share changes: 2 min 14 s told and 2 min 25 s taken, but also
-2 min 22 s told and 4 min 57 s taken when the load doubled meanwhile. A test holds computing
-time to a factor of 2.5 on small heads, and the disk to 10 %. On a GPU it is untried.
+On normal heads on a CPU (ViTs of 0.2 and 21 million parameters, 2 and 3 epochs) computing time
+was within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use,
+the time is as far off as their share changes. On a GPU it is untried.
 """
 
 import math
@@ -30,23 +27,22 @@ from .training_request import TrainingEstimate, TrainSpec
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.autoregressive import AutoregressiveModel
     from ..engine.encoder import Encoder
 
 QUICK_S = 0.5
-"""What takes no longer is measured in the size of the real work."""
+"""Seconds below which a step is measured in the size of the real work."""
 
 FEW_IMAGES = 8
-"""Otherwise so many are measured at once, and one, for the share that does not grow."""
+"""Images measured at once otherwise, beside one alone, for the share that does not grow."""
 
 PROBE_BYTES = 1 << 24
-"""Written to the disk to learn its speed."""
+"""Bytes written to measure the speed of the disk."""
 
 CARD_BYTES = 40_000
-"""Of a model's `model.json`."""
+"""Size of a model's card."""
 
 PROGRAM_BYTES = 600 << 20
-"""Python, torch and transformers themselves."""
+"""Memory of Python, torch and transformers themselves."""
 
 
 def estimate_training(
@@ -80,23 +76,23 @@ def estimate_training(
     report.progress(1, 3, "step")
     image_s, put_back_s = _embedding(work, encoder, reader, report)
     report.progress(2, 3, "step")
-    steps = _Steps.measure(work, encoder.device, report)
+    step_s, score_s = _steps(work, encoder.device, report)
     report.progress(3, 3, "step")
 
     read_s = sum(one.seconds for one in scans)
     again = max(0.0, 1 - KEPT_BYTES / work.scan_bytes)  # share of the scans that is not kept
     held_out = work.held_out / len(scans)
     epoch_s = (
-        work.batches * steps.step_s
-        + held_out * work.images * steps.judged_s
+        work.batches * step_s
+        + held_out * work.images * score_s
         + work.checkpoint_bytes / bytes_per_s
     )
     # Once, at the end: the shape of a covariance or a map from the training scans, its level
     # from the held-out ones.
     rich_s = 0.0
     if spec.autoregressive.rich_variance:
-        rich_s = (2 * (1 - held_out) + held_out) * work.images * steps.judged_s
-    calibrate_s = held_out * (again * read_s + work.images * (steps.judged_s + put_back_s))
+        rich_s = (2 * (1 - held_out) + held_out) * work.images * score_s
+    calibrate_s = held_out * (again * read_s + work.images * (score_s + put_back_s))
     embed_s = (1 + again) * read_s + work.images * image_s + work.token_bytes / bytes_per_s
     return TrainingEstimate(
         embed_s=round(embed_s, 1),
@@ -268,61 +264,44 @@ def _embedding(
     return image_s, put_back_s
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Steps:
-    """How long the network takes."""
+def _steps(work: _Work, device: "torch.device", report: Reporter) -> tuple[float, float]:
+    """Seconds of an optimizer's step on a batch, and to score one held-out image."""
+    import torch
 
-    step_s: float
-    """A step of the optimizer on a batch."""
-    judged_s: float
-    """One held-out image."""
+    from ..engine.autoregressive import AutoregressiveModel
 
-    @classmethod
-    def measure(cls, work: _Work, device: "torch.device", report: Reporter) -> "_Steps":
-        import torch
+    with torch.random.fork_rng(devices=[]):
+        model = AutoregressiveModel(work.spec.autoregressive, work.grid[0]).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    random = np.random.RandomState(0)
+    stored = random.standard_normal((min(work.batch, FEW_IMAGES), *work.grid)).astype("<f2")
 
-        from ..engine.autoregressive import AutoregressiveModel
+    def timed(images: int, do: "Callable[[torch.Tensor], None]") -> float:
+        report.check_cancelled()
+        begun_s = time.perf_counter()
+        chosen = [stored[index % len(stored)] for index in range(images)]
+        do(torch.from_numpy(np.stack(chosen).astype(np.float32)).to(device))
+        return time.perf_counter() - begun_s
 
-        with torch.random.fork_rng(devices=[]):
-            model = AutoregressiveModel(work.spec.autoregressive, work.grid[0]).to(device)
-        optimizer = torch.optim.AdamW(model.parameters())
-        random = np.random.RandomState(0)
-        stored = random.standard_normal((min(work.batch, FEW_IMAGES), *work.grid)).astype("<f2")
+    def step(tokens: "torch.Tensor") -> None:
+        """A step as `engine.training` takes it."""
+        optimizer.zero_grad(set_to_none=True)
+        target = model.scaled(tokens)
+        loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        float(loss.detach())  # waits for the device
 
-        def timed(images: int, do: "Callable[[torch.Tensor], None]") -> float:
-            report.check_cancelled()
-            begun_s = time.perf_counter()
-            chosen = [stored[index % len(stored)] for index in range(images)]
-            do(torch.from_numpy(np.stack(chosen).astype(np.float32)).to(device))
-            return time.perf_counter() - begun_s
+    def score(tokens: "torch.Tensor") -> None:
+        with torch.inference_mode():
+            float(model.nll(tokens).mean())
 
-        def step(tokens: "torch.Tensor") -> None:
-            _step(model, optimizer, tokens)
-
-        def judge(tokens: "torch.Tensor") -> None:
-            with torch.inference_mode():
-                float(model.nll(tokens).mean())
-
-        few = len(stored)
-        timed(1, step)
-        one_s, few_s = timed(1, step), timed(few, step)
-        step_s = one_s
-        if few > 1:
-            step_s += (work.batch - 1) * max(0.0, few_s - one_s) / (few - 1)
-        if work.batch > few and (step_s < QUICK_S or device.type != "cpu"):
-            timed(work.batch, step)
-            step_s = timed(work.batch, step)
-        timed(1, judge)
-        return cls(step_s=step_s, judged_s=timed(few, judge) / few)
-
-
-def _step(
-    model: "AutoregressiveModel", optimizer: "torch.optim.Optimizer", tokens: "torch.Tensor"
-) -> None:
-    """A step as `engine.training` takes it."""
-    optimizer.zero_grad(set_to_none=True)
-    target = model.scaled(tokens)
-    loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    float(loss.detach())  # waits for the device
+    few = len(stored)
+    timed(1, step)
+    step_s, few_s = timed(1, step), timed(few, step)
+    step_s += (work.batch - 1) * max(0.0, few_s - step_s) / max(1, few - 1)
+    if work.batch > few and (step_s < QUICK_S or device.type != "cpu"):
+        timed(work.batch, step)
+        step_s = timed(work.batch, step)
+    timed(1, score)
+    return step_s, timed(few, score) / few

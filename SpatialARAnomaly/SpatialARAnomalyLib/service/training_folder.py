@@ -89,7 +89,7 @@ class TrainingFolder:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other trainings out; at the end, remove a folder with nothing to resume.
+        """Keep other trainings out; at the end, remove what is not needed to resume.
 
         The system releases the lock when the process dies, however it dies.
         Raises `OutputError` as `check` does, where another training runs, or
@@ -116,6 +116,7 @@ class TrainingFolder:
         try:
             yield
         finally:
+            self._drop_unused_arrays()
             lock.release()
             with suppress(OSError):
                 self._remove_if_empty()
@@ -225,7 +226,7 @@ class TrainingFolder:
             raise unwritable("The scans cannot be kept for the training", error) from None
         return kept
 
-    def drop_unused_arrays(self) -> None:
+    def _drop_unused_arrays(self) -> None:
         """Remove arrays that the kept record does not name, as far as possible."""
         record = self.read_record()
         if record is None and self.request.exists():
