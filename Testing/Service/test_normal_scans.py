@@ -15,16 +15,21 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import Modality, Plane
+from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volume import Volume
 from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti, write_nrrd
-from SpatialARAnomalyLib.service import normal_scans, training_estimate, worker_survey
-from SpatialARAnomalyLib.service.normal_scans import judge, read_scans
-from SpatialARAnomalyLib.service.scan_candidates import find_candidates
-from SpatialARAnomalyLib.service.sources import SourceSpec
+from SpatialARAnomalyLib.service import (
+    normal_scans,
+    scan_candidates,
+    training_estimate,
+    worker_survey,
+)
+from SpatialARAnomalyLib.service.inputs import ScanSource
+from SpatialARAnomalyLib.service.normal_scans import read_candidates, select_usable
+from SpatialARAnomalyLib.service.scan_candidates import ScanReader, find_candidates
 from SpatialARAnomalyLib.service.train_job import train
 from SpatialARAnomalyLib.service.training_request import TrainSpec
-from SpatialARAnomalyLib.service.worker_survey import SurveyInputs, SurveySpec, survey
+from SpatialARAnomalyLib.service.worker_survey import SurveyInputs, survey
 
 BAD = {
     "b/truncated.nii.gz": "unreadable",
@@ -94,14 +99,24 @@ def archive(tmp_path_factory):
     return folder
 
 
-def survey_of(*paths, modality=None, size_px=112, plane=Plane.AXIAL, fov_mm=None, report=None):
-    report = report or SilentReporter()
-    scans = read_scans(find_candidates(paths, [], report), plane, modality, report)
-    return judge(scans, modality, fov_mm, size_px)
+class Found:
+    """The candidates of a survey, and what was found to be usable."""
+
+    def __init__(self, candidates, survey) -> None:
+        self.candidates, self.survey = candidates, survey
+        self.used, self.modality, self.fov_mm = survey.used, survey.modality, survey.fov_mm
+        self.rows = [one.row(survey.modality) for one in candidates]
+
+
+def survey_of(*paths, **settings):
+    spec = TrainSpec(**{"size_px": 112} | settings)
+    candidates = find_candidates(paths, [], SilentReporter())
+    read_candidates(candidates, ScanReader(spec.plane, spec.modality), SilentReporter())
+    return Found(candidates, select_usable(candidates, spec))
 
 
 def codes(found) -> dict:
-    return {scan.name: scan.code for scan in found.scans}
+    return {row.name: row.code for row in found.rows}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +126,7 @@ def found(archive):
 
 def test_every_bad_scan_is_left_out_with_its_reason(found):
     assert codes(found) == BAD | dict.fromkeys(GOOD)
-    reasons = {scan.name: scan.reason for scan in found.scans if scan.code}
+    reasons = {row.name: row.reason for row in found.rows if row.code}
     assert all(reasons.values())
     for name, words in {
         "b/truncated.nii.gz": "truncated",
@@ -127,7 +142,7 @@ def test_every_bad_scan_is_left_out_with_its_reason(found):
 
 
 def test_rows_say_what_a_scan_is(found):
-    rows = {row["name"]: row for row in found.rows}
+    rows = {row.name: row.to_dict() for row in found.rows}
     assert rows["DICOM"] | {"source": None} == {
         "name": "DICOM",
         "source": None,
@@ -146,21 +161,21 @@ def test_rows_say_what_a_scan_is(found):
     assert [rows[name]["kind"] for name in ("a/head 0.nii.gz", "c/copy of head 0.nrrd")] == [
         "NIfTI", "NRRD",
     ]  # fmt: skip
-    json.dumps(found.rows, allow_nan=False)
+    json.dumps(list(rows.values()), allow_nan=False)
 
 
 def test_sources_of_rows_are_the_scans(found):
-    for scan, row in zip(found.scans, found.rows, strict=True):
-        if scan.code is None:
-            _, volume = SourceSpec.from_dict(row["source"]).source().read()
-            assert volume.content_sha256() == scan.reading.sha256
+    for candidate, row in zip(found.candidates, found.rows, strict=True):
+        if row.used:
+            _, volume = ScanSource.from_dict(row.source).read()
+            assert volume.content_sha256() == candidate.scan.sha256
 
 
 def test_what_is_used_can_be_trained_on(found, tmp_path):
     spec = TrainSpec(size_px=112, hidden_channels=16, epochs=1, device=Device.CPU)
-    card = train(spec.request([one.source for one in found.used], tmp_path / "m"), SilentReporter())
+    card = train([one.source for one in found.used], tmp_path / "m", spec, SilentReporter())
     hashes = card.normals.training_sha256 + card.normals.held_out_sha256
-    assert sorted(hashes) == sorted(scan.reading.sha256 for scan in found.used)
+    assert sorted(hashes) == sorted(scan.sha256 for scan in found.used)
     assert card.slices.fov_mm == found.fov_mm
 
 
@@ -223,8 +238,8 @@ def test_series_of_one_folder_are_several_and_one_in_parts_is_one(tmp_path):
         "x/parts again": "duplicate",
     }
     for scan in found.used:
-        _, volume = SourceSpec.from_dict(scan.to_dict(None)["source"]).source().read()
-        assert volume.content_sha256() == scan.reading.sha256
+        _, volume = ScanSource.from_dict(scan.source.to_dict()).read()
+        assert volume.content_sha256() == scan.sha256
 
 
 def test_a_series_with_a_missing_or_torn_image_is_left_out(tmp_path):
@@ -259,7 +274,7 @@ def test_odd_files_of_a_system_are_passed_over(tmp_path):
 
 def test_nothing_at_all_is_a_survey_too(tmp_path):
     found = survey_of(tmp_path)
-    assert (found.scans, found.modality, found.fov_mm) == ([], None, None)
+    assert (found.rows, found.modality, found.fov_mm) == ([], None, None)
 
 
 def test_an_odd_error_of_a_reader_stops_nothing(archive, monkeypatch):
@@ -275,7 +290,7 @@ def test_an_odd_error_of_a_reader_stops_nothing(archive, monkeypatch):
     monkeypatch.setattr("SpatialARAnomalyLib.service.inputs.read_volume_file", odd)
     found = survey_of(archive / "a")
     assert list(codes(found).values()) == [None, None, "unreadable", "unreadable"]
-    assert "memory" in found.scans[3].reason
+    assert "memory" in found.rows[3].reason
 
 
 def test_more_than_enough_scans_are_not_read(archive, monkeypatch):
@@ -323,7 +338,7 @@ def outcome(archive, tmp_path_factory):
         })  # fmt: skip
     inputs = {"folders": [str(archive)], "files": [], "volumes": volumes}
     report = Progress()
-    spec = SurveySpec.from_dict({"modality": None, "plane": "axial", "size_px": 112, "epochs": 3,
+    spec = TrainSpec.from_dict({"modality": None, "plane": "axial", "size_px": 112, "epochs": 3,
                                  "encoder": "demonstration", "preset": "balanced",
                                  "device": "cpu"})  # fmt: skip
     result = survey(SurveyInputs.from_dict(inputs), spec, None, report)
@@ -336,8 +351,8 @@ def test_the_job_tells_rows_estimate_and_progress(outcome):
     assert rows["T1 der Patientin"]["status"] == "used"
     assert rows["T1 der Patientin"]["kind"] == "scene"
     assert rows["head 0 again"]["code"] == "duplicate"
-    assert SourceSpec.from_dict(rows["T1 der Patientin"]["source"]).source().read()[0]
-    assert (result["modality"], "estimate_problem" in result) == ("MR", False)
+    assert ScanSource.from_dict(rows["T1 der Patientin"]["source"]).read()[0]
+    assert (result["modality"], result["estimate_problem"]) == ("MR", None)
     assert report.stages == ["list", "read", "estimate"]
     last = {stage: (unit, done, total) for stage, unit, done, total in report.told}
     assert last == {"list": ("file", 8, 8), "read": ("volume", 15, 15), "estimate": ("step", 3, 3)}
@@ -358,8 +373,7 @@ def test_the_estimated_disk_is_what_a_training_takes(outcome, tmp_path):
             most = max(most, sum(one.stat().st_size for one in files) + sum(twice))
 
     spec = TrainSpec(size_px=112, epochs=3, device=Device.CPU)
-    normals = [SourceSpec.from_dict(source).source() for source in sources]
-    train(spec.request(normals, tmp_path / "m"), Watch())
+    train([ScanSource.from_dict(source) for source in sources], tmp_path / "m", spec, Watch())
     estimate = result["estimate"]
     assert estimate["disk_bytes"] == pytest.approx(most, rel=0.1)
     model = sum(one.stat().st_size for one in (tmp_path / "m").iterdir())
@@ -374,18 +388,18 @@ def test_the_estimated_time_is_about_that_of_a_training(archive, tmp_path, monke
     """In seconds of computing, which other programs on the machine do not change."""
     clock = SimpleNamespace(perf_counter=time.process_time)
     monkeypatch.setattr(training_estimate, "time", clock)
-    monkeypatch.setattr(normal_scans, "time", clock)
+    monkeypatch.setattr(scan_candidates, "time", clock)
     inputs = SurveyInputs(folders=(str(archive / "a"),))
     settings = {"size_px": 112, "epochs": 4, "batch_size": 8, "device": Device.CPU}
-    result = survey(inputs, SurveySpec(**settings), tmp_path / "m", SilentReporter())
+    spec = TrainSpec(**settings)
+    result = survey(inputs, spec, tmp_path / "m", SilentReporter())
     begun = {}
 
     class Clock(SilentReporter):
         def stage(self, name, index, of):
             begun[name] = time.process_time()
 
-    spec = TrainSpec(**settings)
-    train(spec.request([archive / "a"], tmp_path / "m"), Clock())
+    train([archive / "a"], tmp_path / "m", spec, Clock())
     taken_s = time.process_time() - begun["fit"]
     assert taken_s / 2.5 < result["estimate"]["fit_s"] < taken_s * 2.5
     taken_s = begun["fit"] - begun["read"]
@@ -393,7 +407,7 @@ def test_the_estimated_time_is_about_that_of_a_training(archive, tmp_path, monke
 
 
 def test_a_survey_is_cancelled_anywhere(archive):
-    spec = SurveySpec(size_px=112, epochs=1)
+    spec = TrainSpec(size_px=112, epochs=1)
     inputs = SurveyInputs(folders=(str(archive / "a"), str(archive / "DICOM")))
     whole = Progress()
     survey(inputs, spec, None, whole)
@@ -410,7 +424,7 @@ def test_a_survey_is_cancelled_anywhere(archive):
     ],
 )
 def test_why_there_is_no_estimate(archive, changes, words):
-    spec = SurveySpec(**{"size_px": 112, "device": Device.CPU} | changes)
+    spec = TrainSpec(**{"size_px": 112, "device": Device.CPU} | changes)
     result = survey(SurveyInputs(folders=(str(archive / "a"),)), spec, None, SilentReporter())
     assert result["estimate"] is None
     assert words in result["estimate_problem"]
@@ -418,7 +432,7 @@ def test_why_there_is_no_estimate(archive, changes, words):
 
 
 def test_without_two_scans_there_is_no_estimate(archive):
-    spec = SurveySpec(size_px=112, device=Device.CPU)
+    spec = TrainSpec(size_px=112, device=Device.CPU)
     inputs = SurveyInputs(files=(str(archive / "a" / "head 1.nii.gz"),))
     result = survey(inputs, spec, None, SilentReporter())
     assert "at least 2 normal scans" in result["estimate_problem"]
@@ -430,7 +444,7 @@ def test_without_torch_there_are_rows_all_the_same(archive, monkeypatch):
 
     monkeypatch.setattr(worker_survey, "require_torch", absent)
     inputs = SurveyInputs(folders=(str(archive / "a"),))
-    result = survey(inputs, SurveySpec(), None, SilentReporter())
+    result = survey(inputs, TrainSpec(), None, SilentReporter())
     assert "'torch'" in result["estimate_problem"]
     assert {row["status"] for row in result["rows"]} == {"used"}
 
@@ -440,7 +454,7 @@ def test_without_torch_there_are_rows_all_the_same(archive, monkeypatch):
 )
 def test_a_survey_of_an_impossible_training_is_refused(spec):
     with pytest.raises(SpecError):
-        SurveySpec.from_dict(spec)
+        TrainSpec.from_dict(spec)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +470,7 @@ def test_a_survey_of_an_impossible_training_is_refused(spec):
 )
 def test_half_a_source_is_none(source):
     with pytest.raises(SpecError):
-        SourceSpec.from_dict(source)
+        ScanSource.from_dict(source)
 
 
 # The command line

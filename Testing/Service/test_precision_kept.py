@@ -8,7 +8,6 @@ from Service.small_site import TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine import precision as precision_module
 from SpatialARAnomalyLib.engine.model_store import CARD_FILE, ModelCard, read_card
 from SpatialARAnomalyLib.engine.specs import Precision
-from SpatialARAnomalyLib.service.training_request import TrainRequest, TrainSpec
 from SpatialARAnomalyLib.service.warm import Warm
 
 
@@ -54,15 +53,3 @@ def test_models_made_before_multiply_in_float32(site):
     content = json.loads((site.model / CARD_FILE).read_text())
     del content["digest"], content["encoder"]["precision"]
     assert ModelCard.from_dict(content).encoder.precision is Precision.FLOAT32
-
-
-def test_a_training_asks_for_what_it_was_told(tmp_path):
-    for asked in (None, Precision.FLOAT32, Precision.BFLOAT16):
-        request = TrainSpec(precision=asked).request((), tmp_path)
-        assert request.precision is asked
-        assert TrainSpec.of(request) == TrainSpec(precision=asked, **variance_of(request))
-
-
-def variance_of(request: TrainRequest) -> dict[str, object]:
-    network = request.autoregressive
-    return {"variance": network.variance, "hidden_channels": network.hidden_channels}

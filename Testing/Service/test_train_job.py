@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +24,24 @@ from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.slicing import SliceStack
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti
-from SpatialARAnomalyLib.service import train_job
-from SpatialARAnomalyLib.service.field_of_view import FOV_STEP_MM
+from SpatialARAnomalyLib.service import inputs, train_job
+from SpatialARAnomalyLib.service.inputs import ScanSource
+from SpatialARAnomalyLib.service.normal_scans import FOV_STEP_MM
+from SpatialARAnomalyLib.service.scan_candidates import ScanReader
 from SpatialARAnomalyLib.service.train_job import train
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
-from SpatialARAnomalyLib.service.training_request import TrainRequest
+from SpatialARAnomalyLib.service.training_request import TrainSpec
 
 
-def request_for(site, out, **changes) -> TrainRequest:
+def train_on(normals, out, report=None, **changes):
+    """Train a small network on these scans, with other settings where they are given."""
     settings = {
-        "normals": site.normals,
-        "out": out,
-        "name": "heads",
-        "size_px": 112,
-        "autoregressive": AutoregressiveSpec(hidden_channels=16),
-        "training": TrainingSpec(epochs=3, batch_size=8),
-        "device": Device.CPU,
-    }
-    return TrainRequest(**settings | changes)
+        "name": "heads", "size_px": 112, "preset": Preset.STANDARD, "hidden_channels": 16,
+        "epochs": 3, "batch_size": 8, "device": Device.CPU,
+    }  # fmt: skip
+    return train(normals, out, TrainSpec(**settings | changes), report or SilentReporter())
 
 
 class Recorder(SilentReporter):
@@ -74,7 +73,7 @@ def uninterrupted(site, tmp_path_factory):
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(out.parent / "settings"))
-        train(request_for(site, out), recorder)
+        train_on(site.normals, out, recorder)
     return out, recorder
 
 
@@ -87,15 +86,14 @@ def test_stages_and_epochs_are_told(uninterrupted):
 
 
 def test_twice_from_one_seed_gives_identical_files(site, uninterrupted, tmp_path):
-    train(request_for(site, tmp_path / "model"), SilentReporter())
+    train_on(site.normals, tmp_path / "model")
     assert tree(tmp_path / "model") == tree(uninterrupted[0])
     # Nothing else is left: no work in progress.
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_order_of_the_normals_does_not_matter(site, uninterrupted, tmp_path):
-    request = request_for(site, tmp_path / "model", normals=site.normals[::-1])
-    train(request, SilentReporter())
+    train_on(site.normals[::-1], tmp_path / "model")
     assert tree(tmp_path / "model") == tree(uninterrupted[0])
 
 
@@ -104,37 +102,35 @@ def test_cancelling_anywhere_and_resuming_gives_the_same_model(site, uninterrupt
     for cancel_at in range(1, recorder.asked + 1, 3):
         model = tmp_path / f"cancelled-{cancel_at}"
         with pytest.raises(Cancelled):
-            train(request_for(site, model), Recorder(cancel_at))
+            train_on(site.normals, model, Recorder(cancel_at))
         assert not model.exists()
-        train(request_for(site, model), SilentReporter())
+        train_on(site.normals, model)
         assert tree(model) == tree(out), cancel_at
 
 
 def test_embedded_volumes_are_not_embedded_again(site, tmp_path):
     second = Recorder()
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterSlices(13))
+        train_on(site.normals, tmp_path / "model", CancelAfterSlices(13))
     features = list((tmp_path / "model.training" / "features").glob("*.npy"))
     assert features
     before = {path: path.stat().st_mtime_ns for path in features}
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterSlices(14))
+        train_on(site.normals, tmp_path / "model", CancelAfterSlices(14))
     assert {path: path.stat().st_mtime_ns for path in features} == before
-    train(request_for(site, tmp_path / "model"), second)
+    train_on(site.normals, tmp_path / "model", second)
     assert second.embedded < 4 * SHAPE_KJI[0]
 
 
 def test_an_unfinished_training_with_other_settings_is_not_mixed_up(site, tmp_path):
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterSlices(7))
-    other = request_for(site, tmp_path / "model", training=TrainingSpec(epochs=3, batch_size=4))
+        train_on(site.normals, tmp_path / "model", CancelAfterSlices(7))
     # Cancelled before the first epoch: nothing to mix up yet. After one: refused.
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(1))
+        train_on(site.normals, tmp_path / "model", CancelAfterEpoch(1))
     with pytest.raises(SpatialARError, match="other volumes or settings"):
-        train(other, SilentReporter())
-    train(request_for(site, tmp_path / "model", **{"training": other.training, "restart": True}),
-          SilentReporter())  # fmt: skip
+        train_on(site.normals, tmp_path / "model", batch_size=4)
+    train_on(site.normals, tmp_path / "model", batch_size=4, restart=True)
     card = json.loads((tmp_path / "model" / "model.json").read_text())
     assert card["training"]["batch_size"] == 4
 
@@ -165,7 +161,55 @@ class CancelAfterEpoch(SilentReporter):
             raise Cancelled
 
 
-def test_a_scan_that_changes_meanwhile_is_noticed(site, tmp_path, monkeypatch):
+class Readings:
+    """Counts how often the file of every scan is read, while it is in place of the reader."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.count = Counter()
+        monkeypatch.setattr(inputs, "read_volume_file", self._read)
+
+    def _read(self, path):
+        self.count[path.name] += 1
+        return read_volume_file(path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"skip_unusable": True}])
+def test_every_scan_is_read_once_where_memory_allows(
+    site, uninterrupted, tmp_path, monkeypatch, settings
+):
+    readings = Readings(monkeypatch)
+    train_on(site.normals, tmp_path / "model", **settings)
+    assert readings.count == dict.fromkeys((path.name for path in site.normals), 1)
+    monkeypatch.setattr(train_job, "KEPT_BYTES", 0)
+    readings.count.clear()
+    train_on(site.normals, tmp_path / "again", **settings)
+    # Once for the survey, once to embed, and the held-out one once to calibrate.
+    assert sorted(readings.count.values()) == [2, 2, 2, 3]
+    assert tree(tmp_path / "model") == tree(tmp_path / "again") == tree(uninterrupted[0])
+
+
+def test_no_more_voxels_are_kept_than_allowed(site):
+    reader = ScanReader(Plane.AXIAL, None)
+    size = next(reader.read(ScanSource(path=one), lambda: None).nbytes for one in site.normals)
+    masks = int(np.prod(SHAPE_KJI))
+    reader = ScanReader(Plane.AXIAL, None, 2 * (size + masks) + 1)
+    scans = [reader.read(ScanSource(path=one), lambda: None) for one in site.normals]
+    kept = [reader.voxels(scan, Modality.MR, lambda: None) for scan in scans]
+    again = [reader.voxels(scan, Modality.MR, lambda: None) for scan in scans]
+    assert [a is b for a, b in zip(kept, again, strict=True)] == [True, True, False, False]
+    for a, b in zip(kept, again, strict=True):
+        assert np.array_equal(a.voxels, b.voxels)
+        assert np.array_equal(a.body, b.body)
+    reader.drop(scans[0])
+    assert reader.voxels(scans[0], Modality.MR, lambda: None) is not kept[0]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, train_job.KEPT_BYTES])
+def test_a_scan_that_changes_meanwhile_changes_no_model(
+    site, uninterrupted, tmp_path, monkeypatch, kept_bytes
+):
+    """It is refused where it has to be read again, and what was read before is used elsewhere."""
+    monkeypatch.setattr(train_job, "KEPT_BYTES", kept_bytes)
     normals = [tmp_path / path.name for path in site.normals]
     for source, copy in zip(site.normals, normals, strict=True):
         shutil.copy(source, copy)
@@ -176,9 +220,12 @@ def test_a_scan_that_changes_meanwhile_is_noticed(site, tmp_path, monkeypatch):
                 head = normal_head(50, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM)
                 write_nifti(normals[2], head)
 
-    request = request_for(site, tmp_path / "model", normals=tuple(normals))
+    if kept_bytes:
+        train_on(normals, tmp_path / "model", ChangeAfterReading())
+        assert tree(tmp_path / "model") == tree(uninterrupted[0])
+        return
     with pytest.raises(SpatialARError, match=r"normal_2\.nii\.gz changed"):
-        train(request, ChangeAfterReading())
+        train_on(normals, tmp_path / "model", ChangeAfterReading())
     assert not (tmp_path / "model").exists()
 
 
@@ -207,7 +254,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, m
     before = tree(tmp_path)
     monkeypatch.setattr(train_job, "resolve_device", never)
     with pytest.raises(OutputError, match="it exists and is not of a training") as caught:
-        train(request_for(site, tmp_path / "model", restart=restart), SilentReporter())
+        train_on(site.normals, tmp_path / "model", restart=restart)
     assert caught.value.code == "output-not-a-training"
     assert tree(tmp_path) == before
 
@@ -233,37 +280,36 @@ def test_scans_in_a_folder_that_is_written_are_refused(site, tmp_path, monkeypat
     # An existing folder of that name is refused before, unless its files go away meanwhile.
     monkeypatch.setattr(train_job, "check_free", lambda *_: None)
     monkeypatch.setattr(train_job, "resolve_device", never)
-    request = request_for(site, tmp_path / "model", normals=(*site.normals, scan))
     with pytest.raises(InputError, match=r"must lie outside the folder 'model.*normal\.nii\.gz"):
-        train(request, SilentReporter())
+        train_on((*site.normals, scan), tmp_path / "model")
     assert scan.exists()
 
 
 def test_only_what_the_training_wrote_is_removed(site, tmp_path):
     work = tmp_path / "model.training"
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(1))
+        train_on(site.normals, tmp_path / "model", CancelAfterEpoch(1))
     assert set(tree(work)) >= {"training.json", "features", "checkpoint.safetensors"}
     (work / "notes.txt").write_text("mine")
     (work / "features" / "mine.txt").write_text("mine")
     (work / "features" / "torn.npy.partial").write_text("left by a kill")
     (work / "checkpoint.safetensors.partial").write_text("left by a kill")
-    train(request_for(site, tmp_path / "model"), SilentReporter())
+    train_on(site.normals, tmp_path / "model")
     left = {name for name, content in tree(work).items() if content is not None}
     assert left - {"lock", "training.json"} == {"notes.txt", "features/mine.txt"}
 
 
 def test_a_training_that_fails_before_anything_is_kept_leaves_no_folder(site, tmp_path):
     with pytest.raises(InputError, match=r"normal_\d.nii.gz: the body must be larger than a token"):
-        train(request_for(site, tmp_path / "model", fov_mm=9000.0, size_px=64), SilentReporter())
+        train_on(site.normals, tmp_path / "model", fov_mm=9000.0, size_px=64)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_restart_keeps_the_tokens(site, tmp_path):
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(2))
+        train_on(site.normals, tmp_path / "model", CancelAfterEpoch(2))
     recorder = Recorder()
-    train(request_for(site, tmp_path / "model", restart=True), recorder)
+    train_on(site.normals, tmp_path / "model", recorder, restart=True)
     assert recorder.embedded == 0
     assert recorder.epochs == [1, 2, 3]
 
@@ -281,7 +327,7 @@ def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkey
 
     monkeypatch.setattr(TrainingFolder, "clear", forbidden)
     report = Notices()
-    train(request_for(site, tmp_path / "model"), report)
+    train_on(site.normals, tmp_path / "model", report)
     assert report.told == [
         (
             "training-left",
@@ -294,7 +340,7 @@ def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkey
 def test_a_second_training_of_that_name_is_refused(site, tmp_path):
     with TrainingFolder(tmp_path / "model").hold():
         with pytest.raises(OutputError, match=r"is running in 'model\.training'") as caught:
-            train(request_for(site, tmp_path / "model"), SilentReporter())
+            train_on(site.normals, tmp_path / "model")
         assert caught.value.code == "training-running"
     assert os.listdir(tmp_path) == []
 
@@ -305,7 +351,6 @@ def test_a_killed_training_lets_go_of_its_folder(tmp_path):
 import os, signal, sys
 from pathlib import Path
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
-from SpatialARAnomalyLib.service.training_request import TrainRequest
 folder = TrainingFolder(Path(sys.argv[1]))
 with folder.hold():
     folder.checkpoint.write_text("of an epoch")
@@ -329,8 +374,7 @@ with folder.hold():
 def test_the_present_folder_is_a_model_with_a_name(site, tmp_path, monkeypatch):
     (tmp_path / "brain").mkdir()
     monkeypatch.chdir(tmp_path / "brain")
-    asked = request_for(site, Path("."), name=None, overwrite=True)
-    card = train(asked, SilentReporter())
+    card = train_on(site.normals, Path("."), name=None, overwrite=True)
     assert card.name == "brain"
     assert sorted(tree(tmp_path)) == ["brain", "brain/model.json", "brain/model.safetensors"]
 
@@ -348,16 +392,16 @@ def test_the_present_folder_is_a_model_with_a_name(site, tmp_path, monkeypatch):
 def test_field_of_view_and_size_are_checked_before_scans_are_read(
     site, tmp_path, monkeypatch, changes, message
 ):
-    monkeypatch.setattr(train_job, "_survey", never)
+    monkeypatch.setattr(train_job, "_read", never)
     with pytest.raises(SpecError, match=message):
-        train(request_for(site, tmp_path / "model", **changes), SilentReporter())
+        train_on(site.normals, tmp_path / "model", **changes)
 
 
 def test_a_scan_that_cannot_be_used_is_named(site, tmp_path):
     bad = tmp_path / "bad.nii.gz"
     bad.write_text("no scan")
     with pytest.raises(InputError) as caught:
-        train(request_for(site, tmp_path / "model", normals=(*site.normals, bad)), SilentReporter())
+        train_on((*site.normals, bad), tmp_path / "model")
     assert caught.value.message.startswith("bad.nii.gz: ")
     # Also where the message is read from the error itself.
     assert str(caught.value).startswith("bad.nii.gz: ")
@@ -365,10 +409,10 @@ def test_a_scan_that_cannot_be_used_is_named(site, tmp_path):
 
 def test_tokens_of_an_earlier_preparation_are_not_used(site, tmp_path, monkeypatch):
     with pytest.raises(Cancelled):
-        train(request_for(site, tmp_path / "model"), CancelAfterEpoch(1))
+        train_on(site.normals, tmp_path / "model", CancelAfterEpoch(1))
     monkeypatch.setattr(train_job, "PREPARATION_VERSION", 2)
     with pytest.raises(SpatialARError, match="other volumes or settings"):
-        train(request_for(site, tmp_path / "model"), SilentReporter())
+        train_on(site.normals, tmp_path / "model")
 
 
 def test_p_values_rest_on_the_tokens_of_the_held_out_body(site, uninterrupted):

@@ -20,12 +20,10 @@ from Service.worker_process import LAST
 from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
 from SpatialARAnomalyLib.service.train_job import train
 from SpatialARAnomalyLib.service.training_folder import TrainingFolder
-from SpatialARAnomalyLib.service.training_record import keep_array
-from SpatialARAnomalyLib.service.training_request import TrainRequest, TrainSpec
+from SpatialARAnomalyLib.service.training_request import TrainSpec
 from SpatialARAnomalyLib.service.unfinished_trainings import discard, list_unfinished
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
@@ -185,7 +183,7 @@ def test_a_cancelled_training_is_kept_with_its_best_epoch(worker, inputs, uninte
     figures = [one.held_out_nll for one in left.curve]
     assert figures[about["best_epoch"] - 1] == min(figures)
 
-    job = worker.submit("train", {"normals": left.sources}, left.spec, left.model)
+    job = worker.submit("train", {"normals": left.sources}, left.spec.to_dict(), left.model)
     events = worker.events_of(job)
     told = [event["epoch"] for event in events if event["event"] == "epoch"]
     assert told == [*range(1, EPOCHS + 1)]  # so that the plot is whole
@@ -288,11 +286,11 @@ def test_a_training_of_the_command_line_is_listed_and_resumed(worker, inputs, tm
     files = [source["path"] for source in inputs["normals"][::2]]
     spec = TrainSpec.from_dict(SPEC | {"name": None})
     with pytest.raises(Cancelled):
-        train(spec.request([*map(Path, files)], tmp_path / "brain"), CancelAtOnce())
+        train([*map(Path, files)], tmp_path / "brain", spec, CancelAtOnce())
     (left,) = list_unfinished(tmp_path)
     assert (left.name, left.epochs_done) == ("brain", 1)
     assert [source["path"] for source in left.sources] == files
-    result = worker.result("train", {"normals": left.sources}, left.spec, left.model)
+    result = worker.result("train", {"normals": left.sources}, left.spec.to_dict(), left.model)
     assert result["name"] == "brain"
 
 
@@ -318,17 +316,6 @@ def test_what_cannot_be_resumed_is_listed_to_be_discarded(inputs, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["done"]
 
 
-def test_a_spec_is_the_request_that_it_came_from(inputs, tmp_path):
-    spec = TrainSpec.from_dict(SPEC | {"preset": "dilated", "variance": "channel", "fov_mm": 200})
-    request = spec.request([], tmp_path / "model")
-    assert request.autoregressive.dilations == (4,) * 5
-    assert TrainSpec.of(request) == spec == TrainSpec.from_dict(spec.to_dict())
-    odd = TrainRequest(
-        normals=(), out=tmp_path, autoregressive=AutoregressiveSpec(dilations=(1, 2))
-    )
-    assert TrainSpec.of(odd) is None
-
-
 def test_whether_a_training_runs_can_be_asked_without_harm(tmp_path):
     folder = TrainingFolder(tmp_path / "model")
     assert not folder.is_held
@@ -347,7 +334,7 @@ def test_an_array_is_copied_where_it_cannot_be_linked(inputs, tmp_path, monkeypa
     folder = TrainingFolder(tmp_path / "model")
     with folder.hold():
         links = Path(voxels).stat().st_nlink
-        linked = keep_array(folder, Path(voxels), lambda: None)
+        linked = folder.keep_array(Path(voxels), lambda: None)
         assert linked.stat().st_nlink == links + 1
         linked.unlink()
         monkeypatch.setattr(os, "link", refused)
@@ -357,12 +344,12 @@ def test_an_array_is_copied_where_it_cannot_be_linked(inputs, tmp_path, monkeypa
                 raise Cancelled
 
         with pytest.raises(Cancelled):
-            keep_array(folder, Path(voxels), cancel)
+            folder.keep_array(Path(voxels), cancel)
         assert list(folder.scans.iterdir()) == []
-        copied = keep_array(folder, Path(voxels), lambda: None)
+        copied = folder.keep_array(Path(voxels), lambda: None)
         assert (copied, copied.stat().st_nlink) == (linked, 1)
         assert copied.read_bytes() == Path(voxels).read_bytes()
-        assert keep_array(folder, copied, lambda: None) == copied
+        assert folder.keep_array(copied, lambda: None) == copied
     assert list(tmp_path.iterdir()) == []
 
 
@@ -423,7 +410,7 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
         assert (left.epochs_done, left.volumes_embedded) == (epochs, len(embedded))
         assert (left.running, left.finished, left.epochs) == (False, False, EPOCHS)
         # From now on as after a restart of Slicer: by what the folder itself says.
-        inputs, spec, model = {"normals": left.sources}, left.spec, left.model
+        inputs, spec, model = {"normals": left.sources}, left.spec.to_dict(), left.model
     assert stages["embed"] >= 7
     assert stages["fit"] >= 10
     assert 0 < epochs < EPOCHS

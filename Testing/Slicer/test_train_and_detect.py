@@ -37,7 +37,7 @@ def scans(tmp_path_factory) -> Path:
 def trainer(app, warm_worker):
     """The one of this Slicer, with a worker of its own."""
     import slicer
-    from SpatialARAnomalyLib.slicerapp.Trainer import PLACE, sharedTrainer
+    from SpatialARAnomalyLib.slicerapp.Training import PLACE, sharedTrainer
 
     yield sharedTrainer()
     last = getattr(slicer.modules, PLACE)
@@ -80,7 +80,7 @@ def rows_of_plot() -> int:
 def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     import slicer
     from SpatialARAnomalyLib.slicerapp import SharedWorker
-    from SpatialARAnomalyLib.slicerapp.Trainer import PLACE
+    from SpatialARAnomalyLib.slicerapp.Training import PLACE
 
     # What was found, and why some of it is not used.
     result = look(panel)
@@ -133,7 +133,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     panel.reload()
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
     from SpatialARAnomalyLib.slicerapp import SharedWorker as Reloaded
-    from SpatialARAnomalyLib.slicerapp.Trainer import sharedTrainer as newTrainer
+    from SpatialARAnomalyLib.slicerapp.Training import sharedTrainer as newTrainer
 
     monkeypatch.setattr(Reloaded, "_worker", worker)
     panel.widget.logic.worker = worker

@@ -10,13 +10,15 @@ from Harness import gui_gap, load_scripted_module, run_events, wait_until
 from Slicer.conftest import MODULE
 from Slicer.fake_workers import fake_command
 from Slicer.heads import add_head, add_volume, detected
+from SpatialARAnomalyLib.engine.specs import Modality, Preset
+from SpatialARAnomalyLib.service.training_request import TrainSpec
 
 
 @pytest.fixture
 def trainer(app, tmp_path):
     """The one of this Slicer, with a worker that misbehaves in no way."""
     import slicer
-    from SpatialARAnomalyLib.slicerapp.Trainer import PLACE, Trainer
+    from SpatialARAnomalyLib.slicerapp.Training import PLACE, Trainer
     from SpatialARAnomalyLib.slicerapp.WorkerProcess import WorkerProcess
 
     trainer = Trainer(WorkerProcess(command=fake_command("trains", tmp_path)))
@@ -247,7 +249,7 @@ class TestScans:
         assert ui.trainLookButton.toolTip == "Choose the folder or file of the encoder."
         ui.trainEncoderPathEdit.setCurrentPath(str(tmp_path))
         assert ui.trainLookButton.isEnabled()
-        assert opened.widget.panel.train.form.settings().encoder == str(tmp_path)
+        assert opened.widget.panel.train.form.spec().encoder == str(tmp_path)
 
     def test_weights_of_the_hub_are_offered_where_they_are_on_this_machine(self, opened):
         hub = Path(os.environ["HF_HOME"]) / "hub/models--timm--vit_small_patch16_dinov3.lvd1689m"
@@ -261,10 +263,10 @@ class TestScans:
         opened.exit()
         opened.enter()
         encoders.setCurrentIndex(encoders.findText("DINOv3 ViT-S/16"))
-        chosen = opened.widget.panel.train.form.settings().encoder
+        chosen = opened.widget.panel.train.form.spec().encoder
         assert chosen == "timm/vit_small_patch16_dinov3.lvd1689m"
         opened.enter()
-        assert opened.widget.panel.train.form.settings().encoder == chosen
+        assert opened.widget.panel.train.form.spec().encoder == chosen
 
 
 class TestTraining:
@@ -351,11 +353,10 @@ class TestTraining:
         ui.trainPresetSelector.setCurrentIndex(4)
         ui.trainSizeSpinBox.setValue(224)
         training = begin(opened, trainer, epochs=9)
-        assert training.request.spec == {
-            "name": "Heads, T1", "modality": "MR", "plane": "axial", "fov_mm": 230.0,
-            "size_px": 224, "encoder": "demonstration", "preset": "dilated", "epochs": 9,
-            "device": "auto",
-        }  # fmt: skip
+        assert training.request.spec == TrainSpec(
+            name="Heads, T1", modality=Modality.MR, fov_mm=230.0, size_px=224,
+            preset=Preset.DILATED, epochs=9,
+        )  # fmt: skip
         assert training.request.model.name == "Heads_T1"
 
     def test_a_worker_that_dies_is_told_and_the_next_training_works(
@@ -503,7 +504,7 @@ class TestQuit:
 
     def test_the_worker_ends_with_slicer(self, app, scene, settings, load_module, tmp_path):
         import slicer
-        from SpatialARAnomalyLib.slicerapp.Trainer import PLACE, sharedTrainer
+        from SpatialARAnomalyLib.slicerapp.Training import PLACE, sharedTrainer
 
         trainer = sharedTrainer()
         trainer.worker._command = fake_command("trains", tmp_path)

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import SpecError
@@ -115,6 +116,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if not abs(value) <= sys.float_info.max:
             raise SpecError("spec-value", f"{where} must be finite; found {value!r}.")
         return float(value)
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
     if type(value) is not kind:
         raise SpecError("spec-type", f"{where} must be {kind.__name__}; found {value!r}.")
     return value
@@ -126,6 +129,8 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -313,9 +318,13 @@ class TrainingSpec(Spec):
     """One training run; the defaults are the paper's."""
 
     epochs: int = 40
+    """Passes over the slices."""
     batch_size: int = 64
+    """Slices per step."""
     learning_rate: float = 1e-3
+    """Learning rate of AdamW, constant."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
     noise_probability: float = 0.2
     """Share of the batches whose input tokens get noise; the target stays clean."""
     noise_scale: float = 0.03
@@ -323,6 +332,7 @@ class TrainingSpec(Spec):
     held_out_share: float = 0.2
     """Share of the normal volumes (at least one) kept for selection and calibration."""
     seed: int = 42
+    """Seed of everything random."""
 
     def __post_init__(self) -> None:
         self._require(self.epochs >= 1, "epochs must be at least 1")

@@ -13,7 +13,6 @@ from . import (
     cli_encoders,
     cli_evaluate,
     cli_models,
-    cli_normals,
     cli_setup,
     cli_train,
 )
@@ -31,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=cli_normals.EPILOG)(cli_normals.normals)
-app.command(epilog=cli_train.EPILOG)(cli_train.train)
+app.command(epilog=cli_train.NORMALS_EPILOG)(cli_train.normals)
+app.command(epilog=cli_train.TRAIN_EPILOG)(cli_train.train)
 app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
 app.command(epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
 app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)

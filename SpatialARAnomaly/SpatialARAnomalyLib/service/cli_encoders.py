@@ -9,6 +9,7 @@ import typer
 from ..engine.device import Device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import SpatialARError
+from ..engine.specs import SliceSpec
 from .cli_common import (
     ENCODER_HELP,
     DeviceOption,
@@ -127,7 +128,9 @@ def _ask_for_license() -> None:
 @app.command("check")
 def encoders_check(
     source: SourceArgument = DEMONSTRATION,
-    size_px: Annotated[int, typer.Option("--size-px", help="Side of the test slice.")] = 448,
+    size_px: Annotated[
+        int, typer.Option("--size-px", help="Side of the test slice.")
+    ] = SliceSpec.size_px,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     as_json: JsonOption = False,

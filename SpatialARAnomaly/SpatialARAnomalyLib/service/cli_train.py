@@ -1,41 +1,76 @@
-"""The command `train`."""
+"""The commands `train`, and `normals` that foresees it; their options are fields of `TrainSpec`."""
 
-from collections.abc import Sequence
+import ast
+import inspect
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine.device import Device
-from ..engine.encoder_card import DEMONSTRATION
-from ..engine.specs import Modality, Plane, Precision, TrainingSpec, Variance
-from .cli_common import (
-    DeviceOption,
-    DownloadOption,
-    JsonOption,
-    OverwriteOption,
-    run_job,
-)
-from .cli_training_options import (
-    BatchSizeOption,
-    EncoderOption,
-    EpochsOption,
-    FovOption,
-    PlaneOption,
-    PresetOption,
-    SizeOption,
-)
-from .training_request import DEFAULT_PRESET
+from ..engine.specs import Spec, TrainingSpec
+from .cli_common import JsonOption, run_job
+from .training_request import TrainSpec
 
 if TYPE_CHECKING:
+    from ..engine.model_store import ModelCard
     from .events import EventReporter
+    from .training_request import SurveyResult
 
-EPILOG = (
+TRAIN_EPILOG = (
     "Example: spatial-ar-anomaly train normals/*.nii.gz --out brain-t1 "
     "--encoder timm/vit_small_patch16_dinov3.lvd1689m --allow-download"
 )
+NORMALS_EPILOG = "Example: spatial-ar-anomaly normals archive/healthy --size-px 336 --epochs 20"
+
+NORMALS_OPTIONS = (
+    "modality", "plane", "preset", "encoder", "fov_mm", "size_px", "epochs", "batch_size", "device"
+)  # fmt: skip
+TRAIN_OPTIONS = (
+    "name", "modality", "plane", "preset", "variance", "encoder", "precision", "fov_mm", "size_px",
+    "window_hu", "epochs", "batch_size", "learning_rate", "held_out_share", "seed", "device",
+    "allow_download", "overwrite", "restart", "skip_unusable",
+)  # fmt: skip
 
 
+def attribute_docs(*kinds: type[Spec]) -> dict[str, str]:
+    """The docstrings below the fields of specs, each on one line."""
+    docs = {}
+    for kind in kinds:
+        (body,) = ast.parse(inspect.getsource(kind)).body
+        for field, text in zip(body.body, body.body[1:], strict=False):  # type: ignore[attr-defined]
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                docs[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
+    return docs
+
+
+def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes `**options` an option for each of these fields of `TrainSpec`.
+
+    Name, type, default and help are the field's own. They stand before the command's `as_json`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints, docs = typing.get_type_hints(TrainSpec), attribute_docs(TrainingSpec, TrainSpec)
+        *first, as_json, _ = inspect.signature(command).parameters.values()
+        options = [
+            as_json.replace(
+                name=name,
+                default=getattr(TrainSpec, name),
+                annotation=Annotated[
+                    hints[name], typer.Option(f"--{name.replace('_', '-')}", help=docs[name])
+                ],
+            )
+            for name in names
+        ]
+        command.__signature__ = inspect.Signature([*first, *options, as_json])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+@with_options(*TRAIN_OPTIONS)
 def train(
     normals: Annotated[
         list[Path],
@@ -45,111 +80,54 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the model.  [default: the folder's]")
-    ] = None,
-    modality: Annotated[
-        Modality | None,
-        typer.Option("--modality", help="What the scans are.  [default: what they look like]"),
-    ] = None,
-    plane: PlaneOption = Plane.AXIAL,
-    preset: PresetOption = DEFAULT_PRESET,
-    variance: Annotated[
-        Variance | None,
-        typer.Option(
-            "--variance",
-            help="One variance for all channels, one each, or their full covariance.  "
-            "[default: the preset's]",
-        ),
-    ] = None,
-    encoder: EncoderOption = DEMONSTRATION,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(
-            "--precision",
-            help="How the encoder multiplies, in training and detection.  "
-            "[default: bfloat16 where the device has units for it]",
-        ),
-    ] = None,
-    fov_mm: FovOption = None,
-    size_px: SizeOption = 448,
-    window_hu: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--window-hu", help="CT window, low and high.  [default: -160 240]"),
-    ] = None,
-    epochs: EpochsOption = TrainingSpec.epochs,
-    batch_size: BatchSizeOption = TrainingSpec.batch_size,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Of AdamW, constant.")
-    ] = TrainingSpec.learning_rate,
-    held_out_share: Annotated[
-        float,
-        typer.Option(
-            "--held-out-share", help="Share of the scans kept for selection and calibration."
-        ),
-    ] = TrainingSpec.held_out_share,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = TrainingSpec.seed,
-    device: DeviceOption = Device.AUTO,
-    allow_download: DownloadOption = False,
-    overwrite: OverwriteOption = False,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Discard an unfinished training instead of resuming it."),
-    ] = False,
-    skip_unusable: Annotated[
-        bool,
-        typer.Option(
-            "--skip-unusable",
-            help="Look through folders with all that is below them, leave out what does not suit "
-            "the other scans, and say why.",
-        ),
-    ] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Learn what is normal from normal scans. Repeat an interrupted command to resume it."""
 
-    def job(report: "EventReporter") -> Any:
+    def job(report: "EventReporter") -> "ModelCard":
         from .train_job import train as run
-        from .training_request import TrainSpec
 
-        spec = TrainSpec(
-            name=name,
-            modality=modality,
-            plane=plane,
-            fov_mm=fov_mm,
-            size_px=size_px,
-            window_hu=window_hu,
-            encoder=encoder,
-            precision=precision,
-            preset=preset,
-            variance=variance,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            held_out_share=held_out_share,
-            seed=seed,
-            device=device,
-            allow_download=allow_download,
-            overwrite=overwrite,
-            restart=restart,
-        )
-        found: Sequence[Any] = normals
-        if skip_unusable:
-            from ..engine.model_store import check_free
-            from .usable_normals import usable_normals
+        return run(normals, out, TrainSpec(**options), report)
 
-            check_free(out.absolute(), overwrite)  # before an archive is read for an hour
-            found, spec = usable_normals(normals, spec, report)
-        return run(spec.request(found, out), report)
-
-    def as_result(card: Any) -> dict[str, Any]:
+    def as_result(card: "ModelCard") -> dict[str, Any]:
         from .train_job import as_result
 
         return as_result(card)
 
-    def show(card: Any) -> None:
+    def show(card: "ModelCard") -> None:
         from .tables import print_card
 
         print_card(card)
 
-    run_job(job, as_result, show, as_json=as_json, device=device)
+    run_job(job, as_result, show, as_json=as_json, device=options["device"])
+
+
+@with_options(*NORMALS_OPTIONS)
+def normals(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Folders, searched with all that is below them, or volume files.",
+        ),
+    ],
+    as_json: JsonOption = False,
+    **options: Any,
+) -> None:
+    """Show which scans a training could use, why not the others, and what it would take."""
+
+    def job(report: "EventReporter") -> "SurveyResult":
+        from .worker_survey import plan_training
+
+        return plan_training(folders, (), TrainSpec(**options), Path.cwd(), report)
+
+    def as_result(found: "SurveyResult") -> dict[str, Any]:
+        return found.to_dict()
+
+    def show(found: "SurveyResult") -> None:
+        from .tables import print_survey
+
+        print_survey(found)
+
+    run_job(job, as_result, show, as_json=as_json, device=options["device"])

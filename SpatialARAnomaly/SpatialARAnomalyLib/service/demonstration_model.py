@@ -6,11 +6,10 @@ from pathlib import Path
 from ..engine.device import Device
 from ..engine.model_store import ModelCard
 from ..engine.progress import Reporter
-from ..engine.specs import TrainingSpec
 from ..engine.volume_files import write_nifti
 from . import sample_scans
 from .train_job import train
-from .training_request import TrainRequest
+from .training_request import TrainSpec
 
 EPOCHS = 12
 
@@ -31,11 +30,5 @@ def train_demonstration(
     normals: list[Path], model: Path, device: Device, report: Reporter
 ) -> ModelCard:
     """Train on the heads and write the model's folder; `train` says what it raises."""
-    request = TrainRequest(
-        normals=tuple(normals),
-        out=model,
-        name=NAME,
-        training=TrainingSpec(epochs=EPOCHS, batch_size=16),
-        device=device,
-    )
-    return train(request, report)
+    spec = TrainSpec(name=NAME, epochs=EPOCHS, batch_size=16, device=device)
+    return train(normals, model, spec, report)

@@ -1,47 +1,90 @@
-"""From what a user names (files, folders) to volumes."""
+"""Scans in files, in DICOM folders, or in arrays that the panel wrote, and how they are read."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..engine.dicom_series import choose_series, list_series, read_series
-from ..engine.errors import InputError
+from ..engine.errors import InputError, SpecError
 from ..engine.file_refusals import unreadable
+from ..engine.specs import Modality, Spec
 from ..engine.volume import Volume, check_scan
 from ..engine.volume_files import has_volume_suffix, read_volume_file, volume_name
+from .array_files import Affine, affine_array, read_voxels
 
 
-@dataclass(frozen=True)
-class Input:
-    """One scan: a volume file, or a DICOM series in a folder."""
+@dataclass(frozen=True, kw_only=True)
+class ScanSource(Spec):
+    """Where one scan is, in code and in JSON: `path` (and `series`), or `voxels` and `affine`."""
 
-    path: Path
+    path: Path | None = None
+    """A volume file, or a folder with a DICOM series."""
     series: str | None = None
+    """Number or UID of the series, where the folder holds several."""
+    voxels: Path | None = None
+    """A `.npy` file of an array [k, j, i], for a scan of Slicer's scene."""
+    affine: Affine | None = None
+    """`ras_from_voxel` of the array."""
+    name: str | None = None
+    """What messages call the array."""
+    modality: Modality | None = None
+    """Modality of the array, where it is known."""
+
+    def __post_init__(self) -> None:
+        of_file = self.path and not (self.voxels or self.affine or self.name or self.modality)
+        of_array = self.voxels and self.affine and not (self.path or self.series)
+        if not (of_file or of_array):
+            raise SpecError(
+                "spec-value",
+                "A scan must be given by path (and series), or by voxels and affine (and name and "
+                "modality); found another set of these.",
+            )
+
+    @property
+    def label(self) -> str:
+        """What messages call the scan."""
+        return self.name or "scan" if self.path is None else self.path.name
 
     def read(self, check_cancelled: Callable[[], None] = lambda: None) -> tuple[str, Volume]:
-        """A name for its results, and the checked volume.
+        """A name for the scan's results, and the checked volume; an array is memory-mapped.
 
         `check_cancelled` is called before every file that is read, and may raise to stop.
         Raises `InputError` for anything that is not one readable scan.
         """
-        if not self.path.is_dir():
+        if self.voxels is not None and self.affine is not None:
             check_cancelled()
-            volume = read_volume_file(self.path)
+            volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
             check_scan(volume)
-            return volume_name(self.path), volume
-        series = list_series(self.path, check_cancelled)
+            return self.label, volume
+        path = self.path or Path()
+        if not path.is_dir():
+            check_cancelled()
+            volume = read_volume_file(path)
+            check_scan(volume)
+            return volume_name(path), volume
+        series = list_series(path, check_cancelled)
         chosen = choose_series(series, self.series)
         volume = read_series(chosen, check_cancelled)
         check_scan(volume)
-        name = self.path.resolve().name
+        name = path.resolve().name
         if len(series) > 1 and chosen.number is not None:
             name = f"{name}_series{chosen.number}"
         return name, volume
 
+    def to_dict(self) -> dict[str, Any]:
+        """The scan in the types JSON knows, with absolute paths and without what is not set."""
+        values = super().to_dict()
+        for name in ("path", "voxels"):
+            if values[name] is not None:
+                values[name] = os.path.abspath(values[name])
+        return {key: value for key, value in values.items() if value is not None}
+
 
 def find_inputs(
     path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
-) -> list[Input]:
+) -> list[ScanSource]:
     """The scans a path stands for: a file, a DICOM series, or every volume file of a folder.
 
     `check_cancelled` is called before every file of the folder, and may raise to stop.
@@ -65,12 +108,12 @@ def find_inputs(
                 "series-of-file",
                 f"A series can be chosen in a DICOM folder only; {_shown_name(path)!r} is a file.",
             )
-        return [Input(path)]
+        return [ScanSource(path=path)]
     if files and series is None:
-        return [Input(one) for one in files]
+        return [ScanSource(path=one) for one in files]
     if not entries:
         raise InputError("input-empty", f"The folder {_shown_name(path)!r} is empty.")
-    return [Input(path, series)]
+    return [ScanSource(path=path, series=series)]
 
 
 def _is_volume_file(path: Path) -> bool:
@@ -85,7 +128,7 @@ def _shown_name(path: Path) -> str:
 
 def find_one_input(
     path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
-) -> Input:
+) -> ScanSource:
     """The only scan a path stands for; raises `InputError` where there are several."""
     inputs = find_inputs(path, series, check_cancelled)
     if len(inputs) == 1:
@@ -93,6 +136,6 @@ def find_one_input(
     raise InputError(
         "input-several",
         f"Expected one scan; the folder {_shown_name(path)!r} holds {len(inputs)} volume files "
-        f"({', '.join(one.path.name for one in inputs[:5])}"
+        f"({', '.join(one.label for one in inputs[:5])}"
         f"{', …' if len(inputs) > 5 else ''}).",
     )

@@ -1,56 +1,192 @@
-"""What in folders, files and the scene may be a scan: found by name and header, not yet read."""
+"""Scans that training may use: found by name and header (`Candidate`), then read (`NormalScan`)."""
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.dicom_series import DicomSeries, read_series, series_of_files
+from ..engine.errors import InputError
 from ..engine.file_refusals import unreadable
 from ..engine.itk_files import ITK_SUFFIXES
+from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
-from ..engine.volume import Volume, check_scan
+from ..engine.specs import Modality, Plane
+from ..engine.volume import check_scan, infer_modality
 from ..engine.volume_files import has_volume_suffix
-from .inputs import Input
-from .sources import ArrayInput, Source
+from .inputs import ScanSource
+from .training_request import ScanRow
 
 DICOM = "DICOM"
 
+KEPT_BYTES = 1 << 26
+"""Bytes of voxels and masks that a training keeps from its first reading of a scan to its last.
+
+64 MiB, less than a tenth of what the smallest training takes: memory must not grow with the
+number of scans (`benchmarks.md`). Scans beyond it are read and checked once more to be embedded,
+which costs a few percent of the embedding.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
+class NormalScan:
+    """A scan that training may use: where it is and what its voxels say, in the training's plane.
+
+    Training takes it as a survey read it; its voxels come from `ScanReader.voxels`.
+    """
+
+    source: ScanSource
+    sha256: str
+    """Hash of its content (`Volume.content_sha256`)."""
+    stated: Modality | None
+    """Modality that the file states."""
+    looks: Modality
+    """Modality that the values look like."""
+    shape_kji: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    """Voxel spacing along i, j and k."""
+    slice_mm: float
+    """Distance between slices."""
+    pixel_mm: tuple[float, float]
+    """Distance between rows and between columns."""
+    extent_mm: tuple[float, float]
+    """Height and width of the body over all slices."""
+    body_slices: int
+    """Slices that hold some of the body."""
+    nbytes: int
+    """Bytes of its voxels in memory."""
+    seconds: float
+    """Seconds that reading took."""
+
+
+class ScanReader:
+    """Reads scans, and keeps the voxels of the first ones up to `kept_bytes`."""
+
+    def __init__(self, plane: Plane, modality: Modality | None, kept_bytes: int = 0) -> None:
+        self._plane, self._modality = plane, modality
+        self._free_bytes = kept_bytes
+        self._kept: dict[str, PlaneVolume] = {}
+
+    def read(
+        self,
+        source: ScanSource,
+        check_cancelled: Callable[[], None],
+        series: DicomSeries | None = None,
+    ) -> NormalScan:
+        """Read and hash a scan for the first time.
+
+        The body is found as that of the modality which the file states, else the user, else the
+        values. `series` are the headers of a DICOM series, where they are known already.
+
+        Raises:
+            InputError: the scan cannot be used; readers may raise anything for odd files.
+
+        """
+        begun_s = time.perf_counter()
+        if series is None:
+            _, volume = source.read(check_cancelled)
+        else:
+            volume = read_series(series, check_cancelled)
+            check_scan(volume)
+        looks = infer_modality(volume)
+        turned = PlaneVolume(volume, self._plane, volume.modality or self._modality or looks)
+        slice_mm, row_mm, column_mm = turned.spacing_mm
+        depth, height, width = volume.voxels.shape
+        scan = NormalScan(
+            source=source,
+            sha256=volume.content_sha256(),
+            stated=volume.modality,
+            looks=looks,
+            shape_kji=(depth, height, width),
+            spacing_mm=volume.spacing_mm,
+            slice_mm=slice_mm,
+            pixel_mm=(row_mm, column_mm),
+            extent_mm=turned.extent_mm,
+            body_slices=len(turned.body_slices),
+            nbytes=volume.voxels.nbytes,
+            seconds=time.perf_counter() - begun_s,
+        )
+        size = turned.voxels.nbytes + turned.body.nbytes
+        # An array is memory-mapped: a change of its file would change what was kept.
+        if source.voxels is None and scan.sha256 not in self._kept and size <= self._free_bytes:
+            self._free_bytes -= size
+            self._kept[scan.sha256] = turned
+        return scan
+
+    def voxels(
+        self, scan: NormalScan, modality: Modality, check_cancelled: Callable[[], None]
+    ) -> PlaneVolume:
+        """The kept voxels of a scan, or its file read again; raises `InputError` if it changed."""
+        kept = self._kept.get(scan.sha256)
+        if kept is not None:
+            return kept
+        _, volume = scan.source.read(check_cancelled)
+        if volume.content_sha256() != scan.sha256:
+            raise InputError(
+                "normal-changed",
+                f"{scan.source.label} changed while it was used for training.",
+                "Start the training again.",
+            )
+        return PlaneVolume(volume, self._plane, modality)
+
+    def drop(self, scan: NormalScan) -> None:
+        """Keep the voxels of a scan no longer."""
+        self._kept.pop(scan.sha256, None)
+
+
+@dataclass(kw_only=True)
 class Candidate:
-    """Something that may be a normal scan."""
+    """Something that may be a normal scan: found, then read, then used or excluded."""
 
     name: str
-    """As shown: the path within the folder asked for, a file's or an array's own name."""
+    """Shown name: the path within the searched folder, or a file's or an array's own name."""
     kind: str
-    """`NIfTI`, `NRRD`, `MetaImage`, `DICOM` or `scene`."""
-    source: Source
+    """`NIfTI`, `NRRD`, `MetaImage`, `DICOM`, `scene` or `folder`."""
+    source: ScanSource
     series: DicomSeries | None = None
-    problem: str | None = None
-    """Why it cannot even be tried."""
+    """Headers of a DICOM series until it is read."""
+    scan: NormalScan | None = None
+    """What was read of it."""
+    code: str | None = None
+    """Why it is excluded (`training_request.ScanRow.code`)."""
+    reason: str | None = None
 
-    def read(self, check_cancelled: Callable[[], None]) -> Volume:
-        """The checked volume; raises `InputError` where there is none, or anything for odd files.
+    def exclude(self, code: str, reason: str) -> None:
+        """Do not use it."""
+        self.code, self.reason = code, reason
 
-        The headers of a DICOM series, which are known already, are not read again.
-        """
-        if self.series is None:
-            return self.source.read(check_cancelled)[1]
-        volume = read_series(self.series, check_cancelled)
-        check_scan(volume)
-        return volume
+    def row(self, modality: Modality | None) -> ScanRow:
+        """The candidate as it is shown; `modality` is that of the used scans."""
+        row = ScanRow(
+            name=self.name,
+            source=self.source.to_dict(),
+            kind=self.kind,
+            status="used" if self.code is None else "excluded",
+            code=self.code,
+            reason=self.reason,
+        )
+        if self.scan is None:
+            return row
+        return replace(
+            row,
+            modality=(modality if self.code is None else None)
+            or self.scan.stated
+            or self.scan.looks,
+            shape_kji=self.scan.shape_kji,
+            spacing_mm=self.scan.spacing_mm,
+            slices=self.scan.body_slices,
+        )
 
 
 def find_candidates(
-    paths: Sequence[Path], arrays: Sequence[ArrayInput], report: Reporter
+    paths: Sequence[Path], sources: Sequence[ScanSource], report: Reporter
 ) -> list[Candidate]:
-    """The candidates below all folders among the paths, then the files, then the arrays.
+    """The candidates below all folders among the paths, then the files, then single scans.
 
     In order of their names; DICOM series come after the volume files. In a folder,
-    files that are neither are passed over. What cannot be looked into is a
-    candidate with a problem.
+    files that are neither are passed over. What cannot be listed is an excluded candidate.
     """
     folders = [path for path in paths if os.path.isdir(path)]
     files = [path for path in paths if path not in folders]
@@ -72,7 +208,13 @@ def find_candidates(
 
         found += _dicom_candidates(folder, rest, counted, len(folders) > 1, report)
     found += [_of_file(file, file.name) for file in files]
-    found += [Candidate(name=array.name, kind="scene", source=array) for array in arrays]
+    for source in sources:
+        if source.path is None:
+            found.append(Candidate(name=source.label, kind="scene", source=source))
+        elif source.path.is_dir():
+            found.append(Candidate(name=source.label, kind=DICOM, source=source))
+        else:
+            found.append(_of_file(source.path, source.label))
     return found
 
 
@@ -87,8 +229,9 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate
             Candidate(
                 name=_shown(place, folder, several),
                 kind="folder",
-                source=Input(place),
-                problem=unreadable(error).message,
+                source=ScanSource(path=place),
+                code="unreadable",
+                reason=unreadable(error).message,
             )
         )
 
@@ -113,7 +256,7 @@ def _of_file(path: Path, name: str) -> Candidate:
     kind = "NIfTI"
     if suffix in ITK_SUFFIXES:
         kind = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
-    return Candidate(name=name, kind=kind, source=Input(path))
+    return Candidate(name=name, kind=kind, source=ScanSource(path=path))
 
 
 def _dicom_candidates(
@@ -148,7 +291,7 @@ def _dicom_candidates(
         name = _shown(place, folder, several)
         if sum(place == other for other, _ in found) > 1:
             name = f"{name}, series {series.uid if series.number is None else series.number}"
-        source = Input(place, series.uid)
+        source = ScanSource(path=place, series=series.uid)
         candidates.append(Candidate(name=name, kind=DICOM, source=source, series=series))
     return candidates
 

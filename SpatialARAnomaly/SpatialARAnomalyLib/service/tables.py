@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .doctor import Diagnosis
     from .encoder_check import EncoderCheck
     from .find_anomalies import Detection
-    from .worker_survey import SurveyOutcome
+    from .training_request import SurveyResult
 
 
 def _range(values: tuple[float, float]) -> str:
@@ -154,37 +154,35 @@ def print_diagnosis(diagnosis: "Diagnosis") -> None:
     print("All is well." if diagnosis.ok else f"{wrong} to put right.")
 
 
-def print_survey(outcome: "SurveyOutcome") -> None:
+def print_survey(found: "SurveyResult") -> None:
     """Print every scan that was found, and what a training on the usable ones would take."""
-    survey = outcome.survey
     table = Table(
-        title=f"{len(survey.used)} of {len(survey.scans)} scans can be used",
+        title=f"{len(found.sources)} of {len(found.rows)} scans can be used",
         title_justify="left",
     )
     table.add_column("scan", overflow="fold")
     for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
         table.add_column(heading, no_wrap=True)
     table.add_column("left out because", overflow="fold")
-    for row in survey.rows:
+    for row in found.rows:
         table.add_row(
-            Text(row["name"]),
-            row["kind"],
-            row["modality"] or "",
-            " × ".join(str(size) for size in reversed(row["shape_kji"] or [])),
-            " × ".join(f"{mm:.3g}" for mm in row["spacing_mm"] or []),
-            "" if row["slices"] is None else str(row["slices"]),
-            Text(row["reason"] or ""),
+            Text(row.name),
+            row.kind,
+            row.modality or "",
+            " × ".join(str(size) for size in reversed(row.shape_kji or ())),
+            " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
+            "" if row.slices is None else str(row.slices),
+            Text(row.reason or ""),
         )
     Console().print(table)
-    estimate = outcome.estimate
+    estimate = found.estimate
     if estimate is None:
-        if outcome.problem is not None:
-            print(f"No estimate: {outcome.problem}")
+        print(f"No estimate: {found.estimate_problem}")
         return
     _print_pairs(
         [
-            ("modality", survey.modality.value if survey.modality else "none"),
-            ("field of view", f"{survey.fov_mm:g} mm"),
+            ("modality", found.modality or "none"),
+            ("field of view", f"{found.fov_mm:g} mm"),
             ("embedding", _duration(estimate.embed_s)),
             ("training", _duration(estimate.fit_s)),
             ("memory", size_text(estimate.memory_bytes)),

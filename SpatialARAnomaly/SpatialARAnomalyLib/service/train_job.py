@@ -1,11 +1,8 @@
 """The training job: normal scans in, a model folder out."""
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,20 +19,18 @@ from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
 from ..engine.feature_store import PREPARATION_VERSION, FeatureStore, feature_key
 from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, save_model
-from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
 from ..engine.specs import IntensitySpec, Modality, SliceSpec
 from ..engine.token_place import PLACES, PlaceArray
-from ..engine.volume import infer_modality
 from . import encoder_registry
 from .encoder_loading import load_encoder
-from .field_of_view import default_fov_mm
-from .inputs import find_inputs
-from .sources import ArrayInput, Source, shown_name, source_values
-from .training_folder import PLACES_ENDING, TrainingFolder
-from .training_record import TrainingRecord, drop_unused_arrays, keep_array, write_record
-from .training_request import TrainRequest, TrainSpec
+from .inputs import ScanSource, find_inputs
+from .normal_scans import default_fov_mm, read_candidates, select_usable
+from .scan_candidates import KEPT_BYTES, NormalScan, ScanReader, find_candidates
+from .training_folder import PLACES_ENDING, TrainingFolder, TrainingRecord
+from .training_request import TrainSpec
+from .worker_survey import check_count, check_size
 
 if TYPE_CHECKING:
     import torch
@@ -44,71 +39,67 @@ if TYPE_CHECKING:
     from ..engine.encoder import Encoder
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Normal:
-    """One normal scan, seen once; read again when needed, so that memory stays constant."""
-
-    source: Source
-    sha256: str
-    slice_mm: float
-    pixel_mm: tuple[float, float]
-    extent_mm: tuple[float, float]
-    body_slices: int
-
-
-def train(request: TrainRequest, report: Reporter) -> ModelCard:
+def train(
+    normals: Sequence[Path | ScanSource], out: Path, spec: TrainSpec, report: Reporter
+) -> ModelCard:
     """Train a model and write its folder; interrupted, the same request resumes.
 
-    Work in progress (tokens, checkpoint, what was asked and the arrays among
-    the scans) lies in `<out>.training` and is removed at the end. Raises
-    `SpatialARError` for unusable input, and `Cancelled` through `report`; no
-    model folder appears in either case.
+    Work in progress (tokens, checkpoint, the request and arrays of the scene) lies
+    in `<out>.training` and is removed at the end.
+
+    Args:
+        normals: paths as a user names them (a folder stands for its scans), or single scans.
+        out: the model folder to write.
+        spec: what is asked for.
+        report: hears of stages, progress and epochs.
+
+    Raises:
+        SpatialARError: the input cannot be used; no model folder appears.
+        Cancelled: through `report`; likewise.
+
     """
     # So that `.` has a name, too.
-    request = dataclasses.replace(request, out=Path(os.path.realpath(request.out)))
-    check_free(request.out, request.overwrite)
-    folder = TrainingFolder(request.out)
+    out = Path(os.path.realpath(out))
+    check_free(out, spec.overwrite)
+    folder = TrainingFolder(out)
     folder.check()
-    # Checked before the long way to their use; the field of view may yet be unknown.
-    SliceSpec(fov_mm=1.0 if request.fov_mm is None else request.fov_mm, size_px=request.size_px)
-    if request.window_hu is not None:
-        IntensitySpec.for_modality(Modality.CT, request.window_hu)
-    sources: list[Source] = []
-    for normal in request.normals:
-        sources.extend(find_inputs(normal) if isinstance(normal, Path) else [normal])
-    _check_outside(sources, folder)
+    sources: list[ScanSource] = []
+    if not spec.skip_unusable:
+        for normal in normals:
+            sources += find_inputs(normal) if isinstance(normal, Path) else [normal]
+        _check_outside(sources, folder)
 
-    device = resolve_device(request.device)
+    device = resolve_device(spec.device)
     from ..engine.precision import best_precision
 
-    precision = request.precision or best_precision(device)
+    precision = spec.precision or best_precision(device)
     # Recorded, so that the training goes on likewise on another device.
-    request = dataclasses.replace(request, precision=precision)
+    spec = dataclasses.replace(spec, precision=precision)
     encoder = load_encoder(
-        request.encoder,
+        spec.encoder,
         device=device,
         precision=precision,
-        allow_download=request.allow_download,
+        allow_download=spec.allow_download,
         report=report,
     )
-    patch_px = encoder.card.patch_px
-    if request.size_px % patch_px:
-        raise SpecError(
-            "size-not-patches",
-            f"The slice size must be a multiple of the encoder's patch ({patch_px} px); "
-            f"found {request.size_px} px.",
-            f"Use {max(1, round(request.size_px / patch_px)) * patch_px} px.",
-        )
+    check_size(spec, encoder.card.patch_px)
 
-    with folder.hold(), _only_used_arrays(folder):
-        if request.restart:
+    with folder.hold():
+        if spec.restart:
             folder.discard_checkpoint()
-        sources = [_kept(source, folder, report) for source in sources]
-        if not folder.checkpoint.exists():
-            _record(request, sources, folder)
-        card, model = _learn(request, sources, encoder, device, folder, report)
-        card = save_model(request.out, card, model)
-        encoder_registry.remember(encoder.card.weights_sha256, request.encoder)
+        sources = [_keep(source, folder, report) for source in sources]
+        if sources and not folder.checkpoint.exists():
+            _record(spec, sources, folder)
+        report.stage("read", 1, 4)
+        reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
+        if spec.skip_unusable:
+            scans = _select(normals, spec, encoder, folder, reader, report)
+        else:
+            scans = _read(sources, spec, reader, report)
+        preparation = _Preparation.of(spec, scans, encoder, reader, folder)
+        card, model = _learn(preparation, scans, device, folder, report)
+        card = save_model(out, card, model)
+        encoder_registry.remember(encoder.card.weights_sha256, spec.encoder)
         try:
             folder.clear()
         except OSError as error:
@@ -120,155 +111,77 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
     return card
 
 
-def _check_outside(sources: Sequence[Source], training: TrainingFolder) -> None:
+def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> None:
     """Raise `InputError` where a scan lies in a folder that training writes."""
     for source in sources:
-        if isinstance(source, ArrayInput):
-            continue  # the panel's own, and at last in the training's folder on purpose
+        if source.path is None:
+            continue  # an array: the panel's own, or in the training's folder on purpose
         place = Path(os.path.realpath(source.path))
         for folder in (training.model, training.path):
             if place.is_relative_to(folder):
                 raise InputError(
                     "input-in-output",
                     f"The normal scans must lie outside the folder {folder.name!r}, which the "
-                    f"training writes; {source.path.name!r} does not.",
+                    f"training writes; {source.label!r} does not.",
                     "Move the scans, or choose another name for the model.",
                 )
 
 
-@contextmanager
-def _only_used_arrays(folder: TrainingFolder) -> Iterator[None]:
-    """At the end, keep of the panel's arrays those that the recorded training needs."""
-    try:
-        yield
-    finally:
-        drop_unused_arrays(folder)
-
-
-def _kept(source: Source, folder: TrainingFolder, report: Reporter) -> Source:
+def _keep(source: ScanSource, folder: TrainingFolder, report: Reporter) -> ScanSource:
     """The scan, with its array in the training's folder."""
-    if not isinstance(source, ArrayInput):
+    if source.voxels is None:
         return source
-    voxels = keep_array(folder, source.voxels, report.check_cancelled)
+    voxels = folder.keep_array(source.voxels, report.check_cancelled)
     return dataclasses.replace(source, voxels=voxels)
 
 
-def _record(request: TrainRequest, sources: Sequence[Source], folder: TrainingFolder) -> None:
-    """Keep what is asked, so that the panel can list the training and go on with it."""
-    spec = TrainSpec.of(request)
-    if spec is None:
-        return
-    encoder = request.encoder
+def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
+    """Keep what is asked, so that the panel can list the training and resume it."""
+    encoder = spec.encoder
     if encoder != DEMONSTRATION and os.path.exists(encoder):
         encoder = os.path.abspath(encoder)
-    spec = dataclasses.replace(spec, encoder=encoder, restart=False, allow_download=False)
-    values = tuple(source_values(source) for source in sources)
-    write_record(folder, TrainingRecord(spec, values))
+    spec = dataclasses.replace(
+        spec, encoder=encoder, restart=False, allow_download=False, skip_unusable=False
+    )
+    folder.write_record(TrainingRecord(spec, tuple(source.to_dict() for source in sources)))
 
 
-def _learn(
-    request: TrainRequest,
-    sources: Sequence[Source],
+def _select(
+    normals: Sequence[Path | ScanSource],
+    spec: TrainSpec,
     encoder: "Encoder",
-    device: "torch.device",
     folder: TrainingFolder,
+    reader: ScanReader,
     report: Reporter,
-) -> "tuple[ModelCard, AutoregressiveModel]":
-    """The trained network and its card, which lacks only the weights' hash."""
-    from ..engine.checkpoint import check_checkpoint
-    from ..engine.training import fit, split_held_out
-
-    report.stage("read", 1, 4)
-    normals, modality = _survey(sources, request, report)
-    preparation = _preparation(request, normals, modality, encoder, folder)
-    training_indices, held_out_indices = split_held_out(
-        [normal.sha256 for normal in normals], request.training
-    )
-    fingerprint = _fingerprint(request, normals, preparation)
-    check_checkpoint(folder.checkpoint, fingerprint)
-    _record(request, sources, folder)  # only now it is sure to be the training that is there
-
-    report.stage("embed", 2, 4)
-    uses_places = request.autoregressive.uses_places
-    keys = _embed(normals, preparation, uses_places, report)
-
-    def places(indices: list[int]) -> list[PlaceArray] | None:
-        if not uses_places:
-            return None
-        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
-
-    report.stage("fit", 3, 4)
-    run = fit(
-        [preparation.store.open(keys[index]) for index in training_indices],
-        [preparation.store.open(keys[index]) for index in held_out_indices],
-        request.autoregressive,
-        request.training,
-        report=report,
-        device=device,
-        checkpoint=folder.checkpoint,
-        fingerprint=fingerprint,
-        training_places=places(training_indices),
-        held_out_places=places(held_out_indices),
-    )
-
-    report.stage("calibrate", 4, 4)
-    held_out = [(normals[index], keys[index]) for index in held_out_indices]
-    calibration = _calibrate(held_out, preparation, run.model.eval(), report)
-    encoder_card = preparation.encoder.card
-    card = ModelCard(
-        schema=SCHEMA,
-        name=request.name or request.out.name,
-        created=date.today().isoformat(),
-        engine_version=__version__,
-        modality=preparation.modality,
-        slices=preparation.slices,
-        intensity=preparation.intensity,
-        encoder=encoder_card,
-        autoregressive=request.autoregressive,
-        training=request.training,
-        normals=_summary(normals, training_indices, held_out_indices),
-        curve=tuple(run.curve),
-        best_epoch=run.best_epoch,
-        calibration=calibration,
-        weights_sha256="",
-        notice=encoder_card.notice,
-    )
-    return card, run.model
+) -> Sequence[NormalScan]:
+    """Read all scans and take the usable ones; a notice names each of the others."""
+    paths = [one for one in normals if isinstance(one, Path)]
+    single = [_keep(one, folder, report) for one in normals if isinstance(one, ScanSource)]
+    candidates = find_candidates(paths, single, report)
+    read_candidates(candidates, reader, report)
+    found = select_usable(candidates, spec, encoder.card.patch_px)
+    for candidate in candidates:
+        if candidate.code is not None:
+            report.notice("normal-left-out", f"{candidate.name} is left out: {candidate.reason}")
+            if candidate.scan is not None and candidate.code != "duplicate":
+                reader.drop(candidate.scan)
+    check_count(len(found.used))
+    _check_outside([scan.source for scan in found.used], folder)
+    return found.used
 
 
-def _preparation(
-    request: TrainRequest,
-    normals: list[_Normal],
-    modality: Modality,
-    encoder: "Encoder",
-    folder: TrainingFolder,
-) -> "_Preparation":
-    if request.window_hu is not None and modality is not Modality.CT:
-        raise SpecError(
-            "window-not-ct",
-            f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
-            "Leave out --window-hu.",
-        )
-    fov_mm = request.fov_mm
-    if fov_mm is None:
-        fov_mm = default_fov_mm(normal.extent_mm for normal in normals)
-    slices = SliceSpec(plane=request.plane, fov_mm=fov_mm, size_px=request.size_px)
-    intensity = IntensitySpec.for_modality(modality, request.window_hu)
-    return _Preparation(slices, intensity, modality, encoder, FeatureStore(folder.features))
-
-
-def _survey(
-    sources: Sequence[Source], request: TrainRequest, report: Reporter
-) -> tuple[list[_Normal], Modality]:
-    """Read every normal once: usable, one modality, none twice, at least two."""
-    normals: list[_Normal] = []
-    modality = request.modality
+def _read(
+    sources: Sequence[ScanSource], spec: TrainSpec, reader: ScanReader, report: Reporter
+) -> Sequence[NormalScan]:
+    """Read every scan: all must be usable, of one modality, none twice, at least two."""
+    scans: dict[str, NormalScan] = {}
+    modality = spec.modality
     for done, source in enumerate(sources, start=1):
         report.check_cancelled()
         try:
-            _, volume = source.read(report.check_cancelled)
+            scan = reader.read(source, report.check_cancelled)
             # What the file says counts most, then what the user says, then what it looks like.
-            found = volume.modality or request.modality or infer_modality(volume)
+            found = scan.stated or spec.modality or scan.looks
             modality = modality or found
             if found is not modality:
                 raise InputError(
@@ -278,120 +191,193 @@ def _survey(
                 )
         except SpatialARError as error:
             # Among many scans the message must say which one.
-            raise type(error)(
-                error.code, f"{shown_name(source)}: {error.message}", error.hint
-            ) from None
-        sha256 = volume.content_sha256()
-        for earlier in normals:
-            if earlier.sha256 == sha256:
-                raise InputError(
-                    "normal-twice",
-                    f"Every normal scan must be named once; {shown_name(source)} has the same "
-                    f"content as {shown_name(earlier.source)}.",
-                    "Remove one of them.",
-                )
-        turned = PlaneVolume(volume, request.plane, modality)
-        slice_mm, row_mm, column_mm = turned.spacing_mm
-        normals.append(
-            _Normal(
-                source=source,
-                sha256=sha256,
-                slice_mm=slice_mm,
-                pixel_mm=(row_mm, column_mm),
-                extent_mm=turned.extent_mm,
-                body_slices=len(turned.body_slices),
+            raise type(error)(error.code, f"{source.label}: {error.message}", error.hint) from None
+        earlier = scans.setdefault(scan.sha256, scan)
+        if earlier is not scan:
+            raise InputError(
+                "normal-twice",
+                f"Every normal scan must be named once; {source.label} has the same "
+                f"content as {earlier.source.label}.",
+                "Remove one of them.",
             )
-        )
         report.progress(done, len(sources), "volume")
-    if len(normals) < 2 or modality is None:
-        raise InputError(
-            "too-few-normals",
-            f"Training needs at least 2 normal scans (one to learn from, one held out); "
-            f"found {len(normals)}.",
-            "Name more scans.",
-        )
-    return normals, modality
+    check_count(len(scans))
+    return list(scans.values())
 
 
-def _fingerprint(request: TrainRequest, normals: list[_Normal], preparation: "_Preparation") -> str:
-    """Hash of all that decides the result, so that only the same training is resumed."""
-    decisive = {
-        "normals": sorted(normal.sha256 for normal in normals),
-        "preparation": PREPARATION_VERSION,
-        **preparation.settings,
-        "autoregressive": request.autoregressive.to_dict(),
-        "training": request.training.to_dict(),
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Preparation:
-    """How volumes become tokens in this training."""
+    """How scans become tokens in this training."""
 
+    spec: TrainSpec
+    """The request, resolved."""
     slices: SliceSpec
     intensity: IntensitySpec
     modality: Modality
     encoder: "Encoder"
+    reader: ScanReader
     store: FeatureStore
 
-    @property
-    def settings(self) -> dict[str, object]:
-        return {
-            "slices": self.slices.to_dict(),
-            "intensity": self.intensity.to_dict(),
-            "encoder": self.encoder.card.weights_sha256,
-            "precision": self.encoder.card.precision.value,
-        }
-
-    def key(self, normal: _Normal) -> str:
-        return feature_key(normal.sha256, **self.settings)
-
-    def stack(self, normal: _Normal, report: Reporter) -> SliceStack:
-        _, volume = normal.source.read(report.check_cancelled)
-        if volume.content_sha256() != normal.sha256:
-            raise InputError(
-                "normal-changed",
-                f"{shown_name(normal.source)} changed while it was used for training.",
-                "Start the training again.",
+    @classmethod
+    def of(
+        cls,
+        spec: TrainSpec,
+        scans: Sequence[NormalScan],
+        encoder: "Encoder",
+        reader: ScanReader,
+        folder: TrainingFolder,
+    ) -> "_Preparation":
+        modality = spec.modality or scans[0].stated or scans[0].looks  # all are of one
+        if spec.window_hu is not None and modality is not Modality.CT:
+            raise SpecError(
+                "window-not-ct",
+                f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
+                "Leave out --window-hu.",
             )
-        turned = PlaneVolume(volume, self.slices.plane, self.modality)
+        fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for scan in scans)
+        return cls(
+            spec=spec.resolve(modality, fov_mm),
+            slices=spec.slices(fov_mm),
+            intensity=spec.intensity(modality),
+            modality=modality,
+            encoder=encoder,
+            reader=reader,
+            store=FeatureStore(folder.features),
+        )
+
+    def key(self, scan: NormalScan) -> str:
+        """The name of the scan's tokens in the store."""
+        return feature_key(
+            scan.sha256,
+            slices=self.slices.to_dict(),
+            intensity=self.intensity.to_dict(),
+            encoder=self.encoder.card.weights_sha256,
+            precision=self.encoder.card.precision.value,
+        )
+
+    def fingerprint(self, scans: Sequence[NormalScan]) -> str:
+        """Hash of all that decides the result, so that only the same training is resumed."""
+        return self.spec.fingerprint(
+            (scan.sha256 for scan in scans),
+            preparation=PREPARATION_VERSION,
+            intensity=self.intensity.to_dict(),
+            encoder=self.encoder.card.weights_sha256,
+        )
+
+    def stack(self, scan: NormalScan, report: Reporter) -> SliceStack:
+        """The scan's slices; raises `InputError` if it changed or holds no token of the body."""
+        turned = self.reader.voxels(scan, self.modality, report.check_cancelled)
         stack = SliceStack(turned, self.slices, self.intensity, self.encoder.card.patch_px)
         if not any(stack.tokens_inside(index).any() for index in stack.indices):
             token_mm = self.slices.pixel_mm * self.encoder.card.patch_px
             raise InputError(
                 "body-without-tokens",
-                f"{shown_name(normal.source)}: the body must be larger than a token; no token of "
+                f"{scan.source.label}: the body must be larger than a token; no token of "
                 f"{token_mm:.0f} mm has its center in it.",
                 "Choose a smaller field of view or a larger slice size.",
             )
         return stack
 
 
+def _learn(
+    preparation: _Preparation,
+    scans: Sequence[NormalScan],
+    device: "torch.device",
+    folder: TrainingFolder,
+    report: Reporter,
+) -> "tuple[ModelCard, AutoregressiveModel]":
+    """The trained network and its card, which lacks only the weights' hash."""
+    from ..engine.checkpoint import check_checkpoint
+    from ..engine.training import fit, split_held_out
+
+    spec = preparation.spec
+    network, training = spec.autoregressive, spec.training
+    training_indices, held_out_indices = split_held_out([scan.sha256 for scan in scans], training)
+    fingerprint = preparation.fingerprint(scans)
+    check_checkpoint(folder.checkpoint, fingerprint)
+    # Only now it is sure to be the training that is there.
+    _record(spec, [scan.source for scan in scans], folder)
+
+    report.stage("embed", 2, 4)
+    keys = _embed(scans, set(held_out_indices), preparation, network.uses_places, report)
+
+    def places(indices: list[int]) -> list[PlaceArray] | None:
+        if not network.uses_places:
+            return None
+        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
+
+    report.stage("fit", 3, 4)
+    run = fit(
+        [preparation.store.open(keys[index]) for index in training_indices],
+        [preparation.store.open(keys[index]) for index in held_out_indices],
+        network,
+        training,
+        report=report,
+        device=device,
+        checkpoint=folder.checkpoint,
+        fingerprint=fingerprint,
+        training_places=places(training_indices),
+        held_out_places=places(held_out_indices),
+    )
+
+    report.stage("calibrate", 4, 4)
+    held_out = [(scans[index], keys[index]) for index in held_out_indices]
+    calibration = _calibrate(held_out, preparation, run.model.eval(), report)
+    encoder_card = preparation.encoder.card
+    card = ModelCard(
+        schema=SCHEMA,
+        name=spec.name or folder.model.name,
+        created=date.today().isoformat(),
+        engine_version=__version__,
+        modality=preparation.modality,
+        slices=preparation.slices,
+        intensity=preparation.intensity,
+        encoder=encoder_card,
+        autoregressive=network,
+        training=training,
+        normals=_summary(scans, training_indices, held_out_indices),
+        curve=tuple(run.curve),
+        best_epoch=run.best_epoch,
+        calibration=calibration,
+        weights_sha256="",
+        notice=encoder_card.notice,
+    )
+    return card, run.model
+
+
 def _embed(
-    normals: list[_Normal], preparation: _Preparation, with_places: bool, report: Reporter
+    scans: Sequence[NormalScan],
+    held_out: set[int],
+    preparation: _Preparation,
+    with_places: bool,
+    report: Reporter,
 ) -> list[str]:
-    """Store the tokens (and their places) of every volume that is not stored yet; their keys."""
+    """Store the tokens (and positions) of every scan that is not stored yet; their keys.
+
+    Afterwards the voxels of the held-out scans alone may be needed again.
+    """
     from ..engine.detection import embed_slices
 
-    total = sum(normal.body_slices for normal in normals)
+    total = sum(scan.body_slices for scan in scans)
     tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
     done = 0
     keys = []
-    for normal in normals:
-        key = preparation.key(normal)
+    for index, scan in enumerate(scans):
+        key = preparation.key(scan)
         keys.append(key)
         lacks_tokens = key not in preparation.store
         lacks_places = with_places and key + PLACES_ENDING not in preparation.store
         if lacks_tokens or lacks_places:
-            stack = preparation.stack(normal, report)
+            stack = preparation.stack(scan, report)
             grid = (len(stack.indices) * stack.tiles, tokens_across, tokens_across)
         if lacks_places:
             shape = (grid[0], PLACES, *grid[1:])
             places = (stack.places(index) for index in stack.indices)
             preparation.store.write(key + PLACES_ENDING, shape, places)
+        if index not in held_out:
+            preparation.reader.drop(scan)
         if not lacks_tokens:
-            done += normal.body_slices
+            done += scan.body_slices
             continue
         before = done
 
@@ -404,12 +390,12 @@ def _embed(
 
         shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
         preparation.store.write(key, shape, batches())
-        done += normal.body_slices
+        done += scan.body_slices
     return keys
 
 
 def _calibrate(
-    held_out: list[tuple[_Normal, str]],
+    held_out: list[tuple[NormalScan, str]],
     preparation: _Preparation,
     model: "AutoregressiveModel",
     report: Reporter,
@@ -419,9 +405,9 @@ def _calibrate(
 
     voxel_nll: list[Float[np.ndarray, " _"]] = []
     token_nll: list[Float[np.ndarray, " _"]] = []
-    for done, (normal, key) in enumerate(held_out, start=1):
+    for done, (scan, key) in enumerate(held_out, start=1):
         report.check_cancelled()
-        stack = preparation.stack(normal, report)
+        stack = preparation.stack(scan, report)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
         nll = list(score_slices(stack, tokens, model))
@@ -434,14 +420,14 @@ def _calibrate(
 
 
 def _summary(
-    normals: list[_Normal], training_indices: list[int], held_out_indices: list[int]
+    scans: Sequence[NormalScan], training_indices: list[int], held_out_indices: list[int]
 ) -> NormalsSummary:
-    pixels = [mm for normal in normals for mm in normal.pixel_mm]
-    extents = [mm for normal in normals for mm in normal.extent_mm]
-    distances = [normal.slice_mm for normal in normals]
+    pixels = [mm for scan in scans for mm in scan.pixel_mm]
+    extents = [mm for scan in scans for mm in scan.extent_mm]
+    distances = [scan.slice_mm for scan in scans]
     return NormalsSummary(
-        training_sha256=tuple(normals[index].sha256 for index in training_indices),
-        held_out_sha256=tuple(normals[index].sha256 for index in held_out_indices),
+        training_sha256=tuple(scans[index].sha256 for index in training_indices),
+        held_out_sha256=tuple(scans[index].sha256 for index in held_out_indices),
         pixel_spacing_mm=(min(pixels), max(pixels)),
         slice_spacing_mm=(min(distances), max(distances)),
         extent_mm=(min(extents), max(extents)),

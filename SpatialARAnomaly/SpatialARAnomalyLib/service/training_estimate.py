@@ -1,11 +1,8 @@
 """What a training will take: measured on this machine, on a few slices and steps, and multiplied.
 
-How good that is, tried on normal heads on a CPU (6 of 20 slices with a ViT of 0.2
-million parameters, 4 of 12 slices with a ViT-S/16; 448 px; 2 and 3 epochs): computing time
-within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use, the
-time is as far off as their share changes: 2 min 14 s told and 2 min 25 s taken, but also
-2 min 22 s told and 4 min 57 s taken when the load doubled meanwhile. A test holds computing
-time to a factor of 2.5 on small heads, and the disk to 10 %. On a GPU it is untried.
+On normal heads on a CPU (ViTs of 0.2 and 21 million parameters, 2 and 3 epochs) computing time
+was within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use,
+the time is as far off as their share changes. On a GPU it is untried.
 """
 
 import math
@@ -15,113 +12,91 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import AxisTiling, SliceStack
-from ..engine.specs import (
-    AutoregressiveSpec,
-    IntensitySpec,
-    Modality,
-    SliceSpec,
-    Spec,
-    TrainingSpec,
-    Variance,
-)
-from ..engine.token_place import MAP_SHAPE, PLACES, POSITION_FEATURES
-from .normal_scans import NormalScan, Reading
-from .sources import ArrayInput
+from ..engine.specs import Modality, SliceSpec
+from ..engine.token_place import PLACES
+from .scan_candidates import KEPT_BYTES, NormalScan, ScanReader
+from .training_request import TrainingEstimate, TrainSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.autoregressive import AutoregressiveModel
     from ..engine.encoder import Encoder
 
 QUICK_S = 0.5
-"""What takes no longer is measured in the size of the real work."""
+"""Seconds below which a step is measured in the size of the real work."""
 
 FEW_IMAGES = 8
-"""Otherwise so many are measured at once, and one, for the share that does not grow."""
+"""Images measured at once otherwise, beside one alone, for the share that does not grow."""
 
 PROBE_BYTES = 1 << 24
-"""Written to the disk to learn its speed."""
+"""Bytes written to measure the speed of the disk."""
 
 CARD_BYTES = 40_000
-"""Of a model's `model.json`."""
+"""Size of a model's card."""
 
 PROGRAM_BYTES = 600 << 20
-"""Python, torch and transformers themselves."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingEstimate(Spec):
-    """What a training will take."""
-
-    embed_s: float
-    """Seconds of the stages `read` and `embed`."""
-    fit_s: float
-    """Seconds of the stages `fit` and `calibrate`."""
-    memory_bytes: int
-    """Held at once, on the device that computes."""
-    disk_bytes: int
-    """At most at once: tokens, arrays of the scene, and the checkpoint twice while it is
-    replaced (the model is smaller and comes last). All of it goes away but the model."""
-    model_bytes: int
-    free_disk_bytes: int
-    """Where the model will lie."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A training as far as it decides what it takes."""
-
-    slices: SliceSpec
-    modality: Modality
-    autoregressive: AutoregressiveSpec
-    training: TrainingSpec
+"""Memory of Python, torch and transformers themselves."""
 
 
 def estimate_training(
-    scans: Sequence[NormalScan], plan: Plan, encoder: "Encoder", folder: Path, report: Reporter
+    scans: Sequence[NormalScan],
+    spec: TrainSpec,
+    encoder: "Encoder",
+    reader: ScanReader,
+    folder: Path,
+    report: Reporter,
 ) -> TrainingEstimate:
-    """Measure and multiply, for scans that can all be used and a model that will lie in `folder`.
+    """Measure a few slices and steps of a training and multiply.
 
-    Raises `SpatialARError` where a scan or the encoder cannot be used, and
-    `Cancelled` through `report`.
+    Args:
+        scans: all scans of the training.
+        spec: the request, resolved.
+        encoder: its encoder, on the device that will compute.
+        reader: reads one of the scans once more.
+        folder: the model folder that is planned; need not exist.
+        report: hears of progress.
+
+    Raises:
+        SpatialARError: a scan or the encoder cannot be used.
+        Cancelled: through `report`.
+
     """
-    work = _Work.of(scans, plan, encoder)
+    work = _Work.of(scans, spec, encoder)
     disk = existing_folder(folder)
     report.progress(0, 3, "step")
     bytes_per_s = _disk_speed(disk)
     report.check_cancelled()
     report.progress(1, 3, "step")
-    image_s, put_back_s = _embedding(scans, plan, encoder, report)
+    image_s, put_back_s = _embedding(work, encoder, reader, report)
     report.progress(2, 3, "step")
-    steps = _Steps.measure(work, plan, encoder.device, report)
+    step_s, score_s = _steps(work, encoder.device, report)
     report.progress(3, 3, "step")
 
-    read_s = sum(one.seconds for one in work.readings)
+    read_s = sum(one.seconds for one in scans)
+    again = max(0.0, 1 - KEPT_BYTES / work.scan_bytes)  # share of the scans that is not kept
     held_out = work.held_out / len(scans)
     epoch_s = (
-        work.batches * steps.step_s
-        + held_out * work.images * steps.judged_s
+        work.batches * step_s
+        + held_out * work.images * score_s
         + work.checkpoint_bytes / bytes_per_s
     )
     # Once, at the end: the shape of a covariance or a map from the training scans, its level
     # from the held-out ones.
     rich_s = 0.0
-    if plan.autoregressive.rich_variance:
-        rich_s = (2 * (1 - held_out) + held_out) * work.images * steps.judged_s
-    calibrate_s = held_out * (read_s + work.images * (steps.judged_s + put_back_s))
+    if spec.autoregressive.rich_variance:
+        rich_s = (2 * (1 - held_out) + held_out) * work.images * score_s
+    calibrate_s = held_out * (again * read_s + work.images * (score_s + put_back_s))
+    embed_s = (1 + again) * read_s + work.images * image_s + work.token_bytes / bytes_per_s
     return TrainingEstimate(
-        embed_s=round(2 * read_s + work.images * image_s + work.token_bytes / bytes_per_s, 1),
-        fit_s=round(plan.training.epochs * epoch_s + rich_s + calibrate_s, 1),
+        embed_s=round(embed_s, 1),
+        fit_s=round(spec.epochs * epoch_s + rich_s + calibrate_s, 1),
         memory_bytes=work.memory_bytes(encoder),
         disk_bytes=work.disk_bytes,
         model_bytes=work.model_bytes,
@@ -139,58 +114,68 @@ def existing_folder(folder: Path) -> Path:
 class _Work:
     """How much of everything there is to do."""
 
-    readings: Sequence[Reading]
+    scans: Sequence[NormalScan]
+    spec: TrainSpec
+    modality: Modality
+    slices: SliceSpec
     images: int
     """Slices that hold some of the body, times the tiles of each."""
     held_out: int
-    """Volumes."""
+    """Scans kept for selection and calibration."""
     batch: int
     """Images of a step."""
     batches: int
-    """Of an epoch."""
+    """Steps of an epoch."""
     grid: tuple[int, int, int]
     """Channels, height and width of an image's tokens."""
-    places: int
-    """Numbers kept of where a token lies."""
     parameters: int
     statistics: int
-    """Numbers that a model holds beside them."""
+    """Numbers in the model that are not learned by steps: variances, whiteners, a map."""
     widths: int
-    """Channels of all layers' inputs together."""
-    array_bytes: int
+    """Sum over the layers of the channels they take."""
 
     @classmethod
-    def of(cls, scans: Sequence[NormalScan], plan: Plan, encoder: "Encoder") -> "_Work":
-        readings = [scan.reading for scan in scans if scan.reading is not None]
-        images = sum(one.body_slices * _tiles(one, plan.slices, encoder) for one in readings)
-        share = plan.training.held_out_share
-        held_out = min(len(scans) - 1, max(1, round(share * len(scans))))
+    def of(cls, scans: Sequence[NormalScan], spec: TrainSpec, encoder: "Encoder") -> "_Work":
+        import torch
+
+        from ..engine.autoregressive import AutoregressiveModel
+
+        modality = spec.modality or scans[0].looks
+        slices = spec.slices(spec.fov_mm or 1.0)
+        images = sum(one.body_slices * _tiles(one, slices, encoder) for one in scans)
+        held_out = min(len(scans) - 1, max(1, round(spec.held_out_share * len(scans))))
         training_images = max(1, round(images * (1 - held_out / len(scans))))
-        channels, across = encoder.card.channels, plan.slices.size_px // encoder.card.patch_px
-        spec = plan.autoregressive
-        depth, hidden = len(spec.dilations), spec.hidden_channels
-        widths = [channels, *[hidden] * (depth - 1), channels]
-        arrays = [one.source.voxels for one in scans if isinstance(one.source, ArrayInput)]
+        channels, across = encoder.card.channels, spec.size_px // encoder.card.patch_px
+        network = spec.autoregressive
+        with torch.device("meta"):  # shapes without memory
+            model = AutoregressiveModel(network, channels)
+        parameters = sum(one.numel() for one in model.parameters())
+        saved = sum(one.numel() for one in model.state_dict().values())
         return cls(
-            readings=readings,
+            scans=scans,
+            spec=spec,
+            modality=modality,
+            slices=slices,
             images=images,
             held_out=held_out,
-            batch=min(plan.training.batch_size, training_images),
-            batches=-(-training_images // plan.training.batch_size),
+            batch=min(spec.batch_size, training_images),
+            batches=-(-training_images // spec.batch_size),
             grid=(channels, across, across),
-            places=PLACES if spec.uses_places else 0,
-            parameters=sum(9 * before * after + after for before, after in pairwise(widths))
-            + ((POSITION_FEATURES + hidden + 2) * hidden if spec.position else 0),
-            statistics=_statistics(spec, channels),
-            widths=sum(widths),
-            array_bytes=sum(file.stat().st_size for file in arrays),
+            parameters=parameters,
+            statistics=saved - parameters,
+            widths=2 * channels + network.hidden_channels * (len(network.dilations) - 1),
         )
+
+    @property
+    def scan_bytes(self) -> int:
+        """Voxels and masks of all scans."""
+        return sum(one.nbytes + math.prod(one.shape_kji) for one in self.scans)
 
     @property
     def token_bytes(self) -> int:
         channels, height, width = self.grid
-        numbers = self.images * (channels + self.places) * height * width
-        return 2 * numbers + 128 * len(self.readings)
+        places = PLACES if self.spec.autoregressive.uses_places else 0
+        return 2 * self.images * (channels + places) * height * width + 128 * len(self.scans)
 
     @property
     def model_bytes(self) -> int:
@@ -203,31 +188,28 @@ class _Work:
 
     @property
     def disk_bytes(self) -> int:
-        return self.token_bytes + self.array_bytes + 2 * self.checkpoint_bytes
+        arrays = (one.source.voxels for one in self.scans)
+        array_bytes = sum(file.stat().st_size for file in arrays if file is not None)
+        return self.token_bytes + array_bytes + 2 * self.checkpoint_bytes
 
     def memory_bytes(self, encoder: "Encoder") -> int:
-        """Of the stage that takes most: a scan and a batch of the encoder, or a step."""
+        """Memory of the stage that takes most: a scan and a batch of the encoder, or a step."""
         channels, height, width = self.grid
-        scan = max(one.nbytes + 3 * int(np.prod(one.shape_kji)) for one in self.readings)
+        scan = max(one.nbytes + 3 * math.prod(one.shape_kji) for one in self.scans)
+        kept = min(self.scan_bytes, KEPT_BYTES)
         pixels = height * width * encoder.card.patch_px**2
         embedding = FEW_IMAGES * 4 * (16 * channels * height * width + 8 * pixels)
         tokens = 4 * self.batch * height * width
         fitting = 4 * 6 * self.parameters + tokens * (3 * self.widths + 4 * channels)
+        fitting += kept * self.held_out // len(self.scans)
         program = 0 if encoder.device.type == "cuda" else PROGRAM_BYTES
-        return program + 4 * encoder.card.parameters + max(scan + embedding, fitting)
+        return program + 4 * encoder.card.parameters + max(kept + scan + embedding, fitting)
 
 
-def _statistics(spec: AutoregressiveSpec, channels: int) -> int:
-    count = channels**2 if spec.variance is Variance.FULL else channels
-    if spec.whitened:
-        count += channels + channels**2
-    return count + (math.prod(MAP_SHAPE) if spec.position_variance else 0)
-
-
-def _tiles(reading: Reading, slices: SliceSpec, encoder: "Encoder") -> int:
+def _tiles(scan: NormalScan, slices: SliceSpec, encoder: "Encoder") -> int:
     """Images of each slice of a scan."""
     tiles = 1
-    for extent_mm, pixel_mm in zip(reading.extent_mm, reading.pixel_mm, strict=True):
+    for extent_mm, pixel_mm in zip(scan.extent_mm, scan.pixel_mm, strict=True):
         voxels = round(extent_mm / pixel_mm)
         box = (0, voxels - 1)
         axis = AxisTiling.covering(voxels, pixel_mm, box, slices, encoder.card.patch_px)
@@ -250,16 +232,15 @@ def _disk_speed(folder: Path) -> float:
 
 
 def _embedding(
-    scans: Sequence[NormalScan], plan: Plan, encoder: "Encoder", report: Reporter
+    work: _Work, encoder: "Encoder", reader: ScanReader, report: Reporter
 ) -> tuple[float, float]:
     """Seconds to embed an image of a scan of middle size, and to put its values back on voxels."""
     import torch
 
-    by_size = sorted(scans, key=lambda one: one.reading.nbytes if one.reading else 0)
-    _, volume = by_size[len(by_size) // 2].source.read(report.check_cancelled)
-    turned = PlaneVolume(volume, plan.slices.plane, plan.modality)
-    intensity = IntensitySpec.for_modality(plan.modality)
-    stack = SliceStack(turned, plan.slices, intensity, encoder.card.patch_px)
+    scan = sorted(work.scans, key=lambda one: one.nbytes)[len(work.scans) // 2]
+    turned = reader.voxels(scan, work.modality, report.check_cancelled)
+    intensity = work.spec.intensity(work.modality)
+    stack = SliceStack(turned, work.slices, intensity, encoder.card.patch_px)
     middle = len(stack.indices) // 2
 
     def embed(count: int) -> float:
@@ -275,8 +256,7 @@ def _embedding(
     if image_s < QUICK_S:
         image_s = embed(max(1, FEW_IMAGES // stack.tiles))
 
-    across = plan.slices.size_px // encoder.card.patch_px
-    values = [np.zeros((stack.tiles, across, across), np.float32) for _ in stack.indices]
+    values = [np.zeros((stack.tiles, *work.grid[1:]), np.float32) for _ in stack.indices]
     begun_s = time.perf_counter()
     stack.put_back(values, 0.0)
     stack.inside_volume()
@@ -284,61 +264,44 @@ def _embedding(
     return image_s, put_back_s
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Steps:
-    """How long the network takes."""
+def _steps(work: _Work, device: "torch.device", report: Reporter) -> tuple[float, float]:
+    """Seconds of an optimizer's step on a batch, and to score one held-out image."""
+    import torch
 
-    step_s: float
-    """A step of the optimizer on a batch."""
-    judged_s: float
-    """One held-out image."""
+    from ..engine.autoregressive import AutoregressiveModel
 
-    @classmethod
-    def measure(cls, work: _Work, plan: Plan, device: "torch.device", report: Reporter) -> "_Steps":
-        import torch
+    with torch.random.fork_rng(devices=[]):
+        model = AutoregressiveModel(work.spec.autoregressive, work.grid[0]).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    random = np.random.RandomState(0)
+    stored = random.standard_normal((min(work.batch, FEW_IMAGES), *work.grid)).astype("<f2")
 
-        from ..engine.autoregressive import AutoregressiveModel
+    def timed(images: int, do: "Callable[[torch.Tensor], None]") -> float:
+        report.check_cancelled()
+        begun_s = time.perf_counter()
+        chosen = [stored[index % len(stored)] for index in range(images)]
+        do(torch.from_numpy(np.stack(chosen).astype(np.float32)).to(device))
+        return time.perf_counter() - begun_s
 
-        with torch.random.fork_rng(devices=[]):
-            model = AutoregressiveModel(plan.autoregressive, work.grid[0]).to(device)
-        optimizer = torch.optim.AdamW(model.parameters())
-        random = np.random.RandomState(0)
-        stored = random.standard_normal((min(work.batch, FEW_IMAGES), *work.grid)).astype("<f2")
+    def step(tokens: "torch.Tensor") -> None:
+        """A step as `engine.training` takes it."""
+        optimizer.zero_grad(set_to_none=True)
+        target = model.scaled(tokens)
+        loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        float(loss.detach())  # waits for the device
 
-        def timed(images: int, do: "Callable[[torch.Tensor], None]") -> float:
-            report.check_cancelled()
-            begun_s = time.perf_counter()
-            chosen = [stored[index % len(stored)] for index in range(images)]
-            do(torch.from_numpy(np.stack(chosen).astype(np.float32)).to(device))
-            return time.perf_counter() - begun_s
+    def score(tokens: "torch.Tensor") -> None:
+        with torch.inference_mode():
+            float(model.nll(tokens).mean())
 
-        def step(tokens: "torch.Tensor") -> None:
-            _step(model, optimizer, tokens)
-
-        def judge(tokens: "torch.Tensor") -> None:
-            with torch.inference_mode():
-                float(model.nll(tokens).mean())
-
-        few = len(stored)
-        timed(1, step)
-        one_s, few_s = timed(1, step), timed(few, step)
-        step_s = one_s
-        if few > 1:
-            step_s += (work.batch - 1) * max(0.0, few_s - one_s) / (few - 1)
-        if work.batch > few and (step_s < QUICK_S or device.type != "cpu"):
-            timed(work.batch, step)
-            step_s = timed(work.batch, step)
-        timed(1, judge)
-        return cls(step_s=step_s, judged_s=timed(few, judge) / few)
-
-
-def _step(
-    model: "AutoregressiveModel", optimizer: "torch.optim.Optimizer", tokens: "torch.Tensor"
-) -> None:
-    """A step as `engine.training` takes it."""
-    optimizer.zero_grad(set_to_none=True)
-    target = model.scaled(tokens)
-    loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    float(loss.detach())  # waits for the device
+    few = len(stored)
+    timed(1, step)
+    step_s, few_s = timed(1, step), timed(few, step)
+    step_s += (work.batch - 1) * max(0.0, few_s - step_s) / max(1, few - 1)
+    if work.batch > few and (step_s < QUICK_S or device.type != "cpu"):
+        timed(work.batch, step)
+        step_s = timed(work.batch, step)
+    timed(1, score)
+    return step_s, timed(few, score) / few

@@ -10,7 +10,7 @@ from ..engine.atomic_files import unwritable
 from ..engine.errors import OutputError, SpecError
 from ..engine.progress import EpochFigures
 from .training_folder import PLACES_ENDING, SUFFIX, TrainingFolder
-from .training_record import read_record
+from .training_request import TrainSpec
 
 MAX_HEADER = 1 << 27
 """Bytes; a longer header of a checkpoint is none."""
@@ -26,7 +26,7 @@ class UnfinishedTraining:
     """The model folder it was to write: the `output` of the job that resumes it."""
     name: str
     """Of the model."""
-    spec: dict[str, Any] | None
+    spec: TrainSpec | None
     """The `spec` of the job that resumes it; None where it can only be discarded."""
     sources: list[dict[str, Any]]
     """Its scans: `normals` of the job that resumes it."""
@@ -84,14 +84,14 @@ def discard(folder: Path) -> None:
 
 
 def _look(folder: TrainingFolder) -> UnfinishedTraining:
-    record = read_record(folder)
+    record = folder.read_record()
     finished = folder.model.exists() and not (record is not None and record.spec.overwrite)
     resumable = record is not None and not finished
     return UnfinishedTraining(
         folder=folder.path,
         model=folder.model,
         name=(record.spec.name if record is not None else None) or folder.model.name,
-        spec=record.spec.to_dict() if record is not None and resumable else None,
+        spec=record.spec if record is not None and resumable else None,
         sources=list(record.sources) if record is not None and resumable else [],
         curve=_curve(folder.checkpoint),
         epochs=record.spec.epochs if record is not None else None,

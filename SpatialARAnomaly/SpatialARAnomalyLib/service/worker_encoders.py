@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.device import Device, require_torch
 from ..engine.errors import SpecError
 from ..engine.progress import Reporter
-from ..engine.specs import Spec
+from ..engine.specs import SliceSpec, Spec
 from .encoder_library import add_encoder, get_encoder, remove_encoder
 from .worker_jobs import Empty
 from .worker_protocol import TOKEN
@@ -40,7 +40,7 @@ class GetInputs(EncoderInputs):
 class CheckSpec(Spec):
     """How to try an encoder."""
 
-    size_px: int = 448
+    size_px: int = SliceSpec.size_px
     device: Device = Device.AUTO
 
 

@@ -80,7 +80,7 @@ JOBS = {
     "demonstration_model": Job(
         "worker_demonstration", "make_model", spec="DemonstrationSpec", writes_output=True
     ),
-    "survey": Job("worker_survey", "survey", "SurveyInputs", "SurveySpec"),
+    "survey": Job("worker_survey", "survey", "SurveyInputs", "TrainSpec"),
     "train": Job(
         "worker_train",
         "train_model",
@@ -89,7 +89,7 @@ JOBS = {
         writes_output=True,
         releases_models=True,
     ),
-    "training_discard": Job("worker_discard", "discard_training", "DiscardInputs"),
+    "training_discard": Job("worker_train", "discard_training", "DiscardInputs"),
     "model_export": Job("worker_models", "export", "ModelInputs", "ExportSpec", writes_output=True),
     "model_import": Job("worker_models", "import_file", "ImportInputs", writes_output=True),
     "model_rename": Job("worker_models", "rename", "ModelInputs", "RenameSpec"),

@@ -1,4 +1,4 @@
-"""The worker's training: normal scans in, a model folder out, and resumed where it stopped."""
+"""The worker's jobs `train` and `training_discard`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,28 +7,48 @@ from typing import Any
 from ..engine.device import require_torch
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
-from .sources import SourceSpec
+from .inputs import ScanSource
 from .train_job import as_result, train
 from .training_request import TrainSpec
+from .unfinished_trainings import discard
+from .worker_jobs import Empty
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainInputs(Spec):
     """What to learn from."""
 
-    normals: tuple[SourceSpec, ...]
+    normals: tuple[ScanSource, ...]
     """Single scans, as the rows of a survey or an unfinished training name them."""
 
 
 def train_model(
     inputs: TrainInputs, spec: TrainSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Train a model and write its folder `output`; what the result says of it.
+    """Train a model and write its folder `output`, or resume where that stopped.
 
-    What there is of an unfinished training of the same scans and settings is
-    gone on with. Raises `SpatialARError` as `train_job.train` does, `Cancelled`
+    Raises `SpatialARError` as `train_job.train` does, `Cancelled`
     through `report`; what can be resumed is then in `<output>.training`.
     """
     require_torch()
-    card = train(spec.request([one.source() for one in inputs.normals], output), report)
+    card = train(inputs.normals, output, spec, report)
     return as_result(card) | {"model": str(output), "name": card.name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscardInputs(Spec):
+    """An unfinished training."""
+
+    folder: str
+    """Its own folder, `<model>.training`."""
+
+
+def discard_training(
+    inputs: DiscardInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Remove what a training has written.
+
+    Raises `OutputError` where it runs, or is no training.
+    """
+    discard(Path(inputs.folder))
+    return {}

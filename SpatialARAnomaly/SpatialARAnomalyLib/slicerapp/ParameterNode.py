@@ -5,6 +5,9 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from ..engine.specs import FindingsSpec
+from ..service.training_request import TrainSpec
+
 
 @parameterNodeWrapper
 class SpatialARAnomalyParameterNode:
@@ -26,9 +29,9 @@ class SpatialARAnomalyParameterNode:
     modelSha256: str = ""
     resultVolume: vtkMRMLScalarVolumeNode
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
-    falsePositiveRate: Annotated[float, WithinRange(1e-6, 0.1)] = 0.001
-    leastVolumeMl: Annotated[float, WithinRange(0.0, 1000.0)] = 0.5
+    falsePositiveRate: Annotated[float, WithinRange(1e-6, 0.1)] = FindingsSpec.false_positive_rate
+    leastVolumeMl: Annotated[float, WithinRange(0.0, 1000.0)] = FindingsSpec.min_volume_ml
     allowMismatch: bool = False
     trainName: str = ""
     trainModality: str = ""
-    trainPlane: str = "axial"
+    trainPlane: str = TrainSpec.plane.value

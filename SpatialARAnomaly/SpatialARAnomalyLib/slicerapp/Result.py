@@ -12,6 +12,7 @@ from slicer.util import getNodesByClass
 
 from ..engine.calibration import Calibration
 from ..engine.errors import SpecError
+from ..engine.specs import FindingsSpec
 from .NodeConversion import ROLE
 
 NLL, SEGMENTATION, FINDINGS = "NLL", "Segmentation", "Findings"
@@ -114,7 +115,7 @@ class Result:
     def falsePositiveRate(self) -> float:
         """Share of normal voxels above the threshold that is shown."""
         rate = self._number("FalsePositiveRate")
-        return rate if 0.0 < rate < 1.0 else 0.001
+        return rate if 0.0 < rate < 1.0 else FindingsSpec.false_positive_rate
 
     @falsePositiveRate.setter
     def falsePositiveRate(self, rate: float) -> None:
@@ -124,7 +125,7 @@ class Result:
     def leastVolumeMl(self) -> float:
         """Smaller regions are not findings."""
         volume = self._number("LeastVolumeMl")
-        return volume if 0.0 <= volume < math.inf else 0.5
+        return volume if 0.0 <= volume < math.inf else FindingsSpec.min_volume_ml
 
     @leastVolumeMl.setter
     def leastVolumeMl(self, volume: float) -> None:

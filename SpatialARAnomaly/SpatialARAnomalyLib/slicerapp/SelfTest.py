@@ -9,6 +9,7 @@ from unittest import SkipTest
 import slicer
 
 from ..engine.device import Device
+from ..engine.specs import FindingsSpec
 from ..service.model_list import list_models
 from .DemonstrationModel import FOLDER
 from .Detection import DetectionSettings, Outcome
@@ -55,8 +56,8 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
         assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
         settings = DetectionSettings(
             model=entry.folder,
-            falsePositiveRate=0.001,
-            leastVolumeMl=0.5,
+            falsePositiveRate=FindingsSpec.false_positive_rate,
+            leastVolumeMl=FindingsSpec.min_volume_ml,
             device=Device.CPU,
             allowMismatch=False,
         )

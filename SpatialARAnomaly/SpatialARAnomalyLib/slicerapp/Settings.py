@@ -6,8 +6,7 @@ import qt
 import slicer
 
 from ..engine.device import Device
-from ..engine.encoder_card import DEMONSTRATION
-from ..service.training_request import DEFAULT_PRESET
+from ..service.training_request import TrainSpec
 from ..service.user_folder import models_folder
 
 GROUP = "SpatialARAnomaly"
@@ -113,10 +112,10 @@ def _number(key: str) -> float | None:
 
 TRAINING = {
     "Folder": "",
-    "SizePx": "448",
-    "Epochs": "40",
-    "Preset": DEFAULT_PRESET.value,
-    "Encoder": DEMONSTRATION,
+    "SizePx": str(TrainSpec.size_px),
+    "Epochs": str(TrainSpec.epochs),
+    "Preset": TrainSpec.preset.value,
+    "Encoder": TrainSpec.encoder,
 }
 """What is remembered of the section *Train*, and its values at first."""
 

@@ -1,98 +1,18 @@
-"""A look at the scans somebody wants to train with: what they are, which can be used, how long."""
+"""The survey of the scans for a training: which can be used, and what it would take."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import slicer
 
 from ..engine.errors import SpatialARError
+from ..service.training_request import SurveyResult, TrainSpec
 from .Detection import outcomeOf
 from .ErrorWords import asUserError
 from .Progress import Progress, StageProgress, stageName
 from .SceneScans import SceneScans, Source
-from .TrainSettings import TrainSettings
 from .WorkerProcess import WorkerProcess
-
-
-@dataclass(frozen=True)
-class ScanRow:
-    """One scan that was found."""
-
-    name: str
-    source: Source
-    used: bool
-    code: str
-    """Why it is not used, in a word (`duplicate`, `unreadable`, …)."""
-    reason: str
-    """The same in a sentence."""
-    modality: str
-    sizeKji: tuple[int, ...]
-    spacingMm: tuple[float, ...]
-    """Along i, j, k."""
-    slices: int | None
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> "ScanRow":
-        """A row as the worker tells it."""
-        return cls(
-            name=str(row["name"]),
-            source=row["source"],
-            used=row["status"] == "used",
-            code=str(row.get("code") or ""),
-            reason=str(row.get("reason") or ""),
-            modality=str(row.get("modality") or ""),
-            sizeKji=tuple(row.get("shape_kji") or ()),
-            spacingMm=tuple(row.get("spacing_mm") or ()),
-            slices=row.get("slices"),
-        )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a training would take."""
-
-    embedS: float
-    fitS: float
-    memoryBytes: int
-    diskBytes: int
-    freeDiskBytes: int
-
-
-@dataclass(frozen=True)
-class SurveyResult:
-    """What was found."""
-
-    rows: tuple[ScanRow, ...]
-    modality: str | None
-    fovMm: float | None
-    estimate: Estimate | None
-    estimateProblem: str
-
-    @property
-    def sources(self) -> list[Source]:
-        """The scans to train with."""
-        return [row.source for row in self.rows if row.used]
-
-    @classmethod
-    def of(cls, event: dict[str, Any]) -> "SurveyResult":
-        """What the `result` event of a survey says."""
-        estimate = event.get("estimate")
-        return cls(
-            rows=tuple(ScanRow.of(row) for row in event["rows"]),
-            modality=event.get("modality"),
-            fovMm=event.get("fov_mm"),
-            estimate=None
-            if estimate is None
-            else Estimate(
-                embedS=float(estimate["embed_s"]),
-                fitS=float(estimate["fit_s"]),
-                memoryBytes=int(estimate["memory_bytes"]),
-                diskBytes=int(estimate["disk_bytes"]),
-                freeDiskBytes=int(estimate["free_disk_bytes"]),
-            ),
-            estimateProblem=str(event.get("estimate_problem") or ""),
-        )
 
 
 class Survey:
@@ -106,13 +26,13 @@ class Survey:
         self,
         folder: str,
         volumes: Sequence["slicer.vtkMRMLScalarVolumeNode"],
-        settings: TrainSettings,
+        spec: TrainSpec,
         worker: WorkerProcess,
         onProgress: Callable[[Progress], None],
         onEnd: Callable[[SurveyResult | None, SpatialARError | None], None],
     ) -> None:
         self._folder = folder
-        self._settings = settings
+        self._spec = spec
         self._worker = worker
         self._onProgress = onProgress
         self._onEnd = onEnd
@@ -144,7 +64,6 @@ class Survey:
             self._submit(sources)
 
     def _submit(self, volumes: list[Source]) -> None:
-        settings = self._settings
         self._job = self._worker.submit(
             "survey",
             inputs={
@@ -152,15 +71,7 @@ class Survey:
                 "files": [],
                 "volumes": volumes,
             },
-            spec={
-                "modality": settings.modality,
-                "plane": settings.plane,
-                "size_px": settings.sizePx,
-                "encoder": settings.encoder,
-                "preset": settings.preset,
-                "epochs": settings.epochs,
-                "device": settings.device,
-            },
+            spec=self._spec.to_dict(),
             onEvent=self._heard,
             onEnd=self._answered,
         )
@@ -175,7 +86,9 @@ class Survey:
             self._end(None, None if self._cancelled else outcomeOf(event).error)
             return
         try:
-            result = SurveyResult.of(event)
+            names = {field.name for field in fields(SurveyResult)}
+            known = {name: value for name, value in event.items() if name in names}
+            result = SurveyResult.from_dict(known)
         except Exception as error:  # whatever it is, the survey must end
             self._end(None, asUserError(error))
             return

@@ -6,10 +6,10 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from ..engine.specs import Modality, Plane, Preset
+from ..service.training_request import TrainSpec
 from . import Settings
 from .EncoderChoices import OWN_FILES, encoderChoices
 from .ParameterNode import SpatialARAnomalyParameterNode
-from .TrainSettings import TrainSettings
 
 PATCH_PX = 16
 """The resolution is a multiple of the encoders' patch."""
@@ -90,21 +90,22 @@ class TrainForm:
             _choose(self._ui.trainPlaneSelector, parameters.trainPlane)
             self._filling = False
 
-    def settings(self) -> TrainSettings:
-        """What is chosen now."""
+    def spec(self) -> TrainSpec:
+        """What is chosen now, for scans whose modality and field of view are not known yet."""
         ui = self._ui
         encoder = _value(ui.trainEncoderSelector)
         if encoder == OWN_FILES:
             encoder = str(ui.trainEncoderPathEdit.property("currentPath") or "").strip()
-        return TrainSettings(
-            name=str(ui.trainNameEdit.property("text")).strip(),
-            modality=_value(ui.trainModalitySelector) or None,
-            plane=_value(ui.trainPlaneSelector),
-            sizePx=_wholePatches(ui.trainSizeSpinBox.property("value")),
+        modality = _value(ui.trainModalitySelector)
+        return TrainSpec(
+            name=str(ui.trainNameEdit.property("text")).strip() or None,
+            modality=Modality(modality) if modality else None,
+            plane=Plane(_value(ui.trainPlaneSelector)),
+            size_px=_wholePatches(ui.trainSizeSpinBox.property("value")),
             encoder=encoder,
-            preset=_value(ui.trainPresetSelector),
+            preset=Preset(_value(ui.trainPresetSelector)),
             epochs=int(ui.trainEpochsSpinBox.property("value")),
-            device=Settings.device().value,
+            device=Settings.device(),
         )
 
     def enable(self, isFree: bool) -> None:
@@ -129,21 +130,21 @@ class TrainForm:
         """Remember what was chosen."""
         if self._filling:
             return
-        settings = self.settings()
-        Settings.setTraining("Encoder", settings.encoder)
-        Settings.setTraining("Preset", settings.preset)
-        Settings.setTraining("SizePx", str(settings.sizePx))
-        Settings.setTraining("Epochs", str(settings.epochs))
+        spec = self.spec()
+        Settings.setTraining("Encoder", spec.encoder)
+        Settings.setTraining("Preset", spec.preset.value)
+        Settings.setTraining("SizePx", str(spec.size_px))
+        Settings.setTraining("Epochs", str(spec.epochs))
         if self._parameters is not None:
-            self._parameters.trainModality = settings.modality or ""
-            self._parameters.trainPlane = settings.plane
+            self._parameters.trainModality = spec.modality.value if spec.modality else ""
+            self._parameters.trainPlane = spec.plane.value
         self._onChange()
 
     def _changed(self, *_unused: object) -> None:
         self._onChange()
 
     def _roundSize(self, *_unused: object) -> None:
-        self._ui.trainSizeSpinBox.setValue(self.settings().sizePx)
+        self._ui.trainSizeSpinBox.setValue(self.spec().size_px)
 
 
 def _fill(selector: object, choices: Sequence[tuple[str, str]]) -> None:

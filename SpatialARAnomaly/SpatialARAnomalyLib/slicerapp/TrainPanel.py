@@ -1,12 +1,14 @@
 """The section *Train*: scans, settings, one button, progress, and what was left unfinished."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
+from ..service.training_request import TrainSpec
 from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
@@ -16,12 +18,10 @@ from .Export import fileName
 from .ParameterNode import SpatialARAnomalyParameterNode
 from .Progress import showShare
 from .Timing import onceTimer
-from .Trainer import Trainer, sharedTrainer
 from .TrainForm import TrainForm
-from .Training import State, Training, TrainingRequest
+from .Training import State, Trainer, Training, TrainingRequest, sharedTrainer
 from .TrainingPlot import TrainingPlot
 from .TrainScans import TrainScans
-from .TrainSettings import TrainSettings
 from .UnfinishedLine import UnfinishedLine
 
 REST_MS = 40
@@ -118,7 +118,7 @@ class TrainPanel:
         """Show what can be done now, and why not what cannot."""
         if not self._ready:
             return
-        ui, settings = self._ui, self.form.settings()
+        ui, spec = self._ui, self.form.spec()
         training = self._trainer.training
         running = self._trainer.running
         looking = self.scans.looking
@@ -129,14 +129,14 @@ class TrainPanel:
         ui.trainLookButton.setText(_("Stop looking") if looking else _("Look at the scans"))
         enable(
             ui.trainLookButton,
-            None if looking else self._whyNotLook(settings),
+            None if looking else self._whyNotLook(spec),
             _("Stop; nothing is changed.")
             if looking
             else _("Find the scans, say which can be used, and how long a training would take."),
         )
-        self.scans.showEstimate(None if running else settings)
+        self.scans.showEstimate(None if running else spec)
         self.unfinished.refresh(busy=not isFree)
-        self._refreshButtons(settings)
+        self._refreshButtons(spec)
         ui.trainProgressBar.setVisible(not isFree)
         if looking:
             self._showProgress(self.scans.progress.share, self.scans.progress.text)
@@ -146,13 +146,13 @@ class TrainPanel:
             _("Show the learning curve in a plot view."),
         )
 
-    def _refreshButtons(self, settings: TrainSettings) -> None:
+    def _refreshButtons(self, spec: TrainSpec) -> None:
         ui, training = self._ui, self._trainer.training
         if training is None or not training.running:
             ui.trainButton.setText(_("Train"))
             enable(
                 ui.trainButton,
-                self._whyNotTrain(settings),
+                self._whyNotTrain(spec),
                 _("Learn from these scans what is normal. Slicer can be used meanwhile."),
             )
             ui.trainPauseButton.setText(_("Pause"))
@@ -175,22 +175,22 @@ class TrainPanel:
             _("Go on.") if held else _("Stand still, so that the computer is free for a while."),
         )
 
-    def _whyNotLook(self, settings: TrainSettings) -> str | None:
+    def _whyNotLook(self, spec: TrainSpec) -> str | None:
         if self._trainer.running:
             return _("A training is running.")
-        if not settings.encoder:
+        if not spec.encoder:
             return _("Choose the folder or file of the encoder.")
         return self.scans.whyNotLook()
 
-    def _whyNotTrain(self, settings: TrainSettings) -> str | None:
+    def _whyNotTrain(self, spec: TrainSpec) -> str | None:
         if self.scans.looking:
             return _("The scans are being looked at.")
-        reason = self._whyNotLook(settings) or self.scans.whyNotTrain(settings)
+        reason = self._whyNotLook(spec) or self.scans.whyNotTrain(spec)
         if reason is not None:
             return reason
-        if not settings.name:
+        if not spec.name:
             return _("Give the model a name.")
-        model = _modelFolder(settings.name)
+        model = _modelFolder(spec.name)
         if model.exists():
             return _("There is a model of this name already: choose another name.")
         if self.unfinished.of(model) is not None:
@@ -206,7 +206,7 @@ class TrainPanel:
             return
         self._tell("")
         self._log("look at scans for a training")
-        self.scans.look(self.form.settings())
+        self.scans.look(self.form.spec())
 
     def _looked(self, error: SpatialARError | None, found: bool) -> None:
         if error is not None:
@@ -221,27 +221,15 @@ class TrainPanel:
         if training is not None and training.running:
             training.cancel()
             return
-        settings, result = self.form.settings(), self.scans.result
-        if self._whyNotTrain(settings) is not None or result is None:
+        spec, result = self.form.spec(), self.scans.result
+        if self._whyNotTrain(spec) is not None or result is None:
             self.refresh()
             return
-        spec = {
-            "name": settings.name,
-            "modality": result.modality,
-            "plane": settings.plane,
-            "fov_mm": result.fovMm,
-            "size_px": settings.sizePx,
-            "encoder": settings.encoder,
-            "preset": settings.preset,
-            "epochs": settings.epochs,
-            "device": settings.device,
-        }
         self._begin(
             TrainingRequest(
-                name=settings.name,
-                model=_modelFolder(settings.name),
+                model=_modelFolder(spec.name or ""),
                 sources=tuple(result.sources),
-                spec=spec,
+                spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
                 files=self.scans.files(),
             )
         )
@@ -252,7 +240,7 @@ class TrainPanel:
 
     def _begin(self, request: TrainingRequest) -> None:
         self._epochsShown = 0
-        self._log(f"training with {len(request.sources)} scans on {request.spec.get('device')}")
+        self._log(f"training with {len(request.sources)} scans on {request.spec.device}")
         try:
             self._trainer.train(request)
         except SpatialARError as error:

@@ -1,8 +1,9 @@
 """In the section *Train*: which scans to learn from, and what a look at them found."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import qt
@@ -10,20 +11,19 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import InputError, SpatialARError
+from ..service.training_request import ScanRow, SurveyResult, TrainingEstimate, TrainSpec
 from . import Settings
 from .ErrorWords import asUserError
 from .NodeConversion import checkScan
 from .Progress import Progress
 from .Quantities import durationText, sizeText
-from .ScansTable import codeWord, fillScansTable
-from .Survey import Estimate, Survey, SurveyResult
+from .Survey import Survey
 from .Timing import onceTimer
-from .Trainer import Trainer
-from .TrainSettings import TrainSettings
+from .Training import Trainer
 from .WorkFolder import WorkFolder
 
-Key = tuple[object, ...]
-"""What a survey was made for."""
+MAX_NAME_PX = 150
+"""A longer name is cut in the table; pointing at it shows all."""
 
 
 class TrainScans:
@@ -47,8 +47,10 @@ class TrainScans:
         self._survey: Survey | None = None
         self._surveyed: Survey | None = None
         self._closed = False
-        self._key: Key = ()
-        self._estimateKey: Key = ()
+        self._choice: tuple[object, ...] = ()
+        """Which scans the last survey was of."""
+        self._spec: TrainSpec | None = None
+        """Which training it estimated."""
         self.result: SurveyResult | None = None
         self.progress = Progress(0.0, "")
         ui.trainFolderEdit.setCurrentPath(Settings.training("Folder"))
@@ -92,10 +94,10 @@ class TrainScans:
         scans = self._surveyed.scans if self._surveyed is not None else None
         return scans.folder if scans is not None else None
 
-    def look(self, settings: TrainSettings) -> None:
+    def look(self, spec: TrainSpec) -> None:
         """Begin a survey."""
         self.forget()
-        self._key, self._estimateKey = self._keys(settings)
+        self._choice, self._spec = self._chosen(spec), replace(spec, name=None)
         Settings.setTraining("Folder", self._folder())
         self.progress = Progress(0.0, "")
         # May end before it is there to be kept, as where the files cannot be written.
@@ -113,7 +115,7 @@ class TrainScans:
             survey = Survey(
                 self._folder(),
                 self._ticked(),
-                settings,
+                spec,
                 self._trainer.worker,
                 self._progressed,
                 end,
@@ -145,27 +147,26 @@ class TrainScans:
             return _("The folder is not there.")
         return None
 
-    def whyNotTrain(self, settings: TrainSettings) -> str | None:
+    def whyNotTrain(self, spec: TrainSpec) -> str | None:
         """Why the scans that were found do not do."""
         if self.result is None:
             return _("Look at the scans first.")
-        if self._keys(settings)[0] != self._key:
+        if self._chosen(spec) != self._choice:
             return _("The choice of scans has changed: look at the scans again.")
         if len(self.result.sources) < 2:
             return _("At least 2 scans must be usable: one to learn from, one to check with.")
         return None
 
-    def showEstimate(self, settings: TrainSettings | None) -> None:
+    def showEstimate(self, spec: TrainSpec | None) -> None:
         """Say what a training with these settings would take, as far as that is known."""
         text = ""
-        if self.result is not None and settings is not None:
-            keys = self._keys(settings)
-            if keys != (self._key, self._estimateKey):
+        if self.result is not None and spec is not None:
+            if self._chosen(spec) != self._choice or replace(spec, name=None) != self._spec:
                 text = _("The settings have changed: look at the scans again for an estimate.")
             elif self.result.estimate is not None:
-                text = estimateText(self.result.estimate, settings.epochs)
+                text = estimateText(self.result.estimate, spec.epochs)
             else:
-                text = self.result.estimateProblem
+                text = self.result.estimate_problem or ""
         self._ui.trainEstimateLabel.setText(text)
         self._ui.trainEstimateLabel.setVisible(bool(text))
 
@@ -214,17 +215,9 @@ class TrainScans:
         nodes = [slicer.mrmlScene.GetNodeByID(one) for one in self._tickedIds()]
         return [node for node in nodes if node is not None]
 
-    def _keys(self, settings: TrainSettings) -> tuple[Key, Key]:
-        """What decides which scans are used, and what decides how long they take."""
-        scans = (self._folder(), *self._tickedIds(), settings.modality, settings.plane)
-        time = (
-            settings.sizePx,
-            settings.encoder,
-            settings.preset,
-            settings.epochs,
-            settings.device,
-        )
-        return scans, time
+    def _chosen(self, spec: TrainSpec) -> tuple[object, ...]:
+        """What decides which scans can be used."""
+        return self._folder(), *self._tickedIds(), spec.modality, spec.plane
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress
@@ -250,7 +243,7 @@ def countText(result: SurveyResult) -> str:
         text = _("None of {found} scans can be used.").format(found=len(result.rows))
     if not result.rows:
         return _("No scans were found.")
-    left = Counter(row.code for row in result.rows if not row.used)
+    left = Counter(row.code or "" for row in result.rows if not row.used)
     if left:
         listed = ", ".join(
             _("{count} {reason}").format(count=count, reason=codeWord(code))
@@ -260,19 +253,73 @@ def countText(result: SurveyResult) -> str:
     return text
 
 
-def estimateText(estimate: Estimate, epochs: int) -> str:
+def estimateText(estimate: TrainingEstimate, epochs: int) -> str:
     """What a training would take, and whether the disk has it."""
     text = _(
         "About {embed} to embed and {fit} for {epochs} epochs; {memory} of memory, {disk} of "
         "disk while it runs ({free} free)."
     ).format(
-        embed=durationText(estimate.embedS),
-        fit=durationText(estimate.fitS),
+        embed=durationText(estimate.embed_s),
+        fit=durationText(estimate.fit_s),
         epochs=epochs,
-        memory=sizeText(estimate.memoryBytes),
-        disk=sizeText(estimate.diskBytes),
-        free=sizeText(estimate.freeDiskBytes),
+        memory=sizeText(estimate.memory_bytes),
+        disk=sizeText(estimate.disk_bytes),
+        free=sizeText(estimate.free_disk_bytes),
     )
-    if estimate.diskBytes > estimate.freeDiskBytes:
+    if estimate.disk_bytes > estimate.free_disk_bytes:
         text = "⚠ " + _("It will not fit on the disk. {estimate}").format(estimate=text)
     return text
+
+
+def codeWord(code: str) -> str:
+    """Why a scan is not used, in a word or two."""
+    return {
+        "unreadable": _("unreadable"),
+        "duplicate": _("duplicate"),
+        "other-modality": _("other modality"),
+        "other-spacing": _("other spacing"),
+        "too-small": _("too small"),
+        "too-many": _("too many"),
+    }.get(code, code or _("not used"))
+
+
+def fillScansTable(table: "qt.QTableWidget", rows: Sequence[ScanRow]) -> None:
+    """Show the rows; those of scans that are not used in the palette's color for that."""
+    headers = (
+        _("Scan"),
+        _("Use"),
+        _("Modality"),
+        _("Slices"),
+        _("Voxels"),
+        _("Spacing (mm)"),
+        _("Reason"),
+    )
+    table.clear()
+    table.setColumnCount(len(headers))
+    table.setHorizontalHeaderLabels(list(headers))
+    table.verticalHeader().setVisible(False)
+    table.setRowCount(len(rows))
+    for index, row in enumerate(rows):
+        for column, text in enumerate(_texts(row)):
+            item = qt.QTableWidgetItem(text)
+            flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+            # An item that is not enabled is drawn gray, in light and dark alike.
+            item.setFlags(flags if row.used else qt.Qt.ItemIsSelectable)
+            item.setToolTip(row.reason or row.name)
+            table.setItem(index, column, item)
+    table.resizeColumnsToContents()
+    table.resizeRowsToContents()
+    if table.columnWidth(0) > MAX_NAME_PX:
+        table.setColumnWidth(0, MAX_NAME_PX)
+
+
+def _texts(row: ScanRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        _("used") if row.used else codeWord(row.code or ""),
+        row.modality.value if row.modality else "",
+        "" if row.slices is None else str(row.slices),
+        " × ".join(str(one) for one in reversed(row.shape_kji or ())),
+        " × ".join(f"{one:.3g}" for one in row.spacing_mm or ()),
+        row.reason or "",
+    )

@@ -1,4 +1,4 @@
-"""One training in the worker: what is known of it, for whoever wants to see it."""
+"""Trainings: one at a time, in a worker that outlives panel, scene and reload of the module."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import qt
+import slicer
 from slicer.i18n import tr as _
 
+from ..engine.errors import InputError
+from ..service.training_request import TrainSpec
 from .Detection import Outcome, outcomeOf
 from .Progress import Progress, stageName, timeLeft
 from .SceneScans import Source
@@ -18,24 +22,26 @@ from .WorkFolder import WorkFolder
 SHARES = {"read": 0.04, "embed": 0.44, "fit": 0.48, "calibrate": 0.04}
 """Of the bar, for stages of unknown length."""
 
+PLACE = "spatialARAnomalyTrainer"
+"""Where Slicer keeps the trainer: a reload forgets all our modules, and must not stop a training.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
     """What is to be trained."""
 
-    name: str
     model: Path
     """The folder the model will have."""
     sources: Sequence[Source]
-    spec: dict[str, Any]
-    """Of the worker's job."""
+    spec: TrainSpec
     files: WorkFolder | None = None
     """Where the scans of the scene lie among the sources."""
 
     @property
-    def epochs(self) -> int:
-        """How many there will be."""
-        return int(self.spec.get("epochs") or 0)
+    def name(self) -> str:
+        """What messages call the model."""
+        return self.spec.name or self.model.name
 
 
 class State(StrEnum):
@@ -76,7 +82,7 @@ class Training:
         self._job = worker.submit(
             "train",
             inputs={"normals": list(request.sources)},
-            spec=request.spec,
+            spec=request.spec.to_dict(),
             output=request.model,
             onEvent=self._heard,
             onEnd=self._answered,
@@ -128,9 +134,9 @@ class Training:
         self._onChange()
 
     def _counted(self, done: int, total: int) -> str:
-        if self._stage == "fit" and self.request.epochs:
-            # Told in batches; people count epochs.
-            epochs = self.request.epochs
+        if self._stage == "fit":
+            # Counted in batches; people count epochs.
+            epochs = self.request.spec.epochs
             current = min(epochs, done * epochs // total + 1)
             return _("epoch {number} of {count}").format(number=current, count=epochs)
         return _("{done} of {total}").format(done=done, total=total)
@@ -160,3 +166,112 @@ class Training:
         ended = Outcome() if self.finished else outcomeOf(event)
         self.outcome = Outcome(error=ended.error, notices=tuple(self._notices))
         self._onChange()
+
+
+def sharedTrainer() -> "Trainer":
+    """The trainer; its process starts with its first job."""
+    trainer = getattr(slicer.modules, PLACE, None)
+    if trainer is None:
+        trainer = Trainer(WorkerProcess())
+        setattr(slicer.modules, PLACE, trainer)
+        slicer.app.connect("aboutToQuit()", trainer.stop)
+    return trainer
+
+
+def _ignore(*_unused: object) -> None:
+    """Do nothing, where there is no panel."""
+
+
+class Trainer:
+    """Runs one training at a time, in a worker process that does nothing else but surveys.
+
+    `onChange` hears that something is different with the training, also that it has ended.
+    """
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        self.onChange: Callable[[], None] = _ignore
+        self.confirmQuit: Callable[[str], bool] = slicer.util.confirmYesNoDisplay
+        self.training: Training | None = None
+        """The one that runs, or the last one."""
+        self._question: QuitQuestion | None = None
+        self._left: WorkFolder | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a training has not ended."""
+        return self.training is not None and self.training.running
+
+    def train(self, request: TrainingRequest) -> Training:
+        """Begin a training; raises `InputError` while another runs."""
+        if self.running:
+            raise InputError("busy", _("Another training is running."))
+        self._watchWindow()
+        self.training = None
+        self.training = Training(request, self.worker, self._changed)
+        return self.training
+
+    def detach(self) -> None:
+        """There is no panel to tell any more; the training goes on."""
+        self.onChange = _ignore
+        self.worker.log = _ignore
+
+    def stop(self) -> None:
+        """End the worker, when Slicer quits; what was done is kept."""
+        self.detach()
+        self.worker.stop()
+
+    def leave(self, files: WorkFolder) -> None:
+        """Remove files that nobody else needs, once the training that reads them has ended."""
+        if self.running and self.training.request.files is files:
+            self._left = files
+        else:
+            files.remove()
+
+    def _changed(self) -> None:
+        if not self.running and self._left is not None:
+            self._left.remove()
+            self._left = None
+        self.onChange()
+
+    def _watchWindow(self) -> None:
+        window = slicer.util.mainWindow()
+        if self._question is None and window is not None:
+            self._question = QuitQuestion(window, self._mayQuit)
+
+    def _mayQuit(self) -> bool:
+        return not self.running or self.confirmQuit(
+            _(
+                "A training is running and will stop. What it has done is kept: it can be "
+                "resumed under Train. Quit all the same?"
+            )
+        )
+
+
+class QuitQuestion(qt.QObject):
+    """Asks before a window closes while a training runs; lives as long as the window, its parent.
+
+    Qt gives the window's events to this object first: an answer of no ends the
+    close event here, before Slicer asks about the scene.
+    """
+
+    def __init__(self, window: "qt.QWidget", mayClose: Callable[[], bool]) -> None:
+        qt.QObject.__init__(self, window)
+        self._mayClose = mayClose
+        self._asking = False
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: "qt.QObject", event: "qt.QEvent") -> bool:
+        """Keep the close event from the window where the answer is no."""
+        if event.type() != qt.QEvent.Close:
+            return False
+        # A second click on the cross while the question is shown is no answer.
+        if not self._asking:
+            self._asking = True
+            try:
+                if self._mayClose():
+                    return False
+            finally:
+                self._asking = False
+        event.ignore()
+        return True

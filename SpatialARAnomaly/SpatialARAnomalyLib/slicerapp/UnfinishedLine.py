@@ -1,6 +1,7 @@
 """In the section *Train*: trainings that were cancelled or broken off, to resume or discard."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from .Buttons import enable
 from .Detection import outcomeOf
 from .ErrorWords import inOneLine
 from .Timing import onceTimer
-from .Trainer import Trainer
-from .Training import TrainingRequest
+from .Training import Trainer, TrainingRequest
 
 AGAIN_MS = 3000
 """Where another program trains: it may end, or be one of ours that is just ending."""
@@ -118,10 +118,9 @@ class UnfinishedLine:
         if entry is None or entry.spec is None:
             return
         # It may go on elsewhere than where it began: the device decides nothing of the model.
-        spec = entry.spec | {"device": Settings.device().value, "restart": False}
+        spec = replace(entry.spec, name=entry.name, device=Settings.device(), restart=False)
         self._onResume(
             TrainingRequest(
-                name=entry.name,
                 model=Path(entry.model),
                 sources=tuple(entry.sources),
                 spec=spec,

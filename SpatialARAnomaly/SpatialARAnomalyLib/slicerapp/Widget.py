@@ -20,7 +20,7 @@ from .Result import Result
 from .ReviewPanel import ReviewPanel
 from .SetupPanel import SetupPanel
 from .Timing import onceTimer
-from .Trainer import sharedTrainer
+from .Training import sharedTrainer
 from .TrainPanel import TrainPanel
 
 

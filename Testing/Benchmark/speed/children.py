@@ -87,20 +87,14 @@ def train(normals: list[str], out: str, size_px: int, preset: str, device: str) 
     """A whole training of one epoch with the demonstration encoder."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+    from SpatialARAnomalyLib.engine.specs import Preset
     from SpatialARAnomalyLib.service.train_job import train as run
-    from SpatialARAnomalyLib.service.training_request import TrainRequest
+    from SpatialARAnomalyLib.service.training_request import TrainSpec
 
-    request = TrainRequest(
-        normals=tuple(Path(one) for one in normals),
-        out=Path(out),
-        size_px=size_px,
-        autoregressive=AutoregressiveSpec.from_preset(Preset(preset)),
-        training=TrainingSpec(epochs=1),
-        device=Device(device),
-        overwrite=True,
+    spec = TrainSpec(
+        size_px=size_px, preset=Preset(preset), epochs=1, device=Device(device), overwrite=True
     )
-    run(request, SilentReporter())
+    run([Path(one) for one in normals], Path(out), spec, SilentReporter())
 
 
 def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from Benchmark.speed.watches import Watches
 
 GROUPS = {
     "model and encoder at hand": ("service.warm:Warm.model", "service.warm:Warm.encoder"),
-    "read the file": ("service.inputs:Input.read",),
+    "read the file": ("service.inputs:ScanSource.read",),
     "body mask": ("engine.plane_volume:body_mask",),
     "intensity range": ("engine.slicing:intensity_range",),
     "resample to images": ("engine.slicing:SliceStack.images",),

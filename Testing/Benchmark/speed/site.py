@@ -56,21 +56,21 @@ def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: 
     """
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+    from SpatialARAnomalyLib.engine.specs import Preset
     from SpatialARAnomalyLib.service.train_job import train
-    from SpatialARAnomalyLib.service.training_request import TrainRequest
+    from SpatialARAnomalyLib.service.training_request import TrainSpec
 
     encoder = encoder_folder(work, size)
     model = work / f"model-{encoder.name}-{side_px}-{grid_side}"
     if not model.exists():
         train(
-            TrainRequest(
-                normals=tuple(head_scan(work, seed, SLAB, grid_side) for seed in (1, 2)),
-                out=model,
+            [head_scan(work, seed, SLAB, grid_side) for seed in (1, 2)],
+            model,
+            TrainSpec(
                 size_px=side_px,
                 encoder=str(encoder),
-                autoregressive=AutoregressiveSpec.from_preset(Preset.STANDARD),
-                training=TrainingSpec(epochs=1),
+                preset=Preset.STANDARD,
+                epochs=1,
                 device=Device(device),
             ),
             SilentReporter(),
