@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.specs import Spec
-from .install_size import free_bytes
-from .packages import PackageState, check_packages, installed_versions
+from .packages import PackageState, check_packages, free_bytes, installed_versions
 from .quantities import size_text
 from .user_folder import models_folder, user_folder
 

@@ -35,7 +35,7 @@ def install_weights(inputs: KitInputs, report: Reporter) -> dict[str, Any]:
 
     Raises `SetupError`, `EncoderError`, `OutputError`, and `Cancelled` through `report`.
     """
-    from .kit_weights import install_weights as install
+    from .offline_kit import install_weights as install
 
     kit = Path(inputs.kit)
     return {"encoders": list(install(kit, verify_kit(kit, report), report))}
