@@ -188,12 +188,6 @@ def check_fits(
         )
 
 
-def pip_arguments(folder: Path, requirements: tuple[str, ...]) -> list[str]:
-    """What `pip install` is told so that it takes the kit's wheels and nothing else."""
-    wheels = str(folder / WHEELS)
-    return ["--no-index", "--find-links", wheels, "--only-binary=:all:", *requirements]
-
-
 def _is_plain(requirement: str) -> bool:
     """Whether pip reads a package and versions: no option, and no address to fetch from."""
     from packaging.requirements import InvalidRequirement, Requirement

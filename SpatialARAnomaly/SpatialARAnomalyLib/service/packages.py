@@ -8,6 +8,7 @@ it is used, so that this module loads with the standard library alone.
 import codecs
 import os
 import shutil
+import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -105,10 +106,10 @@ def installed_versions(
     from packaging.utils import canonicalize_name
 
     invalidate_caches()  # another process may have installed something
-    where = {} if folders is None else {"path": list(folders)}
+    path = sys.path if folders is None else list(folders)
     found: dict[str, str] = {}
     for package in tuple(packages) or (None,):
-        for one in distributions(name=package, **where):
+        for one in distributions(name=package, path=path):
             name = one.metadata["Name"]
             if name:  # a folder that an interrupted pip left has none
                 found.setdefault(canonicalize_name(name), one.version)
