@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from SpatialARAnomalyLib.service.packages import REQUIREMENTS
 
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "SpatialARAnomaly"
@@ -218,22 +219,12 @@ def test_buttons_that_cannot_be_clicked_say_why():
             assert properties(widget)["toolTip"].findtext("string"), name
 
 
-def test_requirements_hold_no_inline_comment():
-    """Slicer's `load_requirements` refuses them."""
-    lines = (MODULE / "Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
-    requirements = [line for line in lines if line and not line.startswith("#")]
-    assert requirements
-    assert not [line for line in requirements if "#" in line]
-
-
 def test_requirements_are_the_packages_own_without_what_slicer_brings():
     """A second version of Slicer's own packages could keep Slicer from starting."""
     brought = {"numpy", "packaging", "pydicom", "scipy", "simpleitk"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {*project["dependencies"], *project["optional-dependencies"]["torch"]}
-    lines = (MODULE / "Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
-    required = {line for line in lines if line and not line.startswith("#")}
-    assert required == {
+    assert set(REQUIREMENTS) == {
         one for one in declared if re.match(r"[\w-]+", one)[0].lower() not in brought
     }
 

@@ -9,7 +9,7 @@ import pytest
 from Service.small_site import run
 from SpatialARAnomalyLib.service import doctor
 from SpatialARAnomalyLib.service.doctor import diagnose, probe_in_child, why_no_torch_here
-from SpatialARAnomalyLib.service.install_size import estimate
+from SpatialARAnomalyLib.service.packages import estimate
 
 MAIN = "from SpatialARAnomalyLib.service.cli import main; main()"
 CPU = {"device": "cpu", "name": "x", "memory_bytes": 16 * 10**9, "free_bytes": 8 * 10**9}

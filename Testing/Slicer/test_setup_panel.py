@@ -1,26 +1,26 @@
 """The section *Set-up*: what it shows, what it asks, and where a missing package leads."""
 
+import os
 import sys
+from subprocess import CalledProcessError
 
 import pytest
 from Harness import load_scripted_module, run_events, settings_after_restart, wait_until
 from Service.wheel_examples import GOOD
 from Slicer.conftest import MODULE
 from Slicer.test_installation import FakeWorker
+from SpatialARAnomalyLib.service.packages import names
 
 
 def made_up(table):
-    """`SitePackages` of a table that the test writes, with nothing in memory."""
+    """`SitePackages` of a table that the test writes."""
     from SpatialARAnomalyLib.slicerapp.Installation import SitePackages
 
     class MadeUp(SitePackages):
-        def versions(self):
+        def versions(self, packages=()):
             return dict(table)
 
-        def modules(self, package):
-            return frozenset({package})
-
-    return MadeUp(loaded=set)
+    return MadeUp()
 
 
 class Extension:
@@ -38,36 +38,33 @@ class Extension:
     def install(self):
         return self.works
 
-    def installTorch(self, requirement, constraints):
+    def installTorch(self, requirement):
         if not self.works:
-            raise RuntimeError("the index is gone, " + str(constraints))
+            raise RuntimeError("the index is gone, " + os.environ["PIP_CONSTRAINT"])
         self.table["torch"] = "2.11.0"
 
 
 class Packaging:
-    """A pip that installs what it is asked for when it is told to end."""
+    """Slicer's packaging; `meanwhile` is done while its dialog processes events."""
 
     def __init__(self, table):
-        self.table, self.asked = table, []
+        self.table, self.asked, self.works = table, [], True
+        self.meanwhile = lambda: None
 
-    def pip_install(self, requirements, *, logCallback, completedCallback, **more):
+    def pip_ensure(self, requirements, **more):
         self.asked.append(list(requirements))
-        logCallback("Collecting things")
-        self.end = completedCallback
+        print("Collecting things")
+        self.meanwhile()
+        if not self.works:
+            raise CalledProcessError(1, "pip install")
+        self.table |= {name: GOOD[name] for name in names(requirements)}
 
-    def pip_uninstall(self, requirements, *, logCallback, completedCallback, **more):
+    def pip_uninstall(self, requirements):
         for name in requirements:
             self.table.pop(name, None)
-        completedCallback(0)
 
     def isPipInstallInProgress(self):
-        return True
-
-    def finish(self, code=0):
-        for name in GOOD if code == 0 else ():
-            if any(text.startswith(name) for text in self.asked[-1]):
-                self.table[name] = GOOD[name]
-        self.end(code)
+        return False
 
 
 class Bench:
@@ -118,9 +115,8 @@ class Bench:
         }
 
     def wait(self):
-        wait_until(
-            lambda: not (self.dependencies.installing or self.panel._extending), 20, "the end"
-        )
+        """Until the panel has been painted and what it then does has ended."""
+        wait_until(lambda: self.ui.setupCheckButton.isEnabled(), 20, "the end")
         run_events()
 
 
@@ -198,19 +194,25 @@ def test_one_question_and_nothing_without_a_yes(bench):
 
 def test_an_installation_is_shown_and_ends_with_a_trial(bench):
     at = bench("torch", "typer")
-    at.answers = [True]
+    at.answers, checked = [True], []
+
+    def check_working():
+        checked.append(1)
+        at.panel.refresh()
+        for button in ("Install", "Folder", "Repair", "Check"):
+            widget = getattr(at.ui, f"setup{button}Button")
+            assert not widget.isEnabled()
+            assert "being installed" in widget.toolTip
+        assert at.ui.setupProgressBar.isVisibleTo(at.module.panel) or at.ui.setupSection.collapsed
+        assert at.worker.told == ["probe", "hold"][: len(checked)]
+
     at.ui.setupInstallButton.click()
-    wait_until(lambda: at.packaging.asked, 20, "pip to be called")
-    assert at.packaging.asked == [["--only-binary=:all:", "typer>=0.15"]]
-    assert at.table["torch"] == "2.11.0"  # through the extension, before
-    for button in ("Install", "Folder", "Repair", "Check"):
-        widget = getattr(at.ui, f"setup{button}Button")
-        assert not widget.isEnabled()
-        assert "being installed" in widget.toolTip
-    assert at.ui.setupProgressBar.isVisibleTo(at.module.panel) or at.ui.setupSection.collapsed
-    assert at.worker.told == ["probe", "hold"]
-    at.packaging.finish()
+    check_working()  # while the panel is painted
+    at.packaging.meanwhile = check_working
     at.wait()
+    assert len(checked) == 2
+    assert at.packaging.asked == [["typer>=0.15"]]
+    assert at.table["torch"] == "2.11.0"  # through the extension
     assert at.status == "Everything is installed and works."
     assert at.worker.told == ["probe", "hold", "release", "probe"]
     assert "Collecting things" in at.ui.setupLogText.toPlainText()
@@ -221,14 +223,17 @@ def test_an_installation_is_shown_and_ends_with_a_trial(bench):
 def test_an_installation_goes_on_unheard_when_the_module_is_unloaded(bench):
     at = bench("typer")
     at.answers = [True]
+    told = []
+
+    def unload():
+        at.panel.cleanup()
+        told.append(at.ui.setupLogText.toPlainText())
+
+    at.packaging.meanwhile = unload
     at.ui.setupInstallButton.click()
-    at.panel.cleanup()
-    told = at.ui.setupLogText.toPlainText()
-    at.packaging.finish()
-    at.wait()
-    assert at.table["typer"] == "0.29"
+    wait_until(lambda: at.table.get("typer") == "0.29", 20, "the installation")
     assert at.worker.told[-2:] == ["release", "probe"]
-    assert at.ui.setupLogText.toPlainText() == told
+    assert at.ui.setupLogText.toPlainText() == told[0]
     at.module.widget.panel.setup = at.panel = type(at.panel)(at.ui, at.dependencies, at._answer)
 
 
@@ -237,13 +242,13 @@ def test_a_failure_is_told_once_and_can_be_repeated(bench):
 
     at = bench("typer")
     at.answers = [True, True]
+    at.packaging.works = False
     at.ui.setupInstallButton.click()
-    at.packaging.finish(code=1)
     at.wait()
     assert at.status.startswith("⚠ pip could not install the packages.")
     assert at.ui.setupInstallButton.isEnabled()
+    at.packaging.works = True
     at.ui.setupInstallButton.click()
-    at.packaging.finish()
     at.wait()
     assert at.status == "Everything is installed and works."
     at = bench("torch", "typer")
@@ -304,14 +309,14 @@ def test_a_repair_asks_for_a_restart(bench):
     assert "removed first" in at.questions[0]
     assert "torchvision" not in at.table
     assert at.table["torch"] == "2.11.0"
-    assert "must be restarted" in at.questions[1]
+    assert "old PyTorch in memory" in at.questions[1]
     assert at.restarts == [1]
 
 
 def test_a_kit_is_verified_asked_about_and_installed_with_its_weights(bench, tmp_path):
     from SpatialARAnomalyLib.service.packages import REQUIREMENTS
 
-    at = bench("typer")
+    at, seen = bench("typer"), {}
     said = {"requirements": list(REQUIREMENTS), "encoders": ["owner/vit"], "size_bytes": 1}
     submit = at.worker.submit
 
@@ -329,12 +334,11 @@ def test_a_kit_is_verified_asked_about_and_installed_with_its_weights(bench, tmp
     at.folder, at.answers = str(tmp_path), [True]
     at.ui.setupFolderButton.click()
     assert "owner/vit (DINOv3 License" in at.questions[0]
-    wheels = str(tmp_path / "wheels")
-    assert at.packaging.asked == [
-        ["--no-index", "--find-links", wheels, "--only-binary=:all:", "typer>=0.15"]
-    ]
-    at.packaging.finish()
+    at.packaging.meanwhile = lambda: seen.update(os.environ)
     at.wait()
+    assert at.packaging.asked == [["typer>=0.15"]]
+    assert seen["PIP_FIND_LINKS"] == (tmp_path / "wheels").as_uri()
+    assert seen["PIP_NO_INDEX"] == "1"
     assert at.worker.told == ["kit_verify", "hold", "release", "probe", "kit_weights"]
     assert at.status == "Everything is installed, with the weights owner/vit."
     at.answers = [False]

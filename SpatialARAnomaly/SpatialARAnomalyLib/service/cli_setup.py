@@ -85,8 +85,8 @@ def offline_kit(
 ) -> None:
     """Collect packages and weights for a machine without internet; repeat it to go on."""
     from . import encoder_license
-    from .constraints import read_constraints_file
     from .offline_kit import TORCH_INDEX, KitSpec, make_kit
+    from .packages import read_constraints
 
     if cpu and cuda:
         fail(SetupError("kit-build", "Give either --cpu or --cuda, not both."))
@@ -101,7 +101,7 @@ def offline_kit(
     def job(report: "EventReporter") -> "KitManifest":
         held = None
         if constraints is not None:
-            held = read_constraints_file(constraints)
+            held = read_constraints(constraints)
         spec = KitSpec(
             platform=platform,
             python_version=python_version,
@@ -133,7 +133,7 @@ def install_offline(
     """Install packages and weights of an offline kit into this Python, after checking each file."""
 
     def job(report: "EventReporter") -> tuple[str, ...]:
-        from .kit_install import install_kit
+        from .offline_kit import install_kit
 
         return install_kit(folder, report)
 

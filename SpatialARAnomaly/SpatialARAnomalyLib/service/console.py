@@ -3,10 +3,22 @@
 import json
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from .events import EpochEvent, Event, NoticeEvent, ProgressEvent, StageEvent, to_json
 
@@ -35,20 +47,22 @@ _STAGE_WORDS = {
     "manifest": "Hashing files",
 }
 
-_UNITS = {"batch": "batches", "MiB": "MiB"}
+_PLURALS = {"batch": "batches", "MiB": "MiB"}
 
 
-def time_left(seconds: float | None) -> str:
-    """Seconds as a person says them: `1 min 20 s left`."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min left"
-    if minutes:
-        return f"{minutes} min {rest} s left"
-    return f"{rest} s left"
+class AmountColumn(ProgressColumn):
+    """Bytes as rich shows downloads, other units as `120/155 slices`."""
+
+    def render(self, task: Task) -> Text:
+        """Render the amount of a task."""
+        unit = task.fields["unit"]
+        if unit == "byte":
+            return DownloadColumn().render(task)
+        return Text.assemble(MofNCompleteColumn().render(task), f" {_plural(unit)}")
+
+
+def _plural(unit: str) -> str:
+    return _PLURALS.get(unit, f"{unit}s")
 
 
 class JsonLines:
@@ -75,8 +89,8 @@ class TerminalProgress:
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-                TextColumn("{task.fields[left]}"),
+                AmountColumn(),
+                TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}", style="dim"),
                 console=self._console,
             )
@@ -124,31 +138,19 @@ class TerminalProgress:
                 pass
 
     def _progress(self, event: ProgressEvent) -> None:
-        unit, scale = _UNITS.get(event.unit, f"{event.unit}s"), 1.0
-        if event.unit == "byte":
-            unit, scale = "MB", 1e6
-        done, total = event.done / scale, event.total / scale
-        left = time_left(event.eta_s)
+        done, total = event.done, event.total
         if self._live is not None:
             if self._task is None:
                 self._task = self._live.add_task(
-                    self._stage.replace("[", r"\["),
-                    total=total,
-                    unit=unit,
-                    left="",
-                    figures="",
+                    self._stage.replace("[", r"\["), unit=event.unit, figures=""
                 )
-            self._live.update(
-                self._task,
-                completed=done,
-                total=total,
-                left=left if event.done < event.total else "",
-                figures=self._figures,
-            )
-        elif event.done >= event.total or time.monotonic() - self._told_s >= LINE_INTERVAL_S:
-            parts = [f"{self._stage}: {done:.0f}/{total:.0f} {unit}"]
-            if event.done < event.total and left:
-                parts.append(left)
+            self._live.update(self._task, completed=done, total=total, figures=self._figures)
+        elif done >= total or time.monotonic() - self._told_s >= LINE_INTERVAL_S:
+            parts = [f"{self._stage}: {done}/{total} {_plural(event.unit)}"]
+            if event.unit == "byte":
+                parts = [f"{self._stage}: {done / 1e6:.0f}/{total / 1e6:.0f} MB"]
+            if done < total and event.eta_s is not None:
+                parts.append(f"{timedelta(seconds=round(event.eta_s))} left")
             if self._figures:
                 parts.append(self._figures)
             self._line(", ".join(parts))

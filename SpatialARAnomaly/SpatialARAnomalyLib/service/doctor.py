@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.specs import Spec
-from .install_size import free_bytes
-from .packages import PackageState, check_packages, installed_versions
+from .packages import PackageState, check_packages, free_bytes, installed_versions
 from .quantities import size_text
 from .user_folder import models_folder, user_folder
 
@@ -170,11 +169,13 @@ def _machine(probed: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists."""
+    return next(one for one in (folder, *folder.parents) if os.path.exists(one))
+
+
 def _disk() -> Finding:
-    folder = user_folder()
-    while not os.path.exists(folder) and folder != folder.parent:
-        folder = folder.parent
-    free = free_bytes(folder)
+    free = free_bytes(_nearest(user_folder()))
     enough = free is None or free >= LEAST_FREE_BYTES
     return Finding(
         name="disk",
@@ -186,9 +187,7 @@ def _disk() -> Finding:
 
 def _writable(name: str, folder: Path) -> Finding:
     """Whether a folder, or the nearest above it that exists, can be written; names no place."""
-    there = folder
-    while not os.path.exists(there) and there != there.parent:
-        there = there.parent
+    there = _nearest(folder)
     ok = os.path.isdir(there) and os.access(there, os.W_OK)
     exists = "can be written" if there == folder else "can be made"
     return Finding(

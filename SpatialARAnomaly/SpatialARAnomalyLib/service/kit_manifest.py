@@ -177,7 +177,8 @@ def check_fits(
     if tags is None:
         from packaging.tags import platform_tags
 
-        tags = list(platform_tags())
+        # `linux_x86_64` is the tag of what was built here; no wheel of an index has it.
+        tags = [tag for tag in platform_tags() if not tag.startswith("linux_")]
     if manifest.platforms and not set(manifest.platforms) & set(tags):
         raise SetupError(
             "kit-other-platform",
@@ -185,12 +186,6 @@ def check_fits(
             f"{platform.machine()}.",
             f"Make it with --platform {tags[0]}." if tags else "Make it for this platform.",
         )
-
-
-def pip_arguments(folder: Path, requirements: tuple[str, ...]) -> list[str]:
-    """What `pip install` is told so that it takes the kit's wheels and nothing else."""
-    wheels = str(folder / WHEELS)
-    return ["--no-index", "--find-links", wheels, "--only-binary=:all:", *requirements]
 
 
 def _is_plain(requirement: str) -> bool:

@@ -1,22 +1,31 @@
-"""Which packages are installed, in which versions, and which of those needed are not."""
+"""Python packages: those needed, their state here, what an installation costs and must keep.
 
+A Slicer whose numpy, SimpleITK or requests was replaced may not start any more:
+pip is given the installed versions as constraints. `packaging` is imported where
+it is used, so that this module loads with the standard library alone.
+"""
+
+import codecs
 import os
-import re
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import invalidate_caches
 from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
 
+from ..engine.atomic_files import unwritable
+from ..engine.errors import SetupError
 from ..engine.specs import Spec
 
-TORCH = "torch>=2.4,!=2.12.*"
-"""Without 2.12, which asks for an older setuptools than Slicer's."""
-
 REQUIREMENTS = (
-    TORCH,
+    "torch>=2.4,!=2.12.*",  # 2.12 needs an older setuptools than Slicer 5.12 has
     "transformers>=4.56",
     "filelock>=3.12",
+    "huggingface_hub>=1.31",
     "huggingface_hub>=1.31",
     "jaxtyping>=0.3",
     "matplotlib>=3.8",
@@ -29,7 +38,18 @@ REQUIREMENTS = (
     "truststore>=0.10",
     "typer>=0.15",
 )
-"""What training and detection need beside Slicer's own packages: Resources/requirements.txt."""
+"""Packages that training and detection need beside those that Slicer brings."""
+
+PARTS = {
+    "torch": ("torchvision", "torchaudio", "torchtext", "triton", "pytorch-triton"),
+    "transformers": ("tokenizers", "huggingface-hub", "hf-xet"),
+    "huggingface-hub": ("transformers", "tokenizers", "hf-xet"),
+    "slicerio": ("pynrrd",),
+}
+"""Packages that change with one of ours; Slicer brings none of them."""
+
+TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
+"""Prefixes of the names of CUDA libraries that change with torch."""
 
 
 class PackageState(StrEnum):
@@ -38,87 +58,65 @@ class PackageState(StrEnum):
     READY = "ready"
     MISSING = "missing"
     OTHER_VERSION = "other-version"
-    """Installed, in a version that is not among those needed."""
+    """Installed in a version that is not among those needed."""
     BROKEN = "broken"
-    """Installed, or left behind in part, and cannot be loaded."""
+    """Installed, in whole or in part, and cannot be imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackageCheck(Spec):
-    """One package: what is needed of it and what was found."""
+    """State of one required package."""
 
     package: str
     needed: str
-    """The versions that will do, as pip writes them."""
+    """Version specifier, such as `>=2.4,!=2.12.*`."""
     found: str | None
-    """The version that is installed."""
+    """Installed version."""
     state: PackageState
     error: str = ""
-    """What its import said, where it is broken."""
+    """Error of its import, where it is broken."""
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """The package and its specifier, as pip takes them."""
         return f"{self.package}{self.needed}"
 
 
 def names(requirements: Iterable[str]) -> list[str]:
-    """The packages that requirements are about."""
+    """Return the packages that requirements name."""
     from packaging.requirements import Requirement
 
     return [Requirement(one).name for one in requirements]
 
 
 def installed_version(package: str) -> str | None:
-    """The version of a distribution; None where it is not installed."""
+    """Return the version of an installed distribution; None where there is none."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def normalized(package: str) -> str:
-    """The name in the one spelling that all its spellings share."""
-    return re.sub(r"[-_.]+", "-", package).lower()
+def installed_versions(
+    folders: Iterable[str] | None = None, packages: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the versions of installed distributions by normalized name.
 
-
-def installed_versions(folders: Iterable[str] | None = None) -> dict[str, str]:
-    """The version of every distribution, by normalized name: on `sys.path`, or in `folders`.
-
-    By the names of their metadata folders alone: to read a hundred of them takes a second.
+    Args:
+        folders: Where to look; by default `sys.path`.
+        packages: Which to look for; by default all, which reads a hundred files.
     """
+    from packaging.utils import canonicalize_name
+
+    invalidate_caches()  # another process may have installed something
+    path = sys.path if folders is None else list(folders)
     found: dict[str, str] = {}
-    for folder in sys.path if folders is None else folders:
-        try:
-            inside = sorted(os.listdir(folder or "."))
-        except OSError:
-            continue  # an archive, or not there
-        for entry in inside:
-            name, ending = os.path.splitext(entry)
-            package, dash, version_found = name.partition("-")
-            if ending not in (".dist-info", ".egg-info") or not dash:
-                continue
-            # A folder that an interrupted pip left has no metadata.
-            metadata = os.path.join(folder, entry, "METADATA")
-            if ending == ".dist-info" and not os.path.isfile(metadata):
-                continue
-            if ending == ".egg-info":
-                version_found = version_found.partition("-py")[0]
-            # The first on the path is the one that is imported.
-            found.setdefault(normalized(package), version_found)
+    for package in tuple(packages) or (None,):
+        for one in distributions(name=package, path=path):
+            name = one.metadata["Name"]
+            if name:  # a folder that an interrupted pip left has none
+                found.setdefault(canonicalize_name(name), one.version)
     return found
-
-
-def modules_of(package: str, folders: Iterable[str] | None = None) -> frozenset[str]:
-    """The names under which a distribution is imported; none where it is not installed."""
-    where = distributions() if folders is None else distributions(path=list(folders))
-    for distribution in where:
-        if normalized(distribution.metadata["Name"] or "") == normalized(package):
-            named = (distribution.read_text("top_level.txt") or "").split()
-            files = (file.parts for file in distribution.files or ())
-            found = {parts[0].split(".")[0] for parts in files if parts and parts[0].isprintable()}
-            return frozenset(named or {name for name in found if name.isidentifier()})
-    return frozenset()
 
 
 def check_packages(
@@ -126,18 +124,22 @@ def check_packages(
     import_errors: Mapping[str, str] | None = None,
     requirements: Iterable[str] = REQUIREMENTS,
 ) -> tuple[PackageCheck, ...]:
-    """The state of each required package, of versions by normalized name.
+    """Return the state of each required package.
 
-    `import_errors` (by package, from a probe) tell those that are there and
-    cannot be loaded; without them a package counts by its metadata alone.
+    Args:
+        installed: Versions by normalized name.
+        import_errors: By package, what a probe could not import; without them a
+            package counts by its metadata alone.
+        requirements: What is needed.
     """
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     errors = import_errors or {}
     checks = []
     for text in requirements:
         required = Requirement(text)
-        found = installed.get(normalized(required.name))
+        found = installed.get(canonicalize_name(required.name))
         error = errors.get(required.name, "")
         if error:
             state = PackageState.BROKEN
@@ -154,3 +156,190 @@ def check_packages(
             )
         )
     return tuple(checks)
+
+
+def held_versions(installed: Mapping[str, str], packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions that an installation of `packages` must keep.
+
+    All but those of the packages themselves and of their parts.
+    """
+    from packaging.utils import canonicalize_name
+
+    free = {str(canonicalize_name(package)) for package in packages}
+    prefixes = TORCH_PREFIXES if "torch" in free else ()
+    free.update(part for package in tuple(free) for part in PARTS.get(package, ()))
+    return {
+        package: held
+        for package, held in sorted(installed.items())
+        if package not in free and not package.startswith(prefixes)
+    }
+
+
+def constraint_lines(held: Mapping[str, str]) -> list[str]:
+    """Return the held versions as pip reads them; a version that pip cannot read is left out."""
+    from packaging.version import InvalidVersion, Version
+
+    lines = []
+    for package, held_version in sorted(held.items()):
+        try:
+            Version(held_version)
+        except InvalidVersion:
+            continue
+        lines.append(f"{package}=={held_version}")
+    return lines
+
+
+def write_constraints(file: Path, held: Mapping[str, str]) -> None:
+    """Write a constraints file for pip; raises `OutputError` `output-unwritable`."""
+    try:
+        file.write_text("\n".join([*constraint_lines(held), ""]), encoding="utf-8")
+    except OSError as error:
+        raise unwritable("The list of versions to keep cannot be written", error) from error
+
+
+def read_constraints(file: Path) -> dict[str, str]:
+    """Read the versions, by normalized package, from a file of `pip freeze > FILE`.
+
+    Windows' PowerShell writes UTF-16. Lines other than `name==version` are left out.
+    Raises `SetupError` `constraints` where no line remains, so that nothing would be kept.
+    """
+    from packaging.utils import canonicalize_name
+
+    versions: dict[str, str] = {}
+    try:
+        content = file.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        for line in content.decode("utf-16" if utf16 else "utf-8-sig").splitlines():
+            package, equal, held = line.split("#")[0].split(";")[0].partition("==")
+            if equal and package.strip():
+                versions[canonicalize_name(package.strip())] = held.strip()
+    except (OSError, UnicodeError):
+        versions = {}
+    if not versions:
+        raise SetupError(
+            "constraints",
+            "The list of what the other machine has must hold lines such as numpy==2.4.6; it "
+            "cannot be read, or holds none.",
+            "Make it there with: PythonSlicer -m pip freeze > list.txt",
+        )
+    return versions
+
+
+def changed_versions(
+    held: Mapping[str, str], installed: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Return by package the version before and after ('' if gone) of what changed though held."""
+    return {
+        package: (before, installed.get(package, ""))
+        for package, before in held.items()
+        if installed.get(package, "") != before
+    }
+
+
+_CAUSES = (
+    (
+        ("ResolutionImpossible", "conflicting dependencies", "user requested (constraint)"),
+        "pip-conflict",
+        "A package needs other versions than Slicer has, which are kept as they are.",
+        "Update Slicer or the extension; the log names the package.",
+    ),
+    (
+        ("No space left", "Errno 28", "not enough space"),
+        "pip-disk",
+        "The disk is full.",
+        "Free some room and try again.",
+    ),
+    (
+        ("CERTIFICATE_VERIFY_FAILED", "SSLError", "SSLCertVerificationError"),
+        "pip-certificate",
+        "The package index could not be trusted: its certificate was refused.",
+        "Behind a proxy that inspects traffic, set PIP_CERT to the site's certificates.",
+    ),
+    (
+        (
+            "ProxyError",
+            "NewConnectionError",
+            "ConnectTimeoutError",
+            "ReadTimeoutError",
+            "Temporary failure in name resolution",
+            "getaddrinfo failed",
+        ),
+        "pip-network",
+        "The package index could not be reached.",
+        "Check the connection and the proxy (HTTPS_PROXY), or use Install from folder.",
+    ),
+    (
+        ("No matching distribution", "Could not find a version"),
+        "pip-no-version",
+        "A package has no version for this system and Python.",
+        "The log names it.",
+    ),
+    (
+        ("Permission denied", "Access is denied", "WinError 5", "Read-only file system"),
+        "pip-permission",
+        "Slicer's folder cannot be written.",
+        "Start Slicer as a user who may, or install Slicer into a folder of your own.",
+    ),
+)
+
+
+def cause_of_failure(lines: Iterable[str]) -> tuple[str, str, str]:
+    """Return a code, what happened and what to do, from what pip printed before it failed."""
+    said = "\n".join(lines)
+    for words, code, text, hint in _CAUSES:
+        if any(word in said for word in words):
+            return code, text, hint
+    return "pip-failed", "pip could not install the packages.", "The log tells more."
+
+
+# Megabytes to download and on the disk, with dependencies; wheels of autumn 2026
+# for Python 3.12 (torch: the CPU build).
+_MEGABYTES = {
+    "torch": (220, 900),
+    "transformers": (25, 150),
+    "scikit-image": (20, 60),
+    "scikit-learn": (10, 40),
+    "matplotlib": (20, 60),
+    "nibabel": (4, 12),
+    "rich": (1, 6),
+    "typer": (1, 2),
+}
+_CUDA_MEGABYTES = (3000, 7500)
+_OTHER_MEGABYTES = (1, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallSize:
+    """Estimated bytes of an installation."""
+
+    download_bytes: int
+    disk_bytes: int
+    """On the disk during the installation: downloads and what is unpacked from them."""
+
+
+def has_nvidia_driver() -> bool:
+    """Return whether an NVIDIA driver is there, without torch."""
+    return os.path.exists("/proc/driver/nvidia/gpus") or shutil.which("nvidia-smi") is not None
+
+
+def estimate(packages: Iterable[str], *, cuda: bool) -> InstallSize:
+    """Estimate the size of packages with their dependencies; `cuda`: torch is built for it."""
+    sizes = [
+        _CUDA_MEGABYTES
+        if cuda and package == "torch"
+        else _MEGABYTES.get(package, _OTHER_MEGABYTES)
+        for package in packages
+    ]
+    download, disk = (sum(column) * 10**6 for column in zip((0, 0), *sizes, strict=True))
+    return InstallSize(download_bytes=download, disk_bytes=download + disk)
+
+
+def free_bytes(folder: Path | None = None) -> int | None:
+    """Return the bytes free on the disk of a folder, by default of this Python's packages.
+
+    None where the system does not tell.
+    """
+    try:
+        return shutil.disk_usage(folder or sysconfig.get_paths()["purelib"]).free
+    except OSError:
+        return None

@@ -1,5 +1,6 @@
 """Results as tables on stdout."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,8 +184,8 @@ def print_survey(found: "SurveyResult") -> None:
         [
             ("modality", found.modality or "none"),
             ("field of view", f"{found.fov_mm:g} mm"),
-            ("embedding", _duration(estimate.embed_s)),
-            ("training", _duration(estimate.fit_s)),
+            ("embedding", str(timedelta(seconds=round(estimate.embed_s)))),
+            ("training", str(timedelta(seconds=round(estimate.fit_s)))),
             ("memory", size_text(estimate.memory_bytes)),
             ("disk meanwhile", size_text(estimate.disk_bytes)),
             ("model", size_text(estimate.model_bytes)),
@@ -192,12 +193,3 @@ def print_survey(found: "SurveyResult") -> None:
         ],
         "A training would take about",
     )
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them: `1 h 20 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

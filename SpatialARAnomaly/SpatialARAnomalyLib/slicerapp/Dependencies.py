@@ -12,22 +12,25 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import SetupError, SpatialARError
 from ..service.doctor import why_no_torch_here
-from ..service.install_size import estimate, free_bytes, has_nvidia_driver
 from ..service.packages import (
+    REQUIREMENTS,
     PackageCheck,
     PackageState,
     check_packages,
-    normalized,
+    estimate,
+    free_bytes,
+    has_nvidia_driver,
+    names,
 )
 from . import Settings
 from .ErrorWords import errorOf
 from .Installation import (
-    Installation,
     InstallOutcome,
     InstallPlan,
     Packaging,
     SitePackages,
     TorchSource,
+    installPackages,
 )
 from .PyTorchExtension import PyTorchExtension
 from .Quantities import sizeText
@@ -87,7 +90,7 @@ class Dependencies:
         self._freeBytes = freeBytes
         self._whyNoTorchHere = whyNoTorchHere
         self._checking = False
-        self._installation: Installation | None = None
+        self._installing = False
         self.probed: dict[str, Any] | None = None
         """What the last probe said; None before one, or where its process died."""
         self._crash = ""
@@ -101,7 +104,7 @@ class Dependencies:
     @property
     def installing(self) -> bool:
         """Whether packages are being installed."""
-        return self._installation is not None
+        return self._installing
 
     @property
     def inUse(self) -> bool:
@@ -126,9 +129,9 @@ class Dependencies:
     def _look(self) -> tuple[PackageCheck, ...]:
         if self.probed is not None:
             packages = self.probed["packages"]
-            versions = {normalized(name): one for name, one in packages.items() if one is not None}
+            versions = {name: one for name, one in packages.items() if one is not None}
             return check_packages(versions, self.probed["import_errors"])
-        versions = {} if self.external else self._site.versions()
+        versions = {} if self.external else self._site.versions(names(REQUIREMENTS))
         crashed = self._crash and "torch" in versions
         return check_packages(versions, {"torch": self._crash} if crashed else {})
 
@@ -209,7 +212,9 @@ class Dependencies:
         unusable = {one.package for one in self.missing()}
         checks = [
             one
-            for one in check_packages(self._site.versions(), requirements=requirements)
+            for one in check_packages(
+                self._site.versions(names(requirements)), requirements=requirements
+            )
             if one.state is not PackageState.READY or one.package in unusable
         ]
         if not checks:
@@ -271,38 +276,26 @@ class Dependencies:
         log: Callable[[str], None],
         onEnd: Callable[[InstallOutcome], None],
     ) -> None:
-        """Install, then try the packages in a new worker; `onEnd` hears it once, after both.
+        """Install, then try the packages in a new worker; `onEnd` is called once, after both.
 
-        Raises `SetupError` `install-not-now` where `whyNotInstall` says so.
+        Raises `SetupError` `install-not-now` where `whyNotInstall` says so, `busy`
+        while another module installs packages, and `OutputError`.
         """
         reason = self.whyNotInstall()
         if reason is not None:
             raise SetupError("install-not-now", reason)
-
-        def release() -> None:
-            self._installation, self._checks = None, None
-            for worker in self._workers:
-                worker.release()
-
-        def installed(outcome: InstallOutcome) -> None:
-            release()
-            self.check(lambda error: onEnd(outcome))
-
-        self._installation = Installation(
-            plan,
-            log,
-            installed,
-            packaging=self._packaging,
-            extension=self.extension,
-            site=self._site,
-        )
+        self._installing = True
         for worker in self._workers:
             worker.hold(_("Python packages are being installed; try again when they are."))
         try:
-            self._installation.start()
-        except Exception:
-            release()
-            raise
+            outcome = installPackages(
+                plan, log, packaging=self._packaging, extension=self.extension, site=self._site
+            )
+        finally:
+            self._installing, self._checks = False, None
+            for worker in self._workers:
+                worker.release()
+        self.check(lambda error: onEnd(outcome))
 
     def verifyKit(
         self,

@@ -1,63 +1,56 @@
-"""One installation of packages into Slicer's Python: its steps, one after the other.
+"""One installation of packages into Slicer's Python, by Slicer's own means.
 
-Every version that is there stays: pip is held to them by constraints, and
-what was held is compared afterwards.
+`slicer.packaging.pip_ensure` installs, with Slicer's progress dialog, and the
+PyTorch extension installs torch. Neither takes options of pip, which has an
+environment variable for each; so both are held to the versions that are there,
+which are compared afterwards.
 """
 
 import importlib
-import shutil
+import io
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import CalledProcessError
 from typing import Protocol, runtime_checkable
 
 import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SetupError, SpatialARError
-from ..service.constraints import (
+from ..service.kit_manifest import WHEELS
+from ..service.packages import (
+    InstallSize,
+    cause_of_failure,
     changed_versions,
-    free_to_change,
     held_versions,
+    installed_versions,
+    names,
     write_constraints,
 )
-from ..service.install_size import InstallSize
-from ..service.kit_manifest import pip_arguments
-from ..service.packages import (
-    installed_versions,
-    modules_of,
-)
-from ..service.pip_words import cause_of_failure
-from .PyTorchExtension import PyTorchExtension
-from .Timing import onceTimer
 
 REQUESTER = "SpatialARAnomaly"
-
-PAINT_MS = 100
-"""Time for the panel to show what is done, before Slicer stops answering."""
+"""Title of Slicer's progress dialog."""
 
 TORCH_PARTS = ("torch", "torchvision")
-"""What a repair removes: what the PyTorch extension installs together."""
-
-KEPT_LINES = 200
-"""Of pip's words, to find the cause of a failure in."""
+"""Packages that the PyTorch extension installs together, and a repair removes."""
 
 
 @runtime_checkable
 class Packaging(Protocol):
     """What is used of `slicer.packaging`."""
 
-    def pip_install(self, requirements: list[str], **options: object) -> object:
-        """Install."""
+    def pip_ensure(self, requirements: list[str], **options: object) -> object:
+        """Install what is missing; raises `CalledProcessError` where pip fails."""
 
     def pip_uninstall(self, requirements: list[str], **options: object) -> object:
-        """Remove."""
+        """Remove packages."""
 
     def isPipInstallInProgress(self) -> bool:
-        """Whether an installation goes on behind the event loop."""
+        """Return whether another module installs packages behind the event loop."""
 
 
 @runtime_checkable
@@ -65,21 +58,16 @@ class TorchSource(Protocol):
     """What is used of `PyTorchExtension`."""
 
     def isThere(self) -> bool:
-        """Whether torch can be had now."""
+        """Return whether the extension is loaded."""
 
     def canBeInstalled(self) -> bool:
-        """Whether the source itself can be."""
+        """Return whether this Slicer can install the extension."""
 
     def install(self) -> bool:
-        """Install the source itself."""
+        """Install the extension."""
 
-    def installTorch(self, requirement: str, constraints: Path) -> None:
+    def installTorch(self, requirement: str) -> None:
         """Install torch."""
-
-
-def loadedModules() -> set[str]:
-    """The packages that Slicer has in memory."""
-    return {name.split(".")[0] for name in sys.modules}
 
 
 @dataclass(frozen=True)
@@ -87,33 +75,29 @@ class SitePackages:
     """Where packages are installed: on `sys.path`, or in these folders."""
 
     folders: tuple[str, ...] | None = None
-    loaded: Callable[[], set[str]] = loadedModules
 
-    def versions(self) -> dict[str, str]:
-        """What is installed now, also what another process has just installed."""
-        return installed_versions(self.folders)
-
-    def modules(self, package: str) -> frozenset[str]:
-        """The names under which a package is imported."""
-        return modules_of(package, self.folders)
+    def versions(self, packages: Iterable[str] = ()) -> dict[str, str]:
+        """Return the installed versions of these packages, or of all."""
+        return installed_versions(self.folders, packages)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstallPlan:
-    """What is to be installed, and how."""
+    """What to install, and how."""
 
     requirements: tuple[str, ...]
     """All of it, torch included."""
     size: InstallSize
     repair: bool = False
-    """Remove what is left of torch first."""
+    """Remove torch first."""
     kit: Path | None = None
-    """An offline kit whose wheels are taken, and nothing else."""
+    """Offline kit whose wheels are the only ones that are taken."""
 
     @property
     def torch(self) -> str | None:
         """The requirement of torch, if it is among them."""
-        return next((one for one in self.requirements if _name(one) == "torch"), None)
+        found = zip(self.requirements, names(self.requirements), strict=True)
+        return next((requirement for requirement, name in found if name == "torch"), None)
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -126,167 +110,131 @@ class InstallOutcome:
     """What an installation changed."""
 
     added: tuple[str, ...] = ()
-    """Packages that are there now, or in another version."""
+    """Packages that are new or of another version."""
     changed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What was to stay and did not: version before and after."""
+    """Packages that were to stay and did not: version before and after."""
     restart: bool = False
-    """Slicer has old modules loaded, of what was replaced."""
+    """Slicer may have the removed torch in memory."""
     error: SpatialARError | None = None
 
 
-def _name(requirement: str) -> str:
-    from packaging.requirements import Requirement
+def installPackages(
+    plan: InstallPlan,
+    log: Callable[[str], None],
+    *,
+    packaging: Packaging | None = None,
+    extension: TorchSource,
+    site: SitePackages,
+) -> InstallOutcome:
+    """Install what a plan says; Slicer shows the progress, and a failure of pip with its log.
 
-    return Requirement(requirement).name.lower()
+    Args:
+        plan: What to install; the user has agreed to it.
+        log: Receives every line of pip.
+        packaging: By default `slicer.packaging`.
+        extension: Installs torch.
+        site: Where the packages are installed.
+
+    Raises:
+        SetupError: `busy`, another module is installing packages.
+        OutputError: The constraints cannot be written; nothing was changed.
+    """
+    packaging = packaging or importlib.import_module("slicer.packaging")
+    if packaging.isPipInstallInProgress():
+        raise SetupError("busy", _("Another module is installing packages; wait for it."))
+    before = site.versions()
+    held = held_versions(before, names(plan.requirements))
+    held.pop("pip", None)  # the extension's installer (light-the-torch) needs an older one
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        log(line)
+
+    with tempfile.TemporaryDirectory(
+        prefix="SpatialARAnomaly-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
+    ) as folder:
+        constraints = Path(folder) / "constraints.txt"
+        write_constraints(constraints, held)
+        with redirect_stdout(_Lines(hear)), _pipEnvironment(constraints, plan.kit):
+            failure = _installAll(plan, hear, packaging, extension, site)
+    error = None
+    if failure is not None:
+        code, cause, _hint = cause_of_failure(said)
+        error = SetupError(code, f"{failure} {cause}".strip())
+    after = site.versions()
+    return InstallOutcome(
+        added=tuple(sorted(name for name in after if before.get(name) != after[name])),
+        changed=changed_versions(held, after),
+        restart=plan.repair,
+        error=error,
+    )
 
 
-class Installation:
-    """Installs what a plan says; `onEnd` hears once how it went, `log` every line of pip."""
-
-    def __init__(
-        self,
-        plan: InstallPlan,
-        log: Callable[[str], None],
-        onEnd: Callable[[InstallOutcome], None],
-        *,
-        packaging: Packaging | None = None,
-        extension: TorchSource | None = None,
-        site: SitePackages | None = None,
-    ) -> None:
-        self._plan = plan
-        self._log = log
-        self._onEnd = onEnd
-        self._packaging = packaging or importlib.import_module("slicer.packaging")
-        self._extension = extension or PyTorchExtension()
-        self._site = site or SitePackages()
-        self._said: list[str] = []
-        self._waiting = False
-        self._steps: list[Callable[[], None]] = []
-        self._paint = onceTimer(PAINT_MS)
-        self._paint.timeout.connect(self._installTorch)
-
-    def start(self) -> None:
-        """Begin; raises `OutputError` where no file of constraints can be written."""
-        self._before = self._site.versions()
-        self._loaded = self._site.loaded()
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="SpatialARAnomaly-", dir=slicer.app.temporaryPath)
-        )
-        free = free_to_change(map(_name, self._plan.requirements))
-        self._held = held_versions(self._before, free)
-        self._constraints = self._folder / "constraints.txt"
-        try:
-            write_constraints(self._constraints, self._held)
-        except SpatialARError:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        if self._plan.repair:
-            self._steps.append(self._removeTorch)
-        if self._plan.torch is not None and self._plan.kit is None:
-            self._steps.append(self._paint.start)
-        if self._plan.others:
-            self._steps.append(self._installOthers)
-        self._next()
-
-    def _next(self) -> None:
-        if self._steps:
-            self._steps.pop(0)()
-        else:
-            self._finish(None)
-
-    def _hear(self, line: str) -> None:
-        self._said = [*self._said[-KEPT_LINES:], line]
-        self._log(line)
-
-    def _removeTorch(self) -> None:
-        self._log(_("Removing what is left of PyTorch…"))
-        self._pip(self._packaging.pip_uninstall, list(TORCH_PARTS))
-
-    def _installTorch(self) -> None:
-        """Through the extension, which returns when torch is there."""
-        # Its installer (light-the-torch) may ask for an older pip; pip itself computes nothing.
-        held = {name: version for name, version in self._held.items() if name != "pip"}
-        constraints = self._folder / "constraints of torch.txt"
-        requirement = self._plan.torch[len("torch") :]
-        self._log(_("Installing PyTorch; Slicer does not answer meanwhile…"))
-        try:
-            write_constraints(constraints, held)
-            self._extension.installTorch(requirement, constraints)
-        except Exception as error:  # of pip, of the extension, of a torch that does not load
-            self._hear(f"{type(error).__name__}: {error}")
-            self._fail(_("The PyTorch extension could not install PyTorch."))
-            return
-        if "torch" not in self._site.versions():
-            self._fail(_("The PyTorch extension installed no PyTorch."))
-            return
-        self._next()
-
-    def _installOthers(self) -> None:
-        others = self._plan.others
-        self._log(_("Installing {packages}…").format(packages=", ".join(map(_name, others))))
-        arguments = ["--only-binary=:all:", *others]
-        if self._plan.kit is not None:
-            arguments = pip_arguments(self._plan.kit, others)
-        self._pip(
-            self._packaging.pip_install,
-            arguments,
-            constraints=str(self._constraints),
-            show_progress=False,
-            requester=REQUESTER,
-        )
-
-    def _pip(self, run: Callable[..., object], arguments: list[str], **options: object) -> None:
-        """Run pip behind the event loop; with `show_progress` off it shows no dialog of its own."""
-        self._waiting = True
-        installs = run == self._packaging.pip_install
-        try:
-            run(
-                arguments,
-                blocking=False,
-                logCallback=self._hear,
-                completedCallback=self._pipEnded,
-                **options,
+def _installAll(
+    plan: InstallPlan,
+    log: Callable[[str], None],
+    packaging: Packaging,
+    extension: TorchSource,
+    site: SitePackages,
+) -> str | None:
+    """Do the steps of a plan; return None, or what failed where that is not pip ('')."""
+    failure = ""
+    try:
+        if plan.repair:
+            log(_("Removing what is left of PyTorch…"))
+            packaging.pip_uninstall(list(TORCH_PARTS))
+        if plan.torch is not None and plan.kit is None:
+            log(_("Installing PyTorch; Slicer does not answer meanwhile…"))
+            failure = _("The PyTorch extension could not install PyTorch.")
+            extension.installTorch(plan.torch.removeprefix("torch"))
+            if "torch" not in site.versions(["torch"]):
+                return failure
+            failure = ""
+        if plan.others:
+            log(_("Installing {packages}…").format(packages=", ".join(names(plan.others))))
+            packaging.pip_ensure(
+                list(plan.others),
+                prompt_install=False,  # the user has answered a question that says more
+                prompt_restart=not plan.repair,  # after a repair the panel asks
+                requester=REQUESTER,
+                skip_in_testing=False,
             )
-        except CalledProcessError as error:
-            self._pipEnded(error.returncode)
-        except Exception as error:  # another installation is under way, or pip is not there
-            self._hear(f"{type(error).__name__}: {error}")
-            self._pipEnded(1)
-        else:
-            # In its testing mode Slicer installs before it returns, and calls nobody back.
-            if installs and self._waiting and not self._packaging.isPipInstallInProgress():
-                self._pipEnded(0)
+    except Exception as error:  # of pip, of the extension, of a torch that does not load
+        log(f"{type(error).__name__}: {error}")
+        return failure
+    return None
 
-    def _pipEnded(self, code: int) -> None:
-        if not self._waiting:
-            return
-        self._waiting = False
-        if code:
-            self._fail("")
-        else:
-            self._next()
 
-    def _fail(self, what: str) -> None:
-        code, cause, _hint = cause_of_failure(self._said)
-        self._finish(SetupError(code, f"{what} {cause}".strip()))
+class _Lines(io.TextIOBase):
+    """Passes whole lines of what is printed to a function, and all of it on to stdout."""
 
-    def _finish(self, error: SpatialARError | None) -> None:
-        self._paint.stop()
-        after = self._site.versions()
-        added = [name for name, version in after.items() if self._before.get(name) != version]
-        touched = {*added, *(name for name in self._before if name not in after)}
-        changed = changed_versions(self._held, after)
-        if self._plan.torch is not None and "pip" in changed:
-            self._log(_("pip itself changed from {0} to {1}.").format(*changed.pop("pip")))
-        outcome = InstallOutcome(
-            added=tuple(sorted(added)),
-            changed=changed,
-            restart=self._plan.repair or self._areLoaded(touched),
-            error=error,
-        )
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._onEnd(outcome)
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        self._hear, self._stdout, self._rest = hear, sys.stdout, ""
 
-    def _areLoaded(self, packages: Iterable[str]) -> bool:
-        """Whether Slicer had loaded one of them before it was replaced."""
-        return any(self._site.modules(package) & self._loaded for package in packages)
+    def write(self, text: str) -> int:
+        """Pass on what is printed."""
+        self._stdout.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._hear(line)
+        return len(text)
+
+
+@contextmanager
+def _pipEnvironment(constraints: Path, kit: Path | None) -> Iterator[None]:
+    """Set options for every pip that is started within, by whomever."""
+    # As addresses: pip splits the variables at spaces.
+    ours = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_ONLY_BINARY": ":all:"}
+    if kit is not None:
+        ours |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (kit / WHEELS).absolute().as_uri()}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,10 +1,5 @@
 """Slicer's PyTorch extension, which knows the build of torch that fits this machine."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import slicer
 
 NAME = "PyTorch"
@@ -36,16 +31,16 @@ class PyTorchExtension:
         finally:
             manager.interactive = True
 
-    def installTorch(self, requirement: str, constraints: Path) -> None:
-        """Install torch, in the build for this machine; raises what the extension raises.
+    def installTorch(self, requirement: str) -> None:
+        """Install torch in the build for this machine; raises what the extension raises.
 
-        Slicer does not answer meanwhile: the extension offers no other way.
-        `requirement` is what follows the name, such as `>=2.4`.
+        Slicer does not answer meanwhile: the extension offers no other way. It takes no
+        options of pip, whose environment variables do instead.
+
+        Args:
+            requirement: Version specifier, such as `>=2.4`.
         """
-        with _pipEnvironment(constraints):
-            self._utilities().installTorch(
-                askConfirmation=False, torchVersionRequirement=requirement
-            )
+        self._utilities().installTorch(askConfirmation=False, torchVersionRequirement=requirement)
 
     def _utilities(self) -> object | None:
         try:
@@ -57,20 +52,3 @@ class PyTorchExtension:
     def _manager(self) -> object | None:
         model = getattr(slicer.app, "extensionsManagerModel", None)
         return model() if model is not None else None
-
-
-@contextmanager
-def _pipEnvironment(constraints: Path) -> Iterator[None]:
-    """Constraints for every pip that is started within: the extension takes none as arguments."""
-    # As an address: pip splits the variable at spaces.
-    ours = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_ONLY_BINARY": ":all:"}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -13,7 +13,7 @@ from . import Settings
 from .Buttons import enable
 from .Dependencies import Dependencies
 from .ErrorWords import asUserError, inOneLine
-from .Installation import PAINT_MS, InstallOutcome, InstallPlan
+from .Installation import InstallOutcome, InstallPlan
 from .Progress import hearing
 from .Redaction import withoutPlaces
 from .SetupWords import devicesText, diagnostics, outcomeText, stateText, summary
@@ -26,6 +26,9 @@ READY = PackageState.READY
 PACKAGE, NEEDED, FOUND, STATE = range(4)
 
 ROW_PX = 20
+
+PAINT_MS = 100
+"""Milliseconds in which the panel is painted before Slicer stops answering."""
 
 AGAIN_MS = 500
 """While a task of another section keeps the packages in use: it may have ended."""
@@ -54,7 +57,7 @@ class SetupPanel:
         self._chooseFolder = chooseFolder
         self._restart = restart or slicer.util.restart
         self._looked = False
-        self._extending = False
+        self._work: Callable[[], None] | None = None
         self._closed = False
         self._paint = onceTimer(PAINT_MS)
         self._again = onceTimer(AGAIN_MS)
@@ -69,7 +72,7 @@ class SetupPanel:
             (ui.setupCopyButton.clicked, self._copy),
             (ui.setupPythonEdit.currentPathChanged, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),
-            (self._paint.timeout, self._installExtension),
+            (self._paint.timeout, self._doWork),
             (self._again.timeout, self.refresh),
         )
         for signal, slot in self._connections:
@@ -83,7 +86,7 @@ class SetupPanel:
         self._ui.setupTable.verticalHeader().setDefaultSectionSize(ROW_PX)
 
     def cleanup(self) -> None:
-        """Let go of the widgets; an installation goes on to its end, unheard."""
+        """Disconnect from the widgets; an installation goes on to its end without them."""
         self._closed = True
         self._paint.stop()
         self._again.stop()
@@ -117,12 +120,12 @@ class SetupPanel:
         if self._closed:
             return
         ui, deps = self._ui, self.dependencies
-        working = deps.installing or deps.checking or self._extending
+        working = deps.installing or deps.checking or self._work is not None
         ui.setupProgressBar.setVisible(working)
         ui.setupLogText.setVisible(bool(ui.setupLogText.toPlainText()))
         if not deps.installing:
             self._showPackages()
-        reason = deps.whyNotInstall() or self._whyNotExtending()
+        reason = deps.whyNotInstall() or self._whyNotYet()
         enable(
             ui.setupInstallButton,
             reason or self._whyNothingToInstall(),
@@ -183,8 +186,8 @@ class SetupPanel:
                     item.setFont(font)
                 table.setItem(row, column, item)
 
-    def _whyNotExtending(self) -> str | None:
-        return _("The PyTorch extension is being installed.") if self._extending else None
+    def _whyNotYet(self) -> str | None:
+        return _("Packages are being installed.") if self._work is not None else None
 
     def _whyNothingToInstall(self) -> str | None:
         if self.dependencies.missing():
@@ -199,10 +202,13 @@ class SetupPanel:
         return _("There is nothing to repair.")
 
     def _whyNotCheck(self) -> str | None:
-        deps = self.dependencies
-        if deps.installing or self._extending:
-            return _("Packages are being installed.")
-        return _("The packages are being tried.") if deps.checking else None
+        if self.dependencies.checking:
+            return _("The packages are being tried.")
+        return (
+            _("Packages are being installed.")
+            if self.dependencies.installing
+            else self._whyNotYet()
+        )
 
     def check(self, *_unused: object) -> None:
         """Try all packages, and show how they are."""
@@ -221,7 +227,7 @@ class SetupPanel:
 
     def _isRefused(self) -> bool:
         """Whether nothing can be installed now; says why. Much may have begun since a refresh."""
-        reason = self.dependencies.whyNotInstall() or self._whyNotExtending()
+        reason = self.dependencies.whyNotInstall() or self._whyNotYet()
         if reason is not None:
             self._tell("⚠ " + reason)
             self.refresh()
@@ -256,10 +262,8 @@ class SetupPanel:
             if plan.torch is None or deps.extension.isThere():
                 self._run(plan)
             else:
-                self._tell(_("Installing the PyTorch extension; Slicer does not answer meanwhile…"))
-                self._extending = True
-                self.refresh()
-                self._paint.start()
+                text = _("Installing the PyTorch extension; Slicer does not answer meanwhile…")
+                self._start(text, self._installExtension)
 
     def _isWanted(self, plan: InstallPlan, question: str) -> bool:
         if self._isRefused():
@@ -273,14 +277,26 @@ class SetupPanel:
         self._tell(_("Nothing was installed."))
         return False
 
+    def _start(self, text: str, work: Callable[[], None]) -> None:
+        """Show `text`; once it is painted, do what keeps Slicer from answering."""
+        self._tell(text)
+        self._work = work
+        self.refresh()
+        self._paint.start()
+
+    def _doWork(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._work = None
+            self.refresh()
+
     def _installExtension(self) -> None:
         try:
             done = self.dependencies.extension.install()
         except Exception as error:
             self._log(f"{type(error).__name__}: {error}")
             done = False
-        self._extending = False
-        self.refresh()
         if not done:
             self._tell(
                 _(
@@ -307,16 +323,17 @@ class SetupPanel:
                 Settings.setInstallPending(False)
                 then()
             if outcome.restart and self._confirm(
-                _("Slicer has old modules in memory and must be restarted. Restart now?")
+                _("Slicer may have the old PyTorch in memory. Restart it now?")
             ):
                 self._restart()
 
-        self._tell(_("Installing…"))
-        try:
-            self.dependencies.install(plan, self._log, ended)
-        except Exception as error:
-            self._tell("⚠ " + inOneLine(asUserError(error)))
-        self.refresh()
+        def install() -> None:
+            try:
+                self.dependencies.install(plan, self._log, ended)
+            except Exception as error:
+                self._tell("⚠ " + inOneLine(asUserError(error)))
+
+        self._start(_("Installing…"), install)
 
     def _installFromFolder(self, *_unused: object) -> None:
         if self._isRefused():

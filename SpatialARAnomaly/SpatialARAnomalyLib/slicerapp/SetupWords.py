@@ -87,7 +87,7 @@ def outcomeText(outcome: InstallOutcome, missing: tuple[PackageCheck, ...]) -> s
     else:
         sentences.append(_("Nothing was changed."))
     if outcome.restart:
-        sentences.append(_("Restart Slicer: it still has what was replaced in memory."))
+        sentences.append(_("Restart Slicer: it may have the old PyTorch in memory."))
     return " ".join(sentences)
 
 

@@ -60,31 +60,20 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> None:
-    """Nothing if the requirements are there or tests skip them; otherwise an error."""
-    missing = [item for item in _as_requirements(requirements) if not pip_check(item)]
-    if missing and not skip_in_testing:
-        pip_install(missing)
+    """Install what is missing, unless tests skip it; asks nothing."""
+    import slicer
+
+    missing = [str(item) for item in _as_requirements(requirements) if not pip_check(item)]
+    if missing and not (skip_in_testing and slicer.app.testingEnabled()):
+        pip_install(missing, constraints=constraints)
 
 
 pip_of_the_test = False
 """Whether `PythonSlicer` is a throw-away Python of the test's."""
 
-_in_progress = False
 
-
-def pip_install(
-    requirements: Any,
-    constraints: Any = None,
-    no_deps_requirements: Any = None,
-    skip_packages: list[str] | None = None,
-    blocking: bool = True,
-    show_progress: bool = True,
-    requester: str | None = None,
-    logCallback: Any = None,
-    completedCallback: Any = None,
-) -> None:
-    """Install into the test's own Python, in testing mode before it returns; else an error."""
-    global _in_progress
+def pip_install(requirements: Any, constraints: Any = None) -> None:
+    """Install into the test's own Python before it returns; else an error."""
     if not pip_of_the_test:
         raise InstallationInTestError(f"a test would install {requirements}")
     import slicer
@@ -92,38 +81,18 @@ def pip_install(
     arguments = ["install", *requirements]
     if constraints is not None:
         arguments += ["-c", str(constraints)]
-    if blocking or slicer.app.testingEnabled():
-        slicer.util.executePythonModule("pip", arguments)
-        return
-
-    def completed(code: int) -> None:
-        global _in_progress
-        _in_progress = False
-        completedCallback(code)
-
-    _in_progress = True
-    slicer.util.executePythonModule(
-        "pip", arguments, blocking=False, logCallback=logCallback, completedCallback=completed
-    )
+    slicer.util.executePythonModule("pip", arguments)
 
 
-def pip_uninstall(
-    requirements: Any, blocking: bool = True, logCallback: Any = None, completedCallback: Any = None
-) -> None:
+def pip_uninstall(requirements: Any) -> None:
     """Remove from the test's own Python; else an error."""
     if not pip_of_the_test:
         raise InstallationInTestError(f"a test would remove {requirements}")
     import slicer
 
-    slicer.util.executePythonModule(
-        "pip",
-        ["uninstall", *requirements, "--yes"],
-        blocking=blocking,
-        logCallback=logCallback,
-        completedCallback=completedCallback,
-    )
+    slicer.util.executePythonModule("pip", ["uninstall", *requirements, "--yes"])
 
 
 def isPipInstallInProgress() -> bool:
     """Whether pip runs behind the event loop."""
-    return _in_progress
+    return False
