@@ -64,7 +64,7 @@ def install_kit_weights(
 
     Raises `SetupError`, `EncoderError`, `OutputError`, and `Cancelled` through `report`.
     """
-    from .kit_weights import install_weights
+    from .offline_kit import install_weights
 
     kit = Path(inputs.kit)
     return {"encoders": list(install_weights(kit, verify_kit(kit, report), report))}
