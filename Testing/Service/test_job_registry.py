@@ -54,10 +54,20 @@ def shown_fields(kind: type[Spec]) -> str:
     """The keys of a type, and the defaults of those that have one, as the page shows them."""
     shown = []
     for field in dataclasses.fields(kind):
-        required = field.default is dataclasses.MISSING
-        default = "" if required else f": {json.dumps(field.default, ensure_ascii=False)}"
-        shown.append(f"`{field.name}`{default}")
+        text = f"`{field.name}`"
+        if not is_required(field):
+            made = field.default_factory
+            default = field.default if made is dataclasses.MISSING else made()
+            text += ": " + json.dumps(
+                default, ensure_ascii=False, default=lambda one: one.to_dict()
+            )
+        shown.append(text)
     return ", ".join(shown)
+
+
+def is_required(field: dataclasses.Field) -> bool:
+    """Whether a key has no default."""
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def job_table() -> str:
@@ -100,11 +110,12 @@ def test_every_job_has_a_section_whose_examples_use_its_keys():
 
 def test_every_event_is_shown_with_its_values():
     section = PAGE.split("## Events")[1].split("\n## ")[0]
-    shown = {}
-    for line in "".join(examples(section)).splitlines():
-        values = json.loads(line)
-        shown[values["event"]] = set(values) - {"id", "event"}
-    expected = {
-        kind.wire_name: {one.name for one in dataclasses.fields(kind)} for kind in get_args(Event)
-    }
-    assert shown == expected | {ResultEvent.wire_name: set()}
+    lines = [json.loads(line) for line in "".join(examples(section)).splitlines()]
+    shown = {values["event"]: set(values) - {"id", "event"} for values in lines}
+    assert shown.pop(ResultEvent.wire_name) == set()
+    for kind in set(get_args(Event)) - {ResultEvent}:
+        fields = dataclasses.fields(kind)
+        values = shown.pop(kind.wire_name)
+        assert {one.name for one in fields if is_required(one)} <= values
+        assert values <= {one.name for one in fields}
+    assert shown == {}

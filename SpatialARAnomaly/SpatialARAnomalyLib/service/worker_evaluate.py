@@ -1,4 +1,4 @@
-"""The worker's evaluation: one result held against a truth, without torch and without detection."""
+"""The worker's evaluation: score the NLL volume of one scan against a truth, without torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,30 +26,30 @@ from .evaluation_scores import evaluate_all, rules, score_all
 from .outputs import appear_together, check_names
 
 PREVIEW_FILE = "preview.png"
-"""The picture again, in one column, for the panel."""
+"""The picture of the evaluation in one column, for the panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateInputs(Spec):
-    """An NLL volume, what it means, and the truth on its voxels."""
+    """An NLL volume, its calibration, and the truth on the same voxels."""
 
     nll: str
     """A `.npy` file of [k, j, i]."""
     truth: str
-    """Likewise; what is above zero is lesion."""
+    """Likewise; voxels above zero are lesion."""
     voxels: str | None = None
-    """Likewise, the scan: its plain intensity stands beside the model."""
+    """Likewise, the scan: its plain intensity is scored beside the model."""
     modality: Modality | None = None
-    """Of the scan, as the model has it."""
+    """Modality of the scan and the model."""
     ras_from_voxel: Affine
     calibration: Calibration
     model: str = ""
-    """Its name, for the record."""
+    """Name of the model, for the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSpec(FindingsSpec):
-    """Which voxels make a finding, and what may be replaced."""
+    """Which voxels make a finding, and whether files may be replaced."""
 
     overwrite: bool = False
 
@@ -57,7 +57,7 @@ class EvaluateSpec(FindingsSpec):
 def evaluate(
     inputs: EvaluateInputs, spec: EvaluateSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Hold one scan's NLL against its truth and write the files; what the result says of it.
+    """Score one scan's NLL against its truth and write the files of an evaluation.
 
     Raises `SpatialARError` for inputs that do not fit together or an output
     that cannot be used, `Cancelled` through `report`; nothing is written in
@@ -103,12 +103,12 @@ def evaluate(
 
 
 def _body(nll: Float[np.ndarray, "k j i"]) -> Bool[np.ndarray, "k j i"]:
-    """The voxels that were scored: all others have the lowest NLL that the model can give."""
+    """Return the voxels that were scored: all others have the lowest NLL of the volume."""
     scored = nll > nll.min()
     return scored if scored.any() else np.ones_like(scored)
 
 
 def _intensity(volume: Volume, body: Bool[np.ndarray, "k j i"]) -> Float[np.ndarray, "k j i"]:
-    """Intensities in [0, 1], scaled as models of that modality scale them by default."""
+    """Return intensities in [0, 1], scaled by the default of the volume's modality."""
     spec = IntensitySpec.for_modality(infer_modality(volume))
     return scale_intensity(volume.voxels, intensity_range(volume.voxels, body, spec), spec)

@@ -1,4 +1,4 @@
-"""The worker's export: the findings as they were reviewed, in the formats of others."""
+"""The worker's export: reviewed findings in the formats of other programs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .segmentation_file import Segment, write_segmentation
 
 
 class ExportFormat(StrEnum):
-    """What can be written."""
+    """Formats that can be written."""
 
     LABELS_NIFTI = "labels_nifti"
     LABELS_NRRD = "labels_nrrd"
@@ -38,25 +38,25 @@ SUFFIXES = {
     ExportFormat.FINDINGS: "_findings.csv",
     ExportFormat.NLL: "_nll.nrrd",
 }
-"""What follows the scan's name."""
+"""Ends of the files' names, after the name of the scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInputs(Spec):
-    """What there is to write."""
+    """Label map, findings and NLL volume to write."""
 
     labels: str | None = None
     """A `.npy` file of the part of the label map that holds all segments; None for none."""
     labels_start_kji: Three = (0, 0, 0)
     size_kji: Three
-    """Of the scan."""
+    """Size of the scan in voxels."""
     nll: str | None = None
     """A `.npy` file of [k, j, i]."""
     ras_from_voxel: Affine
     findings: tuple[dict[str, Any], ...] = ()
-    """Rows of the table."""
+    """Rows of the findings table."""
     columns: tuple[str, ...] = ()
-    """Which of their values, in this order."""
+    """Columns of the table to write, in this order."""
     segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class ExportInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec(Spec):
-    """How to write it."""
+    """What to write, and how to name it."""
 
     formats: tuple[ExportFormat, ...] = (
         ExportFormat.LABELS_NIFTI,
@@ -78,7 +78,7 @@ class ExportSpec(Spec):
         ExportFormat.FINDINGS,
     )
     name: str = "scan"
-    """Begins the names of the files."""
+    """Name of the scan, with which the names of the files begin."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class ExportSpec(Spec):
 def export(
     inputs: ExportInputs, spec: ExportSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Write the files, all or none; what the result says of them.
+    """Write the files, all or none.
 
     Raises `SpatialARError` for inputs that do not fit together or an output
     that cannot be used, `Cancelled` through `report`.
@@ -119,7 +119,7 @@ def export(
 
 
 def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
-    """The label map on the scan's grid."""
+    """Return the label map on the scan's grid."""
     if inputs.labels is None:
         return np.zeros(inputs.size_kji, dtype=np.uint16)
     box = LabelBox(read_labels(Path(inputs.labels)), inputs.labels_start_kji)
