@@ -52,11 +52,19 @@ def resolve_device(asked: Device) -> "torch.device":
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Convolutions in full float32 on CUDA too, so that all devices share one calibration.
+    """Compute float32 products in full, so that all devices share one calibration.
 
-    cuDNN would by default round their inputs to 10 bits (TF32).
+    By default cuDNN rounds the inputs of convolutions to 10 bits (TF32). A program that
+    lowered PyTorch's `float32_matmul_precision` would get TF32 on GPUs, and bfloat16 on
+    CPUs with units for it; its setting is restored afterwards.
     """
+    import torch
     from torch.backends import cudnn
 
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
-        yield
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -22,7 +22,7 @@ from .encoder_network import (
 )
 from .encoder_weights import read_weights
 from .errors import EncoderError
-from .precision import multiplying
+from .precision import computing_in
 from .progress import Reporter
 from .specs import Precision
 
@@ -90,7 +90,7 @@ class DINOv3Encoder:
                 f"{height} by {width} pixels.",
                 "Choose another image size (size_px).",
             )
-        with torch.inference_mode(), multiplying(self.card.precision, self.device):
+        with torch.inference_mode(), computing_in(self.card.precision, self.device):
             gray = images.to(self.device, torch.float32)
             output = self._model(pixel_values=(gray - self._mean) / self._std)
             last: Tensor = output.last_hidden_state
@@ -109,7 +109,7 @@ def load_encoder(
     allow_download: bool = False,
     report: Reporter | None = None,
 ) -> Encoder:
-    """The encoder that `source` names, on `device`, multiplying in `precision`.
+    """The encoder that `source` names, on `device`, computing in `precision`.
 
     `source` is `demonstration`; a folder as transformers writes it (also in
     shards); a `.safetensors` file or folder named as in transformers, timm or

@@ -67,8 +67,8 @@ def train(
         Precision | None,
         typer.Option(
             "--precision",
-            help="How the encoder multiplies, in training and detection.  "
-            "[default: bfloat16 where the device has units for it]",
+            help="Precision of the encoder, in training and detection.  "
+            "[default: bfloat16 on NVIDIA GPUs since Ampere, else float32]",
         ),
     ] = None,
     fov_mm: FovOption = None,
