@@ -1,8 +1,10 @@
 """Where torch computes: as asked, or an error; never something else in silence."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .errors import DeviceError
@@ -22,21 +24,47 @@ class Device(StrEnum):
 
 
 def require_torch() -> None:
-    """Raise `DeviceError` with the way out where torch is not installed."""
-    try:
+    """Raise `DeviceError` with the way out where torch is not installed; imports nothing."""
+    if find_spec("torch") is None:
+        raise _torch_missing()
+
+
+def _torch_missing() -> DeviceError:
+    return DeviceError(
+        "torch-missing",
+        "Training and detection need torch and transformers; they are not installed.",
+        "Install them: pip install 'spatial-ar-anomaly[torch]'",
+    )
+
+
+_imports: threading.Thread | None = None
+
+
+def start_imports() -> None:
+    """Import torch and transformers' DINOv3 in a thread, while the caller reads files.
+
+    The imports take seconds. `resolve_device` waits for them; until then the caller must
+    import neither. An import that fails is tried again, and reported, where it is needed.
+    """
+    global _imports
+    _imports = threading.Thread(target=_import_all, name="imports of torch and transformers")
+    _imports.start()
+
+
+def _import_all() -> None:
+    with suppress(Exception):
         import torch  # noqa: F401
-    except ImportError:
-        raise DeviceError(
-            "torch-missing",
-            "Training and detection need torch and transformers; they are not installed.",
-            "Install them: pip install 'spatial-ar-anomaly[torch]'",
-        ) from None
+        from transformers import DINOv3ViTModel  # noqa: F401
 
 
 def resolve_device(asked: Device) -> "torch.device":
     """The torch device; raises `DeviceError` where the one asked for is not there."""
-    require_torch()
-    import torch
+    if _imports is not None:
+        _imports.join()
+    try:
+        import torch
+    except ImportError:
+        raise _torch_missing() from None
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if asked is Device.AUTO:

@@ -1,4 +1,4 @@
-"""Precision of the encoder's matrix products: float32, or bfloat16 autocast on GPUs that gain by it.
+"""Precision of the encoder's matrix products: float32, or bfloat16 by PyTorch's autocast.
 
 Tokens in bfloat16 differ from those in float32 by about 1 %, so a model records the
 precision its normal scans were embedded in, and every scan is embedded in the same.
