@@ -98,8 +98,23 @@ def test_layer_equals_the_naive_masked_convolution(dilation, include_center, siz
         for one in x
     ]
     np.testing.assert_allclose(layer(x).detach().numpy(), np.stack(expected), atol=1e-5)
-    with torch.inference_mode():  # computed in another way (row_filtering)
-        np.testing.assert_allclose(layer(x).numpy(), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("dilation", [1, 4])
+@pytest.mark.parametrize("include_center", [False, True])
+def test_a_later_token_moves_no_bit_of_an_earlier_output(dilation, include_center):
+    layer = CausalConv2d(16, 16, dilation=dilation, include_center=include_center)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 16, 10, 12, generator=generator)
+    changed = tokens.clone()
+    row, column = 5, 6
+    changed[..., row, column:] = torch.randn(1, 16, 6, generator=generator)
+    changed[..., row + 1 :, :] = torch.randn(1, 16, 4, 12, generator=generator)
+    with torch.inference_mode():
+        difference = (layer(changed) - layer(tokens)).abs().amax(dim=1)[0].flatten()
+    first = row * 12 + column
+    assert (difference[: first + (not include_center)] == 0).all()
+    assert difference[first + 12 * dilation :].max() > 0.1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -182,7 +182,7 @@ class AutoregressiveModel(nn.Module):
         places = self.places_of(tokens) if places is None else places
         scaled = self.scaled(tokens)
         if tokens.device.type == "cpu":
-            # With the channels of a token together, as `row_filtering` gives them.
+            # oneDNN convolves fastest with the channels of a token beside each other.
             scaled = scaled.contiguous(memory_format=torch.channels_last)
         scans = torch.stack(
             [self.squares(scaled - self.predict(scaled, places, one)) for one in self.corners]

@@ -1,6 +1,9 @@
-"""How many images a device embeds at once, and what happens when they were too many."""
+"""Batches that fit a device, halving of those that do not, and prefetching of images."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -10,6 +13,8 @@ from .encoder import Encoder
 from .encoder_layouts import CONVNEXT, VIT
 from .memory import is_out_of_memory, return_memory
 from .progress import Reporter
+
+ItemT = TypeVar("ItemT")
 
 CACHED_BYTES = 10_000_000
 """CPU: the widest layer of a batch should not be larger. Measured with a ViT-S/16 at 448²
@@ -89,3 +94,20 @@ def groups(indices: list[int], size: int) -> Iterator[list[int]]:
     """The indices in order, `size` at a time."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
+
+
+def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:
+    """Yield the items in order while a thread makes up to `depth` of them in advance.
+
+    The CPU then prepares images while a GPU embeds. An error raised by `items` is raised
+    here, after the items before it. The thread has ended when this generator is closed.
+    """
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        waiting = deque(pool.submit(next, source, end) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield cast(ItemT, item)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -5,8 +5,6 @@ import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from .student_t import t_above
-
 MIN_NORMALS = 3
 """With fewer held-out normal scans there is no case p-value: their spread is unknown."""
 
@@ -44,12 +42,15 @@ def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) ->
     reaching = count - bisect_left(scores, score)
     if scores[0] == scores[-1] or scores[0] <= lowest:
         return (1 + reaching) / (1 + count)  # no spread to go by: counting alone
+    # Here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtr
+
     logs = [math.log(one - lowest) for one in scores]
     middle = statistics.fmean(logs)
     scale = statistics.stdev(logs, middle) * math.sqrt(1 + 1 / count)
 
     def tail(log: float) -> float:
-        return max(_LEAST_TAIL, t_above((log - middle) / scale, count - 1))
+        return max(_LEAST_TAIL, float(stdtr(count - 1, (middle - log) / scale)))
 
     student = tail(math.log(score - lowest))
     above = count - bisect_right(scores, score)

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .ahead import ahead
 from .autoregressive import AutoregressiveModel
-from .batching import embed_batches, groups, images_at_once
+from .batching import embed_batches, groups, images_at_once, prefetch
 from .device import exact_float32
 from .encoder import Encoder
 from .progress import Reporter
@@ -25,16 +24,18 @@ def embed_slices(
 ) -> Iterator[Float[Tensor, "t c h w"]]:
     """The tokens of every slice that holds some of the body, slice by slice, on the device.
 
-    Asks `report` between batches whether to stop; counting is the caller's. A GPU
-    embeds while the next images are made; on the CPU both would want the same cores.
+    Asks `report` between batches whether to stop; counting is the caller's. The first
+    batch is one slice, so that progress is seen early. A GPU embeds while the next images
+    are made; on the CPU both would want the same cores.
     """
     at_once = images_at_once(encoder, stack.rows.spec.size_px)
 
     def batches() -> Iterator[Float[np.ndarray, "n 1 s s"]]:
-        for chosen in groups(stack.indices, max(1, at_once // stack.tiles)):
+        rest = groups(stack.indices[1:], max(1, at_once // stack.tiles))
+        for chosen in (stack.indices[:1], *rest):
             yield np.concatenate([stack.images(index) for index in chosen])
 
-    made = batches() if encoder.device.type == "cpu" else ahead(batches())
+    made = batches() if encoder.device.type == "cpu" else prefetch(batches())
     for images in made:
         tokens, at_once = embed_batches(torch.from_numpy(images), encoder, report, at_once)
         yield from torch.split(tokens, stack.tiles)

@@ -1,8 +1,10 @@
 """Where torch computes: as asked, or an error; never something else in silence."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .errors import DeviceError
@@ -22,20 +24,46 @@ class Device(StrEnum):
 
 
 def require_torch() -> None:
-    """Raise `DeviceError` with the way out where torch is not installed."""
-    try:
+    """Raise `DeviceError` with the way out where torch is not installed; imports nothing."""
+    if find_spec("torch") is None:
+        raise _torch_missing()
+
+
+def _torch_missing() -> DeviceError:
+    return DeviceError(
+        "torch-missing",
+        "Training and detection need torch and transformers; they are not installed.",
+    )
+
+
+_imports: threading.Thread | None = None
+
+
+def start_imports() -> None:
+    """Import torch and transformers' DINOv3 in a thread, while the caller reads files.
+
+    The imports take seconds. `resolve_device` waits for them; until then the caller must
+    import neither. An import that fails is tried again, and reported, where it is needed.
+    """
+    global _imports
+    _imports = threading.Thread(target=_import_all, name="imports of torch and transformers")
+    _imports.start()
+
+
+def _import_all() -> None:
+    with suppress(Exception):
         import torch  # noqa: F401
-    except ImportError:
-        raise DeviceError(
-            "torch-missing",
-            "Training and detection need torch and transformers; they are not installed.",
-        ) from None
+        from transformers import DINOv3ViTModel  # noqa: F401
 
 
 def resolve_device(asked: Device) -> "torch.device":
     """The torch device; raises `DeviceError` where the one asked for is not there."""
-    require_torch()
-    import torch
+    if _imports is not None:
+        _imports.join()
+    try:
+        import torch
+    except ImportError:
+        raise _torch_missing() from None
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if asked is Device.AUTO:
@@ -50,11 +78,19 @@ def resolve_device(asked: Device) -> "torch.device":
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Convolutions in full float32 on CUDA too, so that all devices share one calibration.
+    """Compute float32 products in full, so that all devices share one calibration.
 
-    cuDNN would by default round their inputs to 10 bits (TF32).
+    By default cuDNN rounds the inputs of convolutions to 10 bits (TF32). A program that
+    lowered PyTorch's `float32_matmul_precision` would get TF32 on GPUs, and bfloat16 on
+    CPUs with units for it; its setting is restored afterwards.
     """
+    import torch
     from torch.backends import cudnn
 
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
-        yield
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -23,7 +23,7 @@ from .encoder_network import (
     weights_sha256,
 )
 from .errors import EncoderError
-from .precision import multiplying
+from .precision import computing_in
 from .specs import Precision
 
 Statistics = dict[str, tuple[float, float, float]]
@@ -84,7 +84,7 @@ class DINOv3Encoder:
                 f"{height} by {width} pixels.",
                 patch_px=patch,
             )
-        with torch.inference_mode(), multiplying(self.card.precision, self.device):
+        with torch.inference_mode(), computing_in(self.card.precision, self.device):
             gray = images.to(self.device, torch.float32)
             output = self._model(pixel_values=(gray - self._mean) / self._std)
             last: Tensor = output.last_hidden_state

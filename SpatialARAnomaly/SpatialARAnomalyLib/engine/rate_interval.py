@@ -6,8 +6,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .student_t import t_two_sided
-
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
 """Rates at whose thresholds every held-out volume's share is kept."""
 
@@ -59,10 +57,13 @@ def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInter
     """
     if len(shares) < 2:
         return None
+    # Here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtrit
+
     probits = [_NORMAL.inv_cdf(min(max(share, least), 1 - least)) for share in shares]
     count, middle = len(probits), statistics.fmean(probits)
     variance = statistics.variance(probits, middle)
-    t = t_two_sided(LEVEL, count - 1)
+    t = float(stdtrit(count - 1, (1 + LEVEL) / 2))
     low, high = _around(rate, middle, t * math.sqrt(variance * (1 + 1 / count)))
     if min(shares) <= least:
         low = 0.0  # a scan without anything above was seen

@@ -43,7 +43,7 @@ class Precision(StrEnum):
     """How the encoder multiplies."""
 
     FLOAT32 = "float32"
-    """Exactly enough for every device; what CPUs without units for bfloat16 are fastest in."""
+    """On every device; the default on every CPU."""
     BFLOAT16 = "bfloat16"
     """Factors of 8 bits, sums in float32 (autocast): faster where there are units for it."""
 

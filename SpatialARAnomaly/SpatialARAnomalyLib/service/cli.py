@@ -28,6 +28,7 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich would double the time of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=cli_train.NORMALS_EPILOG)(cli_train.normals)

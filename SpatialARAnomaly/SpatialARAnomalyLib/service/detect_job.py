@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..engine.device import Device, require_torch, resolve_device
+from ..engine.device import Device, require_torch, resolve_device, start_imports
 from ..engine.errors import SpecError
-from ..engine.model_store import load_model
+from ..engine.model_store import load_model, read_card
 from ..engine.progress import Reporter
 from ..engine.specs import FindingsSpec
 from .clock import Clock
@@ -46,7 +46,8 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     require_torch()
     clock = Clock()
     report.stage("read", 1, 4)
-    card, model = load_model(request.model)
+    card = read_card(request.model)
+    start_imports()
     own_name, volume = find_one_input(request.input, request.series, report.check_cancelled).read(
         report.check_cancelled
     )
@@ -54,9 +55,9 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     scan = suit(volume, card, request.allow_mismatch, report)
     files = result_names(name)
     device = resolve_device(request.device)
+    _, model = load_model(request.model, device)
     with appear_together(request.out, list(files.values()), overwrite=request.overwrite) as partial:
         encoder = load_model_encoder(card, request.encoder, device, request.allow_download)
-        model = model.to(device)
         clock.lap("read")
         detection = find_anomalies(scan, model, encoder, request.findings, report, clock)
         report.stage("write", 4, 4)

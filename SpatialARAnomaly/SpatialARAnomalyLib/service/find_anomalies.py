@@ -16,7 +16,7 @@ from ..engine.model_store import ModelCard
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
-from ..engine.specs import FindingsSpec, Precision
+from ..engine.specs import FindingsSpec
 from ..engine.volume import Volume
 from .calibration_words import count_normals
 from .clock import Clock
@@ -107,7 +107,6 @@ def find_anomalies(
     from ..engine.detection import nll_volume
 
     card, volume = scan.card, scan.volume
-    tell_imitated(encoder, report)
     report.stage("embed", 2, 4)
     stack = SliceStack(scan.turned, card.slices, card.intensity, encoder.card.patch_px)
     nll = nll_volume(stack, encoder, model, report)
@@ -139,18 +138,6 @@ def find_anomalies(
         device=str(encoder.device),
         seconds=clock.seconds,
     )
-
-
-def tell_imitated(encoder: "Encoder", report: Reporter) -> None:
-    """Give notice of an encoder whose precision the device has to imitate."""
-    from ..engine.precision import has_bfloat16_units
-
-    if encoder.card.precision is Precision.BFLOAT16 and not has_bfloat16_units(encoder.device):
-        report.notice(
-            "precision-imitated",
-            "The model was trained with an encoder in bfloat16, for which this device has no "
-            "units: the same rounding is imitated in float32, at about float32's speed.",
-        )
 
 
 def tell_rough_threshold(calibration: Calibration, rate: float, report: Reporter) -> None:

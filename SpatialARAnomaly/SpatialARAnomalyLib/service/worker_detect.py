@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..engine.calibration import Calibration
-from ..engine.device import Device, resolve_device
+from ..engine.device import Device, require_torch, resolve_device, start_imports
 from ..engine.findings import Finding, find_in_box
 from ..engine.geometry import check_ras_from_voxel
 from ..engine.label_box import LabelBox
+from ..engine.model_store import read_card
 from ..engine.progress import Reporter
 from ..engine.specs import FindingsSpec, Modality, Spec
 from ..engine.volume import Volume, check_scan
@@ -76,15 +77,18 @@ def detect(
     clock = Clock()
     report.stage("read", 1, 4)
     check_names(output, [NLL_FILE, LABELS_FILE], overwrite=False)
-    device = resolve_device(spec.device)
-    card, model, model_was_warm = MODELS.model(Path(inputs.model), device)
-    report.check_cancelled()
+    require_torch()
+    card = read_card(Path(inputs.model))
+    start_imports()
     volume = Volume(
         read_voxels(Path(inputs.voxels)), affine_array(inputs.ras_from_voxel), inputs.modality
     )
     check_scan(volume)
     report.check_cancelled()
     scan = suit(volume, card, spec.allow_mismatch, report)
+    device = resolve_device(spec.device)
+    _, model, model_was_warm = MODELS.model(Path(inputs.model), device)
+    report.check_cancelled()
     encoder, encoder_was_warm = MODELS.encoder(card, spec.encoder, device, spec.allow_download)
     clock.lap("read")
     detection = find_anomalies(scan, model, encoder, spec, report, clock)

@@ -8,14 +8,22 @@ from collections.abc import Sequence
 
 from Benchmark.speed.children import environment, run_child
 from Benchmark.speed.site import own_settings
-from Benchmark.speed.tables import Options, Table
+from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import spread
 from Benchmark.speed.warm_job import WarmJob
 
 REPEATS = 5
 COMMAND = "from SpatialARAnomalyLib.service.cli import main; main()"
 WORKER = "from SpatialARAnomalyLib.service.worker import main; main()"
+IMPORTS = (
+    "import torch; from transformers import DINOv3ViTModel; "
+    'print(\'{"event": "imported"}\', flush=True)'
+)
+"""What any detection has to import, by itself."""
 WAIT_S = 120.0
+MOST_AFTER_IMPORTS_S = 1.2
+"""From the end of those imports to a detection's first progress, at most."""
+MOST_HELP_S = 0.3
 
 
 def run(options: Options) -> list[Table]:
@@ -29,21 +37,25 @@ def _first_words(job: WarmJob, options: Options) -> Table:
     detect = ["detect", str(job.scan), "--model", str(job.model), "--out"]
     detect += [str(options.work / "cold"), "--encoder", str(job.encoder_folder)]
     detect += ["--device", options.device.type, "--allow-mismatch", "--overwrite", "--json"]
-    help_s, hello_s, detect_help_s = [], [], []
+    help_s, hello_s, detect_help_s, imported_s = [], [], [], []
     heard: dict[str, list[float]] = {}
     repeats = 1 if options.quick else min(options.repeats, REPEATS)
     for _ in range(repeats):
         help_s.append(until_end([sys.executable, "-c", COMMAND, "--help"]))
         detect_help_s.append(until_end([sys.executable, "-c", COMMAND, "detect", "--help"]))
         hello_s.append(until_events([sys.executable, "-c", WORKER], ("hello",))["hello"])
-        events = ("hello", "stage embed", "progress")
+        imported_s.append(until_events([sys.executable, "-c", IMPORTS], ("imported",))["imported"])
+        events = ("hello", "stage read", "stage embed", "progress")
         for event, took in until_events([sys.executable, "-c", COMMAND, *detect], events).items():
             heard.setdefault(event, []).append(took)
     shown = {
         "hello": "detect --json: hello",
+        "stage read": "detect --json: reading begins",
         "stage embed": "detect --json: scan, model and encoder loaded",
-        "progress": "detect --json: first progress, a batch of slices scored",
+        "progress": "detect --json: first progress, a slice embedded",
     }
+    pairs = zip(heard["progress"], imported_s, strict=True)
+    after_imports = spread([progress - imported for progress, imported in pairs])
     return Table(
         "cold-start",
         "From the start of a process, files in the system's cache",
@@ -53,8 +65,18 @@ def _first_words(job: WarmJob, options: Options) -> Table:
             ("detect --help is printed", spread(detect_help_s)),
             ("worker: hello", spread(hello_s)),
             *((shown[event], spread(found)) for event, found in heard.items()),
+            ("torch and transformers' DINOv3 are imported, nothing else", spread(imported_s)),
+            ("first progress, less those imports", after_imports),
         ),
-        (f"Medians of {repeats}, with least and largest.",),
+        (f"All in turn; medians of {repeats}, with least and largest.",),
+        (
+            Target(what="seconds to --help", reached=spread(help_s), at_most=MOST_HELP_S),
+            Target(
+                what="first progress, seconds after what the imports take",
+                reached=after_imports,
+                at_most=MOST_AFTER_IMPORTS_S,
+            ),
+        ),
     )
 
 

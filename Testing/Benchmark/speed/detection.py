@@ -13,7 +13,7 @@ from Benchmark.speed.warm_job import WarmJob
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.encoder import Encoder
 
-MOST = 1.15
+MOST = 1.10
 REPEATS = 3
 """Whole jobs take a minute each."""
 

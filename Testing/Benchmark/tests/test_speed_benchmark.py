@@ -294,21 +294,17 @@ def test_every_preset_is_scored_beside_full_kernels_and_encoder(options):
         assert max(cells_of("largest difference", table)) <= 1e-5
         for column in table.columns[1:-1]:
             assert_measured(*cells_of(column, table))
-        assert [(one.at_least, one.at_most) for one in table.targets] == [
-            (1.4, None), (None, 0.05), (1.25, None), (None, 0.05),
-        ]  # fmt: skip
+        assert [one.at_most for one in table.targets] == [0.07, 0.07]
 
 
-def test_bf16_is_timed_where_there_are_units_only(options, monkeypatch):
-    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: False)
+def test_bf16_is_timed_where_new_models_take_it(options, monkeypatch):
     seconds, ranks = precision.run(options)
-    assert seconds.rows == (("cpu", "none: new models use float32"),)
+    assert seconds.rows == (("cpu", "float32"),)
     assert cells_of("preset", ranks) == ["standard", "balanced"]
     assert min(cells_of("tokens in the body", ranks)) > 50
     lost = cells_of("1 − Spearman", ranks)
     assert all(0 < one < 0.1 for one in lost), lost
-    assert any("imitated" in note for note in ranks.notes)
-    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr(precision, "best_precision", lambda device: precision.Precision.BFLOAT16)
     monkeypatch.setattr(precision, "ranks", lambda options: ranks)
     seconds, _ = precision.run(options)
     assert cells_of("batch", seconds) == [1, 8]
