@@ -6,7 +6,7 @@ import pytest
 import torch
 from Service.small_site import TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine import precision as precision_module
-from SpatialARAnomalyLib.engine.model_store import CARD_FILE, ModelCard, read_card
+from SpatialARAnomalyLib.engine.model_store import ModelCard, read_card
 from SpatialARAnomalyLib.engine.specs import Precision
 from SpatialARAnomalyLib.service.training_request import TrainRequest, TrainSpec
 from SpatialARAnomalyLib.service.warm import Warm
@@ -51,8 +51,8 @@ def test_a_warm_encoder_of_another_precision_is_not_taken(site, rounded):
 
 
 def test_models_made_before_multiply_in_float32(site):
-    content = json.loads((site.model / CARD_FILE).read_text())
-    del content["digest"], content["encoder"]["precision"]
+    content = read_card(site.model).to_dict()
+    del content["encoder"]["precision"]
     assert ModelCard.from_dict(content).encoder.precision is Precision.FLOAT32
 
 

@@ -44,9 +44,9 @@ def train(
             help="Normal scans: NIfTI, NRRD or MHA files, folders of them, DICOM series folders.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The model file to write (NAME.safetensors).")],
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the model.  [default: the folder's]")
+        str | None, typer.Option("--name", help="Name of the model.  [default: the file's]")
     ] = None,
     modality: Annotated[
         Modality | None,

@@ -30,7 +30,7 @@ def write_normals(folder: Path, seed: int, told: Callable[[int], None]) -> list[
 def train_demonstration(
     normals: list[Path], model: Path, device: Device, report: Reporter
 ) -> ModelCard:
-    """Train on the heads and write the model's folder; `train` says what it raises."""
+    """Train on the heads and write the model's file; `train` says what it raises."""
     request = TrainRequest(
         normals=tuple(normals),
         out=model,

@@ -1,4 +1,4 @@
-"""The training job: normal scans in, a model folder out."""
+"""The training job: normal scans in, a model file out."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,14 @@ from ..engine.device import resolve_device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
 from ..engine.feature_store import PREPARATION_VERSION, FeatureStore, feature_key
-from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, save_model
+from ..engine.model_store import (
+    SCHEMA,
+    ModelCard,
+    NormalsSummary,
+    check_free,
+    model_path,
+    save_model,
+)
 from ..engine.plane_volume import PlaneVolume
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
@@ -57,15 +64,15 @@ class _Normal:
 
 
 def train(request: TrainRequest, report: Reporter) -> ModelCard:
-    """Train a model and write its folder; interrupted, the same request resumes.
+    """Train a model and write its file; interrupted, the same request resumes.
 
-    Work in progress (tokens, checkpoint, what was asked and the arrays among
-    the scans) lies in `<out>.training` and is removed at the end. Raises
+    `out` gets the suffix `.safetensors` if it lacks it. Work in progress (tokens,
+    checkpoint, what was asked and the arrays among the scans) lies in
+    `<out>.training` and is removed at the end. Raises
     `SpatialARError` for unusable input, and `Cancelled` through `report`; no
-    model folder appears in either case.
+    model appears in either case.
     """
-    # So that `.` has a name, too.
-    request = dataclasses.replace(request, out=Path(os.path.realpath(request.out)))
+    request = dataclasses.replace(request, out=Path(os.path.realpath(model_path(request.out))))
     check_free(request.out, request.overwrite)
     folder = TrainingFolder(request.out)
     folder.check()
@@ -121,19 +128,18 @@ def train(request: TrainRequest, report: Reporter) -> ModelCard:
 
 
 def _check_outside(sources: Sequence[Source], training: TrainingFolder) -> None:
-    """Raise `InputError` where a scan lies in a folder that training writes."""
+    """Raise `InputError` where a scan lies in the folder that training writes."""
     for source in sources:
         if isinstance(source, ArrayInput):
             continue  # the panel's own, and at last in the training's folder on purpose
         place = Path(os.path.realpath(source.path))
-        for folder in (training.model, training.path):
-            if place.is_relative_to(folder):
-                raise InputError(
-                    "input-in-output",
-                    f"The normal scans must lie outside the folder {folder.name!r}, which the "
-                    f"training writes; {source.path.name!r} does not.",
-                    "Move the scans, or choose another name for the model.",
-                )
+        if place.is_relative_to(training.path):
+            raise InputError(
+                "input-in-output",
+                f"The normal scans must lie outside the folder {training.path.name!r}, which the "
+                f"training writes; {source.path.name!r} does not.",
+                "Move the scans, or choose another name for the model.",
+            )
 
 
 @contextmanager
@@ -174,7 +180,7 @@ def _learn(
     folder: TrainingFolder,
     report: Reporter,
 ) -> "tuple[ModelCard, AutoregressiveModel]":
-    """The trained network and its card, which lacks only the weights' hash."""
+    """The trained network and its card, which lacks only the tensors' hash."""
     from ..engine.checkpoint import check_checkpoint
     from ..engine.training import fit, split_held_out
 
@@ -217,7 +223,7 @@ def _learn(
     encoder_card = preparation.encoder.card
     card = ModelCard(
         schema=SCHEMA,
-        name=request.name or request.out.name,
+        name=request.name or request.out.stem,
         created=date.today().isoformat(),
         engine_version=__version__,
         modality=preparation.modality,
@@ -230,7 +236,6 @@ def _learn(
         curve=tuple(run.curve),
         best_epoch=run.best_epoch,
         calibration=calibration,
-        weights_sha256="",
         notice=encoder_card.notice,
     )
     return card, run.model

@@ -53,7 +53,7 @@ PROBE_BYTES = 1 << 24
 """Written to the disk to learn its speed."""
 
 CARD_BYTES = 40_000
-"""Of a model's `model.json`."""
+"""Size of a model file without its tensors."""
 
 PROGRAM_BYTES = 600 << 20
 """Python, torch and transformers themselves."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..engine.atomic_files import unwritable
 from ..engine.errors import OutputError
+from ..engine.model_store import model_path
 from .outputs import (
     is_marked,
     make_folder,
@@ -34,8 +35,8 @@ class TrainingFolder:
     """Where the tokens and the checkpoint of the training of a model lie until it is done."""
 
     def __init__(self, model: Path) -> None:
-        self.model = model
-        self.path = model.with_name(f"{model.name}{SUFFIX}")
+        self.model = model_path(model)
+        self.path = self.model.with_name(f"{self.model.stem}{SUFFIX}")
         self.features = self.path / "features"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.scans = self.path / "scans"

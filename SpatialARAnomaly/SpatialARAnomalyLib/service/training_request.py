@@ -35,7 +35,7 @@ class TrainRequest:
     """Paths as a user names them (a folder stands for its scans), or single scans."""
     out: Path
     name: str | None = None
-    """Of the model; by default the name of its folder."""
+    """Of the model; by default the name of its file, without the suffix."""
     modality: Modality | None = None
     """By default what the scans are."""
     plane: Plane = Plane.AXIAL

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 from ..engine.device import Device, require_torch
-from ..engine.model_store import check_free
+from ..engine.model_store import check_free, model_path
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from . import sample_scans
@@ -27,12 +27,13 @@ class DemonstrationSpec(Spec):
 
 
 def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Train the demonstration model as the folder `output`; what the result says of it.
+    """Train the demonstration model as the file `output`; what the result says of it.
 
     Raises `OutputError` where that exists already, `Cancelled` through
     `report`; nothing is left behind in either case.
     """
     require_torch()
+    output = model_path(output)
     check_free(output, overwrite=False)
     make_folder(output.parent)
     remove_stale_partials(output.parent)
@@ -50,9 +51,9 @@ def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[
 
             normals = write_normals(new, SEED, told)
             report.progress(len(normals), len(normals), "scan")
-            card = train_demonstration(normals, new / "model", spec.device, report)
+            card = train_demonstration(normals, new / output.name, spec.device, report)
             check_free(output, overwrite=False)
-            os.replace(new / "model", output)
+            os.replace(new / output.name, output)
     except OSError as error:
         raise unwritable("The model cannot be written", error) from None
     return {"model": str(output), "name": card.name}

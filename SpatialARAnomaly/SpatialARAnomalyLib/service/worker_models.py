@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ class ModelInputs(Spec):
     """Which model."""
 
     model: str
-    """Its folder."""
+    """Its file."""
 
     def __post_init__(self) -> None:
-        self._require(bool(self.model), "model must be a folder")
+        self._require(bool(self.model), "model must be a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +30,6 @@ class ImportInputs(Spec):
 
     def __post_init__(self) -> None:
         self._require(bool(self.file), "file must be a file")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveInputs(Spec):
-    """Where the models are."""
-
-    models: str
-
-    def __post_init__(self) -> None:
-        self._require(bool(self.models), "models must be a folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +44,6 @@ class RenameSpec(Spec):
     """What to call a model."""
 
     name: str
-
-
-class MoveStep(StrEnum):
-    """The two steps of a move; between them the new folder is noted."""
-
-    COPY = "copy"
-    REMOVE = "remove"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveSpec(Spec):
-    """Which step of a move."""
-
-    step: MoveStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,36 +72,23 @@ def do(
             NoSpec.from_dict(spec)
             found = import_model(Path(ImportInputs.from_dict(inputs).file), output, report)
             return {
-                "model": str(found.folder),
+                "model": str(found.path),
                 "name": found.card.name,
                 "arrival": found.arrival.value,
                 "original_name": found.original_name,
             }
         case "model_rename":
             name = RenameSpec.from_dict(spec).name
-            folder, card = rename_model(Path(ModelInputs.from_dict(inputs).model), name)
-            return {"model": str(folder), "name": card.name}
+            path, card = rename_model(Path(ModelInputs.from_dict(inputs).model), name)
+            return {"model": str(path), "name": card.name}
         case "model_delete":
             NoSpec.from_dict(spec)
             delete_model(Path(ModelInputs.from_dict(inputs).model))
             return {}
-        case "model_verify":
+        case _:
             NoSpec.from_dict(spec)
             report.stage("verify", 1, 1)
-            card = verify_model(Path(ModelInputs.from_dict(inputs).model))
+            card = verify_model(
+                Path(ModelInputs.from_dict(inputs).model), lambda _: report.check_cancelled()
+            )
             return {"name": card.name, "weights_sha256": card.weights_sha256}
-        case _:
-            return _move(MoveInputs.from_dict(inputs), MoveSpec.from_dict(spec), output, report)
-
-
-def _move(inputs: MoveInputs, spec: MoveSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    from .models_move import copy_models, remove_moved
-
-    step = copy_models if spec.step is MoveStep.COPY else remove_moved
-    done = step(Path(inputs.models), output, report)
-    return {
-        "models_folder": str(output),
-        "models": done.models,
-        "bytes": done.bytes,
-        "left": list(done.left),
-    }

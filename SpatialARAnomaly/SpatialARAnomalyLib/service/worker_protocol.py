@@ -21,7 +21,6 @@ LIBRARY_JOBS = (
     "model_rename",
     "model_delete",
     "model_verify",
-    "models_move",
 )
 """Those of the model library."""
 

@@ -112,7 +112,7 @@ def survey(
 ) -> dict[str, Any]:
     """Look at all scans; what the result says of them.
 
-    `output` is the model folder that is thought of; nothing is written. Raises
+    `output` is the model file that is thought of; nothing is written. Raises
     `Cancelled` through `report`.
     """
     arrays = [

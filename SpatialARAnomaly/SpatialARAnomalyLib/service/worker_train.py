@@ -1,10 +1,11 @@
-"""The worker's training: normal scans in, a model folder out, and resumed where it stopped."""
+"""The worker's training: normal scans in, a model file out, and resumed where it stopped."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine.device import require_torch
+from ..engine.model_store import model_path
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .sources import SourceSpec
@@ -23,7 +24,7 @@ class TrainInputs(Spec):
 def train_model(
     inputs: TrainInputs, spec: TrainSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Train a model and write its folder `output`; what the result says of it.
+    """Train a model and write it as `output`; what the result says of it.
 
     What there is of an unfinished training of the same scans and settings is
     gone on with. Raises `SpatialARError` as `train_job.train` does, `Cancelled`
@@ -31,4 +32,4 @@ def train_model(
     """
     require_torch()
     card = train(spec.request([one.source() for one in inputs.normals], output), report)
-    return as_result(card) | {"model": str(output), "name": card.name}
+    return as_result(card) | {"model": str(model_path(output)), "name": card.name}

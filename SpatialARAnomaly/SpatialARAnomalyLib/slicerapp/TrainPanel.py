@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
+from ..engine.model_store import model_path
 from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
@@ -31,13 +32,13 @@ MESSAGE_MS = 10_000
 """Slicer's status bar tells it for so long: the user may be in another module."""
 
 LONGEST_NAME = 60
-"""Characters of a model's folder."""
+"""Characters of a model file's name, without the suffix."""
 
 
 class TrainPanel:
     """Starts, pauses and cancels trainings.
 
-    `onModel` gets the folder of a new model and says whether it could choose it.
+    `onModel` gets the file of a new model and says whether it could choose it.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class TrainPanel:
             return reason
         if not settings.name:
             return _("Give the model a name.")
-        model = _modelFolder(settings.name)
+        model = _modelFile(settings.name)
         if model.exists():
             return _("There is a model of this name already: choose another name.")
         if self.unfinished.of(model) is not None:
@@ -239,7 +240,7 @@ class TrainPanel:
         self._begin(
             TrainingRequest(
                 name=settings.name,
-                model=_modelFolder(settings.name),
+                model=_modelFile(settings.name),
                 sources=tuple(result.sources),
                 spec=spec,
                 files=self.scans.files(),
@@ -359,6 +360,6 @@ def _stateText(training: Training) -> str:
     }.get(training.state, text)
 
 
-def _modelFolder(name: str) -> Path:
-    """Where a model of this name will lie."""
-    return Settings.modelsFolder() / fileName(name)[:LONGEST_NAME]
+def _modelFile(name: str) -> Path:
+    """Return the file that a model of this name will be."""
+    return model_path(Settings.modelsFolder() / fileName(name)[:LONGEST_NAME])
