@@ -245,7 +245,7 @@ print(json.dumps(loaded), file=sys.stderr)
 
 
 def test_a_model_is_shown_and_verified_where_torch_is_not_installed(tmp_path):
-    save_model(tmp_path / "brain", CARD, small_model())
+    save_model(tmp_path / "brain.safetensors", CARD, small_model())
     code = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
@@ -274,8 +274,6 @@ LIGHT = [
     "service.worker",
     "service.model_list",
     "service.model_names",
-    "service.model_archive",
-    "service.model_rows",
     "service.encoder_presence",
     "service.user_folder",
     "service.finding_terms",
@@ -319,7 +317,7 @@ from SpatialARAnomalyLib.engine.calibration import Calibration
 from SpatialARAnomalyLib.engine.model_store import ModelCard, read_card
 from SpatialARAnomalyLib.service.model_list import list_models
 (entry,) = list_models(Path(folder))
-assert entry.card == read_card(entry.folder) == ModelCard.from_dict(entry.card.to_dict())
+assert entry.card == read_card(entry.path) == ModelCard.from_dict(entry.card.to_dict())
 calibration = Calibration.from_dict(json.loads(json.dumps(entry.card.calibration.to_dict())))
 threshold = calibration.threshold(0.01)
 assert calibration.supports(0.5) and 0 < calibration.p_value(threshold) < 1

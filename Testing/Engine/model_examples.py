@@ -56,7 +56,6 @@ CARD = ModelCard(
         [np.random.RandomState(0).gamma(3.0, size=5000)],
         [np.random.RandomState(1).gamma(2.5, size=400)],
     ),
-    weights_sha256="",
     notice="Of a test.",
 )
 

@@ -6,9 +6,16 @@ import errno
 import hashlib
 import json
 import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from Engine.model_examples import CARD, CHANNELS, small_model
@@ -16,8 +23,11 @@ from SpatialARAnomalyLib.engine import model_store
 from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError
 from SpatialARAnomalyLib.engine.model_store import (
+    ModelCard,
     check_free,
+    copy_model,
     load_model,
+    model_path,
     read_card,
     save_model,
     tensor_shapes,
@@ -26,44 +36,59 @@ from SpatialARAnomalyLib.engine.model_store import (
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
 
 READERS = (read_card, verify_model, load_model)
+START = b'{"__metadata__":{"digest":"'
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     """A saved model."""
-    folder = tmp_path / "brain"
-    save_model(folder, CARD, small_model())
-    return folder
+    path = tmp_path / "brain.safetensors"
+    save_model(path, CARD, small_model())
+    return path
 
 
-def content(folder: Path) -> dict:
-    return json.loads((folder / "model.json").read_text(encoding="utf-8"))
+def parts(file: Path) -> tuple[dict, dict, bytes]:
+    """Card, header without metadata, and tensor bytes of a model file."""
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    card = json.loads(header.pop("__metadata__")["card"])
+    return card, header, content[end:]
 
 
-def write_signed(folder: Path, card: dict) -> None:
-    """Write a card as a program that knows the digest would."""
-    card = {key: value for key, value in card.items() if key != "digest"}
-    text = json.dumps(card, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    (folder / "model.json").write_text(json.dumps(card | {"digest": digest}))
+def write_signed(file: Path, card: object, header: dict, tensors: bytes) -> None:
+    """Write a model file as another program that knows the format would."""
+    text = card if isinstance(card, str) else json.dumps(card)
+    metadata = {"__metadata__": {"digest": "0" * 64, "card": text}}
+    content = json.dumps(metadata | header, separators=(",", ":")).encode()
+    zeros = len(content).to_bytes(8, "little") + content
+    digest = hashlib.sha256(zeros).hexdigest().encode()
+    file.write_bytes(zeros.replace(b"0" * 64, digest, 1) + tensors)
 
 
-def write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Replace the weights, and their hash in the card with them."""
-    safetensors.torch.save_file(weights, folder / "model.safetensors")
-    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    write_signed(folder, content(folder) | {"weights_sha256": sha256})
+def change(file: Path, **values: object) -> None:
+    """Change values of the card, and its digest with them."""
+    card, header, tensors = parts(file)
+    write_signed(file, card | values, header, tensors)
 
 
-def refusal(folder: Path, readers=READERS) -> ModelError:
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Replace the tensors, and their hash on the card with them."""
+    plain = safetensors.torch.save(dict(sorted(tensors.items())))
+    end = 8 + int.from_bytes(plain[:8], "little")
+    card = parts(file)[0] | {"weights_sha256": hashlib.sha256(plain[end:]).hexdigest()}
+    write_signed(file, card, json.loads(plain[8:end]), plain[end:])
+
+
+def refusal(file: Path, readers=READERS) -> ModelError:
     """The one error that all readers raise."""
     errors = []
     for reader in readers:
         with pytest.raises(ModelError) as caught:
-            reader(folder)
+            reader(file)
         errors.append(caught.value)
     assert len({(error.code, error.message, error.hint) for error in errors}) == 1
-    assert str(folder.parent) not in str(errors[0])
+    assert str(file.parent) not in str(errors[0])
     return errors[0]
 
 
@@ -79,11 +104,11 @@ def listing(folder: Path) -> dict[str, bytes]:
 # What is saved
 
 
-def test_a_model_comes_back_to_the_bit(folder):
+def test_a_model_comes_back_to_the_bit(file):
     model = small_model()
-    card, again = load_model(folder)
+    card, again = load_model(file)
     assert card == dataclasses.replace(CARD, weights_sha256=card.weights_sha256)
-    assert card == read_card(folder) == verify_model(folder)
+    assert card == read_card(file) == verify_model(file)
     assert not again.training
     assert again.state_dict().keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
@@ -99,79 +124,69 @@ def test_a_model_of_every_preset_comes_back_to_the_bit(tmp_path, preset):
     card = dataclasses.replace(CARD, autoregressive=spec)
     torch.manual_seed(0)
     model = AutoregressiveModel(spec, CHANNELS)
-    random = torch.Generator().manual_seed(0)
+    random_numbers = torch.Generator().manual_seed(0)
     for name, value in model.state_dict().items():
-        noise = 0.3 * torch.rand(value.shape, generator=random)
+        noise = 0.3 * torch.rand(value.shape, generator=random_numbers)
         if not name.startswith(("net", "position")):
             value += noise.tril() if "whitener" in name else noise
     save_model(tmp_path / "model", card, model)
     _, again = load_model(tmp_path / "model")
-    tokens = torch.randn(3, CHANNELS, 5, 6, generator=random)
-    places = 2 * torch.rand(3, 4, 5, 6, generator=random) - 1
+    tokens = torch.randn(3, CHANNELS, 5, 6, generator=random_numbers)
+    places = 2 * torch.rand(3, 4, 5, 6, generator=random_numbers) - 1
     assert torch.equal(again.nll(tokens, places), model.nll(tokens, places))
     assert again.lowest_nll == model.lowest_nll
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert tensor_shapes(card) == shapes
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
 
 
-def test_a_model_made_before_there_were_switches_is_the_paper_s(tmp_path, folder):
-    card = content(folder)
-    for name in ("whitened", "position", "position_variance", "directions"):
-        del card["autoregressive"][name]
-    write_signed(folder, card)
-    _, model = load_model(folder)
-    assert model.spec == CARD.autoregressive
-    assert not model.spec.uses_places
-    tokens = torch.randn(2, CHANNELS, 4, 5)
-    assert torch.equal(model.nll(tokens), small_model().nll(tokens))
+def test_the_safetensors_package_reads_it(file):
+    assert safetensors.torch.load_file(file).keys() == small_model().state_dict().keys()
+    for name, tensor in small_model().state_dict().items():
+        assert torch.equal(safetensors.torch.load_file(file)[name], tensor), name
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        assert json.loads(opened.metadata()["card"]) == read_card(file).to_dict()
 
 
-def test_saving_returns_the_card_that_is_on_disk(folder):
-    card = save_model(folder, CARD, small_model(1))
-    assert card == read_card(folder)
-    weights = (folder / "model.safetensors").read_bytes()
-    assert card.weights_sha256 == hashlib.sha256(weights).hexdigest()
-
-
-def test_two_saves_give_the_same_bytes(folder, tmp_path):
-    save_model(tmp_path / "again", CARD, small_model())
-    assert listing(tmp_path / "again") == listing(folder)
-    save_model(tmp_path / "other", CARD, small_model(1))
-    assert listing(tmp_path / "other") != listing(folder)
-
-
-def test_a_model_is_two_files_without_pickle_or_path(folder, tmp_path):
-    files = listing(tmp_path)
-    assert sorted(files) == ["brain/model.json", "brain/model.safetensors"]
-    assert set(safetensors.torch.load_file(folder / "model.safetensors")) == set(
-        small_model().state_dict()
-    )
-    for one in files.values():
-        assert str(tmp_path).encode() not in one
-        assert b"__reduce__" not in one
-        assert not one.startswith((b"PK", b"\x80"))
-
-
-def test_the_card_is_readable_by_people_and_by_any_json_reader(folder):
-    card = content(folder)
+def test_the_format_is_as_documented(file):
+    """Written again from its parts by `write_signed`, a program of its own, it is accepted."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0
+    assert content[8:].startswith(START)
+    assert content[8 : 8 + length].isascii()
+    card, header, tensors = parts(file)
+    assert list(header) == sorted(header)
+    assert card["weights_sha256"] == hashlib.sha256(tensors).hexdigest()
     assert card["schema"] == 1
-    assert card["name"] == "brain-t1 Größe 脳"
-    assert card["autoregressive"] == {
-        "hidden_channels": 6,
-        "dilations": [1, 2],
-        "variance": "channel",
-        "whitened": False,
-        "position": False,
-        "position_variance": False,
-        "directions": 1,
-    }
-    text = (folder / "model.json").read_text(encoding="utf-8")
-    assert text.isascii()
-    assert text.count("\n") > 50
+    assert card["autoregressive"]["dilations"] == [1, 2]
+    write_signed(file, dict(reversed(card.items())), header, tensors)
+    assert verify_model(file) == ModelCard.from_dict(card)
+
+
+def test_saving_returns_the_card_that_is_on_disk(file):
+    card = save_model(file, CARD, small_model(1))
+    assert card == read_card(file)
+    assert card.weights_sha256 == hashlib.sha256(parts(file)[2]).hexdigest()
+
+
+def test_the_same_model_is_the_same_bytes(file, tmp_path):
+    again, other = tmp_path / "again.safetensors", tmp_path / "other.safetensors"
+    save_model(again, CARD, small_model())
+    assert again.read_bytes() == file.read_bytes()
+    save_model(other, CARD, small_model(1))
+    assert other.read_bytes() != file.read_bytes()
+
+
+def test_a_model_is_one_file_without_pickle_or_path(file, tmp_path):
+    assert os.listdir(tmp_path) == ["brain.safetensors"]
+    content = file.read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert b"__reduce__" not in content
 
 
 @pytest.mark.parametrize(
-    "name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 250, "undecodable \udce4"]
+    "name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 243, "undecodable \udce4"]
 )
 def test_any_name_is_kept(tmp_path, name):
     card = save_model(tmp_path / name, dataclasses.replace(CARD, name=name), small_model())
@@ -179,316 +194,384 @@ def test_any_name_is_kept(tmp_path, name):
     assert load_model(tmp_path / name)[0] == card
 
 
+def test_the_suffix_may_be_left_out(file, tmp_path):
+    assert read_card(tmp_path / "brain") == read_card(file)
+    (tmp_path / "brain").mkdir()
+    assert load_model(tmp_path / "brain")[0] == read_card(file)
+    assert model_path(Path("v1.2")) == Path("v1.2.safetensors")
+    assert model_path(model_path(Path("a") / "v1.2")) == Path("a") / "v1.2.safetensors"
+
+
 def test_parents_are_made(tmp_path):
     save_model(tmp_path / "a" / "b" / "model", CARD, small_model())
-    assert verify_model(tmp_path / "a" / "b" / "model").name == CARD.name
+    assert verify_model(tmp_path / "a" / "b" / "model.safetensors").name == CARD.name
 
 
 # What is read
 
 
-def leaves(value, path=()):
-    """Path and value of every figure and word in a JSON document."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, one in pairs:
-        if isinstance(one, dict | list):
-            yield from leaves(one, (*path, key))
-        else:
-            yield (*path, key), one
-
-
-def other(value):
-    """A value of the same type that is not that one."""
-    if value is None:
-        return "main"
-    return value + "x" if isinstance(value, str) else value + 1
-
-
-def test_every_changed_figure_is_found(folder):
-    original = content(folder)
-    fields = [(path, value) for path, value in leaves(original) if path != ("schema",)]
-    names = {path[0] for path, _ in fields}
-    assert names == set(original) - {"schema"}
-    for path, value in fields:
-        tampered = copy.deepcopy(original)
-        place = tampered
-        for key in path[:-1]:
-            place = place[key]
-        place[path[-1]] = other(value)
-        (folder / "model.json").write_text(json.dumps(tampered))
+def test_every_changed_byte_of_a_header_is_found_by_the_card_alone(file):
+    """In white space, in the 17th digit of a figure, in the digest, in the length: anywhere."""
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    spaces = len(content[:end]) - len(content[:end].rstrip())
+    assert spaces > 0
+    dice = random.Random(0)
+    places = {*range(120), *range(end - 400, end), *dice.sample(range(end), 600)}
+    codes = set()
+    for place in sorted(places):
+        changed = bytearray(content)
+        changed[place] ^= 1 << dice.randrange(8)
+        file.write_bytes(changed)
         with pytest.raises(ModelError) as caught:
-            read_card(folder)
-        assert caught.value.code == "model-tampered", path
-        assert "does not match its digest" in caught.value.message
+            read_card(file)
+        codes.add(caught.value.code)
+    assert codes == {"model-file", "model-damaged", "model-tampered"}
 
 
-@pytest.mark.parametrize("key", ["digest", "calibration", "notice"])
-def test_a_key_that_is_gone_is_found(folder, key):
-    card = content(folder)
-    del card[key]
-    (folder / "model.json").write_text(json.dumps(card))
-    assert refusal(folder).code == "model-tampered"
+def test_a_changed_digit_that_is_read_as_the_same_figure_is_found(file):
+    content = file.read_bytes()
+    figures = (found[0] for found in re.finditer(rb"\d\.\d{16}(?!\d)", content))
+    pairs = ((one, one[:-1] + digit) for one in figures for digit in (b"0", b"1", b"8", b"9"))
+    one, other = next(pair for pair in pairs if len({*pair}) == 2 and len({*map(float, pair)}) == 1)
+    file.write_bytes(content.replace(one, other))
+    assert refusal(file).code == "model-tampered"
 
 
-def test_another_layout_of_the_same_json_is_the_same_card(folder):
-    card = read_card(folder)
-    turned = dict(reversed(content(folder).items()))
-    (folder / "model.json").write_text(json.dumps(turned, ensure_ascii=False), encoding="utf-8")
-    assert read_card(folder) == card
+def test_every_changed_byte_of_the_tensors_is_found(file):
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    dice = random.Random(0)
+    for place in (start, *dice.sample(range(start, len(content)), 50), len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1 << dice.randrange(8)
+        file.write_bytes(changed)
+        error = refusal(file, (verify_model, load_model))
+        assert error.code == "model-tampered"
+        assert "SHA-256 of its tensors" in error.message
+    assert read_card(file).name == CARD.name  # which does not read them
 
 
-@pytest.mark.parametrize("where", [20, 0.5, -1])
-def test_a_flipped_bit_of_the_weights_is_found(folder, where):
-    weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[where if isinstance(where, int) else int(where * len(weights))] ^= 1
-    (folder / "model.safetensors").write_bytes(weights)
-    error = refusal(folder)
-    assert error.code == "model-tampered"
-    assert error.message.startswith("model.safetensors is not the trained one")
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(CARD)])
+def test_every_field_of_the_card_is_covered(file, field):
+    card = parts(file)[0]
+    text = json.dumps(card, separators=(",", ":"))
+    other = copy.deepcopy(card)
+    other[field] = {"changed": True}
+    content = file.read_bytes()
+    changed = content.replace(
+        json.dumps(text).encode(), json.dumps(json.dumps(other, separators=(",", ":"))).encode()
+    )
+    assert changed != content
+    length = int.from_bytes(content[:8], "little") + len(changed) - len(content)
+    file.write_bytes(length.to_bytes(8, "little") + changed[8:])
+    assert refusal(file).code == ("model-damaged" if field == "schema" else "model-tampered")
 
 
-@pytest.mark.parametrize("kept", [0, 7, 100, -1])
-def test_truncated_weights_are_found(folder, kept):
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[:kept])
-    assert refusal(folder).code == "model-tampered"
-    # Even if somebody signed them.
-    sha256 = hashlib.sha256(weights[:kept]).hexdigest()
-    write_signed(folder, content(folder) | {"weights_sha256": sha256})
-    error = refusal(folder, (verify_model, load_model))
+@pytest.mark.parametrize("kept", [0, 7, 8, 30, 120, 3000, -5000, -1])
+def test_a_file_cut_anywhere_is_refused(file, kept):
+    content = file.read_bytes()
+    file.write_bytes(content[:kept])
+    error = refusal(file)
+    assert error.code == ("model-file" if 0 <= kept < 35 else "model-damaged")
+
+
+def test_a_file_that_goes_on_is_refused(file):
+    file.write_bytes(file.read_bytes() + b"more")
+    error = refusal(file)
     assert error.code == "model-damaged"
-    assert "do not fit the network" in error.message
+    assert "bytes; it has" in error.message
 
 
-def test_a_missing_file_is_named(folder):
-    (folder / "model.safetensors").unlink()
-    error = refusal(folder)
+@pytest.mark.parametrize("length", [0, 90, 1 << 32, (1 << 63) + 8, (1 << 64) - 1])
+def test_a_length_that_is_wrong_takes_no_memory(file, length, monkeypatch):
+    file.write_bytes(length.to_bytes(8, "little") + file.read_bytes()[8:])
+    read, asked = model_store._read, []
+    monkeypatch.setattr(
+        model_store, "_read", lambda opened, size: asked.append(size) or read(opened, size)
+    )
+    error = refusal(file)
     assert error.code == "model-damaged"
-    assert error.message.startswith("The model lacks a readable model.safetensors (No such file")
-    (folder / "model.json").unlink()
-    error = refusal(folder)
-    assert error.code == "model-missing"
-    assert error.message == "Expected a model folder with model.json; found none."
+    assert "length" in error.message
+    assert max(asked) < 100
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_header_of_endless_length_is_not_read(file, monkeypatch):
+    monkeypatch.setattr(model_store, "MAX_HEADER_BYTES", 2000)
+    assert "its length is wrong" in refusal(file).message
+
+
+def test_what_is_not_there_is_told(tmp_path):
     error = refusal(tmp_path / "nowhere")
     assert error.code == "model-missing"
-    assert "found none (no such folder)" in error.message
-    assert error.hint == "Give the folder that `train --out` wrote."
+    assert error.message == "Expected the model file 'nowhere.safetensors'; there is none."
+    assert error.hint
 
 
-def test_a_file_in_place_of_a_folder_is_no_model(folder):
-    assert refusal(folder / "model.json").code == "model-missing"
+def test_a_folder_is_no_model(tmp_path):
+    (tmp_path / "brain.safetensors").mkdir()
+    error = refusal(tmp_path / "brain")
+    assert (error.code, error.message) == (
+        "model-unreadable",
+        "The model file cannot be read (not a file).",
+    )
 
 
-def test_a_folder_in_place_of_the_card_cannot_be_read(folder):
-    (folder / "model.json").unlink()
-    (folder / "model.json").mkdir()
-    error = refusal(folder)
-    assert error.code == "model-unreadable"
-    assert error.message == "model.json cannot be read (Is a directory)."
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert refusal(tmp_path / "pipe").code == "model-unreadable"
 
 
-def test_a_newer_schema_asks_for_an_update(folder):
-    card = content(folder) | {"schema": 2, "new_key": "new"}
-    (folder / "model.json").write_text(json.dumps(card))
-    error = refusal(folder)
+def test_a_disk_that_fails_is_told(file, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(file))
+
+    monkeypatch.setattr(model_store.json, "loads", fail)
+    monkeypatch.setattr(Path, "open", fail)
+    assert "Input/output error" in refusal(file).message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\3\4" * 9, b"\x80\x04\xfe\xff" * 9, b"years of work" * 99, b"\0" * 4096]
+)
+def test_another_file_is_no_model(file, content):
+    file.write_bytes(content)
+    assert refusal(file).code == "model-file"
+
+
+def test_weights_of_something_else_are_no_model(file):
+    safetensors.torch.save_file({"a": torch.ones(3)}, file, metadata={"format": "pt"})
+    error = refusal(file)
+    assert error.code == "model-file"
+    assert error.message.startswith("The file is not a model of SpatialARAnomaly")
+
+
+def test_a_newer_schema_asks_for_an_update(file):
+    change(file, schema=2, new_key="new")
+    error = refusal(file)
     assert error.code == "model-newer"
     assert error.message == "This program reads models up to schema 1; this one has schema 2."
     assert error.hint == "Update SpatialARAnomaly."
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("values", "message"),
     [
-        ({"schema": 0}, "model.json is not valid: schema must be 1; found"),
-        ({"colour": "red"}, "model.json is not valid: ModelCard does not know colour."),
+        ({"schema": 0}, "its card is not valid: schema must be 1; found"),
+        ({"colour": "red"}, "its card is not valid: ModelCard does not know colour."),
         ({"modality": "PET"}, "ModelCard.modality must be one of MR, CT; found 'PET'."),
         ({"best_epoch": 1.5}, "ModelCard.best_epoch must be int; found 1.5."),
         ({"best_epoch": 9}, "best_epoch must be one of the curve"),
     ],
 )
-def test_a_signed_card_must_be_valid_all_the_same(folder, change, message):
-    write_signed(folder, content(folder) | change)
-    error = refusal(folder)
+def test_a_signed_card_must_be_valid_all_the_same(file, values, message):
+    change(file, **values)
+    error = refusal(file)
     assert error.code == "model-damaged"
     assert message in error.message
 
 
-def test_a_signed_card_that_lacks_something_is_refused(folder):
-    card = content(folder)
+def test_a_signed_card_that_lacks_something_is_refused(file):
+    card, header, tensors = parts(file)
     del card["calibration"], card["notice"]
-    write_signed(folder, card)
-    assert refusal(folder).message.endswith("ModelCard lacks calibration, notice.")
+    write_signed(file, card, header, tensors)
+    assert refusal(file).message.endswith("ModelCard lacks calibration, notice.")
 
 
 @pytest.mark.parametrize(
-    "text",
+    "card",
     [
-        "",
-        "{",
-        "[1, 2]",
-        '"schema"',
-        "5",
-        "null",
-        "{}",
-        '{"schema": "1"}',
-        '{"schema": true}',
-        '{"schema": 1.0}',
-        "[" * 100_000,
-        '{"schema": 1} trailing',
+        "", "{", "[1, 2]", '"schema"', "5", "null", "{}", '{"schema": "1"}', '{"schema": true}',
+        '{"schema": 1.0}', "[" * 100_000, '{"schema": 1} trailing',
     ],
-)
-def test_what_is_no_card_is_refused(folder, text):
-    (folder / "model.json").write_text(text)
-    error = refusal(folder)
+)  # fmt: skip
+def test_what_is_no_card_is_refused(file, card):
+    _, header, tensors = parts(file)
+    write_signed(file, card, header, tensors)
+    error = refusal(file)
     assert error.code == "model-damaged"
-    assert error.message == "model.json is not the JSON object of a model."
+    assert "not the JSON of a model" in error.message
 
 
-def test_a_card_that_is_no_text_is_refused(folder):
-    (folder / "model.json").write_bytes(b"\x80\x04\xfe\xff" * 9)
-    assert refusal(folder).code == "model-damaged"
-
-
-@pytest.mark.parametrize("change", ["wider", "more", "fewer", "renamed"])
-def test_signed_weights_must_fit_the_card(folder, change):
-    weights = small_model().state_dict()
-    if change == "wider":
-        weights["variance"] = torch.ones(CHANNELS + 1)
-    elif change == "more":
-        weights["net.9.bias"] = torch.ones(3)
-    else:
-        tensor = weights.pop("net.0.bias")
-        if change == "renamed":
-            weights["net.0.offset"] = tensor
-    write_weights(folder, weights)
-    assert read_card(folder).name == CARD.name
-    error = refusal(folder, (verify_model, load_model))
+@pytest.mark.parametrize("what", ["wider", "more", "fewer", "renamed", "half precision", "moved"])
+def test_signed_tensors_must_fit_the_card(file, what):
+    tensors = small_model().state_dict()
+    if what == "wider":
+        tensors["variance"] = torch.ones(CHANNELS + 1)
+    elif what == "more":
+        tensors["net.9.bias"] = torch.ones(3)
+    elif what == "half precision":
+        tensors = {name: value.half() for name, value in tensors.items()}
+    elif what != "moved":
+        tensor = tensors.pop("net.0.bias")
+        if what == "renamed":
+            tensors["net.0.offset"] = tensor
+    write_tensors(file, tensors)
+    if what == "moved":
+        card, header, content = parts(file)
+        header["variance"]["data_offsets"] = [0, 4 * CHANNELS]
+        write_signed(file, card, header, content)
+    error = refusal(file)
     assert error.code == "model-damaged"
-    assert error.message == (
-        "The tensors of model.safetensors do not fit the network of model.json."
-    )
+    assert "its tensors do not fit the network" in error.message
 
 
-def test_a_card_of_an_absurd_network_is_refused_before_it_is_built(folder):
-    card = content(folder)
-    card["autoregressive"]["hidden_channels"] = 10**12
-    write_signed(folder, card)
-    assert refusal(folder, (verify_model, load_model)).code == "model-damaged"
+def test_a_card_of_an_absurd_network_is_refused_before_it_is_built(file):
+    change(file, autoregressive=parts(file)[0]["autoregressive"] | {"hidden_channels": 10**12})
+    assert refusal(file).code == "model-damaged"
+
+
+# Copies and other names
+
+
+def test_a_copy_is_the_same_bytes(file, tmp_path):
+    card = copy_model(file, tmp_path / "copy.safetensors")
+    assert card == read_card(file)
+    assert (tmp_path / "copy.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_another_name_changes_the_header_only(file, tmp_path):
+    before, tensors = read_card(file), parts(file)[2]
+    card = copy_model(file, tmp_path / "x.safetensors", name="x")
+    assert card == dataclasses.replace(before, name="x") == verify_model(tmp_path / "x")
+    assert card.weights_sha256 == before.weights_sha256
+    assert parts(tmp_path / "x.safetensors")[2] == tensors
+    content = file.read_bytes()
+    copy_model(file, file, name="y")
+    copy_model(file, file, name=CARD.name)
+    assert file.read_bytes() == content
+
+
+def test_a_damaged_model_is_not_copied(file, tmp_path):
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    before = listing(tmp_path)
+    for target in (file, tmp_path / "copy.safetensors"):
+        with pytest.raises(ModelError) as caught:
+            copy_model(file, target, name="x")
+        assert caught.value.code == "model-tampered"
+        assert listing(tmp_path) == before
+    assert os.listdir(tmp_path) == ["brain.safetensors"]
 
 
 # Where it is saved
 
 
-def test_a_free_name_is_free(tmp_path, folder):
+def test_a_free_name_is_free(tmp_path, file):
     check_free(tmp_path / "new", overwrite=False)
     check_free(tmp_path / "a" / "b", overwrite=False)
-    check_free(folder, overwrite=True)
-    (tmp_path / "empty").mkdir()
-    check_free(tmp_path / "empty", overwrite=True)
+    check_free(file, overwrite=True)
+    (tmp_path / "folder").mkdir()
+    check_free(tmp_path / "folder", overwrite=False)
 
 
-def test_a_taken_name_is_told(folder):
-    with pytest.raises(OutputError) as caught:
-        check_free(folder, overwrite=False)
-    assert caught.value.code == "output-exists"
-    assert caught.value.message == "The model folder 'brain' must not exist yet; it does."
-    assert "--overwrite" in caught.value.hint
+def test_a_taken_name_is_told(tmp_path, file):
+    for path in (file, tmp_path / "brain"):
+        with pytest.raises(OutputError) as caught:
+            check_free(path, overwrite=False)
+        assert caught.value.code == "output-exists"
+        assert caught.value.message == "'brain.safetensors' exists already."
+        assert "--overwrite" in caught.value.hint
 
 
-def test_a_folder_that_may_not_be_read_is_told(folder, monkeypatch):
-    def forbidden(_: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-
-    monkeypatch.setattr(Path, "iterdir", forbidden)
-    with pytest.raises(OutputError) as caught:
-        check_free(folder, overwrite=True)
-    assert caught.value.code == "output-unwritable"
-    assert caught.value.message == (
-        "The model folder 'brain' cannot be looked into (Permission denied)."
-    )
-    assert "Choose another name" in caught.value.hint
-
-
-def test_what_a_killed_save_left_is_removed_by_a_later_one(folder, tmp_path):
+def test_what_a_killed_save_left_is_removed_by_a_later_one(file, tmp_path):
     left = tmp_path / ".partial-killed"
-    (left / "new").mkdir(parents=True)
-    (left / "new" / "model.safetensors").write_bytes(b"half")
+    left.mkdir()
+    (left / "new").write_bytes(b"half")
     for one in (left / "new", left):
         os.utime(one, (0, 0))
-    save_model(folder, CARD, small_model())
-    assert sorted(os.listdir(tmp_path)) == ["brain"]
+    save_model(file, CARD, small_model())
+    assert os.listdir(tmp_path) == ["brain.safetensors"]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "model with more", "dangling link"])
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_killed_change_leaves_the_model_as_it_was(file, tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from SpatialARAnomalyLib.engine import model_store
+model_store.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+model_store.copy_model(Path(sys.argv[1]), Path(sys.argv[1]), name="x")
+"""
+    before, library = file.read_bytes(), Path(model_store.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        env=os.environ | {"PYTHONPATH": str(library)},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert file.read_bytes() == before
+    (left,) = (one for one in tmp_path.iterdir() if one != file)
+    assert left.name.startswith(".partial-")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "weights", "dangling link"])
 def test_what_is_no_model_is_never_replaced(tmp_path, kind):
-    folder = tmp_path / "thesis"
+    path = tmp_path / "thesis.safetensors"
     if kind == "file":
-        folder.write_text("years of work")
+        path.write_text("years of work")
     elif kind == "dangling link":
-        folder.symlink_to(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "weights":
+        safetensors.torch.save_file({"a": torch.ones(3)}, path)
     else:
-        if kind == "model with more":
-            save_model(folder, CARD, small_model())
-        (folder / "chapter").mkdir(parents=True)
-        (folder / "chapter" / "one.txt").write_text("years of work")
+        path.mkdir()
     before = listing(tmp_path)
     for attempt in (
-        lambda: check_free(folder, overwrite=True),
-        lambda: save_model(folder, CARD, small_model()),
+        lambda: check_free(path, overwrite=True),
+        lambda: save_model(path, CARD, small_model()),
     ):
         with pytest.raises(OutputError) as caught:
             attempt()
         assert caught.value.code == "output-not-a-model"
-        assert "'thesis' exists and is not a model folder" in caught.value.message
+        assert "'thesis.safetensors' exists and is not a model" in caught.value.message
     assert listing(tmp_path) == before
-    assert sorted(os.listdir(tmp_path)) == ["thesis"]
+    assert os.listdir(tmp_path) == ["thesis.safetensors"]
 
 
-def test_a_model_replaces_a_model(folder, tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_model_replaces_a_model(file, tmp_path, damaged):
+    if damaged:
+        file.write_bytes(file.read_bytes()[:300])
     model = small_model(5)
-    save_model(folder, dataclasses.replace(CARD, name="second"), model)
-    card, again = load_model(folder)
+    save_model(file, dataclasses.replace(CARD, name="second"), model)
+    card, again = load_model(file)
     assert card.name == "second"
     assert torch.equal(again.variance, model.variance)
-    assert sorted(os.listdir(tmp_path)) == ["brain"]
+    assert os.listdir(tmp_path) == ["brain.safetensors"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("moment", ["weights", "card", "flush", "old away", "new in"])
+@pytest.mark.parametrize("moment", ["folder", "file", "flush", "new in"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_failed_save_changes_nothing(folder, tmp_path, monkeypatch, error, moment, exists):
-    target = folder if exists else tmp_path / "other"
+def test_a_failed_save_changes_nothing(file, tmp_path, monkeypatch, error, moment, exists):
+    target = file if exists else tmp_path / "other"
     before = listing(tmp_path)
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    if moment == "weights":
-        monkeypatch.setattr(safetensors.torch, "save", fail)
-    elif moment == "card":
-        monkeypatch.setattr(Path, "write_text", fail)
-    elif moment == "flush":
-        monkeypatch.setattr(os, "fsync", fail)
+    where, what = {
+        "folder": (tempfile, "TemporaryDirectory"),
+        "file": (model_store, "remove_stale_partials"),
+        "flush": (os, "fsync"),
+        "new in": (os, "replace"),
+    }[moment]
+    if moment == "file":
+        path_open = Path.open
+        monkeypatch.setattr(
+            Path, "open", lambda path, mode: fail() if "x" in mode else path_open(path, mode)
+        )
     else:
-        replace, calls = os.replace, []
-
-        def fails_at(source: Path, goal: Path) -> None:
-            calls.append(goal)
-            if len(calls) == (1 if moment == "old away" or not exists else 2):
-                raise error
-            replace(source, goal)
-
-        monkeypatch.setattr(model_store.os, "replace", fails_at)
+        monkeypatch.setattr(where, what, fail)
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         save_model(target, dataclasses.replace(CARD, name="second"), small_model(5))
     monkeypatch.undo()
     assert listing(tmp_path) == before
-    assert os.listdir(tmp_path) == ["brain"]
-    assert read_card(folder).name == CARD.name
+    assert os.listdir(tmp_path) == ["brain.safetensors"]
+    assert read_card(file).name == CARD.name
     if isinstance(caught.value, OutputError):
         assert caught.value.code == "output-unwritable"
         assert caught.value.message == "The model cannot be written (No space left)."

@@ -1,4 +1,4 @@
-"""Imports, or copies all models, and is killed at the given question whether to go on."""
+"""Imports a model, and is killed at the given question whether to go on."""
 
 import os
 import signal
@@ -33,7 +33,5 @@ class Killed:
 
 if __name__ == "__main__":
     from SpatialARAnomalyLib.service.model_library import import_model
-    from SpatialARAnomalyLib.service.models_move import copy_models
 
-    work = {"import": import_model, "move": copy_models}[sys.argv[1]]
-    work(Path(sys.argv[2]), Path(sys.argv[3]), Killed(int(sys.argv[4])))
+    import_model(Path(sys.argv[1]), Path(sys.argv[2]), Killed(int(sys.argv[3])))

@@ -1,18 +1,36 @@
-"""Folders of small models, for the tests of the model library."""
+"""Small model files in folders, for the tests of the model library."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from Engine.model_examples import CARD, small_model
-from SpatialARAnomalyLib.engine.model_store import ModelCard, save_model
+from SpatialARAnomalyLib.engine.model_store import SUFFIX, ModelCard, save_model
 
 
-def add_model(models: Path, name: str, seed: int = 0, folder: str | None = None, **values) -> Path:
-    """Save a model into a folder of models; its folder."""
-    place = models / (folder or name)
+def add_model(models: Path, name: str, seed: int = 0, file: str | None = None, **values) -> Path:
+    """Save a model into a folder of models; `file` is its file's name without the suffix."""
+    path = models / f"{file or name}{SUFFIX}"
     card: ModelCard = dataclasses.replace(CARD, name=name, **values)
-    save_model(place, card, small_model(seed))
-    return place
+    save_model(path, card, small_model(seed))
+    return path
+
+
+def change_byte(path: Path, at: int = -1, bits: int = 1) -> None:
+    """Flip bits of one byte of a file; by default the last bit, which is a tensor's."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= bits
+    path.write_bytes(content)
+
+
+def change_card(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change the text after the first brace of a header, and nothing of its length or digest."""
+    content = path.read_bytes()
+    start = content.index(b'"card":')
+    changed = content[:start] + change(content[start:])
+    assert changed != content
+    assert len(changed) == len(content)
+    path.write_bytes(changed)
 
 
 class Stopper:

@@ -40,7 +40,7 @@ def make_site(folder: Path) -> Site:
         normals.append(folder / f"normal_{number}.nii.gz")
         head = normal_head(number, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM)
         write_nifti(normals[-1], head)
-    model = folder / "model"
+    model = folder / "model.safetensors"
     result = run("train", *normals, "--out", model, *TRAIN_OPTIONS)
     assert result.exit_code == 0, (result.stderr, result.exception)
     return Site(tuple(normals), model)

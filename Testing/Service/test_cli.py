@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicerio
-from Service.small_site import SHAPE_KJI, SPACING_MM, TRAIN_OPTIONS, run, tree
+from Service.small_site import SHAPE_KJI, SPACING_MM, TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine.case_score import case_score
 from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
 from SpatialARAnomalyLib.engine.volume import Volume
@@ -231,7 +231,7 @@ def test_ctrl_c_cancels_a_training(site, tmp_path):
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert json.loads(rest.splitlines()[-1])["event"] == "cancelled"
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model.safetensors").exists()
     assert (tmp_path / "model.training" / "checkpoint.safetensors").exists()
 
 
@@ -243,7 +243,7 @@ def killable(site, tmp_path_factory):
     """
     options = ["--size-px", "112", "--epochs", "6", "--batch-size", "4", "--device", "cpu"]
     command = [*COMMAND, "train", *map(str, site.normals), *options, "--name", "heads", "--json"]
-    whole = tmp_path_factory.mktemp("whole") / "model"
+    whole = tmp_path_factory.mktemp("whole") / "model.safetensors"
     subprocess.run([*command, "--out", str(whole)], capture_output=True, env=ALONE, check=True)
     return command, whole
 
@@ -264,10 +264,10 @@ def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):
                 process.kill()
                 break
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model.safetensors").exists()
     again = subprocess.run(command, capture_output=True, text=True, env=ALONE, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert tree(tmp_path / "model") == tree(whole)
+    assert (tmp_path / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
 def test_a_name_in_brackets_is_shown_as_it_is(site, tmp_path):

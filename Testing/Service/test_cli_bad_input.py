@@ -1,8 +1,10 @@
 """Bad input: exit code 2, one clear message, no traceback, nothing written."""
 
 import json
+import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +12,7 @@ import numpy as np
 import pydicom.data
 import pytest
 from safetensors.numpy import load_file, save_file
+from Service.model_folders import change_byte, change_card
 from Service.small_site import SHAPE_KJI, SPACING_MM, TRAIN_OPTIONS, run, tree
 from SpatialARAnomalyLib.engine.phantom import normal_head
 from SpatialARAnomalyLib.engine.volume import Volume
@@ -253,9 +256,9 @@ def test_outputs_that_exist_are_kept_unless_overwritten(site, tmp_path):
     assert set(tree(tmp_path)) == set(before)
 
     arguments = ("train", *site.normals, "--out", tmp_path / "model", *TRAIN_OPTIONS)
-    shutil.copytree(site.model, tmp_path / "model")
+    shutil.copy(site.model, tmp_path / "model.safetensors")
     before = tree(tmp_path)
-    assert_refused(run(*arguments), "must not exist yet")
+    assert_refused(run(*arguments), "'model.safetensors' exists already")
     assert tree(tmp_path) == before
 
 
@@ -278,52 +281,36 @@ def test_unwritable_output(site, tmp_path):
     assert tree(tmp_path) == {"file": b"in the way"}
 
 
-def changed_card(model: Path, change) -> None:
-    card = json.loads((model / "model.json").read_text())
-    change(card)
-    (model / "model.json").write_text(json.dumps(card))
-
-
-def no_card(model):
-    (model / "model.json").unlink()
-
-
-def no_weights(model):
-    (model / "model.safetensors").unlink()
-
-
-def other_weights(model):
-    weights = load_file(model / "model.safetensors")
-    weights["net.0.bias"] = weights["net.0.bias"] + 1
-    save_file(weights, model / "model.safetensors")
-
-
 def other_threshold(model):
-    changed_card(model, lambda card: card["calibration"]["nll"].__setitem__(-1, 99.0))
+    change_card(model, lambda card: card.replace(b"0.", b"1.", 1))
 
 
 def newer(model):
-    changed_card(model, lambda card: card.update(schema=2))
+    change_card(model, lambda card: card.replace(b'schema\\":1', b'schema\\":2'))
 
 
-def no_json(model):
-    (model / "model.json").write_text("{")
+def cut(model):
+    os.truncate(model, model.stat().st_size - 1)
+
+
+def other_weights(model):
+    save_file(load_file(model), model)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (no_card, "Expected a model folder"),
-        (no_weights, "lacks a readable model.safetensors"),
-        (other_weights, "SHA-256 differs"),
+        (Path.unlink, "Expected the model file"),
+        (cut, "it must have .* bytes"),
+        (change_byte, "SHA-256 of its tensors differs"),
         (other_threshold, "does not match its digest"),
         (newer, "this one has schema 2.*Update"),
-        (no_json, "is not the JSON object"),
+        (other_weights, "is not a model of SpatialARAnomaly"),
     ],
 )
 def test_models_that_are_not_as_trained(damage, words, site, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(site.model, model)
+    model = tmp_path / "model.safetensors"
+    shutil.copy(site.model, model)
     damage(model)
     before = tree(tmp_path)
     commands = [
@@ -342,22 +329,18 @@ def test_models_that_are_not_as_trained(damage, words, site, tmp_path):
 
 def test_a_model_that_is_missing(site, tmp_path):
     result = run("detect", site.normals[0], "--model", tmp_path / "no", "--out", tmp_path / "out")
-    assert_refused(result, "no such folder")
+    assert_refused(result, "there is none")
     assert tree(tmp_path) == {}
 
 
 def test_a_model_whose_encoder_is_gone_says_so(site, tmp_path):
     """Same model, but trained on an encoder that this machine does not know."""
-    from SpatialARAnomalyLib.engine.model_store import _digest
+    from SpatialARAnomalyLib.engine.model_store import load_model, save_model
 
-    model = tmp_path / "model"
-    shutil.copytree(site.model, model)
-    card = json.loads((model / "model.json").read_text())
-    card.pop("digest")
-    card["encoder"]["name"] = "vits16.safetensors"
-    card["encoder"]["weights_sha256"] = "0" * 64
-    card["digest"] = _digest(card)
-    (model / "model.json").write_text(json.dumps(card))
+    model = tmp_path / "model.safetensors"
+    card, network = load_model(site.model)
+    encoder = replace(card.encoder, name="vits16.safetensors", weights_sha256="0" * 64)
+    save_model(model, replace(card, encoder=encoder), network)
     arguments = ("detect", site.normals[0], "--model", model, "--out", tmp_path / "out")
     assert_refused(run(*arguments), "needs the encoder 'vits16.safetensors'")
     other = run(*arguments, "--encoder", "demonstration")

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from Service.model_folders import add_model
+from Service.model_folders import add_model, change_byte
 from Service.small_site import run, tree
 from SpatialARAnomalyLib.engine.model_store import read_card
 
@@ -19,7 +19,7 @@ def models(tmp_path, monkeypatch):
     add_model(folder, "brain [t1]")
     card = read_card(folder / "brain [t1]")
     encoder = card.encoder.from_dict(card.encoder.to_dict() | {"name": "timm/vit_x"})
-    add_model(folder, "Größe 脳", seed=1, folder="second", encoder=encoder)
+    add_model(folder, "Größe 脳", seed=1, file="second", encoder=encoder)
     return folder
 
 
@@ -39,9 +39,9 @@ def test_list_shows_all_models_and_what_is_missing(models):
 
 
 def test_list_tells_damaged_models(models):
-    (models / "second" / "model.json").write_text("{")
+    change_byte(models / "second.safetensors", 5000)
     shown = text(run("models", "list"))
-    assert "second: model.json is not the JSON object of a model. Copy the model again." in shown
+    assert "second: The model file is not as it was written: its card does not match" in shown
 
 
 def test_list_as_json(models):
@@ -51,7 +51,7 @@ def test_list_as_json(models):
         ("Größe 脳", "obtainable"),
     ]
     assert rows[0]["normals"] == 3
-    assert rows[0]["bytes"] == sum(os.path.getsize(one) for one in models.glob("brain*/*"))
+    assert rows[0]["bytes"] == os.path.getsize(models / "brain [t1].safetensors")
     assert str(models) not in json.dumps(rows)
 
 
@@ -63,9 +63,14 @@ def test_list_of_another_folder(models, tmp_path):
     assert json.loads(shown)["name"] == "abdomen"
 
 
-@pytest.mark.parametrize("how", ["name", "folder's name", "path"])
-def test_a_model_is_named_by_name_or_folder(models, how):
-    named = {"name": "größe 脳", "folder's name": "second", "path": models / "second"}[how]
+@pytest.mark.parametrize("how", ["name", "file's name", "file", "path"])
+def test_a_model_is_named_by_name_or_file(models, how):
+    named = {
+        "name": "größe 脳",
+        "file's name": "second",
+        "file": "second.safetensors",
+        "path": models / "second",
+    }[how]
     assert "complete and unchanged" in text(run("models", "verify", named))
     assert "Model Größe 脳" in text(run("models", "show", named))
 
@@ -74,24 +79,27 @@ def test_a_name_that_is_none_or_of_two_is_told(models):
     done = run("models", "show", "spleen")
     assert done.exit_code == 2
     assert "There are: 'brain [t1]', 'Größe 脳'." in done.stderr
-    add_model(models, "Größe 脳", seed=3, folder="third")
+    add_model(models, "Größe 脳", seed=3, file="third")
     done = run("models", "delete", "Größe 脳", "--yes")
     assert done.exit_code == 2
-    assert f"Give the folder: {models / 'second'}, {models / 'third'}." in done.stderr
+    assert (
+        f"Give the file: {models / 'second.safetensors'}, {models / 'third.safetensors'}."
+        in done.stderr
+    )
     assert len(os.listdir(models)) == 3
 
 
 def test_a_model_travels(models, tmp_path):
     there = tmp_path / "там"
     written = text(run("models", "export", "Größe 脳", tmp_path))
-    assert written == f"Written: {tmp_path / 'Größe 脳.spatialar'}\n"
+    assert written == f"Written: {tmp_path / 'Größe 脳.safetensors'}\n"
     again = run("models", "export", "Größe 脳", tmp_path)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
     text(run("models", "export", "Größe 脳", tmp_path, "--overwrite"))
-    file = tmp_path / "Größe 脳.spatialar"
+    file = tmp_path / "Größe 脳.safetensors"
     assert "imported" in text(run("models", "import", file, "--folder", there))
-    assert tree(there / "Größe 脳") == tree(models / "second")
+    assert (there / file.name).read_bytes() == (models / "second.safetensors").read_bytes()
     assert "there already" in text(run("models", "import", file, "--folder", there))
     add_model(there, "Größe 脳", seed=9)
     assert "'Größe 脳' is taken" in text(run("models", "import", file, "--folder", there))
@@ -100,11 +108,11 @@ def test_a_model_travels(models, tmp_path):
 
 
 def test_a_file_that_is_none_is_told(models, tmp_path):
-    (tmp_path / "x.spatialar").write_text("no zip")
+    (tmp_path / "x.safetensors").write_text("years of work")
     before = tree(models)
-    done = run("models", "import", tmp_path / "x.spatialar")
-    assert (done.exit_code, "The file is not a model's" in done.stderr) == (2, True)
-    done = run("models", "import", tmp_path / "x.spatialar", "--json")
+    done = run("models", "import", tmp_path / "x.safetensors")
+    assert (done.exit_code, "The file is not a model" in done.stderr) == (2, True)
+    done = run("models", "import", tmp_path / "x.safetensors", "--json")
     assert json.loads(done.stdout.splitlines()[-1])["code"] == "model-file"
     assert tree(models) == before
 
@@ -124,18 +132,18 @@ def test_delete_asks_unless_told_not_to(models):
         done = CliRunner().invoke(app, ["models", "delete", "second"], input=answer)
         assert done.exit_code == 1
         assert "Delete the model 'second'?" in done.stderr
-    assert (models / "second").exists()
+    assert (models / "second.safetensors").exists()
     done = CliRunner().invoke(app, ["models", "delete", "second"], input="y\n")
     assert done.exit_code == 0
-    assert not (models / "second").exists()
+    assert not (models / "second.safetensors").exists()
     assert text(run("models", "delete", "brain [t1]", "--yes")) == "brain [t1]: deleted\n"
     assert os.listdir(models) == []
 
 
 def test_a_damaged_model_can_be_deleted_and_not_exported(models, tmp_path):
-    (models / "second" / "model.safetensors").write_bytes(b"damaged")
+    change_byte(models / "second.safetensors")
     done = run("models", "export", "second", tmp_path / "out" / "x")
-    assert (done.exit_code, "is not the trained one" in done.stderr) == (2, True)
+    assert (done.exit_code, "is not as it was written" in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
     assert run("models", "verify", "second").exit_code == 2
     text(run("models", "delete", "second", "--yes"))
@@ -145,6 +153,6 @@ def test_verify_as_json(models):
     done = run("models", "verify", "second", "--json")
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["event"], last["name"]) == ("result", "Größe 脳")
-    (models / "second" / "model.safetensors").write_bytes(b"damaged")
+    change_byte(models / "second.safetensors")
     done = run("models", "verify", "second", "--json")
     assert json.loads(done.stdout.splitlines()[-1])["code"] == "model-tampered"

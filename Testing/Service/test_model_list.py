@@ -1,28 +1,29 @@
 """The panel's list of models: all of them, quickly, and the damaged ones with their reason."""
 
-import dataclasses
+import os
 import shutil
 
 import pytest
-from Engine.model_examples import CARD, small_model
-from SpatialARAnomalyLib.engine import model_store
+import safetensors.torch
+import torch
+from Service.model_folders import add_model, change_byte, change_card
 from SpatialARAnomalyLib.engine.errors import ModelError
-from SpatialARAnomalyLib.engine.model_store import load_model, read_card, save_model
+from SpatialARAnomalyLib.engine.model_store import load_model, read_card, verify_model
+from SpatialARAnomalyLib.service import model_list
 from SpatialARAnomalyLib.service.model_list import list_models
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two models, whose folders sort otherwise than their names."""
-    for name, place in (("brain", "b"), ("Abdomen Größe", "z")):
-        card = dataclasses.replace(CARD, name=name)
-        save_model(tmp_path / place, card, small_model())
+    """Two models, whose files sort otherwise than their names."""
+    add_model(tmp_path, "brain", file="b")
+    add_model(tmp_path, "Abdomen Größe", file="z")
     return tmp_path
 
 
 def told(folder):
     return [
-        (entry.folder.name, entry.card and entry.card.name, entry.error and entry.error.code)
+        (entry.path.stem, entry.card and entry.card.name, entry.error and entry.error.code)
         for entry in list_models(folder)
     ]
 
@@ -33,35 +34,36 @@ def test_models_are_listed_by_name_with_their_cards(folder):
         read_card(folder / "z"),
         read_card(folder / "b"),
     ]
+    assert [entry.bytes for entry in list_models(folder)] == [
+        os.path.getsize(folder / f"{name}.safetensors") for name in "zb"
+    ]
 
 
-def test_what_is_no_model_is_left_out(folder):
+def test_what_is_no_model_s_file_is_left_out(folder):
     (folder / "notes.txt").write_text("years of work")
-    (folder / "empty").mkdir()
-    (folder / "other").mkdir()
-    (folder / "other" / "readme").touch()
+    (folder / "folder.safetensors").mkdir()
+    (folder / "dangling.safetensors").symlink_to(folder / "gone")
     (folder / "b.training").mkdir()
-    shutil.copytree(folder / "b", folder / ".partial-abc")
+    (folder / ".partial-abc").mkdir()
+    shutil.copy(folder / "b.safetensors", folder / "._b.safetensors")
+    shutil.copy(folder / "b.safetensors", folder / ".partial-abc" / "new.safetensors")
     assert len(told(folder)) == 2
 
 
 def test_a_damaged_model_is_listed_with_what_is_wrong(folder):
-    for place in ("cut", "no weights", "no card", "changed"):
-        shutil.copytree(folder / "b", folder / place)
-    (folder / "cut" / "model.json").write_text('{"schema"')
-    (folder / "no weights" / "model.safetensors").unlink()
-    (folder / "no card" / "model.json").unlink()
-    text = (folder / "changed" / "model.json").read_text(encoding="utf-8")
-    changed = text.replace('"brain"', '"brian"')
-    assert changed != text
-    (folder / "changed" / "model.json").write_text(changed, encoding="utf-8")
+    for name in ("cut", "changed", "empty"):
+        shutil.copy(folder / "b.safetensors", folder / f"{name}.safetensors")
+    os.truncate(folder / "cut.safetensors", 5000)
+    change_card(folder / "changed.safetensors", lambda card: card.replace(b"brain", b"brian"))
+    os.truncate(folder / "empty.safetensors", 0)
+    safetensors.torch.save_file({"a": torch.ones(3)}, folder / "others.safetensors")
     assert told(folder) == [
         ("z", "Abdomen Größe", None),
         ("b", "brain", None),
         ("changed", None, "model-tampered"),
         ("cut", None, "model-damaged"),
-        ("no card", None, "model-missing"),
-        ("no weights", None, "model-damaged"),
+        ("empty", None, "model-file"),
+        ("others", None, "model-file"),
     ]
 
 
@@ -71,20 +73,30 @@ def test_no_folder_no_models(tmp_path):
     assert list_models(tmp_path / "file") == []
 
 
-def test_listing_reads_no_weights_and_loading_does(folder, monkeypatch):
-    hashed = []
-    digest = model_store.file_sha256
-    monkeypatch.setattr(
-        model_store, "file_sha256", lambda path: hashed.append(path.name) or digest(path)
-    )
-    weights = folder / "b" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert len(list_models(folder)) == 2
+def test_listing_reads_no_tensors_and_loading_does(folder):
+    change_byte(folder / "b.safetensors")
     assert [entry.error for entry in list_models(folder)] == [None, None]
-    assert hashed == []
-    assert read_card(folder / "b", with_weights=False).name == "brain"
-    for reader in (read_card, load_model):
+    for reader in (verify_model, load_model):
         with pytest.raises(ModelError) as caught:
             reader(folder / "b")
         assert caught.value.code == "model-tampered"
-    assert hashed == ["model.safetensors"] * 2
+
+
+def test_what_was_not_changed_is_not_read_again(folder, monkeypatch):
+    before, read = list_models(folder), []
+    monkeypatch.setattr(
+        model_list, "read_card", lambda path: read.append(path.stem) or read_card(path)
+    )
+    again = list_models(folder)
+    assert all(one is other for one, other in zip(before, again, strict=True))
+    add_model(folder, "brain 2", file="b")
+    assert told(folder) == [("z", "Abdomen Größe", None), ("b", "brain 2", None)]
+    assert read == ["b"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read anything")
+def test_a_model_that_may_not_be_read_is_tried_again(folder):
+    (folder / "b.safetensors").chmod(0)
+    assert told(folder)[0] == ("b", None, "model-unreadable")
+    (folder / "b.safetensors").chmod(0o600)
+    assert told(folder)[1] == ("b", "brain", None)

@@ -57,9 +57,9 @@ def test_the_model_knows_what_it_was_trained_on(cohort):
     values = [figures["held_out_nll"] for figures in card["curve"]]
     # Nats per channel; position alone, known from the first epoch on, tells most of it.
     assert values[-1] < values[0] - 0.04
-    text = (cohort / "model" / "model.json").read_text()
-    assert "normal_" not in text
-    assert str(cohort) not in text
+    content = (cohort / "model.safetensors").read_bytes()
+    assert b"normal_" not in content
+    assert str(cohort).encode() not in content
 
 
 @pytest.mark.parametrize("seed", [1001, 1003, 1005])

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -69,7 +68,7 @@ class Recorder(SilentReporter):
 
 @pytest.fixture(scope="module")
 def uninterrupted(site, tmp_path_factory):
-    out = tmp_path_factory.mktemp("uninterrupted") / "model"
+    out = tmp_path_factory.mktemp("uninterrupted") / "model.safetensors"
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(out.parent / "settings"))
@@ -87,25 +86,25 @@ def test_stages_and_epochs_are_told(uninterrupted):
 
 def test_twice_from_one_seed_gives_identical_files(site, uninterrupted, tmp_path):
     train_on(site.normals, tmp_path / "model")
-    assert tree(tmp_path / "model") == tree(uninterrupted[0])
+    assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
     # Nothing else is left: no work in progress.
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
 def test_the_order_of_the_normals_does_not_matter(site, uninterrupted, tmp_path):
     train_on(site.normals[::-1], tmp_path / "model")
-    assert tree(tmp_path / "model") == tree(uninterrupted[0])
+    assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
 
 
 def test_cancelling_anywhere_and_resuming_gives_the_same_model(site, uninterrupted, tmp_path):
     out, recorder = uninterrupted
     for cancel_at in range(1, recorder.asked + 1, 3):
-        model = tmp_path / f"cancelled-{cancel_at}"
+        model = tmp_path / f"cancelled-{cancel_at}.safetensors"
         with pytest.raises(Cancelled):
             train_on(site.normals, model, Recorder(cancel_at))
         assert not model.exists()
         train_on(site.normals, model)
-        assert tree(model) == tree(out), cancel_at
+        assert model.read_bytes() == out.read_bytes(), cancel_at
 
 
 def test_embedded_volumes_are_not_embedded_again(site, tmp_path):
@@ -131,8 +130,7 @@ def test_an_unfinished_training_with_other_settings_is_not_mixed_up(site, tmp_pa
     with pytest.raises(SpatialARError, match="other volumes or settings"):
         train_on(site.normals, tmp_path / "model", batch_size=4)
     train_on(site.normals, tmp_path / "model", batch_size=4, restart=True)
-    card = json.loads((tmp_path / "model" / "model.json").read_text())
-    assert card["training"]["batch_size"] == 4
+    assert read_card(tmp_path / "model").training.batch_size == 4
 
 
 class CancelAfterSlices(SilentReporter):
@@ -185,7 +183,8 @@ def test_every_scan_is_read_once_where_memory_allows(
     train_on(site.normals, tmp_path / "again", **settings)
     # Once for the survey, once to embed, and the held-out one once to calibrate.
     assert sorted(readings.count.values()) == [2, 2, 2, 3]
-    assert tree(tmp_path / "model") == tree(tmp_path / "again") == tree(uninterrupted[0])
+    models = [tmp_path / "model.safetensors", tmp_path / "again.safetensors", uninterrupted[0]]
+    assert len({model.read_bytes() for model in models}) == 1
 
 
 def test_no_more_voxels_are_kept_than_allowed(site):
@@ -222,18 +221,18 @@ def test_a_scan_that_changes_meanwhile_changes_no_model(
 
     if kept_bytes:
         train_on(normals, tmp_path / "model", ChangeAfterReading())
-        assert tree(tmp_path / "model") == tree(uninterrupted[0])
+        assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
         return
     with pytest.raises(SpatialARError, match=r"normal_2\.nii\.gz changed"):
         train_on(normals, tmp_path / "model", ChangeAfterReading())
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_the_default_field_of_view_fits_the_largest_body(site, uninterrupted):
-    card = json.loads((uninterrupted[0] / "model.json").read_text())
-    largest = card["normals"]["extent_mm"][1]
-    assert card["slices"]["fov_mm"] % FOV_STEP_MM == 0
-    assert 1.1 * largest <= card["slices"]["fov_mm"] < 1.1 * largest + FOV_STEP_MM
+    card = read_card(uninterrupted[0])
+    largest = card.normals.extent_mm[1]
+    assert card.slices.fov_mm % FOV_STEP_MM == 0
+    assert 1.1 * largest <= card.slices.fov_mm < 1.1 * largest + FOV_STEP_MM
 
 
 # The folder of the training in progress
@@ -268,17 +267,14 @@ def test_a_file_in_the_folders_place_is_told(tmp_path):
         assert caught.value.code == "output-not-a-training"
 
 
-@pytest.mark.parametrize("folder", ["model", "model.training", "model.training/features"])
+@pytest.mark.parametrize("folder", ["model.training", "model.training/features"])
 def test_scans_in_a_folder_that_is_written_are_refused(site, tmp_path, monkeypatch, folder):
     (tmp_path / folder).mkdir(parents=True)
-    if folder != "model":
-        (tmp_path / "model.training" / "training.json").write_text(
-            '{"what": "SpatialARAnomaly training in progress"}'
-        )
+    (tmp_path / "model.training" / "training.json").write_text(
+        '{"what": "SpatialARAnomaly training in progress"}'
+    )
     scan = tmp_path / folder / "normal.nii.gz"
     shutil.copy(site.normals[0], scan)
-    # An existing folder of that name is refused before, unless its files go away meanwhile.
-    monkeypatch.setattr(train_job, "check_free", lambda *_: None)
     monkeypatch.setattr(train_job, "resolve_device", never)
     with pytest.raises(InputError, match=r"must lie outside the folder 'model.*normal\.nii\.gz"):
         train_on((*site.normals, scan), tmp_path / "model")
@@ -334,7 +330,7 @@ def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkey
             "The model is saved; 'model.training' cannot be removed (Permission denied).",
         )
     ]
-    assert tree(tmp_path / "model") == tree(uninterrupted[0])
+    assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
 
 
 def test_a_second_training_of_that_name_is_refused(site, tmp_path):
@@ -371,12 +367,18 @@ with folder.hold():
 # What is asked
 
 
-def test_the_present_folder_is_a_model_with_a_name(site, tmp_path, monkeypatch):
-    (tmp_path / "brain").mkdir()
-    monkeypatch.chdir(tmp_path / "brain")
-    card = train_on(site.normals, Path("."), name=None, overwrite=True)
-    assert card.name == "brain"
-    assert sorted(tree(tmp_path)) == ["brain", "brain/model.json", "brain/model.safetensors"]
+def test_a_model_is_called_as_its_file(site, tmp_path):
+    card = train_on(site.normals, tmp_path / "brain.v2", name=None)
+    assert card.name == "brain.v2"
+    assert os.listdir(tmp_path) == ["brain.v2.safetensors"]
+
+
+def test_a_folder_is_no_name_for_a_model(site, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError) as caught:
+        train_on(site.normals, Path("."), overwrite=True)
+    assert caught.value.code == "output-name"
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(

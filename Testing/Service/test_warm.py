@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from Service.model_folders import change_byte
 from Service.small_site import run
 from SpatialARAnomalyLib.engine import encoder as encoder_module
 from SpatialARAnomalyLib.engine import model_store
@@ -55,40 +56,39 @@ def test_the_second_time_nothing_is_loaded_or_even_opened(site, loads, monkeypat
 
 
 def test_a_model_trained_again_is_loaded_again(site, loads, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(site.model, folder)
+    path = tmp_path / "model.safetensors"
+    shutil.copy(site.model, path)
     kept = Warm()
-    _, first, _ = kept.model(folder, CPU)
-    for file in ("model.json", "model.safetensors"):
-        stat = (folder / file).stat()
-        os.utime(folder / file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-        _, again, was_warm = kept.model(folder, CPU)
+    _, first, _ = kept.model(path, CPU)
+    for _ in range(2):
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        _, again, was_warm = kept.model(path, CPU)
         assert again is not first
         assert not was_warm
-    assert kept.model(folder, CPU)[1:] == (again, True)
+    assert kept.model(path, CPU)[1:] == (again, True)
     assert loads == ["model"] * 3
 
 
 def test_a_model_that_is_gone_or_damaged_is_not_kept(site, loads, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(site.model, folder)
+    path = tmp_path / "model.safetensors"
+    shutil.copy(site.model, path)
     kept = Warm()
-    kept.model(folder, CPU)
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x01")
+    kept.model(path, CPU)
+    change_byte(path)
     for _ in range(2):
-        with pytest.raises(ModelError, match="not the trained one"):
-            kept.model(folder, CPU)
-    shutil.rmtree(folder)
+        with pytest.raises(ModelError, match="not as it was written"):
+            kept.model(path, CPU)
+    path.unlink()
     for _ in range(2):
         with pytest.raises(ModelError):
-            kept.model(folder, CPU)
+            kept.model(path, CPU)
     assert loads == ["model"] * 5
 
 
 def test_another_device_or_model_releases_the_old_one(site, loads, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(site.model, other)
+    other = tmp_path / "other.safetensors"
+    shutil.copy(site.model, other)
     kept = Warm()
     card, *_ = kept.model(site.model, CPU)
     kept.encoder(card, None, CPU, False)
@@ -126,13 +126,12 @@ def test_after_a_release_nothing_is_warm(site, loads):
 
 
 def test_the_command_line_still_verifies_what_it_uses(site, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(site.model, folder)
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[:-1] + b"\x01")
-    result = run("detect", site.normals[0], "--model", folder, "--out", tmp_path / "out")
+    path = tmp_path / "model.safetensors"
+    shutil.copy(site.model, path)
+    change_byte(path)
+    result = run("detect", site.normals[0], "--model", path, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "not the trained one" in result.stderr
+    assert "not as it was written" in result.stderr
 
 
 def test_the_models_of_a_detection_can_be_released(monkeypatch):

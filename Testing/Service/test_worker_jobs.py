@@ -15,6 +15,7 @@ from Engine.model_examples import CARD
 from Service.small_site import SHAPE_KJI, SPACING_MM, run, tree
 from Service.worker_process import WorkerProcess, without
 from SpatialARAnomalyLib.engine.findings import find
+from SpatialARAnomalyLib.engine.model_store import read_card
 from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
 from SpatialARAnomalyLib.engine.volume import Volume
 from SpatialARAnomalyLib.engine.volume_files import write_nifti
@@ -158,7 +159,7 @@ def whole_labels(result, shape):
 @pytest.mark.parametrize("name", ["oblique", "sheared"])
 def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
     result = detections[name][-1]
-    card = json.loads((site.model / "model.json").read_text(encoding="utf-8"))
+    card = read_card(site.model).to_dict()
     assert set(result) == {
         "id", "event", "files", "labels_start_kji", "findings", "threshold_nll", "outside_nll",
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
@@ -261,7 +262,7 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
         ({"ras_from_voxel": np.eye(3).tolist()}, "spec-type", "4 values"),
         ({"ras_from_voxel": [[0.0] * 4] * 4}, "affine-not-affine", "0, 0, 0, 1"),
         ({"ras_from_voxel": np.diag([0.0, 1, 1, 1]).tolist()}, "spacing-zero", "positive"),
-        ({"model": "/nowhere/at all"}, "model-missing", "model.json"),
+        ({"model": "/nowhere/at all"}, "model-missing", "at all.safetensors"),
     ],
 )
 def test_inputs_that_make_no_sense_are_refused(worker, scans, site, tmp_path, changed, code, words):
@@ -623,7 +624,7 @@ def test_a_sample_of_no_kind_is_refused(light_worker, tmp_path):
 
 
 def test_the_demonstration_model_is_trained_and_used(small_worker, tmp_path):
-    model = tmp_path / "models" / "für die Demo"
+    model = tmp_path / "models" / "für die Demo.safetensors"
     number = small_worker.submit("demonstration_model", spec={"device": "cpu"}, output=model)
     events = small_worker.events_of(number)
     assert events[-1] == {
@@ -632,10 +633,7 @@ def test_the_demonstration_model_is_trained_and_used(small_worker, tmp_path):
     stages = [event["name"] for event in events if event["event"] == "stage"]
     assert stages == ["make", "read", "embed", "fit", "calibrate"]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1]
-    assert sorted(tree(tmp_path)) == [
-        "models", "models/für die Demo", "models/für die Demo/model.json",
-        "models/für die Demo/model.safetensors",
-    ]  # fmt: skip
+    assert sorted(tree(tmp_path)) == ["models", "models/für die Demo.safetensors"]
     sample = small_worker.result("sample", {}, {"kind": "lesion"}, tmp_path / "sample")
     inputs = {
         "voxels": sample["files"]["voxels"],

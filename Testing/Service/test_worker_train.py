@@ -67,7 +67,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(nursery, inputs, tmp_path_factory):
-    model = tmp_path_factory.mktemp("uninterrupted") / "model"
+    model = tmp_path_factory.mktemp("uninterrupted") / "model.safetensors"
     worker = nursery.worker()
     result = worker.result("train", inputs, SPEC, model)
     worker.close()
@@ -109,7 +109,7 @@ def in_scene(inputs, folder):
 
 
 def test_stages_epochs_and_the_result_are_told(worker, inputs, uninterrupted, tmp_path):
-    model = tmp_path / "für die Neuro" / "model"
+    model = tmp_path / "für die Neuro" / "model.safetensors"
     events = worker.events_of(worker.submit("train", inputs, SPEC, model))
     stages = [event["name"] for event in events if event["event"] == "stage"]
     assert stages == ["read", "embed", "fit", "calibrate"]
@@ -124,8 +124,8 @@ def test_stages_epochs_and_the_result_are_told(worker, inputs, uninterrupted, tm
     best = min(one["held_out_nll"] for one in curve)
     assert curve[result["best_epoch"] - 1]["held_out_nll"] == result["held_out_nll"] == best
     assert (result["training_volumes"], result["held_out_volumes"]) == (10, 2)
-    assert tree(model) == tree(uninterrupted[0])
-    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    assert model.read_bytes() == uninterrupted[0].read_bytes()
+    assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
 
 
 def test_what_a_survey_finds_is_trained_on(worker, inputs, tmp_path):
@@ -162,7 +162,7 @@ def test_a_pause_changes_nothing_of_the_model(worker, inputs, uninterrupted, tmp
     events = worker.events_of(job)
     assert events[0]["event"] == "continued"
     assert events[-1]["event"] == "result"
-    assert tree(tmp_path / "model") == tree(uninterrupted[0])
+    assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
 
 
 def test_a_cancelled_training_is_kept_with_its_best_epoch(worker, inputs, uninterrupted, tmp_path):
@@ -187,7 +187,7 @@ def test_a_cancelled_training_is_kept_with_its_best_epoch(worker, inputs, uninte
     events = worker.events_of(job)
     told = [event["epoch"] for event in events if event["event"] == "epoch"]
     assert told == [*range(1, EPOCHS + 1)]  # so that the plot is whole
-    assert tree(left.model) == tree(uninterrupted[0])
+    assert left.model.read_bytes() == uninterrupted[0].read_bytes()
     assert list_unfinished(left.model.parent) == []
 
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_resumed_is_listed_to_be_discarded(inputs, tmp_path):
             (tmp_path / f"{name}.training" / "request.json").write_text(request)
     deep = (100_000).to_bytes(8, "little") + b"[" * 100_000
     (tmp_path / "newer.training" / "checkpoint.safetensors").write_bytes(deep)
-    (tmp_path / "done").mkdir()
+    (tmp_path / "done.safetensors").touch()
     with TrainingFolder(tmp_path / "done").hold():
         (tmp_path / "done.training" / "checkpoint.safetensors").write_text("torn")
         content = {"spec": SPEC, "sources": inputs["normals"]}
@@ -313,7 +313,7 @@ def test_what_cannot_be_resumed_is_listed_to_be_discarded(inputs, tmp_path):
     assert [name for name, one in found.items() if one.finished] == ["done.training"]
     for one in found.values():
         discard(one.folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["done"]
+    assert [path.name for path in tmp_path.iterdir()] == ["done.safetensors"]
 
 
 def test_whether_a_training_runs_can_be_asked_without_harm(tmp_path):
@@ -380,7 +380,7 @@ def check_whole(folder) -> int:
 
 
 def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
-    model, log = tmp_path / "models" / "model", tmp_path / "embeddings"
+    model, log = tmp_path / "models" / "model.safetensors", tmp_path / "embeddings"
     stages, tokens, epochs = Counter(), {}, 0
     spec = SPEC
     for stage, kill_at, delay in moments(seed=4):
@@ -422,9 +422,9 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
     assert [event["epoch"] for event in last if event["event"] == "epoch"] == [
         *range(1, EPOCHS + 1)
     ]
-    assert tree(model) == tree(uninterrupted[0])
+    assert model.read_bytes() == uninterrupted[0].read_bytes()
     assert last[-1]["curve"] == uninterrupted[1]["curve"]
-    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
     # A volume whose tokens were stored is never embedded again.
     finished = set()
     for line in log.read_text().splitlines():

@@ -83,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     for number in range(6):
         normals.append(folder / f"normal_{number}.nii.gz")
         write_nifti(normals[-1], normal_head(number, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM))
-    model = folder / "model"
+    model = folder / "model.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(folder / "settings"))
         trained = run(
@@ -108,7 +108,8 @@ def warm_worker(app: Any) -> Iterator[Any]:
 def models_folder(site: Site, tmp_path: Path) -> Path:
     """A folder of models with the quick one in it."""
     folder = tmp_path / "modèles de test"
-    shutil.copytree(site.model, folder / "quick")
+    folder.mkdir()
+    shutil.copy(site.model, folder / "quick.safetensors")
     return folder
 
 

@@ -295,7 +295,7 @@ def test_what_is_no_scan_is_refused_with_a_sentence(make, says, opened, scene):
     assert says in opened.ui.detectButton.toolTip
     opened.ui.detectButton.click()
     settings = DetectionSettings(
-        model=opened.widget.panel.detect._models[0].folder,
+        model=opened.widget.panel.detect._models[0].path,
         falsePositiveRate=0.001,
         leastVolumeMl=0.5,
         device=Device.CPU,

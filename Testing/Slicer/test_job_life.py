@@ -234,17 +234,17 @@ def test_the_earlier_result_may_go_meanwhile(opened, scene):
 def test_a_model_that_goes_before_it_is_loaded_is_told(opened, scene, models_folder):
     with_scan(opened)
     before = scene.GetNumberOfNodes()
-    shutil.move(models_folder / "quick", models_folder.parent / "away")
+    shutil.move(models_folder / "quick.safetensors", models_folder.parent / "away")
     assert detected(opened) is None
     assert "model" in status(opened)
     assert scene.GetNumberOfNodes() == before
-    shutil.move(models_folder.parent / "away", models_folder / "quick")
+    shutil.move(models_folder.parent / "away", models_folder / "quick.safetensors")
     ends_well(opened)
 
 
 def test_a_model_that_goes_after_it_was_loaded_changes_nothing(opened, models_folder):
     with_scan(opened)
-    at(opened, EMBEDDING, lambda: shutil.rmtree(models_folder / "quick"))
+    at(opened, EMBEDDING, (models_folder / "quick.safetensors").unlink)
     assert detected(opened) is not None, status(opened)
 
 
@@ -418,7 +418,7 @@ def test_a_logic_that_is_done_with_says_nothing_more(app, scene, warm_worker, mo
     from SpatialARAnomalyLib.slicerapp.Logic import Logic
 
     settings = DetectionSettings(
-        model=models_folder / "quick",
+        model=models_folder / "quick.safetensors",
         falsePositiveRate=0.001,
         leastVolumeMl=0.5,
         device=Device.CPU,
@@ -594,12 +594,12 @@ class TestDemonstrationModel:
         self.make(opened)
         assert opened.ui.detectButton.text == "Cancel"
         assert ended(opened) == "Cancelled. No model was made."
-        assert [path.name for path in models_folder.iterdir()] == ["quick"]
+        assert [path.name for path in models_folder.iterdir()] == ["quick.safetensors"]
         ends_well(opened)
 
     def test_a_cancel_beside_a_broken_model_makes_it_no_better(self, opened, models_folder):
-        shutil.copytree(models_folder / "quick", models_folder / "demonstration-head")
-        (models_folder / "demonstration-head" / "model.json").write_text("{")
+        broken = models_folder / "demonstration-head.safetensors"
+        broken.write_bytes((models_folder / "quick.safetensors").read_bytes()[:-1])
         opened.enter()
         self.make(opened)
         opened.ui.detectButton.click()
@@ -617,20 +617,20 @@ class TestDemonstrationModel:
             def make():
                 onEvent({"event": "stage", "name": "fit", "index": 4, "of": 5})
                 assert status(opened) == "Learning what is normal"
-                shutil.copytree(site.model, output)
+                shutil.copy(site.model, output)
                 onEnd({"event": "result", "model": str(output), "name": "any"})
 
             asked.append((job, spec))
             qt.QTimer.singleShot(0, make)
             return 1
 
-        shutil.move(models_folder / "quick", models_folder / "zzz")
+        shutil.move(models_folder / "quick.safetensors", models_folder / "zzz.safetensors")
         opened.enter()
         monkeypatch.setattr(warm_worker, "submit", making)
         self.make(opened)
         assert "demonstration model is ready" in ended(opened)
         assert asked == [("demonstration_model", {"device": "cpu"})]
-        assert opened.widget.panel.detect._chosen().folder.name == "demonstration-head"
+        assert opened.widget.panel.detect._chosen().path.stem == "demonstration-head"
         self.make(opened)
         assert status(opened) == "The demonstration model is there already."
 

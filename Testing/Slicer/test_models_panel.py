@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from Harness import grab, run_events, wait_until
-from Service.model_folders import add_model
+from Service.model_folders import add_model, change_byte
 from Service.small_site import tree
 from SpatialARAnomalyLib.engine.model_store import read_card, verify_model
 from SpatialARAnomalyLib.service import encoder_registry
@@ -44,7 +44,6 @@ class Models:
             confirm=confirm,
             chooseFileToImport=lambda: str(given.get("file", "")),
             chooseFileToExport=lambda name: str(given.get("file", "")),
-            chooseFolder=lambda folder: str(given.get("folder", "")),
             askName=lambda name: given.get("name", ""),
             openFolder=lambda folder: self.asked.append(folder),
         )
@@ -90,11 +89,11 @@ class Models:
 @pytest.fixture
 def models(opened, models_folder):
     """The section, open, with the quick model and three others."""
-    add_model(models_folder, "Größe 脳", folder="second")
+    add_model(models_folder, "Größe 脳", file="second")
     away = dataclasses.replace(read_card(models_folder / "second").encoder, name="timm/vit_x")
-    add_model(models_folder, "of another machine", seed=1, folder="third", encoder=away)
-    shutil.copytree(models_folder / "second", models_folder / "cut")
-    (models_folder / "cut" / "model.json").write_text("{")
+    add_model(models_folder, "of another machine", seed=1, file="third", encoder=away)
+    content = (models_folder / "second.safetensors").read_bytes()
+    (models_folder / "cut.safetensors").write_bytes(content[:-1])
     return Models(opened, models_folder)
 
 
@@ -111,19 +110,19 @@ def test_all_models_are_listed_with_what_they_are(models):
         "small heads", "✓", "MR", "axial", f"{card.slices.fov_mm:g}", normals, card.created,
         "demonstration",
     ]  # fmt: skip
-    size = sum(os.path.getsize(one) for one in (models.folder / "quick").iterdir())
+    size = os.path.getsize(models.folder / "quick.safetensors")
     assert float(models.cell("small heads", SIZE).text()) == pytest.approx(size / 1e6, abs=0.051)
 
 
 def test_a_damaged_model_says_what_is_wrong_and_can_only_be_deleted(models):
     assert models.cell("cut", STATE).text() == "⚠ cannot be used"
-    assert "not the JSON object" in models.cell("cut", STATE).toolTip()
+    assert "it must have" in models.cell("cut", STATE).toolTip()
     models.choose("cut")
-    assert "not the JSON object" in models.ui.modelsDetailLabel.text
+    assert "it must have" in models.ui.modelsDetailLabel.text
     for name in ("Use", "Export", "Rename"):
-        assert "not the JSON object" in models.reason(name)
+        assert "it must have" in models.reason(name)
     assert models.click("Delete", confirm=True) == "cut was deleted."
-    assert not (models.folder / "cut").exists()
+    assert not (models.folder / "cut.safetensors").exists()
 
 
 def test_a_missing_encoder_is_shown_with_the_way_to_get_it(models):
@@ -181,33 +180,33 @@ def test_a_model_is_chosen_in_detect(models, how):
 
 
 def test_of_two_copies_the_chosen_one_stays_chosen(models):
-    shutil.copytree(models.folder / "second", models.folder / "a copy")
+    shutil.copy(models.folder / "second.safetensors", models.folder / "a copy.safetensors")
     detect = models.module.widget.panel.detect
-    for folder in ("second", "a copy"):
-        assert detect.chooseModel(models.folder / folder)
+    for name in ("second", "a copy"):
+        assert detect.chooseModel(models.folder / f"{name}.safetensors")
         detect.enter()
-        assert detect._chosen().folder.name == folder
+        assert detect._chosen().path.stem == name
 
 
 def test_choosing_what_is_no_model_changes_nothing(models):
     detect = models.module.widget.panel.detect
-    before = detect._chosen().folder
-    assert not detect.chooseModel(models.folder / "cut")
-    assert not detect.chooseModel(models.folder / "none")
-    assert detect._chosen().folder == before
+    before = detect._chosen().path
+    assert not detect.chooseModel(models.folder / "cut.safetensors")
+    assert not detect.chooseModel(models.folder / "none.safetensors")
+    assert detect._chosen().path == before
 
 
 def test_a_model_travels_through_a_file(models, tmp_path):
-    file = tmp_path / "für andere.spatialar"
+    file = tmp_path / "für andere.safetensors"
     models.choose("Größe 脳")
-    assert models.click("Export", file=file) == "Written: für andere.spatialar"
-    original = tree(models.folder / "second")
+    assert models.click("Export", file=file) == "Written: für andere.safetensors"
+    original = (models.folder / "second.safetensors").read_bytes()
     assert models.click("Import", file=file) == "This model is there already, as Größe 脳."
     models.choose("Größe 脳")
     models.click("Delete", confirm=True)
     assert "Größe 脳" not in models.names()
     assert models.click("Import", file=file) == "Imported: Größe 脳."
-    assert tree(models.folder / "Größe 脳") == original
+    assert (models.folder / "Größe 脳.safetensors").read_bytes() == original
     assert models.ui.modelsTable.item(models.row("Größe 脳"), NAME).isSelected()
     assert "Größe 脳" in [
         models.ui.modelSelector.itemText(index)
@@ -216,27 +215,32 @@ def test_a_model_travels_through_a_file(models, tmp_path):
 
 
 def test_a_file_that_is_none_is_told_and_changes_nothing(models, tmp_path):
-    (tmp_path / "x.spatialar").write_bytes(b"no zip at all, but long enough")
+    (tmp_path / "x.safetensors").write_bytes(b"no model at all, but long enough")
     before = tree(models.folder)
-    assert models.click("Import", file=tmp_path / "x.spatialar").startswith(
-        "⚠ The file is not a model's: it is no zip file"
+    assert models.click("Import", file=tmp_path / "x.safetensors").startswith(
+        "⚠ The file is not a model of SpatialARAnomaly"
     )
     assert tree(models.folder) == before
 
 
 def test_an_export_over_a_file_asks(models, tmp_path):
-    (tmp_path / "x.spatialar").write_text("years of work")
+    file = add_model(tmp_path, "x")
+    before = file.read_bytes()
     models.choose("small heads")
     models.click("Export", file=tmp_path / "x", confirm=False)
-    assert (tmp_path / "x.spatialar").read_text() == "years of work"
+    assert file.read_bytes() == before
     assert "Replace it?" in models.asked[-1]
-    assert models.click("Export", file=tmp_path / "x", confirm=True) == "Written: x.spatialar"
+    assert models.click("Export", file=tmp_path / "x", confirm=True) == "Written: x.safetensors"
+    assert file.read_bytes() == (models.folder / "quick.safetensors").read_bytes()
+    file.write_text("years of work")
+    assert "is not a model; it is not replaced" in models.click("Export", file=file)
+    assert file.read_text() == "years of work"
 
 
 def test_a_dialog_that_is_closed_does_nothing(models):
     before = tree(models.folder)
     models.choose("small heads")
-    for name in ("Import", "Export", "Rename", "Delete", "Move"):
+    for name in ("Import", "Export", "Rename", "Delete"):
         assert models.click(name, confirm=False) == ""
     assert tree(models.folder) == before
 
@@ -257,88 +261,22 @@ def test_delete_asks_and_takes_no_for_an_answer(models):
     models.choose("Größe 脳")
     models.click("Delete", confirm=False)
     assert models.asked == ["Delete the model Größe 脳? It cannot be brought back."]
-    assert (models.folder / "second").exists()
-    (models.folder / "second" / "thesis.docx").write_text("years of work")
-    assert "holds more than a model" in models.click("Delete", confirm=True)
-    assert (models.folder / "second" / "thesis.docx").exists()
+    assert (models.folder / "second.safetensors").exists()
+    models.click("Delete", confirm=True)
+    assert not (models.folder / "second.safetensors").exists()
 
 
 def test_verify_tells_damage_that_the_list_cannot_see(models):
     models.choose("Größe 脳")
     assert models.click("Verify") == "Größe 脳 is complete, and as it was trained."
     assert models.cell("Größe 脳", STATE).text() == "✓ verified"
-    weights = models.folder / "second" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    change_byte(models.folder / "second.safetensors")
     models.module.widget.panel.enter()
     models.settle()
     assert models.cell("Größe 脳", STATE).text() == "✓"
-    assert models.click("Verify").startswith("⚠ model.safetensors is not the trained one")
+    assert models.click("Verify").startswith("⚠ The model file is not as it was written")
     assert models.cell("Größe 脳", STATE).text() == "⚠ cannot be used"
-    assert "not the trained one" in models.reason("Export")
-
-
-def test_the_folder_moves_and_is_used_from_then_on(models, tmp_path):
-    from SpatialARAnomalyLib.slicerapp import Settings
-
-    new, before = tmp_path / "neuer Ort", tree(models.folder)
-    names = models.names()
-    assert models.click("Move", folder=new, confirm=True) == "The models are in the new folder."
-    assert str(models.folder) in models.asked[-1]
-    assert tree(new) == before
-    assert not models.folder.exists()
-    assert Settings.modelsFolder() == new
-    assert models.ui.modelsFolderEdit.property("currentPath") == str(new)
-    assert models.names() == names
-    assert models.ui.modelSelector.property("count") == 4
-
-
-def test_a_move_that_cannot_be_changes_nothing(models, tmp_path):
-    from SpatialARAnomalyLib.slicerapp import Settings
-
-    before = tree(models.folder)
-    told = models.click("Move", folder=models.folder / "new", confirm=True)
-    assert told.startswith("⚠ The new models folder lies in the folder where they are.")
-    assert tree(models.folder) == before
-    assert Settings.modelsFolder() == models.folder
-
-
-def test_a_task_begun_while_models_are_copied_does_not_keep_the_old_ones(models, tmp_path):
-    worker, ended = models.module.widget.logic.worker, []
-    models.answers(folder=tmp_path / "new", confirm=True)
-    models.ui.modelsMoveButton.click()
-    inputs = {"model": str(models.folder / "quick")}
-    worker.submit("model_verify", inputs=inputs, onEnd=ended.append)
-    wait_until(lambda: ended, 60, "the other task")
-    models.settle()
-    assert ended[0]["event"] == "result"
-    assert models.ui.modelsStatusLabel.text == "The models are in the new folder."
-    assert not models.folder.exists()
-
-
-def test_what_is_not_ours_stays_in_the_old_folder_and_is_named(models, tmp_path):
-    (models.folder / "thesis.docx").write_text("years of work")
-    told = models.click("Move", folder=tmp_path / "new", confirm=True)
-    assert told.endswith("In the old one these stay: thesis.docx.")
-    assert os.listdir(models.folder) == ["thesis.docx"]
-
-
-def test_a_cancelled_move_changes_nothing(models, tmp_path):
-    from SpatialARAnomalyLib.slicerapp import Settings
-
-    before = tree(models.folder)
-    models.answers(folder=tmp_path / "new", confirm=True)
-    models.ui.modelsMoveButton.click()
-    assert models.ui.modelsCancelButton.isEnabled()
-    assert "Wait until" in models.reason("Delete")
-    models.ui.modelsCancelButton.click()
-    models.settle()
-    # A few small files may be done before the cancel is heard.
-    if "Cancelled" in models.ui.modelsStatusLabel.text:
-        assert tree(models.folder) == before
-        assert Settings.modelsFolder() == models.folder
-        assert not (tmp_path / "new").exists()
-    else:
-        assert tree(tmp_path / "new") == before
+    assert "not as it was written" in models.reason("Export")
 
 
 def test_while_another_task_runs_nothing_is_begun(models):
@@ -348,7 +286,7 @@ def test_while_another_task_runs_nothing_is_begun(models):
     models.module.widget.logic.worker.submit("model_verify", inputs=inputs, onEnd=ended.append)
     assert models.click("Delete", confirm=True).startswith("⚠ Another task is running.")
     wait_until(lambda: ended, 60, "the other task")
-    assert (models.folder / "second").exists()
+    assert (models.folder / "second.safetensors").exists()
 
 
 def test_the_folder_is_opened_and_made_if_need_be(models):
@@ -362,7 +300,7 @@ def test_fifty_models_are_listed_without_a_pause_and_only_when_seen(models):
     from Harness import gui_gap
 
     for number in range(50):
-        shutil.copytree(models.folder / "second", models.folder / f"copy {number}")
+        shutil.copy(models.folder / "second.safetensors", models.folder / f"{number}.safetensors")
     with gui_gap() as gap:
         models.panel._list()
         models.settle()

@@ -233,7 +233,8 @@ class TestScans:
     def test_a_name_that_is_taken_is_refused_at_once(self, opened, tmp_path):
         look(opened)
         assert opened.ui.trainButton.toolTip == "Give the model a name."
-        (tmp_path / "models/Heads_T1").mkdir(parents=True)
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models/Heads_T1.safetensors").touch()
         opened.ui.trainNameEdit.setText("Heads T1")
         assert "There is a model of this name already" in opened.ui.trainButton.toolTip
 
@@ -357,7 +358,7 @@ class TestTraining:
             name="Heads, T1", modality=Modality.MR, fov_mm=230.0, size_px=224,
             preset=Preset.DILATED, epochs=9,
         )  # fmt: skip
-        assert training.request.model.name == "Heads_T1"
+        assert training.request.model.name == "Heads_T1.safetensors"
 
     def test_a_worker_that_dies_is_told_and_the_next_training_works(
         self, opened, trainer, tmp_path

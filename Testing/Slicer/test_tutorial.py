@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 def models_folder(tmp_path_factory, demo_run):
     """Holds the demonstration model: the demo's is the same, and takes a minute or two."""
     folder = tmp_path_factory.mktemp("models")
-    shutil.copytree(demo_run / "model", folder / "demonstration-head")
+    shutil.copy(demo_run / "model.safetensors", folder / "demonstration-head.safetensors")
     return folder
 
 

@@ -52,7 +52,7 @@ class EncoderError(SpatialARError):
 
 
 class ModelError(SpatialARError):
-    """A model folder is missing, damaged, too new or does not fit the volume."""
+    """A model file is missing, damaged, too new or does not fit the volume."""
 
 
 class OutputError(SpatialARError):

@@ -1,21 +1,35 @@
-"""A model on disk: a folder of `model.safetensors` and `model.json`, complete or not there."""
+"""A model on disk: one safetensors file, its tensors and, in the metadata, its card.
+
+    8 bytes   length of the header, little-endian
+    header    {"__metadata__":{"digest":"<64 hex digits>","card":"<JSON>"},"<tensor>":{…},…},
+              filled up with spaces to a multiple of 8 bytes
+    tensors   float32, little-endian, in the order of their names
+
+The digest is the SHA-256 of length and header with its own digits set to 0. The card holds
+the SHA-256 of the tensors, so the digest covers every byte of the file. The same card and
+tensors are the same bytes on every machine. Reading a card needs numpy only.
+"""
 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .atomic_files import PARTIAL_PREFIX, remove_stale_partials, sync, unwritable
 from .calibration import Calibration
 from .encoder_card import EncoderCard
-from .errors import ModelError, OutputError, SpecError
-from .file_hash import file_sha256
+from .errors import ModelError, OutputError, SpatialARError, SpecError
 from .progress import EpochFigures
 from .specs import (
+    MAP_SHAPE,
+    POSITION_FEATURES,
     AutoregressiveSpec,
     IntensitySpec,
     Modality,
@@ -31,10 +45,22 @@ if TYPE_CHECKING:
     from .autoregressive import AutoregressiveModel
 
 SCHEMA = 1
-"""Version of `model.json`; raised when an older program could misread a newer file."""
+"""Version of the card; raised when an older program could misread a newer model."""
 
-CARD_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
+SUFFIX = ".safetensors"
+"""Ends the name of a model file."""
+
+MAX_HEADER_BYTES = 16 << 20
+"""Longest header that is read; those of trained models have some 20 KiB."""
+
+_START = b'{"__metadata__":{"digest":"'
+"""Begins every header, also of schemas to come."""
+_DIGEST_END = len(_START) + 64
+
+_BLOCK_BYTES = 1 << 20
+
+_WINDOWS_IN_USE = (5, 32, 33)
+"""Windows' error numbers for a file that another program has open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +80,7 @@ class NormalsSummary(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard(Spec):
-    """All that is known of a model, as in `model.json`."""
+    """All that is known of a model but its tensors."""
 
     schema: int
     name: str
@@ -71,8 +97,8 @@ class ModelCard(Spec):
     curve: tuple[EpochFigures, ...]
     best_epoch: int
     calibration: Calibration
-    weights_sha256: str
-    """SHA-256 of `model.safetensors`."""
+    weights_sha256: str = ""
+    """SHA-256 of the tensors' bytes; set by `save_model`, and kept by a rename."""
     notice: str
     """What must travel with the model: the encoder's license or nature."""
 
@@ -87,208 +113,313 @@ class ModelCard(Spec):
         )
 
 
-def _digest(card: dict[str, Any]) -> str:
-    """Hash of a card's content, so that a changed figure does not pass for the trained one."""
-    text = json.dumps(card, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def model_path(path: Path) -> Path:
+    """The path of a model file: the given one, with `.safetensors` added where it lacks it."""
+    return path if path.name.endswith(SUFFIX) else path.parent / (path.name + SUFFIX)
 
 
-def card_text(card: ModelCard) -> str:
-    """What `model.json` holds: the card and its digest."""
-    content = card.to_dict()
-    return json.dumps({**content, "digest": _digest(content)}, indent=1) + "\n"
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise `OutputError` unless a model may be written to `model_path(path)`.
 
-
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise `OutputError` unless a model may be written as `folder`."""
-    # Not `Path.exists`, which raises where a parent may not be searched.
-    if not os.path.lexists(folder):
+    With `overwrite` a model may be replaced, but no other file.
+    """
+    path = model_path(path)
+    if path.name == SUFFIX:
+        raise OutputError("output-name", "A model's file must have a name.", "Give it one.")
+    # Not `Path.exists`, which raises where a parent folder may not be searched.
+    if not os.path.lexists(path):
         return
     if not overwrite:
         raise OutputError(
             "output-exists",
-            f"The model folder {folder.name!r} must not exist yet; it does.",
+            f"{path.name!r} exists already.",
             "Choose another name, or replace it with --overwrite.",
         )
-    try:
-        held = {one.name for one in folder.iterdir()} if folder.is_dir() else {""}
-    except OSError as error:
-        raise unwritable(
-            f"The model folder {folder.name!r} cannot be looked into",
-            error,
-            "Choose another name, or a folder you may read.",
-        ) from None
-    # Nothing but a model (or nothing at all) goes away when the folder is replaced.
-    if (held and CARD_FILE not in held) or held - {CARD_FILE, WEIGHTS_FILE}:
+    if not is_model(path):
         raise OutputError(
             "output-not-a-model",
-            f"{folder.name!r} exists and is not a model folder, or holds more than a model; "
-            "it is not replaced.",
+            f"{path.name!r} exists and is not a model; it is not replaced.",
             "Choose another name.",
         )
 
 
-def save_model(folder: Path, card: ModelCard, model: "AutoregressiveModel") -> ModelCard:
-    """Write the model and return its card with the weights' hash; all of it appears at once.
-
-    An existing model of that name is replaced. Raises `OutputError` where
-    something else has that name, or the disk does not take the model; then
-    what was there is there still.
-    """
-    from safetensors.torch import save
-
-    check_free(folder, overwrite=True)
-    remove_stale_partials(folder.parent)
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+def is_model(path: Path) -> bool:
+    """Whether a file begins as model files do, however damaged the rest is."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=PARTIAL_PREFIX, dir=folder.parent, ignore_cleanup_errors=True
-        ) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            # Not `save_file`, whose errors hold the path.
-            (new / WEIGHTS_FILE).write_bytes(save(weights))
-            card = dataclasses.replace(card, weights_sha256=file_sha256(new / WEIGHTS_FILE))
-            (new / CARD_FILE).write_text(card_text(card), encoding="utf-8", newline="\n")
-            for file in (WEIGHTS_FILE, CARD_FILE):
-                sync(new / file)
-            _replace(folder, new, old)
-    except OSError as error:
-        raise unwritable("The model cannot be written", error) from None
+        with _opened(path) as file:
+            return _read(file, 8 + len(_START))[8:] == _START
+    except ModelError:
+        return False
+
+
+def save_model(path: Path, card: ModelCard, model: "AutoregressiveModel") -> ModelCard:
+    """Write a model to `model_path(path)` and return its card with the tensors' hash.
+
+    The file appears whole or not at all, and replaces a model of that name.
+
+    Raises:
+        OutputError: Something else has that name, or the disk refuses; nothing is changed.
+    """
+    check_free(path, overwrite=True)
+    weights = model.state_dict()
+    tensors = b"".join(weights[name].cpu().numpy().tobytes() for name in sorted(weights))
+    card = dataclasses.replace(card, weights_sha256=hashlib.sha256(tensors).hexdigest())
+    _write(model_path(path), _header(card), [tensors])
     return card
 
 
-def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Move `new` to `folder`, and a folder already there to `old`; after an error, back."""
-    try:
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        raise
+def read_card(path: Path) -> ModelCard:
+    """Read the card of a model, without its tensors: a quick look at many models.
 
+    Header, card, the tensors' shapes and the file's size are verified.
 
-def read_card(folder: Path, *, with_weights: bool = True) -> ModelCard:
-    """The card of a model folder, verified: schema, content hash and the weights' hash.
-
-    Without `with_weights` the weights need only be there: a quick look at many
-    models. Raises `ModelError` for a folder that is missing, no model, newer than this
-    program, damaged or changed after training.
+    Raises:
+        ModelError: `model-missing`, `model-unreadable`, `model-file` (another kind of file),
+            `model-newer`, `model-tampered` or `model-damaged`.
     """
+    with _opened(path) as file:
+        return _read_header(file)[0]
+
+
+def verify_model(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> ModelCard:
+    """Verify every byte of a model and return its card.
+
+    Args:
+        path: The model; `.safetensors` is added where it is lacking.
+        on_bytes: Is called with the number of tensor bytes read so far, and may raise.
+
+    Raises:
+        ModelError: As `read_card`, and `model-tampered` for other tensors.
+    """
+    with _opened(path) as file:
+        card, _ = _read_header(file)
+        for _ in _tensor_blocks(file, card, on_bytes):
+            pass
+    return card
+
+
+def load_model(
+    path: Path, device: "torch.device | str" = "cpu"
+) -> "tuple[ModelCard, AutoregressiveModel]":
+    """Load a verified model: its card, and the network in evaluation mode on `device`.
+
+    Raises:
+        ModelError: As `verify_model`.
+    """
+    import torch
+
+    from .autoregressive import AutoregressiveModel
+
+    with _opened(path) as file:
+        card, _ = _read_header(file)
+        content = bytearray().join(_tensor_blocks(file, card, lambda _: None))
+    flat = torch.frombuffer(content, dtype=torch.float32)
+    tensors = {}
+    for name, entry in _layout(card)[0].items():
+        start, end = entry["data_offsets"]
+        tensors[name] = flat[start // 4 : end // 4].reshape(entry["shape"])
+    model = AutoregressiveModel(card.autoregressive, card.encoder.channels)
+    model.load_state_dict(tensors)
+    return card, model.to(device).eval()
+
+
+def copy_model(
+    source: Path,
+    target: Path,
+    *,
+    name: str | None = None,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> ModelCard:
+    """Copy a model while verifying it, under another name if one is given; return the new card.
+
+    The target appears, or is replaced, only when the whole source was verified. The two may
+    be the same file. Only the header changes with the name.
+
+    Args:
+        source: The model to copy.
+        target: The file to write.
+        name: The name on the new card; by default the old one.
+        on_bytes: Is called with the number of tensor bytes copied so far, and may raise.
+
+    Raises:
+        ModelError: As `verify_model`; `model-in-use` where another program has the target open.
+        OutputError: The disk refuses.
+    """
+    with _opened(source) as file:
+        card, header = _read_header(file)
+        if name not in (None, card.name):
+            card = dataclasses.replace(card, name=name)
+            header = _header(card)
+        _write(target, header, _tensor_blocks(file, card, on_bytes))
+    return card
+
+
+def refused(what: str, error: OSError) -> SpatialARError:
+    """The error for a change of a model file that the system refuses."""
+    if getattr(error, "winerror", None) in _WINDOWS_IN_USE:
+        return ModelError(
+            "model-in-use",
+            f"{what}: it is in use, or may not be changed.",
+            "Wait until the detection or training with it has ended, close other programs that "
+            "use it, and try again.",
+        )
+    return unwritable(what, error)
+
+
+def _write(path: Path, header: bytes, blocks: Iterable[bytes]) -> None:
+    """Write a model file that appears whole or not at all."""
+    remove_stale_partials(path.parent)
     try:
-        text = (folder / CARD_FILE).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=PARTIAL_PREFIX, dir=path.parent, ignore_cleanup_errors=True
+        ) as work:
+            new = Path(work) / "new"
+            with new.open("xb") as file:
+                file.write(header)
+                file.writelines(blocks)
+            sync(new)
+            os.replace(new, path)
+    except OSError as error:
+        raise refused("The model cannot be written", error) from None
+
+
+def _header(card: ModelCard) -> bytes:
+    """Length and header of a card's model file."""
+    text = json.dumps(card.to_dict(), separators=(",", ":"))
+    metadata = {"__metadata__": {"digest": "0" * 64, "card": text}}
+    header = json.dumps(metadata | _layout(card)[0], separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    length = len(header).to_bytes(8, "little")
+    return length + _START + _digest(length + header) + header[_DIGEST_END:]
+
+
+def _digest(header: bytes) -> bytes:
+    """The hexadecimal digest of length and header."""
+    digest = hashlib.sha256(header[: 8 + len(_START)])
+    digest.update(b"0" * 64)
+    digest.update(header[8 + _DIGEST_END :])
+    return digest.hexdigest().encode()
+
+
+def _layout(card: ModelCard) -> tuple[dict[str, Any], int]:
+    """What the header says of the tensors, and their bytes."""
+    layout, end = {}, 0
+    for name, shape in sorted(tensor_shapes(card).items()):
+        start, end = end, end + 4 * math.prod(shape)
+        layout[name] = {"dtype": "F32", "shape": [*shape], "data_offsets": [start, end]}
+    return layout, end
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a model file for reading."""
+    path = model_path(path)
+    if not os.path.lexists(path):
         raise ModelError(
             "model-missing",
-            f"Expected a model folder with {CARD_FILE}; found none"
-            f"{'' if folder.exists() else ' (no such folder)'}.",
-            "Give the folder that `train --out` wrote.",
-        ) from None
-    except OSError as error:
-        raise ModelError(
-            "model-unreadable",
-            f"{CARD_FILE} cannot be read ({error.strerror or error}).",
-            "Check that you may read the model folder.",
-        ) from None
+            f"Expected the model file {path.name!r}; there is none.",
+            "Give the file that `train --out` wrote.",
+        )
     try:
-        content = json.loads(text)
+        # A pipe or a device would block.
+        if not os.path.isfile(path):
+            raise OSError(0, "not a file")
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(error) from None
+    with file:
+        yield file
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _read_header(file: IO[bytes]) -> tuple[ModelCard, bytes]:
+    """Read and verify length and header: the card, and the bytes as they are."""
+    size = os.fstat(file.fileno()).st_size
+    header = _read(file, 8 + len(_START))
+    if header[8:] != _START:
+        raise ModelError(
+            "model-file",
+            "The file is not a model of SpatialARAnomaly, or its beginning is damaged.",
+            "Give a file that a training or an export wrote.",
+        )
+    length = int.from_bytes(header[:8], "little")
+    # Before memory is taken: a damaged length can be anything.
+    if not _DIGEST_END <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise _damaged("its header is cut off, or its length is wrong")
+    header += _read(file, length - len(_START))
+    try:
+        tensors = json.loads(header[8:].decode("ascii"))
+        content = json.loads(tensors.pop("__metadata__")["card"])
         schema = content["schema"]
         if type(schema) is not int:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ModelError(
-            "model-damaged",
-            f"{CARD_FILE} is not the JSON object of a model.",
-            "Copy the model again.",
-        ) from None
+        raise _damaged("its header is not the JSON of a model") from None
     if schema > SCHEMA:
         raise ModelError(
             "model-newer",
             f"This program reads models up to schema {SCHEMA}; this one has schema {schema}.",
             "Update SpatialARAnomaly.",
         )
-    digest = content.pop("digest", None)
-    if digest != _digest(content):
-        raise ModelError(
-            "model-tampered",
-            f"{CARD_FILE} is not as it was written: its content does not match its digest.",
-            "Copy the model again from its source.",
-        )
+    if header[8 + len(_START) : 8 + _DIGEST_END] != _digest(header):
+        raise _tampered("its card does not match its digest")
     try:
         card = ModelCard.from_dict(content)
     except SpecError as error:
-        raise ModelError(
-            "model-damaged", f"{CARD_FILE} is not valid: {error.message}", "Copy the model again."
-        ) from None
-    try:
-        if with_weights:
-            weights_sha256 = file_sha256(folder / WEIGHTS_FILE)
-        else:
-            (folder / WEIGHTS_FILE).stat()
-    except OSError as error:
-        raise ModelError(
-            "model-damaged",
-            f"The model lacks a readable {WEIGHTS_FILE} ({error.strerror or error}).",
-            "Copy the model again.",
-        ) from None
-    if with_weights and weights_sha256 != card.weights_sha256:
-        raise ModelError(
-            "model-tampered",
-            f"{WEIGHTS_FILE} is not the trained one: its SHA-256 differs from the model's.",
-            "Copy the model again from its source.",
-        )
-    return card
+        raise _damaged(f"its card is not valid: {error.message.rstrip('.')}") from None
+    layout, tensor_bytes = _layout(card)
+    if tensors != layout:
+        raise _damaged("its tensors do not fit the network on its card")
+    if size != len(header) + tensor_bytes:
+        raise _damaged(f"it must have {len(header) + tensor_bytes} bytes; it has {size}")
+    return card, header
 
 
-def load_model(
-    folder: Path, device: "torch.device | str" = "cpu"
-) -> "tuple[ModelCard, AutoregressiveModel]":
-    """The verified card and the network in evaluation mode on `device`.
-
-    Raises `ModelError` as `verify_model` does.
-    """
-    from safetensors.torch import load
-
-    from .autoregressive import AutoregressiveModel
-
-    card = verify_model(folder)
-    model = AutoregressiveModel(card.autoregressive, card.encoder.channels)
-    # From memory: `load_file` cannot open every path that a system allows.
-    model.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
-    return card, model.to(device).eval()
+def _tensor_blocks(
+    file: IO[bytes], card: ModelCard, on_bytes: Callable[[int], None]
+) -> Iterator[bytes]:
+    """The tensors' bytes in blocks; raises after the last one unless their hash is the card's."""
+    digest, done = hashlib.sha256(), 0
+    while block := _read(file, _BLOCK_BYTES):
+        digest.update(block)
+        yield block
+        done += len(block)
+        on_bytes(done)
+    if digest.hexdigest() != card.weights_sha256:
+        raise _tampered("the SHA-256 of its tensors differs from the card's")
 
 
-def verify_model(folder: Path) -> ModelCard:
-    """The card of a model that is complete, unchanged and whose tensors fit it.
+def _unreadable(error: OSError) -> ModelError:
+    return ModelError(
+        "model-unreadable",
+        f"The model file cannot be read ({error.strerror or error}).",
+        "Check that you may read it.",
+    )
 
-    Needs no torch. Raises `ModelError` as `read_card` does, and where tensors
-    do not fit the card.
-    """
-    from safetensors import SafetensorError, safe_open
 
-    card = read_card(folder)
-    try:
-        with safe_open(folder / WEIGHTS_FILE, framework="numpy") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        found = {}
-    if found != tensor_shapes(card):
-        raise ModelError(
-            "model-damaged",
-            f"The tensors of {WEIGHTS_FILE} do not fit the network of {CARD_FILE}.",
-            "Copy the model again.",
-        )
-    return card
+def _damaged(why: str) -> ModelError:
+    return ModelError(
+        "model-damaged", f"The model file is damaged: {why}.", "Copy the model again."
+    )
+
+
+def _tampered(why: str) -> ModelError:
+    return ModelError(
+        "model-tampered",
+        f"The model file is not as it was written: {why}.",
+        "Copy the model again from its source.",
+    )
 
 
 def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
-    # Here, because the panel reads cards where jaxtyping is not installed.
-    from .token_place import MAP_SHAPE, POSITION_FEATURES
-
     channels, spec = card.encoder.channels, card.autoregressive
     depth, hidden = len(spec.dilations), spec.hidden_channels
     widths = [channels, *[hidden] * (depth - 1), channels]

@@ -14,6 +14,16 @@ from typing import Any, TypeVar
 
 from .errors import SpecError
 
+FREQUENCIES = (1, 2, 4)
+"""Of the sines and cosines, in half-periods per half field of view, that tell a position."""
+
+POSITION_FEATURES = 2 + 3 * (1 + 2 * len(FREQUENCIES))
+"""What a network is told: two signs for the corner that its scan begins at, and for
+each coordinate itself and its waves."""
+
+MAP_SHAPE = (7, 13, 13)
+"""Nodes of a map over the body, along slices, rows and columns, from −1 to 1."""
+
 
 class Plane(StrEnum):
     """The anatomical plane in which slices are cut."""

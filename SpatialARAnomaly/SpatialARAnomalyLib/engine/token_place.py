@@ -3,6 +3,10 @@
 import numpy as np
 from jaxtyping import Float, Float32
 
+from .specs import FREQUENCIES as FREQUENCIES
+from .specs import MAP_SHAPE as MAP_SHAPE
+from .specs import POSITION_FEATURES as POSITION_FEATURES
+
 ROW, COLUMN, SLICE, IN_BODY = range(4)
 """The channels of a place: three coordinates, and 1 where the token's center lies in the body.
 
@@ -10,16 +14,6 @@ Coordinates are distances from the middle of the body, in halves of the field of
 """
 
 PLACES = 4
-
-FREQUENCIES = (1, 2, 4)
-"""Of the sines and cosines, in half-periods per half field of view, that tell a position."""
-
-POSITION_FEATURES = 2 + 3 * (1 + 2 * len(FREQUENCIES))
-"""What a network is told: two signs for the corner that its scan begins at, and for
-each coordinate itself and its waves."""
-
-MAP_SHAPE = (7, 13, 13)
-"""Nodes of a map over the body, along slices, rows and columns, from −1 to 1."""
 
 PlaceArray = Float[np.ndarray, "_ place h w"]
 

@@ -19,7 +19,7 @@ app = typer.Typer(help="Look at, verify and move models.", no_args_is_help=True)
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="The model's name, or its folder."),
+    typer.Argument(metavar="MODEL", help="The model's name, or its file."),
 ]
 FolderOption = Annotated[
     Path | None,
@@ -34,15 +34,17 @@ def _folder(folder: Path | None) -> Path:
 
 
 def _model(named: str, folder: Path | None) -> Path:
-    """The folder of a model that was named, or given as a folder."""
+    """The file of a model that was named, or given as a path."""
+    from ..engine.model_store import model_path
     from .model_list import list_models
     from .model_names import as_compared
 
-    if (folder is None and os.path.isdir(named)) or Path(named).name != named:
-        return Path(named)
+    file = model_path(Path(named))
+    if Path(named).name != named or (folder is None and os.path.isfile(file)):
+        return file
     known = list_models(_folder(folder))
-    by_name = [one.folder for one in known if as_compared(one.name) == as_compared(named)]
-    found = by_name or [one.folder for one in known if one.folder.name == named]
+    by_name = [one.path for one in known if as_compared(one.name) == as_compared(named)]
+    found = by_name or [one.path for one in known if one.path.name == file.name]
     if len(found) == 1:
         return found[0]
     if found:
@@ -50,14 +52,14 @@ def _model(named: str, folder: Path | None) -> Path:
             ModelError(
                 "model-ambiguous",
                 f"There are {len(found)} models of the name {named!r}.",
-                f"Give the folder: {', '.join(map(str, found))}.",
+                f"Give the file: {', '.join(map(str, found))}.",
             )
         )
     names = ", ".join(repr(one.name) for one in known)
     fail(
         ModelError(
             "model-missing",
-            f"Expected a model folder or the name of a model; found none for {named!r}.",
+            f"Expected a model file or the name of a model; found none for {named!r}.",
             f"There are: {names}." if names else "There are no models in the models folder.",
         )
     )
@@ -68,8 +70,7 @@ def models_list(folder: FolderOption = None, as_json: JsonOption = False) -> Non
     """List the models of a folder, with what is wrong with those that cannot be used."""
     import json
 
-    from .model_list import list_models
-    from .model_rows import as_row
+    from .model_list import as_row, list_models
 
     rows = [as_row(entry) for entry in list_models(_folder(folder))]
     if as_json:
@@ -89,11 +90,11 @@ def models_show(
     """Show a model's card: what it was trained on and how, after verifying it."""
     import json
 
-    from ..engine.model_store import read_card
+    from ..engine.model_store import verify_model
     from .tables import print_card
 
     try:
-        card = read_card(_model(model, folder))
+        card = verify_model(_model(model, folder))
     except SpatialARError as error:
         fail(error)
     if as_json:
@@ -106,7 +107,7 @@ def models_show(
 def models_verify(
     model: ModelArgument, folder: FolderOption = None, as_json: JsonOption = False
 ) -> None:
-    """Verify that a model is complete and as it was trained (schema, hashes, tensor shapes)."""
+    """Verify that a model is complete and as it was trained (schema, digest, tensors)."""
     from ..engine.model_store import verify_model
 
     place = _model(model, folder)
@@ -135,26 +136,23 @@ def models_export(
     model: ModelArgument,
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="The file to write (.spatialar), or the folder to write it into."
-        ),
+        typer.Argument(metavar="FILE", help="The file to write, or the folder to write it into."),
     ],
     folder: FolderOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model as one file, to be imported on another machine."""
+    """Copy a model while verifying it, for another machine."""
     place = _model(model, folder)
 
     def job(report: "EventReporter") -> Path:
-        from ..engine.model_store import read_card
-        from .model_archive import SUFFIX
+        from ..engine.model_store import SUFFIX, read_card
         from .model_library import export_model
         from .model_names import fitting
 
         target = file
         if os.path.isdir(file):  # which a name that no disk takes is not, either
-            target = file / (fitting(read_card(place, with_weights=False).name) + SUFFIX)
+            target = file / (fitting(read_card(place).name) + SUFFIX)
         return export_model(place, target, report, overwrite=overwrite)
 
     run_job(
@@ -168,11 +166,11 @@ def models_export(
 
 @app.command("import")
 def models_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that an export wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file.")],
     folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify an exported model and add it to a folder of models."""
+    """Verify a model and copy it into a folder of models."""
 
     def job(report: "EventReporter") -> "Imported":
         from .model_library import import_model
@@ -181,7 +179,7 @@ def models_import(
 
     def as_result(found: "Imported") -> dict[str, Any]:
         return {
-            "model": str(found.folder),
+            "model": str(found.path),
             "name": found.card.name,
             "arrival": found.arrival.value,
             "original_name": found.original_name,
@@ -207,7 +205,7 @@ def models_rename(
     folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a model another name, in its card and as its folder's."""
+    """Give a model another name, on its card and as its file's."""
     place = _model(model, folder)
 
     def job(report: "EventReporter") -> tuple[Path, "ModelCard"]:
@@ -231,18 +229,18 @@ def models_delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model's folder, and nothing that is not the model's."""
+    """Delete a model's file, and no other file."""
     place = _model(model, folder)
     if not yes:
         typer.confirm(
-            f"Delete the model {place.name!r}? It cannot be brought back.", abort=True, err=True
+            f"Delete the model {place.stem!r}? It cannot be brought back.", abort=True, err=True
         )
 
     def job(report: "EventReporter") -> str:
         from .model_library import delete_model
 
         delete_model(place)
-        return place.name
+        return place.stem
 
     run_job(
         job,

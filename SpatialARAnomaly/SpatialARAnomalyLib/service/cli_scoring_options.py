@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-ModelOption = Annotated[Path, typer.Option("--model", help="The model folder.")]
+ModelOption = Annotated[Path, typer.Option("--model", help="The model file.")]
 ResultsOption = Annotated[Path, typer.Option("--out", help="The folder for the results.")]
 ModelEncoderOption = Annotated[
     str | None,

@@ -79,7 +79,7 @@ def train(
             help="Normal scans: NIfTI, NRRD or MHA files, folders of them, DICOM series folders.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The model file to write (NAME.safetensors).")],
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:

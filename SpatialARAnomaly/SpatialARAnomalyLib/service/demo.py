@@ -49,10 +49,10 @@ def run_demo(
     earlier demo and `overwrite`.
     """
     require_torch()
-    volumes, model, results = (out / name for name in ("volumes", "model", "results"))
+    volumes, model, results = (out / name for name in ("volumes", "model.safetensors", "results"))
     if _is_taken(out):
         _check_replaceable(out, overwrite)
-        _remove_demo((volumes, model, results), TrainingFolder(model))
+        _remove_demo((volumes, results), TrainingFolder(model))
     make_folder(out)
     try:
         write_marker(out / MARKER_FILE, MARKER)
@@ -123,6 +123,7 @@ def _remove_demo(folders: tuple[Path, ...], training: TrainingFolder) -> None:
         for folder in folders:
             if folder.exists():
                 shutil.rmtree(folder)
+        training.model.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable("The earlier demo cannot be removed", error) from None
 

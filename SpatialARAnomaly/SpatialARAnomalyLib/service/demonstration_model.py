@@ -29,6 +29,6 @@ def write_normals(folder: Path, seed: int, told: Callable[[int], None]) -> list[
 def train_demonstration(
     normals: list[Path], model: Path, device: Device, report: Reporter
 ) -> ModelCard:
-    """Train on the heads and write the model's folder; `train` says what it raises."""
+    """Train on the heads and write the model's file; `train` says what it raises."""
     spec = TrainSpec(name=NAME, epochs=EPOCHS, batch_size=16, device=device)
     return train(normals, model, spec, report)

@@ -1,89 +1,133 @@
 """The models of a folder, each with its card or with what is wrong with it."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.atomic_files import PARTIAL_PREFIX
 from ..engine.errors import SpatialARError
-from ..engine.model_store import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
-
-_Touched = tuple[tuple[int, ...] | None, ...]
-"""When and how the two files of a model were touched last, as far as the system tells."""
+from ..engine.model_store import SUFFIX, ModelCard, read_card
+from ..engine.specs import Spec
+from .encoder_presence import EncoderPresence, EncoderState, encoder_presence
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model folder: either its card, or the error that says why there is none."""
+    """A model file: either its card, or the error that says why there is none."""
 
-    folder: Path
+    path: Path
     card: ModelCard | None
     error: SpatialARError | None
     bytes: int = 0
-    """Of its two files."""
+    """Size of the file."""
 
     @property
     def name(self) -> str:
-        """The model's name; of one that cannot be read, its folder's."""
-        return self.card.name if self.card is not None else self.folder.name
+        """The model's name; of one that cannot be read, its file's without the suffix."""
+        return self.card.name if self.card is not None else self.path.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Spec):
+    """A model in a list; one that cannot be read has only name, file, size and problem."""
+
+    name: str
+    file: str
+    """Name of the file, without its folder."""
+    modality: str | None = None
+    plane: str | None = None
+    fov_mm: float | None = None
+    encoder: str | None = None
+    encoder_state: EncoderState | None = None
+    encoder_hub_id: str | None = None
+    """Where an encoder that is not on this machine can be downloaded."""
+    normals: int | None = None
+    """Number of normal scans, trained on and held out."""
+    created: str | None = None
+    bytes: int
+    problem: str | None = None
+    """Why the model cannot be used; its tensors are not verified here."""
+    hint: str | None = None
+
+    @property
+    def presence(self) -> EncoderPresence | None:
+        """Where the encoder is."""
+        if self.encoder_state is None:
+            return None
+        return EncoderPresence(self.encoder_state, self.encoder_hub_id)
 
 
 def list_models(folder: Path) -> list[ModelEntry]:
-    """The models in `folder` by name, none where it does not exist or may not be read.
+    """List the model files in `folder` by name; none where it is missing or may not be read.
 
-    What is no model's folder is left out. Weights are not read here: a model
-    is verified when it is used. A card that was read before and was not
-    touched since is not read again.
+    Cards are read, tensors are not: a model is verified when it is used. A file that was not
+    changed since the last call is not read again.
     """
-    return by_name(read_models(folder))
+    entries: Iterable[ModelEntry] = read_models(folder)
+    return sorted(entries, key=lambda one: (one.name.casefold(), one.path.name))
 
 
 def read_models(folder: Path) -> Iterator[ModelEntry]:
-    """The models in `folder` one after the other, as `list_models` finds them; in no order."""
+    """Read the models of `list_models` one after the other, in the order of their files."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
         return
-    for one in inside:
-        if not one.name.startswith(PARTIAL_PREFIX):
-            touched = _touched(one)
-            if any(touched):
-                yield _entry(one, touched)
+    for path in inside:
+        # macOS leaves `._NAME` on disks of other systems.
+        if path.name.endswith(SUFFIX) and not path.name.startswith("."):
+            entry = _entry(path)
+            if entry is not None:
+                yield entry
 
 
-def by_name(entries: Iterable[ModelEntry]) -> list[ModelEntry]:
-    """The entries in the order in which they are shown."""
-    return sorted(entries, key=lambda one: (one.name.casefold(), one.folder.name))
+def as_row(entry: ModelEntry) -> ModelRow:
+    """Describe a model in a list."""
+    card, error = entry.card, entry.error
+    if card is None:
+        return ModelRow(
+            name=entry.name,
+            file=entry.path.name,
+            bytes=entry.bytes,
+            problem=error.message if error is not None else None,
+            hint=error.hint if error is not None else None,
+        )
+    presence = encoder_presence(card.encoder)
+    return ModelRow(
+        name=card.name,
+        file=entry.path.name,
+        modality=card.modality.value,
+        plane=card.slices.plane.value,
+        fov_mm=card.slices.fov_mm,
+        encoder=card.encoder.name,
+        encoder_state=presence.state,
+        encoder_hub_id=presence.hub_id,
+        normals=len(card.normals.training_sha256) + len(card.normals.held_out_sha256),
+        created=card.created,
+        bytes=entry.bytes,
+    )
 
 
-_known: dict[Path, tuple[_Touched, ModelEntry]] = {}
+_known: dict[Path, tuple[tuple[int, ...], ModelEntry]] = {}
+"""What was read, with size, times and inode of the file."""
 
 
-def _touched(folder: Path) -> _Touched:
-    return tuple(_file_touched(folder / file) for file in (CARD_FILE, WEIGHTS_FILE))
-
-
-def _file_touched(path: Path) -> tuple[int, ...] | None:
+def _entry(path: Path) -> ModelEntry | None:
+    """Read a model file, or recall it; None for what is no file."""
     try:
         if not path.is_file():
             return None
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return None
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-
-
-def _entry(folder: Path, touched: _Touched) -> ModelEntry:
-    known = _known.get(folder)
-    if known is not None and known[0] == touched:
+    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    known = _known.get(path)
+    if known is not None and known[0] == state:
         return known[1]
-    size = sum(one[0] for one in touched if one)
     try:
-        entry = ModelEntry(folder, read_card(folder, with_weights=False), None, size)
+        entry = ModelEntry(path, read_card(path), None, found.st_size)
     except SpatialARError as error:
-        if error.code == "model-unreadable":  # may be another's to allow, which touches nothing
-            return ModelEntry(folder, None, error, size)
-        entry = ModelEntry(folder, None, error, size)
-    _known[folder] = (touched, entry)
+        entry = ModelEntry(path, None, error, found.st_size)
+        if error.code == "model-unreadable":  # permissions may change without a trace here
+            return entry
+    _known[path] = (state, entry)
     return entry

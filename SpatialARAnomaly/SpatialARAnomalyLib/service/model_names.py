@@ -1,14 +1,15 @@
-"""Names of models: they are names of folders too, on every system that a model may travel to."""
+"""Names of models: they are names of files too, on every system that a model may travel to."""
 
 import unicodedata
 from collections.abc import Collection
 
 from ..engine.errors import ModelError
+from ..engine.model_store import SUFFIX
 
 LONGEST = 80
 """Characters of a name."""
 LONGEST_BYTES = 200
-"""Of a name in UTF-8: file systems take 255, and a folder in the making adds some."""
+"""Bytes of a name in UTF-8: file systems take 255, suffix included."""
 
 SEPARATORS = '/\\:*?"<>|'
 """What a file name must not hold on Windows."""
@@ -37,8 +38,9 @@ def why_not(name: str) -> str | None:
         return "neither begin nor end with a space or a point"
     if name.split(".")[0].strip().casefold() in RESERVED:
         return "not be one that Windows keeps for a device"
-    if name.casefold().endswith(TRAINING_SUFFIX):
-        return f"not end with {TRAINING_SUFFIX}"
+    for suffix in (TRAINING_SUFFIX, SUFFIX):
+        if name.casefold().endswith(suffix):
+            return f"not end with {suffix}"
     return None
 
 

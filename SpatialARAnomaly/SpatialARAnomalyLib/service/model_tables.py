@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .encoder_presence import EncoderState
-from .model_rows import ModelRow
+from .model_list import ModelRow
 
 
 def print_models(rows: Sequence[ModelRow]) -> None:

@@ -1,4 +1,4 @@
-"""The training job: normal scans in, a model folder out."""
+"""The training job: normal scans in, a model file out."""
 
 import dataclasses
 import os
@@ -18,7 +18,14 @@ from ..engine.device import resolve_device
 from ..engine.encoder_card import DEMONSTRATION
 from ..engine.errors import InputError, SpatialARError, SpecError
 from ..engine.feature_store import PREPARATION_VERSION, FeatureStore, feature_key
-from ..engine.model_store import SCHEMA, ModelCard, NormalsSummary, check_free, save_model
+from ..engine.model_store import (
+    SCHEMA,
+    ModelCard,
+    NormalsSummary,
+    check_free,
+    model_path,
+    save_model,
+)
 from ..engine.progress import Reporter
 from ..engine.slicing import SliceStack
 from ..engine.specs import IntensitySpec, Modality, SliceSpec
@@ -42,24 +49,23 @@ if TYPE_CHECKING:
 def train(
     normals: Sequence[Path | ScanSource], out: Path, spec: TrainSpec, report: Reporter
 ) -> ModelCard:
-    """Train a model and write its folder; interrupted, the same request resumes.
+    """Train a model and write its file; interrupted, the same request resumes.
 
     Work in progress (tokens, checkpoint, the request and arrays of the scene) lies
     in `<out>.training` and is removed at the end.
 
     Args:
         normals: paths as a user names them (a folder stands for its scans), or single scans.
-        out: the model folder to write.
+        out: the model file to write; it gets the suffix `.safetensors` if it lacks it.
         spec: what is asked for.
         report: hears of stages, progress and epochs.
 
     Raises:
-        SpatialARError: the input cannot be used; no model folder appears.
+        SpatialARError: the input cannot be used; no model appears.
         Cancelled: through `report`; likewise.
 
     """
-    # So that `.` has a name, too.
-    out = Path(os.path.realpath(out))
+    out = Path(os.path.realpath(model_path(out)))
     check_free(out, spec.overwrite)
     folder = TrainingFolder(out)
     folder.check()
@@ -112,19 +118,17 @@ def train(
 
 
 def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> None:
-    """Raise `InputError` where a scan lies in a folder that training writes."""
+    """Raise `InputError` where a scan lies in the folder that training writes."""
     for source in sources:
         if source.path is None:
             continue  # an array: the panel's own, or in the training's folder on purpose
         place = Path(os.path.realpath(source.path))
-        for folder in (training.model, training.path):
-            if place.is_relative_to(folder):
-                raise InputError(
-                    "input-in-output",
-                    f"The normal scans must lie outside the folder {folder.name!r}, which the "
-                    f"training writes; {source.label!r} does not.",
-                    "Move the scans, or choose another name for the model.",
-                )
+        if place.is_relative_to(training.path):
+            raise InputError(
+                "input-in-output",
+                f"The normal scans must lie outside the folder {training.path.name!r}, which the "
+                f"training writes; {source.label!r} does not.",
+            )
 
 
 def _keep(source: ScanSource, folder: TrainingFolder, report: Reporter) -> ScanSource:

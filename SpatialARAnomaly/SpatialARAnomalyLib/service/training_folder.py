@@ -17,6 +17,7 @@ from typing import Any
 from ..engine.atomic_files import replacing, unwritable
 from ..engine.errors import OutputError, SpecError
 from ..engine.file_hash import file_sha256
+from ..engine.model_store import model_path
 from .outputs import (
     is_marked,
     make_folder,
@@ -56,8 +57,8 @@ class TrainingFolder:
     """Where tokens, checkpoint, request and the panel's arrays lie until the model is done."""
 
     def __init__(self, model: Path) -> None:
-        self.model = model
-        self.path = model.with_name(f"{model.name}{SUFFIX}")
+        self.model = model_path(model)
+        self.path = self.model.with_name(f"{self.model.stem}{SUFFIX}")
         self.features = self.path / "features"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.scans = self.path / "scans"

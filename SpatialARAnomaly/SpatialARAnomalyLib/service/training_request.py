@@ -40,7 +40,7 @@ class TrainSpec(TrainingSpec):
     """
 
     name: str | None = None
-    """Name of the model; by default that of its folder."""
+    """Name of the model; by default that of its file, without the suffix."""
     modality: Modality | None = None
     """Modality of the scans; by default what they look like."""
     plane: Plane = SliceSpec.plane

@@ -23,7 +23,7 @@ class UnfinishedTraining:
     folder: Path
     """Its own, `<model>.training`."""
     model: Path
-    """The model folder it was to write: the `output` of the job that resumes it."""
+    """The model file it was to write: the `output` of the job that resumes it."""
     name: str
     """Of the model."""
     spec: TrainSpec | None
@@ -90,7 +90,7 @@ def _look(folder: TrainingFolder) -> UnfinishedTraining:
     return UnfinishedTraining(
         folder=folder.path,
         model=folder.model,
-        name=(record.spec.name if record is not None else None) or folder.model.name,
+        name=(record.spec.name if record is not None else None) or folder.model.stem,
         spec=record.spec if record is not None and resumable else None,
         sources=list(record.sources) if record is not None and resumable else [],
         curve=_curve(folder.checkpoint),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.memory import return_memory
-from ..engine.model_store import CARD_FILE, WEIGHTS_FILE, ModelCard, load_model
+from ..engine.model_store import ModelCard, load_model, model_path
 from .model_encoder import load_model_encoder
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from ..engine.autoregressive import AutoregressiveModel
     from ..engine.encoder import Encoder
 
-_Stamp = tuple[tuple[int, int, int], ...]
+_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class _KeptModel:
-    folder: Path
+    path: Path
     stamp: _Stamp | None
     device: "torch.device"
     card: ModelCard
@@ -45,25 +45,25 @@ class Warm:
         self._encoder: _KeptEncoder | None = None
 
     def model(
-        self, folder: Path, device: "torch.device"
+        self, path: Path, device: "torch.device"
     ) -> "tuple[ModelCard, AutoregressiveModel, bool]":
-        """The model of a folder on `device`, and whether it was warm.
+        """The model of a file on `device`, and whether it was warm.
 
-        A model whose files were touched since is loaded, and so verified, again.
+        A model whose file was touched since is loaded, and so verified, again.
         Raises `ModelError` as `load_model` does.
         """
-        stamp = _stamp(folder)
+        stamp = _stamp(path)
         kept = self._model
         if (
             kept is not None
             and stamp is not None
-            and (kept.folder, kept.stamp, kept.device) == (folder, stamp, device)
+            and (kept.path, kept.stamp, kept.device) == (path, stamp, device)
         ):
             return kept.card, kept.network, True
         kept = self._model = None
         return_memory()
-        card, network = load_model(folder, device)
-        self._model = _KeptModel(folder, stamp, device, card, network)
+        card, network = load_model(path, device)
+        self._model = _KeptModel(path, stamp, device, card, network)
         return card, network, False
 
     def encoder(
@@ -94,10 +94,10 @@ class Warm:
         return_memory()
 
 
-def _stamp(folder: Path) -> _Stamp | None:
-    """Tells whether the files of a model are those of another time; None where they are not."""
+def _stamp(path: Path) -> _Stamp | None:
+    """Time, size and inode of a model file, which change with it; None where it is missing."""
     try:
-        found = [(folder / file).stat() for file in (CARD_FILE, WEIGHTS_FILE)]
+        found = model_path(path).stat()
     except OSError:
         return None
-    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 from ..engine.device import Device, require_torch
-from ..engine.model_store import check_free
+from ..engine.model_store import check_free, model_path
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from . import sample_scans
@@ -81,12 +81,13 @@ def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter)
 def make_model(
     inputs: Empty, spec: DemonstrationSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Train the demonstration model as the folder `output`, in a temporary folder beside it.
+    """Train the demonstration model as the file `output`, in a temporary folder beside it.
 
     Raises `OutputError` if that exists already, `Cancelled` through `report`;
     nothing is left behind in either case.
     """
     require_torch()
+    output = model_path(output)
     check_free(output, overwrite=False)
     make_folder(output.parent)
     remove_stale_partials(output.parent)
@@ -104,9 +105,9 @@ def make_model(
 
             normals = write_normals(new, SEED, report_made)
             report.progress(len(normals), len(normals), "scan")
-            card = train_demonstration(normals, new / "model", spec.device, report)
+            card = train_demonstration(normals, new / output.name, spec.device, report)
             check_free(output, overwrite=False)
-            os.replace(new / "model", output)
+            os.replace(new / output.name, output)
     except OSError as error:
         raise unwritable("The model cannot be written", error) from None
     return {"model": str(output), "name": card.name}

@@ -38,7 +38,7 @@ class DetectInputs(Spec):
     ras_from_voxel: Affine
     modality: Modality | None = None
     model: str
-    """The model's folder."""
+    """The model's file."""
 
 
 @dataclass(frozen=True, kw_only=True)

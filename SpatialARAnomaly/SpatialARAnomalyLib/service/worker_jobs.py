@@ -95,7 +95,6 @@ JOBS = {
     "model_rename": Job("worker_models", "rename", "ModelInputs", "RenameSpec"),
     "model_delete": Job("worker_models", "delete", "ModelInputs"),
     "model_verify": Job("worker_models", "verify", "ModelInputs"),
-    "models_move": Job("worker_models", "move", "MoveInputs", "MoveSpec", writes_output=True),
     "encoder_get": Job("worker_encoders", "get", "GetInputs"),
     "encoder_check": Job("worker_encoders", "check", "EncoderInputs", "CheckSpec"),
     "encoder_add": Job("worker_encoders", "add", "EncoderInputs"),

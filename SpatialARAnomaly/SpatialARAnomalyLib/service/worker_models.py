@@ -5,7 +5,6 @@ as it was.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ class ModelInputs(Spec):
     """Which model."""
 
     model: str
-    """Its folder."""
+    """Its file."""
 
     def __post_init__(self) -> None:
-        self._require(bool(self.model), "model must be a folder")
+        self._require(bool(self.model), "model must be a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +34,6 @@ class ImportInputs(Spec):
 
     def __post_init__(self) -> None:
         self._require(bool(self.file), "file must be a file")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveInputs(Spec):
-    """Where the models are."""
-
-    models: str
-
-    def __post_init__(self) -> None:
-        self._require(bool(self.models), "models must be a folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +76,7 @@ def import_file(
     """Add a model's file to the folder of models `output`."""
     found = import_model(Path(inputs.file), output, report)
     return {
-        "model": str(found.folder),
+        "model": str(found.path),
         "name": found.card.name,
         "arrival": found.arrival.value,
         "original_name": found.original_name,
@@ -97,9 +86,9 @@ def import_file(
 def rename(
     inputs: ModelInputs, spec: RenameSpec, output: Path | None, report: Reporter
 ) -> dict[str, Any]:
-    """Rename a model and its folder."""
-    folder, card = rename_model(Path(inputs.model), spec.name)
-    return {"model": str(folder), "name": card.name}
+    """Rename a model and its file."""
+    path, card = rename_model(Path(inputs.model), spec.name)
+    return {"model": str(path), "name": card.name}
 
 
 def delete(
@@ -115,19 +104,5 @@ def verify(
 ) -> dict[str, Any]:
     """Check that a model is complete and unchanged."""
     report.stage("verify", 1, 1)
-    card = verify_model(Path(inputs.model))
+    card = verify_model(Path(inputs.model), lambda _: report.check_cancelled())
     return {"name": card.name, "weights_sha256": card.weights_sha256}
-
-
-def move(inputs: MoveInputs, spec: MoveSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Copy all models to another folder, or remove those that were copied."""
-    from .models_move import copy_models, remove_moved
-
-    step = copy_models if spec.step is MoveStep.COPY else remove_moved
-    done = step(Path(inputs.models), output, report)
-    return {
-        "models_folder": str(output),
-        "models": done.models,
-        "bytes": done.bytes,
-        "left": list(done.left),
-    }

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.device import require_torch
+from ..engine.model_store import model_path
+from ..engine.model_store import model_path
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .inputs import ScanSource
@@ -25,14 +27,14 @@ class TrainInputs(Spec):
 def train_model(
     inputs: TrainInputs, spec: TrainSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Train a model and write its folder `output`, or resume where that stopped.
+    """Train a model and write it as `output`, or resume where that stopped.
 
     Raises `SpatialARError` as `train_job.train` does, `Cancelled`
     through `report`; what can be resumed is then in `<output>.training`.
     """
     require_torch()
     card = train(inputs.normals, output, spec, report)
-    return as_result(card) | {"model": str(output), "name": card.name}
+    return as_result(card) | {"model": str(model_path(output)), "name": card.name}
 
 
 @dataclass(frozen=True, kw_only=True)

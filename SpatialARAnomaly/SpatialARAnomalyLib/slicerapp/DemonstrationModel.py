@@ -9,8 +9,8 @@ from .Detection import Outcome, outcomeOf
 from .Progress import Progress, hearing
 from .WorkerProcess import WorkerProcess
 
-FOLDER = "demonstration-head"
-"""Its folder among the user's models."""
+FILE = "demonstration-head.safetensors"
+"""Its file among the user's models."""
 
 
 class DemonstrationModel:
@@ -29,7 +29,7 @@ class DemonstrationModel:
         self._job: int | None = worker.submit(
             "demonstration_model",
             spec={"device": device.value},
-            output=models / FOLDER,
+            output=models / FILE,
             onEvent=hearing(onProgress),
             onEnd=self._answered,
         )

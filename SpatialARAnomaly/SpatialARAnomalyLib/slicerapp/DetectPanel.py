@@ -9,13 +9,12 @@ from slicer.i18n import tr as _
 from ..engine.device import Device
 from ..engine.errors import SpatialARError
 from ..engine.model_store import ModelCard
-from ..service.model_list import ModelEntry, list_models
-from ..service.model_rows import as_row
+from ..service.model_list import ModelEntry, as_row, list_models
 from ..service.network_words import preset_text
 from . import Settings
 from .Buttons import enable
 from .CalibrationWords import cardText
-from .DemonstrationModel import FOLDER
+from .DemonstrationModel import FILE
 from .Detection import DetectionSettings, Outcome
 from .ErrorWords import inOneLine, isMissingPackage
 from .FindingsTable import readRows
@@ -98,11 +97,11 @@ class DetectPanel:
         """Look for models again; `onModels` is called then."""
         self._refreshModels()
 
-    def chooseModel(self, folder: Path) -> bool:
-        """Look for models again and use that folder's from now on; whether it can be used."""
+    def chooseModel(self, path: Path) -> bool:
+        """Look for models again and use that file's from now on; whether it can be used."""
         self._refreshModels()
         for index, entry in enumerate(self._models):
-            if entry.folder == folder and entry.card is not None:
+            if entry.path == path and entry.card is not None:
                 selector = self._ui.modelSelector
                 blocked = selector.blockSignals(True)
                 selector.setCurrentIndex(index)
@@ -125,7 +124,7 @@ class DetectPanel:
             if entry.card is not None:
                 selector.addItem(entry.card.name)
             else:
-                selector.addItem(_("{name} (cannot be used)").format(name=entry.folder.name))
+                selector.addItem(_("{name} (cannot be used)").format(name=entry.name))
         selector.blockSignals(blocked)
         self._chooseRememberedModel(before)
         self.refresh()
@@ -143,7 +142,7 @@ class DetectPanel:
         kept = [
             index
             for index in likely
-            if before is not None and self._models and self._models[index].folder == before.folder
+            if before is not None and self._models and self._models[index].path == before.path
         ]
         selector = self._ui.modelSelector
         blocked = selector.blockSignals(True)
@@ -226,7 +225,7 @@ class DetectPanel:
             return
         self._tell("")
         settings = DetectionSettings(
-            model=entry.folder,
+            model=entry.path,
             falsePositiveRate=parameters.falsePositiveRate,
             leastVolumeMl=parameters.leastVolumeMl,
             device=Settings.device(),
@@ -253,8 +252,8 @@ class DetectPanel:
 
     def _makeDemonstrationModel(self, *_unused: object) -> None:
         folder = Settings.modelsFolder()
-        known = {entry.folder.name: entry for entry in self._models}
-        if FOLDER in known and known[FOLDER].card is not None:
+        known = {entry.path.name: entry for entry in self._models}
+        if FILE in known and known[FILE].card is not None:
             self._tell(_("The demonstration model is there already."))
             return
         self._tell("")
@@ -267,7 +266,7 @@ class DetectPanel:
 
     def _made(self, outcome: Outcome) -> None:
         self._refreshModels()
-        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / FOLDER):
+        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / FILE):
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))

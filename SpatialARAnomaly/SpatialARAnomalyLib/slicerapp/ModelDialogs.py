@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..service.model_archive import SUFFIX
+from ..engine.model_store import SUFFIX
 
 
 def _first(answer: object) -> str:
@@ -32,17 +32,6 @@ def chooseFileToExport(name: str) -> str:
     return _first(
         qt.QFileDialog.getSaveFileName(
             slicer.util.mainWindow(), _("Export the model"), name + SUFFIX, _filter()
-        )
-    )
-
-
-def chooseFolder(folder: Path) -> str:
-    """The folder to move the models to."""
-    return _first(
-        qt.QFileDialog.getExistingDirectory(
-            slicer.util.mainWindow(),
-            _("An empty folder to move the models to"),
-            str(folder.parent),
         )
     )
 
@@ -72,6 +61,5 @@ class ModelDialogs:
     confirm: Callable[[str], bool]
     chooseFileToImport: Callable[[], str] = chooseFileToImport
     chooseFileToExport: Callable[[str], str] = chooseFileToExport
-    chooseFolder: Callable[[Path], str] = chooseFolder
     askName: Callable[[str], str] = askName
     openFolder: Callable[[Path], None] = openFolder

@@ -4,7 +4,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
 from ..service.encoder_presence import EncoderState
-from ..service.model_rows import ModelRow
+from ..service.model_list import ModelRow
 from .ErrorWords import inOneLine
 from .ModelsView import ENCODER, NAME, STATE, ShownModel
 
@@ -20,7 +20,7 @@ def shownModel(row: ModelRow, *, verified: bool, damage: SpatialARError | None) 
         encoder = _("{name} (not on this machine)").format(name=row.encoder)
         tip = howToGetEncoder(row)
     return ShownModel(
-        key=row.folder,
+        key=row.file,
         cells=(
             row.name,
             state,
@@ -32,7 +32,7 @@ def shownModel(row: ModelRow, *, verified: bool, damage: SpatialARError | None) 
             round(row.bytes / MB, 1),
             encoder,
         ),
-        tips={NAME: "\n".join(dict.fromkeys((row.name, row.folder))), STATE: reason, ENCODER: tip},
+        tips={NAME: "\n".join(dict.fromkeys((row.name, row.file))), STATE: reason, ENCODER: tip},
     )
 
 
@@ -47,7 +47,7 @@ def stateOf(row: ModelRow, *, verified: bool, damage: SpatialARError | None) -> 
         return _("encoder missing"), howToGetEncoder(row)
     if verified:
         return _("✓ verified"), _("Complete, and as it was trained.")
-    return _("✓"), _("Its card is as it was written. Verify looks at its weights, too.")
+    return _("✓"), _("Its card is as it was written. Verify checks its weights, too.")
 
 
 def _isAway(row: ModelRow) -> bool:

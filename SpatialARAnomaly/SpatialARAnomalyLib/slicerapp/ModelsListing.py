@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..service.model_list import ModelEntry, read_models
-from ..service.model_rows import ModelRow, as_row
+from ..service.model_list import ModelEntry, ModelRow, as_row, read_models
 from .ArrayTransfer import Transfer
 
 

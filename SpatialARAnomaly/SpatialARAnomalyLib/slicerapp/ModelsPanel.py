@@ -7,7 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
-from ..service.model_archive import SUFFIX
+from ..engine.model_store import SUFFIX
 from ..service.model_list import ModelEntry
 from ..service.model_names import fitting
 from . import Settings
@@ -64,7 +64,6 @@ class ModelsPanel:
             (ui.modelsExportButton.clicked, self._export),
             (ui.modelsRenameButton.clicked, self._rename),
             (ui.modelsDeleteButton.clicked, self._delete),
-            (ui.modelsMoveButton.clicked, self._move),
             (ui.modelsOpenButton.clicked, self._open),
             (ui.modelsCancelButton.clicked, self._cancel),
         )
@@ -105,18 +104,18 @@ class ModelsPanel:
 
     def _listed(self, models: list[ListedModel]) -> None:
         chosen, self._wanted = self._wanted or self._view.chosen(), None
-        self._models = {one.row.folder: one for one in models}
+        self._models = {one.row.file: one for one in models}
         shown = []
         for one in models:
             looked, damage = self._lookedAt(one)
             shown.append(shownModel(one.row, verified=looked and damage is None, damage=damage))
         if chosen is None and models:
-            chosen = min(models, key=lambda one: one.row.name.casefold()).row.folder
+            chosen = min(models, key=lambda one: one.row.name.casefold()).row.file
         self._view.show(shown, chosen)
 
     def _lookedAt(self, model: ListedModel) -> tuple[bool, SpatialARError | None]:
         """Whether the model was verified since it was touched last, and what was wrong with it."""
-        entry, damage = self._looked.get(model.row.folder, (None, None))
+        entry, damage = self._looked.get(model.row.file, (None, None))
         return (True, damage) if entry is model.entry else (False, None)
 
     def _chosen(self) -> ListedModel | None:
@@ -137,26 +136,21 @@ class ModelsPanel:
         enable(
             ui.modelsVerifyButton,
             busy or none,
-            _("See that the model is complete and as it was trained, weights included."),
+            _("Verify that the model is complete and as it was trained."),
         )
         enable(
             ui.modelsEncoderButton,
             busy or none or (None if away else _("The encoder is on this machine.")),
             _("Get the encoder that this model needs."),
         )
-        enable(ui.modelsImportButton, busy, _("Add a model that was exported to a file."))
+        enable(ui.modelsImportButton, busy, _("Add a model file of another machine."))
         enable(
             ui.modelsExportButton,
             busy or none or broken,
-            _("Write this model as one file, for another machine."),
+            _("Copy this model to another place."),
         )
         enable(ui.modelsRenameButton, busy or none or broken, _("Give this model another name."))
         enable(ui.modelsDeleteButton, busy or none, _("Delete this model, after asking."))
-        enable(
-            ui.modelsMoveButton,
-            busy or (None if self._models else _("There are no models to move.")),
-            _("Move all models to another folder or disk."),
-        )
         enable(ui.modelsOpenButton, None, _("Show the models folder in the file manager."))
         ui.modelsProgressBar.setVisible(self.busy)
         ui.modelsCancelButton.setVisible(self.busy)
@@ -177,7 +171,7 @@ class ModelsPanel:
         model = self._chosen()
         if model is None or self._whyNotUsed(model)[0] is not None:
             return
-        if self._detect.chooseModel(model.entry.folder):
+        if self._detect.chooseModel(model.entry.path):
             self._tell(_("{name} is chosen in Detect.").format(name=model.row.name))
         else:
             self._tell(_("⚠ The model cannot be used any more."))
@@ -189,12 +183,12 @@ class ModelsPanel:
 
         def ended(event: Event, error: SpatialARError | None) -> str:
             if event["event"] != "cancelled":
-                self._looked[model.row.folder] = (model.entry, error)
+                self._looked[model.row.file] = (model.entry, error)
             return _("{name} is complete, and as it was trained.").format(name=model.row.name)
 
         self._run(
             "model_verify",
-            {"model": str(model.entry.folder)},
+            {"model": str(model.entry.path)},
             _("Verifying {name}…").format(name=model.row.name),
             ended,
         )
@@ -244,7 +238,7 @@ class ModelsPanel:
 
         self._run(
             "model_export",
-            {"model": str(model.entry.folder)},
+            {"model": str(model.entry.path)},
             _("Exporting {name}…").format(name=model.row.name),
             ended,
             spec={"overwrite": overwrite},
@@ -267,7 +261,7 @@ class ModelsPanel:
 
         self._run(
             "model_rename",
-            {"model": str(model.entry.folder)},
+            {"model": str(model.entry.path)},
             _("Renaming {name}…").format(name=model.row.name),
             ended,
             spec={"name": name},
@@ -281,53 +275,9 @@ class ModelsPanel:
             return
         self._run(
             "model_delete",
-            {"model": str(model.entry.folder)},
+            {"model": str(model.entry.path)},
             _("Deleting {name}…").format(name=model.row.name),
             lambda event, error: _("{name} was deleted.").format(name=model.row.name),
-        )
-
-    def _move(self, *_unused: object) -> None:
-        old = Settings.modelsFolder()
-        chosen = self.dialogs.chooseFolder(old)
-        if not chosen or not self.dialogs.confirm(
-            _("Move all models from {old} to {new}?").format(old=old, new=chosen)
-        ):
-            return
-        new = Path(chosen)
-
-        def copied(event: Event, error: SpatialARError | None) -> str:
-            if error is None:
-                Settings.setModelsFolder(new)
-                self._ui.modelsFolderEdit.setCurrentPath(str(new))
-            return _("The models were copied.")
-
-        def removed(event: Event, error: SpatialARError | None) -> str:
-            if error is None and not event["left"]:
-                return _("The models are in the new folder.")
-            return _(
-                "The models are in the new folder. In the old one these stay: {names}."
-            ).format(names=", ".join(event.get("left", [])))
-
-        def remove() -> None:
-            self._run(
-                "models_move",
-                {"models": str(old)},
-                _("Removing the models from the old folder…"),
-                removed,
-                spec={"step": "remove"},
-                output=new,
-                cancelled=_("The models are in the new folder; some are in the old one, too."),
-                follows=True,
-            )
-
-        self._run(
-            "models_move",
-            {"models": str(old)},
-            _("Copying the models…"),
-            copied,
-            spec={"step": "copy"},
-            output=new,
-            then=remove,
         )
 
     def _open(self, *_unused: object) -> None:
@@ -350,17 +300,14 @@ class ModelsPanel:
         *,
         spec: dict[str, Any] | None = None,
         output: Path | None = None,
-        cancelled: str | None = None,
         failed: Callable[[SpatialARError], bool] = lambda error: False,
-        then: Callable[[], None] | None = None,
-        follows: bool = False,
     ) -> None:
-        """Run a job; `ended` hears how it ended and says so.
+        """Run a job.
 
-        `failed` tells whether it saw to an error itself; `then` follows a success.
-        One that `follows` another waits for what was begun meanwhile.
+        `ended` gets its last event and returns what to say; `failed` returns whether it handled
+        an error itself.
         """
-        if self._logic.worker.busy and not follows:
+        if self._logic.worker.busy:
             self._tell(_("⚠ Another task is running. Wait for it, or cancel it first."))
             return
 
@@ -371,7 +318,7 @@ class ModelsPanel:
             error = outcomeOf(event).error if event["event"] == "failed" else None
             text = ended(event, error) if event["event"] != "cancelled" else ""
             if event["event"] == "cancelled":
-                self._tell(cancelled or _("Cancelled; the models are as they were."))
+                self._tell(_("Cancelled; the models are as they were."))
             elif error is not None and failed(error):
                 return
             elif error is not None:
@@ -381,8 +328,6 @@ class ModelsPanel:
                 self._tell(text)
             self.refresh()
             self._detect.refreshModels()
-            if then is not None and event["event"] == "result":
-                then()
 
         self._cancelling = False
         self._ui.modelsProgressBar.setValue(0)

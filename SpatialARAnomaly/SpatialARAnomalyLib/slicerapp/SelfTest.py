@@ -11,7 +11,7 @@ import slicer
 from ..engine.device import Device
 from ..engine.specs import FindingsSpec
 from ..service.model_list import list_models
-from .DemonstrationModel import FOLDER
+from .DemonstrationModel import FILE
 from .Detection import DetectionSettings, Outcome
 from .FindingsTable import peakOf, readRows
 from .Logic import Logic
@@ -43,21 +43,21 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
     """
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         models = models or Path(temporary)
-        if not (models / FOLDER).exists():
+        if not (models / FILE).exists():
             outcome: Outcome = answerOf(
                 lambda end: logic.makeDemonstrationModel(models, Device.CPU, end)
             )
             if outcome.error is not None and outcome.error.code in NOT_INSTALLED:
                 raise SkipTest(str(outcome.error))
             assert outcome.error is None, outcome.error
-        (entry,) = [one for one in list_models(models) if one.folder.name == FOLDER]
+        (entry,) = [one for one in list_models(models) if one.path.name == FILE]
         assert entry.card is not None, entry.error
         scan = answerOf(lambda end: requestSampleHead(LESION, logic.worker, end))
         assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
         settings = DetectionSettings(
-            model=entry.folder,
-            falsePositiveRate=FindingsSpec.false_positive_rate,
-            leastVolumeMl=FindingsSpec.min_volume_ml,
+            model=entry.path,
+            falsePositiveRate=0.001,
+            leastVolumeMl=0.5,
             device=Device.CPU,
             allowMismatch=False,
         )

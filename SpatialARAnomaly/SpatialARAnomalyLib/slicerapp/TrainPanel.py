@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
-from ..service.training_request import TrainSpec
+from ..engine.model_store import model_path
 from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
@@ -31,13 +31,13 @@ MESSAGE_MS = 10_000
 """Slicer's status bar tells it for so long: the user may be in another module."""
 
 LONGEST_NAME = 60
-"""Characters of a model's folder."""
+"""Characters of a model file's name, without the suffix."""
 
 
 class TrainPanel:
     """Starts, pauses and cancels trainings.
 
-    `onModel` gets the folder of a new model and says whether it could choose it.
+    `onModel` gets the file of a new model and says whether it could choose it.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class TrainPanel:
             return reason
         if not spec.name:
             return _("Give the model a name.")
-        model = _modelFolder(spec.name)
+        model = _modelFile(spec.name)
         if model.exists():
             return _("There is a model of this name already: choose another name.")
         if self.unfinished.of(model) is not None:
@@ -227,7 +227,7 @@ class TrainPanel:
             return
         self._begin(
             TrainingRequest(
-                model=_modelFolder(spec.name or ""),
+                model=_modelFile(spec.name or ""),
                 sources=tuple(result.sources),
                 spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
                 files=self.scans.files(),
@@ -347,6 +347,6 @@ def _stateText(training: Training) -> str:
     }.get(training.state, text)
 
 
-def _modelFolder(name: str) -> Path:
-    """Where a model of this name will lie."""
-    return Settings.modelsFolder() / fileName(name)[:LONGEST_NAME]
+def _modelFile(name: str) -> Path:
+    """Return the file that a model of this name will be."""
+    return model_path(Settings.modelsFolder() / fileName(name)[:LONGEST_NAME])

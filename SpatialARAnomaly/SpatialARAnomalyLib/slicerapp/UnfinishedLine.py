@@ -74,7 +74,7 @@ class UnfinishedLine:
         self.refresh(busy=self._busy)
 
     def of(self, model: Path) -> UnfinishedTraining | None:
-        """The unfinished training of a model's folder."""
+        """The unfinished training of a model file."""
         return next((one for one in self.entries if Path(one.model) == model), None)
 
     def choose(self, model: Path) -> None:

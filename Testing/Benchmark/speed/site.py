@@ -49,7 +49,7 @@ def head_scan(
 
 
 def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: int = SIDE) -> Path:
-    """A model folder of the preset `standard`, through the program's own training.
+    """A model file of the preset `standard`, through the program's own training.
 
     One epoch on slabs of two heads: its figures mean nothing, its work is a real model's.
     Call it within `own_settings`.
@@ -61,7 +61,7 @@ def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: 
     from SpatialARAnomalyLib.service.training_request import TrainSpec
 
     encoder = encoder_folder(work, size)
-    model = work / f"model-{encoder.name}-{side_px}-{grid_side}"
+    model = work / f"model-{encoder.name}-{side_px}-{grid_side}.safetensors"
     if not model.exists():
         train(
             [head_scan(work, seed, SLAB, grid_side) for seed in (1, 2)],
