@@ -16,9 +16,7 @@ PRINTER = [sys.executable, "-c", "import os; print('from a child'); os.write(1, 
 
 def install() -> None:
     """Put them in place, and shorten the worker's patience."""
-    worker_jobs.Job.run = lambda self, request, report: JOBS[request.spec["do"]](
-        request, report
-    )
+    worker_jobs.Job.run = lambda self, request, report: JOBS[request.spec["do"]](request, report)
     worker_ending.GRACE_S = 0.5
 
 

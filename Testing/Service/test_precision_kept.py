@@ -57,5 +57,3 @@ def test_a_warm_encoder_of_another_precision_is_not_taken(site, rounded):
     assert (was_warm, other.card.precision) == (False, Precision.BFLOAT16)
     assert exact.card.weights_sha256 == other.card.weights_sha256
     assert kept.encoder(read_card(rounded), None, cpu, False) == (other, True)
-
-

@@ -50,20 +50,6 @@ class RenameSpec(Spec):
     name: str
 
 
-class MoveStep(StrEnum):
-    """The two steps of a move; between them the new folder is noted."""
-
-    COPY = "copy"
-    REMOVE = "remove"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveSpec(Spec):
-    """Which step of a move."""
-
-    step: MoveStep
-
-
 def export(inputs: ModelInputs, spec: ExportSpec, output: Path, report: Reporter) -> dict[str, Any]:
     """Write a model as one file."""
     model = Path(inputs.model)

@@ -101,9 +101,7 @@ def _load_encoder(spec: TrainSpec) -> "Encoder":
 
     device = resolve_device(spec.device)
     precision = spec.precision or best_precision(device)
-    encoder = load_encoder(
-        spec.encoder, device=device, precision=precision, allow_download=False
-    )
+    encoder = load_encoder(spec.encoder, device=device, precision=precision, allow_download=False)
     check_size(spec, encoder.card.patch_px)
     return encoder
 

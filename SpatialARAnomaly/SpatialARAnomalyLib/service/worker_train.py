@@ -6,7 +6,6 @@ from typing import Any
 
 from ..engine.device import require_torch
 from ..engine.model_store import model_path
-from ..engine.model_store import model_path
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
 from .inputs import ScanSource

@@ -56,8 +56,8 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
         assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
         settings = DetectionSettings(
             model=entry.path,
-            falsePositiveRate=0.001,
-            leastVolumeMl=0.5,
+            falsePositiveRate=FindingsSpec.false_positive_rate,
+            leastVolumeMl=FindingsSpec.min_volume_ml,
             device=Device.CPU,
             allowMismatch=False,
         )

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import SpatialARError
 from ..engine.model_store import model_path
+from ..service.training_request import TrainSpec
 from ..service.unfinished_trainings import list_unfinished
 from . import Settings
 from .Buttons import enable
