@@ -10,7 +10,7 @@ from Harness import gui_gap, load_scripted_module, run_events, wait_until
 from Slicer.conftest import MODULE
 from Slicer.fake_workers import fake_command
 from Slicer.heads import add_head, add_volume, detected
-from SpatialARAnomalyLib.engine.specs import Modality, Preset
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.service.training_request import TrainSpec
 
 
@@ -237,6 +237,19 @@ class TestScans:
         (tmp_path / "models/Heads_T1.safetensors").touch()
         opened.ui.trainNameEdit.setText("Heads T1")
         assert "There is a model of this name already" in opened.ui.trainButton.toolTip
+
+    def test_what_nobody_chose_is_the_spec_s_default(self, opened):
+        assert opened.widget.panel.train.form.spec() == TrainSpec()
+
+    def test_selectors_offer_every_value_of_the_spec(self, opened):
+        ui = opened.ui
+        for selector, values in (
+            (ui.trainModalitySelector, ["", *Modality]),
+            (ui.trainPlaneSelector, [*Plane]),
+            (ui.trainPresetSelector, [*Preset]),
+        ):
+            count = selector.property("count")
+            assert sorted(selector.itemData(index) for index in range(count)) == sorted(values)
 
     def test_the_resolution_is_a_multiple_of_the_patch(self, opened):
         opened.ui.trainSizeSpinBox.setValue(230)

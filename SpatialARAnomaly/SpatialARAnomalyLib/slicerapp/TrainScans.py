@@ -59,7 +59,7 @@ class TrainScans:
         self._connections = (
             (self._timer.timeout, self.listVolumes),
             (ui.trainVolumesList.itemChanged, self._changed),
-            (ui.trainFolderEdit.currentPathChanged, self._folderChanged),
+            (ui.trainFolderEdit.currentPathChanged, self._changed),
         )
         for signal, slot in self._connections:
             signal.connect(slot)
@@ -194,9 +194,6 @@ class TrainScans:
         self._timer.start()
 
     def _changed(self, *_unused: object) -> None:
-        self._onChange()
-
-    def _folderChanged(self, *_unused: object) -> None:
         self._onChange()
 
     def _folder(self) -> str:

@@ -75,11 +75,11 @@ class UnfinishedLine:
 
     def of(self, model: Path) -> UnfinishedTraining | None:
         """The unfinished training of a model file."""
-        return next((one for one in self.entries if Path(one.model) == model), None)
+        return next((one for one in self.entries if one.model == model), None)
 
     def choose(self, model: Path) -> None:
         """Choose the training of this model, where there is one."""
-        models = [Path(one.model) for one in self.entries]
+        models = [one.model for one in self.entries]
         if model in models:
             self._ui.trainUnfinishedSelector.setCurrentIndex(models.index(model))
 
@@ -119,13 +119,7 @@ class UnfinishedLine:
             return
         # It may go on elsewhere than where it began: the device decides nothing of the model.
         spec = replace(entry.spec, name=entry.name, device=Settings.device(), restart=False)
-        self._onResume(
-            TrainingRequest(
-                model=Path(entry.model),
-                sources=tuple(entry.sources),
-                spec=spec,
-            )
-        )
+        self._onResume(TrainingRequest(model=entry.model, sources=tuple(entry.sources), spec=spec))
 
     def _discard(self, *_unused: object) -> None:
         entry = self._chosen()
