@@ -208,7 +208,7 @@ def uv_platform(platform: str) -> tuple[str, dict[str, str]]:
 
 
 def platform_tags(platform: str) -> list[str]:
-    """List a platform and the older ones whose wheels it runs, which pip derives for macOS alone."""
+    """List a platform and the older ones whose wheels it runs; pip knows those of macOS alone."""
     linux = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
     if not linux:
         return [platform]
