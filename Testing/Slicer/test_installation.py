@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import threading
 from subprocess import CalledProcessError
 
 import pytest
@@ -310,11 +311,15 @@ def test_variables_of_the_site_s_own_come_back(setting, monkeypatch):
     class Watch(Rogue):
         def pip_ensure(self, requirements, **more):
             seen.update(os.environ, requirements=requirements, **more)
+            other = threading.Thread(target=print, args=("of another thread",))
+            other.start()
+            other.join()
 
     setting.dependencies._packaging = Watch(setting)
     outcome = setting.install()
     assert (outcome.error, outcome.changed, outcome.added) == (None, {}, ())
     assert seen["requirements"] == ["typer>=0.15"]
+    assert not any("another thread" in line for line in setting.log)
     # The user is asked once, by us; Slicer asks only where something it has in memory changed.
     assert (seen["prompt_install"], seen["prompt_restart"]) == (False, True)
     assert seen["PIP_ONLY_BINARY"] == ":all:"

@@ -152,7 +152,7 @@ def make_kit(
         )
     partial = folder.with_name(f"{folder.name}.partial")
     try:
-        _remove_wheels_of_another_machine(partial, spec)
+        _prepare_folder(partial, spec)
         report.stage("packages", 1, 3)
         wheels = _collect_wheels(partial, spec, held, report)
         report.stage("weights", 2, 3)
@@ -210,7 +210,7 @@ def uv_platform(platform: str) -> tuple[str, dict[str, str]]:
 
 
 def platform_tags(platform: str) -> list[str]:
-    """List a platform and the older ones whose wheels run on it, as far as pip leaves them out."""
+    """List a platform and the older ones whose wheels it runs; pip knows those of macOS alone."""
     linux = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
     if not linux:
         return [platform]
@@ -220,8 +220,8 @@ def platform_tags(platform: str) -> list[str]:
     return tags + [f"{name}_{machine}" for minor, name in names if newest >= minor]
 
 
-def _remove_wheels_of_another_machine(partial: Path, spec: KitSpec) -> None:
-    """Make the folders of a partial kit, which may be left from a kit for another machine."""
+def _prepare_folder(partial: Path, spec: KitSpec) -> None:
+    """Make a partial kit's folders; wheels that are left of another machine's are removed."""
     machine = json.dumps([spec.platform, spec.python_version, spec.build]).encode()
     note, wheels = partial / NOTE, partial / WHEELS
     if wheels.exists() and not (note.is_file() and note.read_bytes() == machine):
@@ -247,9 +247,8 @@ def _collect_wheels(
         *("--requirement", str(lock)),
     ]
     if wanted:
-        _run(
-            command, report, "pip-failed", "pip could not download the packages; what it has stays."
-        )
+        text = "pip could not download the packages; those that are there are kept."
+        _run(command, report, "pip-failed", text)
     kept = {
         file.name
         for file in folder.glob("*.whl")
@@ -332,7 +331,10 @@ def _run(
     text: str,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program; raise `SetupError` with its last lines where it fails."""
+    """Run a program; raise `SetupError` with its last lines where it fails.
+
+    Its downloads become notices; `Cancelled` is raised between lines.
+    """
     said: list[str] = []
     try:
         process = subprocess.Popen(

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ def installPackages(
     held.pop("pip", None)  # the extension's installer (light-the-torch) needs an older one
     said: list[str] = []
 
-    def hear(line: str) -> None:
+    def append(line: str) -> None:
         said.append(line)
         log(line)
 
@@ -156,8 +157,8 @@ def installPackages(
     ) as folder:
         constraints = Path(folder) / "constraints.txt"
         write_constraints(constraints, held)
-        with redirect_stdout(_Lines(hear)), _pipEnvironment(constraints, plan.kit):
-            failure = _installAll(plan, hear, packaging, extension, site)
+        with redirect_stdout(_Lines(append)), _pipEnvironment(constraints, plan.kit):
+            failure = _installAll(plan, append, packaging, extension, site)
     error = None
     if failure is not None:
         code, cause, _hint = cause_of_failure(said)
@@ -207,17 +208,19 @@ def _installAll(
 
 
 class _Lines(io.TextIOBase):
-    """Passes whole lines of what is printed to a function, and all of it on to stdout."""
+    """Passes whole lines that this thread prints to a function, and all of it on to stdout."""
 
-    def __init__(self, hear: Callable[[str], None]) -> None:
-        self._hear, self._stdout, self._rest = hear, sys.stdout, ""
+    def __init__(self, onLine: Callable[[str], None]) -> None:
+        self._onLine, self._stdout, self._rest = onLine, sys.stdout, ""
+        self._thread = threading.get_ident()
 
     def write(self, text: str) -> int:
-        """Pass on what is printed."""
+        """Pass on what is printed; other threads may not touch the widgets that show it."""
         self._stdout.write(text)
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._hear(line)
+        if threading.get_ident() == self._thread:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._onLine(line)
         return len(text)
 
 
