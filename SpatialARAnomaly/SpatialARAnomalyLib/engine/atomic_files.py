@@ -45,6 +45,7 @@ def unwritable(
     what: str, error: OSError, hint: str = "", *, code: str = "output-unwritable"
 ) -> OutputError:
     """Make the error of a refused write, without the place; `hint` is for the transition only."""
+    hint = hint or "Free disk space or choose another folder."
     return OutputError(code, f"{what} ({error.strerror or error}).", hint)
 
 

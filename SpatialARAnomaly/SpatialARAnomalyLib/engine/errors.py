@@ -16,8 +16,8 @@ class SpatialARError(Exception):
         message: What was expected and what was found. It is for the user's eyes: it may
             hold the base name of a file the user named, and never goes into models or
             manifests. It names no option and no button.
-        hint: Transition: of raise sites that are not converted yet. Front ends ignore it
-            where their table has the code.
+        hint: Transition: of raise sites that are not converted yet. Front ends show it only
+            where no hint of their table fits.
         facts: Values of this failure for the hints, which show them as `{name}`; no paths.
 
     """

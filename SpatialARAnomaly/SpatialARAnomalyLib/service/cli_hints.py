@@ -97,7 +97,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Make a new token on your account's page at the hub (Settings, Access Tokens; the role "
         "'read' is enough), or log in again with `hf auth login`."
     ),
-    "encoder-too-many": "Wait a few minutes, then try again.",
+    "encoder-too-many": "Wait {wait}, then try again.",
     "encoder-unverified": (
         "Unset HF_ENDPOINT to use the hub itself, or get the files in another way and give "
         "their folder."
@@ -124,8 +124,11 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "kit-damaged": "Copy the kit again, or make it again.",
     "kit-incomplete": "Make the kit on a machine of the same system and Python.",
     "kit-missing": "Give the folder that `spatial-ar-anomaly offline-kit` made.",
-    "kit-other-platform": "Make the kit with the --platform of this machine.",
-    "kit-other-python": "Make the kit with the --python-version of this machine.",
+    "kit-other-platform": (
+        "Make the kit with --platform {platform}.",
+        "Make the kit for this machine's platform.",
+    ),
+    "kit-other-python": "Make the kit with --python-version {python_version}.",
     "kit-platform": ("Give it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64."),
     "kit-version": "Update this program, or make the kit with this version.",
     "label-map": "Give the scan that the labels belong to.",
@@ -137,7 +140,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "modality-unsupported": (
         "Take another series, or convert it to NIfTI or NRRD if it is to be treated as MR or CT."
     ),
-    "model-ambiguous": "Give the model's folder instead of its name.",
+    "model-ambiguous": "Give the folder: {folders}.",
     "model-damaged": _RESTORE_MODEL,
     "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
     "model-file-damaged": "Copy or export the file again.",
@@ -238,7 +241,6 @@ facts the error has.
 
 def hint(error: SpatialARError) -> str:
     """Say what to do about an error; empty where nothing can be done."""
-    hints = HINTS.get(error.code)
-    if hints is None:  # transition, as all of `error.hint`
-        return error.hint
-    return error.fill(*((hints,) if isinstance(hints, str) else hints))
+    hints = HINTS.get(error.code, ())
+    # Transition: `error.hint`, of raise sites that give no facts yet.
+    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint

@@ -35,10 +35,9 @@ def errorOf(event: dict[str, Any]) -> SpatialARError:
 
 def hintOf(error: SpatialARError) -> str:
     """Say what to do about an error, in the panel's words; empty where nothing can be done."""
-    hints = allHints().get(error.code)
-    if hints is None:  # transition, as all of `error.hint`
-        return error.hint
-    return error.fill(*((hints,) if isinstance(hints, str) else hints))
+    hints = allHints().get(error.code, ())
+    # Transition: `error.hint`, of raise sites that give no facts yet.
+    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint
 
 
 def allHints() -> dict[str, str | tuple[str, ...]]:
@@ -135,7 +134,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "encoder-token": _(
             "Make a new token on your account's page at the hub, and enter it under 'Encoders'."
         ),
-        "encoder-too-many": _("Wait a few minutes, then try again."),
+        "encoder-too-many": _("Wait {wait}, then try again."),
         "encoder-unverified": _(
             "Start Slicer without HF_ENDPOINT. Or get the files in another way and click "
             "'Add folder…' under 'Encoders'."
