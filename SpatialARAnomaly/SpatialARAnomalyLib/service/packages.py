@@ -17,7 +17,7 @@ REQUIREMENTS = (
     TORCH,
     "transformers>=4.56",
     "filelock>=3.12",
-    "huggingface_hub>=1.31",
+    "huggingface-hub>=1.31",
     "jaxtyping>=0.3",
     "matplotlib>=3.8",
     "nibabel>=5.2",

@@ -18,6 +18,7 @@ PACKAGES = (
 """What is needed, and what comes with it or with Slicer and matters as much."""
 
 _MODULES = {
+    "huggingface-hub": "huggingface_hub",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
