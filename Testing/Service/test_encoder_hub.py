@@ -53,7 +53,8 @@ def files(saved):
 @pytest.fixture
 def hub(saved, monkeypatch):
     huggingface_hub.close_session()  # its client keeps the proxies of the test before
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
     with only_hub(saved, monkeypatch) as hub:
         yield hub
     huggingface_hub.close_session()
@@ -409,7 +410,7 @@ def test_no_encryption_where_it_was_expected(hub, monkeypatch):
     error = fetch_failure()
     assert error.code == "encoder-tls"
     assert error.message.startswith("The encrypted connection to '127.0.0.1' is not trusted")
-    for way_out in ("hospitals", "SSL_CERT_FILE", "date"):
+    for way_out in ("hospitals", "REQUESTS_CA_BUNDLE", "date"):
         assert way_out in error.hint
 
 
@@ -424,14 +425,15 @@ def test_a_certificate_that_is_not_trusted():
     assert "self-signed certificate in certificate chain" in error.message
 
 
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("content", [b"\x30\x82", None])
-def test_certificates_that_are_none(content, hub, monkeypatch, tmp_path):
+def test_certificates_that_are_none(content, variable, hub, monkeypatch, tmp_path):
     if content is not None:
         (tmp_path / "site.cer").write_bytes(content)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "site.cer"))
+    monkeypatch.setenv(variable, str(tmp_path / "site.cer"))
     error = failure()
     assert error.code == "encoder-tls"
-    assert "SSL_CERT_FILE" in error.message
+    assert variable in error.message
     assert str(tmp_path) not in str(error)
     assert hub.requests == []
 

@@ -14,7 +14,8 @@ BROUGHT = {"numpy": "2.4.6", "simpleitk": "2.5.5", "setuptools": "82.0.1", "requ
 """What stands for the packages that Slicer brings."""
 
 GOOD = {
-    "torch": "2.11.0", "transformers": "5.23.0", "filelock": "3.20", "truststore": "0.10.5",
+    "torch": "2.11.0", "transformers": "5.23.0", "filelock": "3.20",
+    "huggingface-hub": "2.4", "truststore": "0.10.5",
     "jaxtyping": "0.3.3", "matplotlib": "3.11.2", "nibabel": "5.4.2", "rich": "15.0",
     "safetensors": "0.8", "scikit-image": "0.26", "scikit-learn": "1.9.1",
     "slicerio": "1.4", "typer": "0.29",

@@ -271,15 +271,15 @@ def connect(hub_id: str) -> Connection:
             "HF_ENDPOINT must be an address such as https://hub.example.org; it is not.",
             "Correct it, or unset it to use the hub itself.",
         )
-    certificates = os.environ.get("SSL_CERT_FILE")
+    variable, certificates = _certificates()
     try:
-        ssl.create_default_context(cafile=certificates or None)
+        ssl.create_default_context(cafile=certificates)
     except OSError as error:
         raise EncoderError(
             "encoder-tls",
-            "SSL_CERT_FILE must name a .pem file of certificates; the file cannot be read as one.",
+            f"{variable} must name a .pem file of certificates; the file cannot be read as one.",
             "Have your IT give the certificates as PEM (text with BEGIN CERTIFICATE), or unset "
-            "SSL_CERT_FILE.",
+            f"{variable}.",
         ) from error
     return Connection(
         hub_id=hub_id,
@@ -292,6 +292,15 @@ def connect(hub_id: str) -> Connection:
 
 def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+
+
+def _certificates() -> tuple[str, str | None]:
+    """The variable that names a file of certificates, and the file."""
+    # Slicer's launcher sets SSL_CERT_FILE itself, so a user's own comes by the other one.
+    for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if file := os.environ.get(variable):
+            return variable, file
+    return "", None
 
 
 def _timeout_s() -> float:
@@ -355,6 +364,9 @@ def _run_child(
         "HF_HUB_DOWNLOAD_TIMEOUT": timeout,
         "HF_HUB_ETAG_TIMEOUT": timeout,
     }
+    _, certificates = _certificates()
+    if certificates:
+        environment["SSL_CERT_FILE"] = certificates
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _BOOT, str(Path(__file__).resolve().parents[2])],
         stdin=subprocess.PIPE,

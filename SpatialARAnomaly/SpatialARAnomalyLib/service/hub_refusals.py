@@ -239,8 +239,8 @@ def _untrusted(error: ssl.SSLError, connection: Connection) -> EncoderError:
         f"The encrypted connection to '{connection.host}' is not trusted or could not be made "
         f"({reason}).",
         "Networks of hospitals often inspect connections with a certificate of their own: have "
-        "your IT install it in the system, or set SSL_CERT_FILE to its .pem file. Check this "
-        "machine's date, too.",
+        "your IT install it in the system, or set REQUESTS_CA_BUNDLE to its .pem file. Check "
+        "this machine's date, too.",
     )
 
 

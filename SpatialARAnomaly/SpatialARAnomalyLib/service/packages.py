@@ -25,8 +25,7 @@ REQUIREMENTS = (
     "torch>=2.4,!=2.12.*",  # 2.12 needs an older setuptools than Slicer 5.12 has
     "transformers>=4.56",
     "filelock>=3.12",
-    "huggingface_hub>=1.31",
-    "huggingface_hub>=1.31",
+    "huggingface-hub>=1.31",
     "jaxtyping>=0.3",
     "matplotlib>=3.8",
     "nibabel>=5.2",

@@ -27,6 +27,7 @@ PACKAGES = (
 """Packages to report: the required ones, and those that come with them or with Slicer."""
 
 _MODULES = {
+    "huggingface-hub": "huggingface_hub",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
