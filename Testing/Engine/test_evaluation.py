@@ -13,7 +13,7 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.evaluation import (
     METRICS,
     SearchRule,
-    evaluate,
+    evaluate_cases,
     score_case,
 )
 from SpatialARAnomalyLib.engine.findings import find
@@ -101,7 +101,7 @@ def scored(scans, rule=RULE, patients=None):
 
 
 def values(scans, rule=RULE):
-    outcome = evaluate(scored(scans, rule), rule, SilentReporter(), resamples=0)
+    outcome = evaluate_cases(scored(scans, rule), rule, SilentReporter(), resamples=0)
     return {name: metric.value for name, metric in outcome.metrics.items()}
 
 
@@ -196,7 +196,7 @@ def test_lesion_wise_figures_are_shares_of_all_lesions_and_means_over_scans():
     body = np.ones(SHAPE, dtype=bool)
     normal = (scores * 0, body, np.zeros(SHAPE, dtype=bool))
     cases = scored([(scores, body, truth), normal])
-    outcome = evaluate(cases, RULE, SilentReporter(), resamples=0)
+    outcome = evaluate_cases(cases, RULE, SilentReporter(), resamples=0)
     assert outcome.metrics["lesions_found"].value == 0.5
     assert outcome.metrics["false_findings_per_scan"].value == 0.5
     assert outcome.curves.lesions_found.tolist() == [0.0, 0.5, 0.5]
@@ -212,7 +212,7 @@ def test_the_curve_of_findings_ends_where_they_grow_together():
     rule = SearchRule(threshold=None, min_volume_ml=0.0, thresholds=(2.0, 5.0, 9.0))
     cases = scored([(scores, np.ones(SHAPE, dtype=bool), truth)], rule)
     assert (cases[0].false_findings.tolist(), cases[0].found.tolist()) == ([0, 3, 0], [1, 0, 0])
-    curves = evaluate(cases, rule, SilentReporter(), resamples=0).curves
+    curves = evaluate_cases(cases, rule, SilentReporter(), resamples=0).curves
     assert curves.false_findings_per_scan.tolist() == [0.0, 3.0]
     assert curves.lesions_found.tolist() == [0.0, 0.0]
 
@@ -274,7 +274,7 @@ def test_what_the_scans_do_not_define_has_a_reason_and_no_number(kind):
     threshold = None if kind == "no threshold" else 4.0
     rule = SearchRule(threshold=threshold, min_volume_ml=0.0, thresholds=(1.0, 2.0))
     scans = [(scores, body, truth), (scores[::-1].copy(), body, truth)]
-    outcome = evaluate(scored(scans, rule), rule, SilentReporter(), resamples=5)
+    outcome = evaluate_cases(scored(scans, rule), rule, SilentReporter(), resamples=5)
     assert tuple(outcome.metrics) == METRICS
     undefined = {name: one.reason for name, one in outcome.metrics.items() if one.value is None}
     assert undefined == REASONS[kind]
@@ -350,7 +350,7 @@ def test_an_interval_has_the_middle_95_percent_of_the_usable_resamples():
 def test_intervals_are_those_of_resamples_by_hand():
     scans = [random_scan(seed, lesions=0.1 if seed < 3 else 0.0) for seed in range(5)]
     patients = ["a", "b", "c", "a", "b"]
-    outcome = evaluate(
+    outcome = evaluate_cases(
         scored(scans, patients=patients), RULE, SilentReporter(), resamples=100, seed=1
     )
     aurocs, rates = [], []
@@ -371,7 +371,9 @@ def test_intervals_are_those_of_resamples_by_hand():
 
 def test_one_patient_has_no_interval():
     scans = [random_scan(1), random_scan(2)]
-    outcome = evaluate(scored(scans, patients=["a", "a"]), RULE, SilentReporter(), resamples=50)
+    outcome = evaluate_cases(
+        scored(scans, patients=["a", "a"]), RULE, SilentReporter(), resamples=50
+    )
     metric = outcome.metrics["voxel_auroc"]
     assert metric.value is not None
     assert (metric.interval, metric.reason) == (None, "an interval needs two patients")
@@ -383,12 +385,12 @@ def test_one_patient_of_a_kind_has_no_interval():
     ill, well = [random_scan(seed, lesions=0.1) for seed in range(2)], []
     for seed in range(2):
         well.append(random_scan(7 + seed, lesions=0.0))
-    outcome = evaluate(scored([ill[0], *well]), RULE, SilentReporter(), resamples=9)
+    outcome = evaluate_cases(scored([ill[0], *well]), RULE, SilentReporter(), resamples=9)
     having = {name for name, one in outcome.metrics.items() if one.interval is not None}
     assert having == {"false_positive_rate", "false_findings_per_scan"}
     reason = outcome.metrics["pro"].reason
     assert reason == "an interval needs two patients with a lesion"
-    outcome = evaluate(scored([*ill, well[0]]), RULE, SilentReporter(), resamples=9)
+    outcome = evaluate_cases(scored([*ill, well[0]]), RULE, SilentReporter(), resamples=9)
     lacking = {name: one.reason for name, one in outcome.metrics.items() if one.interval is None}
     assert lacking == dict.fromkeys(
         ("false_positive_rate", "case_auroc"), "an interval needs two patients with a normal scan"
@@ -397,7 +399,7 @@ def test_one_patient_of_a_kind_has_no_interval():
 
 def test_resamples_that_leave_a_metric_undefined_are_left_out_and_counted():
     scans = [random_scan(seed, lesions=0.1 if seed < 2 else 0.0) for seed in range(4)]
-    outcome = evaluate(scored(scans), RULE, SilentReporter(), resamples=60, seed=2)
+    outcome = evaluate_cases(scored(scans), RULE, SilentReporter(), resamples=60, seed=2)
     weights = np.array(list(patient_weights(list("0123"), 60, 2)))
     ill, well = weights[:, :2].any(axis=1), weights[:, 2:].any(axis=1)
     assert np.sum(ill & well) < 60
@@ -420,7 +422,7 @@ def test_evaluation_tells_its_progress_and_stops_when_asked():
 
     report = Stopping()
     with pytest.raises(Cancelled):
-        evaluate(scored([random_scan(1), random_scan(2)]), RULE, report, resamples=9)
+        evaluate_cases(scored([random_scan(1), random_scan(2)]), RULE, report, resamples=9)
     assert report.told == ((1, 9, "resample"), (2, 9, "resample"))
 
 

@@ -15,7 +15,6 @@ from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.events import Event, ResultEvent
 from SpatialARAnomalyLib.service.worker_detect import MODELS
 from SpatialARAnomalyLib.service.worker_jobs import JOBS, Empty, Job
-from SpatialARAnomalyLib.service.worker_protocol import Request
 
 PAGE = (Path(__file__).parents[2] / "Resources" / "Docs" / "worker.md").read_text(encoding="utf-8")
 
@@ -35,7 +34,9 @@ def test_an_entry_names_a_function_of_the_one_signature_and_its_types(job):
 def test_what_a_job_does_not_take_is_refused():
     for job, values in (("probe", {"inputs": {"x": 1}}), ("probe", {"spec": {"x": 1}})):
         with pytest.raises(SpecError, match="does not know x") as caught:
-            JOBS[job].run(Request(id=1, job=job, **values), SilentReporter())
+            JOBS[job].run(
+                **{"inputs": {}, "spec": {}, "output": None} | values, report=SilentReporter()
+            )
         assert caught.value.code == "spec-unknown-key"
 
 
@@ -43,9 +44,9 @@ def test_only_a_job_with_an_encoder_of_its_own_releases_the_kept_models(monkeypa
     released = []
     monkeypatch.setattr(MODELS, "release", lambda: released.append(name))
     monkeypatch.setattr(Job, "load", lambda job: (lambda *given: {"given": given}, Empty, Empty))
-    for name, job in JOBS.items():
+    for name, job in JOBS.items():  # noqa: B007 - `released` takes the name
         report = SilentReporter()
-        result = job.run(Request(id=1, job=name, output="/x"), report)
+        result = job.run({}, {}, "/x", report)
         assert result == {"given": (Empty(), Empty(), Path("/x"), report)}
     assert released == ["train"]
 

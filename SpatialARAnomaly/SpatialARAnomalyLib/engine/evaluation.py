@@ -162,7 +162,7 @@ def score_case(
     )
 
 
-def evaluate(
+def evaluate_cases(
     cases: Sequence[ScoredCase],
     rule: SearchRule,
     report: Reporter,

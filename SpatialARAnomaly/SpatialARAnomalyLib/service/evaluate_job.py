@@ -15,7 +15,8 @@ from ..engine.slicing import SliceStack
 from ..engine.specs import FindingsSpec
 from .clock import Clock
 from .evaluation_cases import Case, find_cases
-from .evaluation_files import EVALUATION_FILES, MARKER, Evaluated, ScanFacts, write_evaluation
+from .evaluation_curves import Evaluated, ScanFacts
+from .evaluation_files import EVALUATION_FILES, MARKER, write_evaluation
 from .evaluation_scores import PartOfStage, evaluate_all, rules, score_all
 from .find_anomalies import suit, tell_rough_threshold
 from .model_encoder import load_model_encoder

@@ -1,15 +1,65 @@
-"""The curves of an evaluation by name, with as many points as can be seen."""
+"""The outcome of an evaluation: its figures, cases and curves, before they are written."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from ..engine.evaluation import Curves
+from ..engine.evaluation import Curves, Evaluation, ScoredCase
+from ..engine.score_counts import PooledCounts
+from ..engine.specs import FindingsSpec
 
 MAX_POINTS = 500
 """Points of a curve; those left out lie closest together."""
 
 Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """x and y of every point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanFacts:
+    """What is told of a scan beside its counts."""
+
+    sha256: str
+    """Of its content, as its detection's manifest has it."""
+    voxel_ml: float
+    case_p_value: float | None
+    """Of its case score, by the model's calibration (`Calibration.case_p_value`)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluated:
+    """An evaluation, before it is written."""
+
+    evaluations: dict[str, Evaluation]
+    """By kind of scores (`SCORE_WORDS`)."""
+    cases: list[dict[str, ScoredCase]]
+    """Every scan, likewise."""
+    facts: list[ScanFacts]
+    spec: FindingsSpec
+    threshold_nll: float
+    context: dict[str, Any]
+    """What the scores were made with, for the record."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Scans, patients, scans without a lesion, lesions."""
+        cases = [case["nll"] for case in self.cases]
+        return {
+            "scans": len(cases),
+            "patients": len({case.patient for case in cases}),
+            "normal_scans": sum(case.normal for case in cases),
+            "lesions": sum(case.lesions for case in cases),
+        }
+
+    @property
+    def lesion_share(self) -> float:
+        """Share of lesion voxels among all that count: average precision by chance."""
+        tally = PooledCounts.of([case["nll"].counts for case in self.cases]).tally(
+            np.ones(len(self.cases))
+        )
+        return float(tally.lesion.sum() / (tally.lesion.sum() + tally.normal.sum()))
 
 
 def named_curves(curves: Curves) -> dict[str, Curve]:

@@ -4,7 +4,6 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 
 from .. import __version__
 from ..engine.bootstrap import CONFIDENCE
-from ..engine.evaluation import Evaluation, Metric, ScoredCase
+from ..engine.evaluation import Metric
 from ..engine.progress import Reporter
 from ..engine.score_counts import PooledCounts
-from ..engine.specs import FindingsSpec
 from ..engine.voxel_metrics import Undefined, auroc, average_precision, dice
-from .evaluation_curves import named_curves
+from .evaluation_curves import Evaluated, named_curves
 from .evaluation_picture import write_picture
 from .findings_table import write_table
 from .notices import RESEARCH_NOTICE
@@ -59,51 +57,6 @@ CASE_COLUMNS = (
     "false_findings",
     "scan_sha256",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScanFacts:
-    """What is told of a scan beside its counts."""
-
-    sha256: str
-    """Of its content, as its detection's manifest has it."""
-    voxel_ml: float
-    case_p_value: float | None
-    """Of its case score, by the model's calibration (`Calibration.case_p_value`)."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Evaluated:
-    """An evaluation, before it is written."""
-
-    evaluations: dict[str, Evaluation]
-    """By kind of scores (`SCORE_WORDS`)."""
-    cases: list[dict[str, ScoredCase]]
-    """Every scan, likewise."""
-    facts: list[ScanFacts]
-    spec: FindingsSpec
-    threshold_nll: float
-    context: dict[str, Any]
-    """What the scores were made with, for the record."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Scans, patients, scans without a lesion, lesions."""
-        cases = [case["nll"] for case in self.cases]
-        return {
-            "scans": len(cases),
-            "patients": len({case.patient for case in cases}),
-            "normal_scans": sum(case.normal for case in cases),
-            "lesions": sum(case.lesions for case in cases),
-        }
-
-    @property
-    def lesion_share(self) -> float:
-        """Share of lesion voxels among all that count: average precision by chance."""
-        tally = PooledCounts.of([case["nll"].counts for case in self.cases]).tally(
-            np.ones(len(self.cases))
-        )
-        return float(tally.lesion.sum() / (tally.lesion.sum() + tally.normal.sum()))
 
 
 def metric_rows(evaluated: Evaluated) -> list[dict[str, Any]]:

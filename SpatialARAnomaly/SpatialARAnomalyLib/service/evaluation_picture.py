@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.voxel_metrics import PRO_LIMIT
-from .evaluation_curves import named_curves
+from .evaluation_curves import Evaluated, named_curves
 from .evaluation_words import SCORE_WORDS, counted
 from .notices import RESEARCH_NOTICE
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..engine.evaluation import Evaluation
-    from .evaluation_files import Evaluated
 
 # Okabe and Ito's colors, told apart by the color-blind; the line style tells them in gray.
 _LINES: dict[str, dict[str, Any]] = {
@@ -26,7 +25,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _GRAY = "0.35"
 
 
-def write_picture(path: Path, evaluated: "Evaluated", columns: int = 2) -> None:
+def write_picture(path: Path, evaluated: Evaluated, columns: int = 2) -> None:
     """Write the picture as PNG; in one column it suits a narrow panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -116,7 +115,7 @@ def _draw(
             )  # fmt: skip
 
 
-def _heading(evaluated: "Evaluated") -> str:
+def _heading(evaluated: Evaluated) -> str:
     counts = evaluated.counts
     scans = counted(counts["scans"], "scan")
     patients = counted(counts["patients"], "patient")

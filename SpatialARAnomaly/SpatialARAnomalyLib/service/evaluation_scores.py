@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..engine.calibration import Calibration
-from ..engine.evaluation import Evaluation, ScoredCase, SearchRule, evaluate, score_case
+from ..engine.evaluation import Evaluation, ScoredCase, SearchRule, evaluate_cases, score_case
 from ..engine.progress import Reporter
 from ..engine.specs import FindingsSpec
 
@@ -75,7 +75,7 @@ def evaluate_all(
     kinds = list(cases[0])
     total = resamples * len(kinds)
     return {
-        kind: evaluate(
+        kind: evaluate_cases(
             [case[kind] for case in cases],
             how[kind],
             PartOfStage(report, place * resamples, total),

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .evaluation_files import Evaluated, figure_text
+from .evaluation_curves import Evaluated
+from .evaluation_files import figure_text
 from .evaluation_words import METRIC_WORDS, SCORE_WORDS, counted
 
 

@@ -109,7 +109,8 @@ class Worker:
         )
         try:
             report.check_cancelled()
-            return ResultEvent(result=JOBS[request.job].run(request, report))
+            job = JOBS[request.job]
+            return ResultEvent(result=job.run(request.inputs, request.spec, request.output, report))
         except Cancelled:
             return CancelledEvent()
         except Exception as error:

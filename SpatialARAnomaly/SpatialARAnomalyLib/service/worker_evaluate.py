@@ -14,13 +14,8 @@ from ..engine.progress import Reporter
 from ..engine.specs import FindingsSpec, IntensitySpec, Modality, Spec
 from ..engine.volume import Volume, infer_modality
 from .array_files import Affine, affine_array, check_same_size, read_nll, read_truth, read_voxels
-from .evaluation_files import (
-    EVALUATION_FILES,
-    Evaluated,
-    ScanFacts,
-    as_result,
-    write_evaluation,
-)
+from .evaluation_curves import Evaluated, ScanFacts
+from .evaluation_files import EVALUATION_FILES, as_result, write_evaluation
 from .evaluation_picture import write_picture
 from .evaluation_scores import evaluate_all, rules, score_all
 from .outputs import appear_together, check_names

@@ -6,17 +6,14 @@ of its inputs and settings, add its record to `JOBS`, and describe it in
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine.progress import Reporter
 from ..engine.specs import Spec
-
-if TYPE_CHECKING:
-    from .worker_protocol import Request
 
 JobFunction = Callable[[Any, Any, Path | None, Reporter], dict[str, Any]]
 """`function(inputs, spec, output, report)` returns the values of the `result` event.
@@ -56,15 +53,21 @@ class Job:
         )
         return getattr(module, self.function), inputs, spec
 
-    def run(self, request: "Request", report: Reporter) -> dict[str, Any]:
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        output: str | None,
+        report: Reporter,
+    ) -> dict[str, Any]:
         """Do the job and return the values of the `result` event; raises as `JobFunction` does."""
-        function, inputs, spec = self.load()
+        function, inputs_type, spec_type = self.load()
         if self.releases_models:
             release_models()
         return function(
-            inputs.from_dict(request.inputs),
-            spec.from_dict(request.spec),
-            None if request.output is None else Path(request.output),
+            inputs_type.from_dict(inputs),
+            spec_type.from_dict(spec),
+            None if output is None else Path(output),
             report,
         )
 
