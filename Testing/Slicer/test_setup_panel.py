@@ -143,7 +143,7 @@ def test_what_is_needed_and_found_is_shown_before_and_after_a_trial(bench):
     assert at.rows()["torch"] == ("2.12.0", "other version")
     assert at.rows()["transformers"] == ("5.23.0", "cannot be loaded")
     assert at.ui.setupStateLabel.text == (
-        "3 of 13 packages cannot be used yet: torch, transformers, typer."
+        "3 of 14 packages cannot be used yet: torch, transformers, typer."
     )
 
 
