@@ -78,7 +78,7 @@ def test_a_model_is_named_by_name_or_file(models, how):
 def test_a_name_that_is_none_or_of_two_is_told(models):
     done = run("models", "show", "spleen")
     assert done.exit_code == 2
-    assert "There are: 'brain [t1]', 'Größe 脳'." in done.stderr
+    assert "`spatial-ar-anomaly models list` shows those there are." in done.stderr
     add_model(models, "Größe 脳", seed=3, file="third")
     done = run("models", "delete", "Größe 脳", "--yes")
     assert done.exit_code == 2

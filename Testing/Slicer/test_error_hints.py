@@ -173,18 +173,19 @@ def test_there_is_something_to_do_about_every_failure(panel):
 
 
 def test_a_hint_shows_only_facts_that_its_failures_have(panel):
-    facts: dict[str, list[set[str]]] = {}
+    facts: dict[str, list[set[str]]] = {code: [] for code, _ in RAISED}
     for file, function, call in CALLS:
         code = argument(call, "code", 0)
-        transition = len(call.args) > 2  # its hint is shown until it gives the facts
+        transition = len(call.args) > 2  # its own hint is shown until it gives facts
         if called(call) in ERRORS and code is not None and not transition:
             named = {one.arg for one in call.keywords if one.arg}
             for one, _ in codes_of(code, file, function):
-                facts.setdefault(one, []).append(named)
+                facts[one].append(named)
     for table in (cli_hints.HINTS, panel):
         for code, hints in table.items():
             shown = placeholders(alternatives(hints)[-1])
-            assert all(shown <= named for named in facts.get(code, [set()])), code
+            assert all(shown <= named for named in facts[code]), code
+            assert not (shown and code.startswith("worker-")), code
 
 
 def test_the_first_hint_whose_facts_are_there_is_the_one():
