@@ -52,7 +52,7 @@ FEW_IMAGES = 8
 PROBE_BYTES = 1 << 24
 """Written to the disk to learn its speed."""
 
-CARD_BYTES = 40_000
+CARD_BYTES = 15_000
 """Size of a model file without its tensors."""
 
 PROGRAM_BYTES = 600 << 20

@@ -25,7 +25,7 @@ class TrainingRequest:
 
     name: str
     model: Path
-    """The folder the model will have."""
+    """The file the model will be."""
     sources: Sequence[Source]
     spec: dict[str, Any]
     """Of the worker's job."""
