@@ -443,6 +443,25 @@ def test_another_name_changes_the_header_only(file, tmp_path):
     assert file.read_bytes() == content
 
 
+def test_a_source_is_closed_before_it_is_replaced(file, monkeypatch):
+    """Windows would refuse it."""
+    path_open, replace, opened, closed = Path.open, os.replace, [], []
+
+    def opening(path: Path, mode: str):
+        opened.append(path_open(path, mode))
+        return opened[-1]
+
+    def replacing(*paths: Path) -> None:
+        closed.extend(one.closed for one in opened)
+        replace(*paths)
+
+    monkeypatch.setattr(Path, "open", opening)
+    monkeypatch.setattr(os, "replace", replacing)
+    copy_model(file, file, name="x")
+    assert len(closed) == 3
+    assert all(closed)
+
+
 def test_a_damaged_model_is_not_copied(file, tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     before = listing(tmp_path)

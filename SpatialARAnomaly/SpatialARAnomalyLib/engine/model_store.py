@@ -51,7 +51,7 @@ SUFFIX = ".safetensors"
 """Ends the name of a model file."""
 
 MAX_HEADER_BYTES = 16 << 20
-"""Longest header that is read; those of trained models have some 20 KiB."""
+"""Longest header that is read; those of trained models have some 15 KiB."""
 
 _START = b'{"__metadata__":{"digest":"'
 """Begins every header, also of schemas to come."""
@@ -392,6 +392,7 @@ def _tensor_blocks(
         yield block
         done += len(block)
         on_bytes(done)
+    file.close()  # Windows does not replace a file that is open
     if digest.hexdigest() != card.weights_sha256:
         raise _tampered("the SHA-256 of its tensors differs from the card's")
 

@@ -32,7 +32,7 @@ class TrainingRequest:
     """What is to be trained."""
 
     model: Path
-    """The folder the model will have."""
+    """The file the model will be."""
     sources: Sequence[Source]
     spec: TrainSpec
     files: WorkFolder | None = None
