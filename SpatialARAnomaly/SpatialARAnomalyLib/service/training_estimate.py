@@ -38,13 +38,8 @@ FEW_IMAGES = 8
 PROBE_BYTES = 1 << 24
 """Bytes written to measure the speed of the disk."""
 
-<<<<<<< HEAD
-CARD_BYTES = 40_000
-"""Size of a model's card."""
-=======
 CARD_BYTES = 15_000
 """Size of a model file without its tensors."""
->>>>>>> model
 
 PROGRAM_BYTES = 600 << 20
 """Memory of Python, torch and transformers themselves."""
