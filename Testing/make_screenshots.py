@@ -162,11 +162,12 @@ def make(models: Path | None, work: Path) -> None:
     """Write all pictures."""
     start(work / "slicer", view_size_px=(VIEW_PX, VIEW_PX))
     from SpatialARAnomalyLib.slicerapp import Settings
-    from SpatialARAnomalyLib.slicerapp.DemonstrationModel import FOLDER
+    from SpatialARAnomalyLib.slicerapp.DemonstrationModel import FILE
 
     folder = work / "models"
     if models is not None:
-        shutil.copytree(models / FOLDER, folder / FOLDER)
+        folder.mkdir()
+        shutil.copy(models / FILE, folder / FILE)
     Settings.setModelsFolder(folder)
     module = load_scripted_module(ROOT / "SpatialARAnomaly/SpatialARAnomaly.py")
     module.enter()
