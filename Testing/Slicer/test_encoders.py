@@ -141,7 +141,7 @@ def test_a_failure_says_what_to_do(panel, hub):
     hub.refusal = (429, {"Retry-After": "90"})
     assert click(panel, "Get") == (
         "⚠ '127.0.0.1' answers no more requests for now: there were too many from your network. "
-        "Wait 90 s, then try again. What has arrived is kept."
+        "Wait a few minutes, then try again."
     )
     assert panel._ui.encodersGetButton.text == "Get…"
 
