@@ -134,7 +134,10 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "encoder-token": _(
             "Make a new token on your account's page at the hub, and enter it under 'Encoders'."
         ),
-        "encoder-too-many": _("Wait {wait}, then try again."),
+        "encoder-too-many": (
+            _("Wait {wait}, then try again."),
+            _("Wait a few minutes, then try again."),
+        ),
         "encoder-unverified": _(
             "Start Slicer without HF_ENDPOINT. Or get the files in another way and click "
             "'Add folder…' under 'Encoders'."
