@@ -14,12 +14,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
-from SpatialARAnomalyLib.slicerapp.RememberedParameters import parametersOf
-from SpatialARAnomalyLib.slicerapp.SampleHeads import registerSampleData
-from SpatialARAnomalyLib.slicerapp.Sections import loadSections
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
-from SpatialARAnomalyLib.slicerapp.SharedWorker import stopSharedWorker
-from SpatialARAnomalyLib.slicerapp.Widget import Panel
+from SpatialARAnomalyLib.slicerapp.Settings import parametersOf
+from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import registerSampleData
+from SpatialARAnomalyLib.slicerapp.Widget import Panel, loadSections
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import stopSharedWorker
 
 ICONS = Path(__file__).parent / "Resources" / "Icons"
 

@@ -83,7 +83,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
     from filelock import FileLock
-    from Service.small_site import run
+    from service.small_site import run
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

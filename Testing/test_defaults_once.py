@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 import SpatialARAnomalyLib
-from SpatialARAnomalyLib.engine.specs import FindingsSpec, Plane, Preset, SliceSpec, TrainingSpec
-from SpatialARAnomalyLib.service.training_request import TrainSpec
+from SpatialARAnomalyLib.engine.specs import (
+    FindingsSpec,
+    Plane,
+    Preset,
+    SliceSpec,
+    TrainingSpec,
+)
+from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 PACKAGE = Path(SpatialARAnomalyLib.__file__).parent
 FILES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "engine/specs.py"})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from SpatialARAnomalyLib.service.cli import app
+from SpatialARAnomalyLib.service.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "Resources").rglob("*.md"))]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from SpatialARAnomalyLib.service.packages import REQUIREMENTS
+from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS
 
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "SpatialARAnomaly"

@@ -26,10 +26,13 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from Benchmark.peers.coreset import k_center_greedy, sparse_projection
 from Benchmark.peers.memory_bank import Distance, MemoryBank
 from Benchmark.peers.position_gaussian import PositionGaussian
-from SpatialARAnomalyLib.engine.encoder import load_encoder
-from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.service.demo.phantom import (
+    add_lesion,
+    normal_head,
+)
 from torch.nn import functional as F
 
 HEADS, SIZE_PX, CORESET_RATIO, CHANNELS = 16, 224, 0.02, 40

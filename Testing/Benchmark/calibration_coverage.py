@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from SpatialARAnomalyLib.engine.case_p import case_p_value
-from SpatialARAnomalyLib.engine.rate_interval import interval_of
+from SpatialARAnomalyLib.engine.cards.calibration import case_p_value, interval_of
 
 NORMALS = (2, 3, 5, 8, 12, 20, 40, 60)
 COHORTS, FRESH = 200, 60

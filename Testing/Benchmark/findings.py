@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.calibration import Calibration
-from SpatialARAnomalyLib.engine.findings import find_in_box
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
 
 SHAPE_KJI, PATCH = (300, 512, 512), 16
 RAS_FROM_VOXEL = np.diag([0.5, 0.5, 0.5, 1.0])
@@ -105,7 +105,7 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "SpatialARAnomalyLib.service.worker"],
+            [sys.executable, "-m", "SpatialARAnomalyLib.service.worker.main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

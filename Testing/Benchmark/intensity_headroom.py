@@ -13,15 +13,17 @@ import argparse
 import dataclasses
 
 import numpy as np
-from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
-from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
-from SpatialARAnomalyLib.engine.encoder import load_encoder
-from SpatialARAnomalyLib.engine.findings import find
-from SpatialARAnomalyLib.engine.intensity import scale_intensity
-from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
+from SpatialARAnomalyLib.engine.model.training import fit
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
+from SpatialARAnomalyLib.engine.scoring.findings import find
+from SpatialARAnomalyLib.engine.scoring.scoring import (
+    embed_slices,
+    slice_nll,
+)
+from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     IntensitySpec,
@@ -31,7 +33,10 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     TrainingSpec,
 )
-from SpatialARAnomalyLib.engine.training import fit
+from SpatialARAnomalyLib.service.demo.phantom import (
+    add_lesion,
+    normal_head,
+)
 
 RATE, MIN_ML, LESIONS = 0.001, 0.5, 4
 SILENT = SilentReporter()

@@ -37,9 +37,9 @@ for line in sys.stdin:
 
 def nll_and_labels(slices: int, work: Path) -> tuple[np.ndarray, dict]:
     """A smooth NLL volume with twelve balls, and the worker's answer that holds it."""
-    from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
-    from SpatialARAnomalyLib.engine.findings import find_in_box
-    from SpatialARAnomalyLib.service.finding_terms import finding_row
+    from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
+    from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
+    from SpatialARAnomalyLib.service.detection.findings_table import finding_row
 
     random = np.random.default_rng(0)
     coarse = random.normal(size=(-(-slices // 8), 64, 64)).astype(np.float32)
@@ -80,8 +80,8 @@ def measure(slices: int, work: Path) -> None:
     app = start(work / "slicer")
     import slicer
     from SpatialARAnomalyLib.engine.device import Device
-    from SpatialARAnomalyLib.slicerapp.Detection import DetectionSettings
-    from SpatialARAnomalyLib.slicerapp.WorkerProcess import WorkerProcess
+    from SpatialARAnomalyLib.slicerapp.tasks.Detection import DetectionSettings
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
     nll, _answer = nll_and_labels(slices, work)
     module = load_scripted_module(ROOT / "SpatialARAnomaly/SpatialARAnomaly.py")

@@ -32,9 +32,12 @@ from Benchmark.suite.switches import SWITCHES
 from Benchmark.suite.tables import write_tables
 from Benchmark.suite.trial import try_method
 from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
-from SpatialARAnomalyLib.engine.device import Device, resolve_device
-from SpatialARAnomalyLib.engine.encoder import load_encoder
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    resolve_device,
+)
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.specs import TrainingSpec
 
 FOV_MM, SIZE_PX = 220.0, 352

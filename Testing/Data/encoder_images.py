@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from Data.template_cohort import template_head
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.phantom import normal_head
+from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from torch import Tensor
 
 FIRST_SEED = 1_000_000

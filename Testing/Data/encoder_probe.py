@@ -23,10 +23,17 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from Data.template_cohort import template_head, template_head_with_lesion
-from SpatialARAnomalyLib.engine.encoder import Encoder, load_encoder
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
-from SpatialARAnomalyLib.engine.slicing import SliceStack
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, SliceSpec
+from SpatialARAnomalyLib.engine.encoder.encoder import (
+    Encoder,
+    load_encoder,
+)
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    IntensitySpec,
+    Modality,
+    Plane,
+    SliceSpec,
+)
 
 FIRST_SEED = 3_000_000
 SLICES = SliceSpec(plane=Plane.AXIAL, fov_mm=220.0, size_px=448)

@@ -14,14 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from Data.template_cohort import CONTRASTS, template_head
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.phantom import (
+from SpatialARAnomalyLib.service.demo.phantom import (
     PhantomHead,
     add_lesion,
     centers_with_room,
     covered,
     irregular_ball,
 )
-from SpatialARAnomalyLib.engine.phantom_anatomy import Tissue, Waves
+from SpatialARAnomalyLib.service.demo.phantom_anatomy import (
+    Tissue,
+    Waves,
+)
 
 FAMILIES = ("bright", "dark", "subtle", "displaced", "missing", "texture")
 

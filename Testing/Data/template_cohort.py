@@ -18,10 +18,19 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from SpatialARAnomalyLib.engine.phantom import BIAS, GAIN, NOISE, PhantomHead, add_lesion
-from SpatialARAnomalyLib.engine.phantom_anatomy import Tissue, Waves
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.demo.phantom import (
+    BIAS,
+    GAIN,
+    NOISE,
+    PhantomHead,
+    add_lesion,
+)
+from SpatialARAnomalyLib.service.demo.phantom_anatomy import (
+    Tissue,
+    Waves,
+)
 
 WARP_MM = 2.5
 """Standard deviation of the deformation along each axis."""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
-from SpatialARAnomalyLib.engine.encoder import load_encoder
-from SpatialARAnomalyLib.engine.phantom import normal_head
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.scoring.scoring import (
+    embed_slices,
+    slice_nll,
+)
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     IntensitySpec,
@@ -28,6 +29,7 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     Variance,
 )
+from SpatialARAnomalyLib.service.demo.phantom import normal_head
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

@@ -1,5 +1,6 @@
 """Where torch computes: as asked, or an error; never something else in silence."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +8,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from .errors import DeviceError
+from SpatialARAnomalyLib.engine.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
@@ -94,3 +95,26 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+"""Words of torch's out-of-memory errors."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the machine or of the GPU."""
+    # Told by name and words: torch need not be loaded to know its out-of-memory
+    # errors, which are plain RuntimeErrors on the CPU and on MPS.
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told
+
+
+def return_memory() -> None:
+    """Give what torch holds of a GPU's memory for later back to the GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -1,7 +1,7 @@
 """The errors a user can meet: what was expected and what was found.
 
 What to do about an error is said by the front ends, each in a table of hints by
-code: `service.cli_hints` for the command line, `slicerapp.ErrorWords` for the panel.
+code: `service.cli.hints` for the command line, `slicerapp.wording.Errors` for the panel.
 """
 
 Fact = str | int | float | bool | None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from .specs import Spec
+from SpatialARAnomalyLib.engine.specs import Spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import SpecError
+from SpatialARAnomalyLib.engine.errors import SpecError
 
 FREQUENCIES = (1, 2, 4)
 """Of the sines and cosines, in half-periods per half field of view, that tell a position."""

@@ -1,1 +1,0 @@
-"""How the engine is run: jobs, events, files and the command line."""

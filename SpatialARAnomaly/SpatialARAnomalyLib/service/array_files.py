@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Num, Shaped, UInt16
 
-from ..engine.errors import InputError
-from ..engine.file_refusals import single_precision
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 
 Row = tuple[float, float, float, float]
 Affine = tuple[Row, Row, Row, Row]

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from ..engine.errors import Cancelled, Fact
-from ..engine.progress import EpochFigures
+from SpatialARAnomalyLib.engine.errors import (
+    Cancelled,
+    Fact,
+)
+from SpatialARAnomalyLib.engine.progress import EpochFigures
 
 PROTOCOL = 1
 """Version of the messages and events."""

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import __version__
-from ..engine.atomic_files import PARTIAL_PREFIX, remove_stale_partials, unwritable
-from ..engine.errors import OutputError
+from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.engine.files import (
+    PARTIAL_PREFIX,
+    remove_stale_partials,
+    unwritable,
+)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Which errors of the machine a user can act on, told in the user's words."""
 
-from ..engine.errors import DeviceError, SpatialARError
-from ..engine.memory import is_out_of_memory
+from SpatialARAnomalyLib.engine.device import is_out_of_memory
+from SpatialARAnomalyLib.engine.errors import (
+    DeviceError,
+    SpatialARError,
+)
 
 
 def as_user_error(error: BaseException) -> SpatialARError | None:

@@ -8,20 +8,36 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from ..engine.device import Device
-from ..engine.errors import InputError, SpatialARError
-from .DemonstrationModel import DemonstrationModel
-from .Detection import NLL_FILE, Detection, DetectionSettings, Outcome, volumeDeleted
-from .ErrorWords import asUserError
-from .Evaluating import Ended, Evaluating
-from .Export import Export, ExportFormat, dicomSegProblem, exportDicomSeg
-from .NllFiles import NllFiles
-from .Progress import Progress
-from .Refinding import Refinding
-from .Result import Result
-from .ResultsDisplay import removeLegend
-from .SharedWorker import sharedWorker
-from .WorkerProcess import WorkerProcess
+from SpatialARAnomalyLib.engine.device import Device
+from SpatialARAnomalyLib.engine.errors import (
+    InputError,
+    SpatialARError,
+)
+from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
+from SpatialARAnomalyLib.slicerapp.scene.Result import Result
+from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import removeLegend
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
+    NLL_FILE,
+    DemonstrationModel,
+    Detection,
+    DetectionSettings,
+    Outcome,
+    volumeDeleted,
+)
+from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import (
+    Ended,
+    Evaluating,
+)
+from SpatialARAnomalyLib.slicerapp.tasks.Export import (
+    Export,
+    ExportFormat,
+    dicomSegProblem,
+    exportDicomSeg,
+)
+from SpatialARAnomalyLib.slicerapp.tasks.Refinding import Refinding
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess, sharedWorker
 
 
 class Task(Protocol):

@@ -5,8 +5,8 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from ..engine.specs import FindingsSpec
-from ..service.training_request import TrainSpec
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 
 @parameterNodeWrapper

@@ -8,17 +8,26 @@ from unittest import SkipTest
 
 import slicer
 
-from ..engine.device import Device
-from ..engine.specs import FindingsSpec
-from ..service.model_list import list_models
-from .DemonstrationModel import FILE
-from .Detection import DetectionSettings, Outcome
-from .FindingsTable import peakOf, readRows
-from .Logic import Logic
-from .NodeConversion import rasFromVoxel
-from .Result import Result
-from .SampleHeads import LESION, requestSampleHead
-from .Timing import waitFor
+from SpatialARAnomalyLib.engine.device import Device
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.service.models.listing import list_models
+from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
+    peakOf,
+    readRows,
+)
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
+from SpatialARAnomalyLib.slicerapp.scene.Result import Result
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
+    FILE,
+    DetectionSettings,
+    Outcome,
+)
+from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
+    LESION,
+    requestSampleHead,
+)
+from SpatialARAnomalyLib.slicerapp.widgets.Timing import waitFor
 
 TIMEOUT_MS = 600_000
 """For one step; the training takes about a minute on two cores."""

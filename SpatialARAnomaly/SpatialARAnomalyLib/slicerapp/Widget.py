@@ -5,23 +5,23 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from .Dependencies import Dependencies
-from .DetectPanel import DetectPanel
-from .EncodersPanel import EncodersPanel
-from .EvaluatePanel import EvaluatePanel
-from .ExportPanel import ExportPanel
-from .Logic import Logic
-from .LogPanel import LogPanel
-from .ModelDialogs import ModelDialogs
-from .ModelsPanel import ModelsPanel
-from .ParameterNode import SpatialARAnomalyParameterNode
-from .RememberedParameters import RememberedParameters
-from .Result import Result
-from .ReviewPanel import ReviewPanel
-from .SetupPanel import SetupPanel
-from .Timing import onceTimer
-from .Training import sharedTrainer
-from .TrainPanel import TrainPanel
+from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.panels.DetectPanel import DetectPanel
+from SpatialARAnomalyLib.slicerapp.panels.EncodersPanel import EncodersPanel
+from SpatialARAnomalyLib.slicerapp.panels.EvaluatePanel import EvaluatePanel
+from SpatialARAnomalyLib.slicerapp.panels.ExportPanel import ExportPanel
+from SpatialARAnomalyLib.slicerapp.panels.LogPanel import LogPanel
+from SpatialARAnomalyLib.slicerapp.panels.ModelsPanel import ModelsPanel
+from SpatialARAnomalyLib.slicerapp.panels.ModelsView import ModelDialogs
+from SpatialARAnomalyLib.slicerapp.panels.ReviewPanel import ReviewPanel
+from SpatialARAnomalyLib.slicerapp.panels.SetupPanel import SetupPanel
+from SpatialARAnomalyLib.slicerapp.panels.TrainPanel import TrainPanel
+from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.scene.Result import Result
+from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
+from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
+from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer
+from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
 
 
 def confirmByDialog(text: str) -> bool:
@@ -160,3 +160,21 @@ def _likelyScan() -> "slicer.vtkMRMLScalarVolumeNode | None":
         if plain and Result.of(node) is None:
             return node
     return None
+
+
+MORE = ("Evaluate", "Train", "Models", "Encoders", "Setup")
+"""The .ui files of the sections below Detect, Review and Export, in order."""
+
+
+def loadSections(resourcePath: Callable[[str], str]) -> tuple[object, object]:
+    """The panel, and an object that has all its named widgets."""
+    panel = slicer.util.loadUI(resourcePath("UI/SpatialARAnomaly.ui"))
+    ui = slicer.util.childWidgetVariables(panel)
+    panel.setMRMLScene(slicer.mrmlScene)
+    for name in MORE:
+        section = slicer.util.loadUI(resourcePath(f"UI/{name}.ui"))
+        ui.moreSections.layout().addWidget(section)
+        section.setMRMLScene(slicer.mrmlScene)
+        for key, widget in vars(slicer.util.childWidgetVariables(section)).items():
+            setattr(ui, key, widget)
+    return panel, ui

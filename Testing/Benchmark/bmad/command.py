@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from Benchmark.bmad.choices import ALL_METHODS, parse_methods, parse_seeds
 from Benchmark.bmad.layout import DatasetName, Protocol
-from SpatialARAnomalyLib.engine.device import Device, require_torch
-from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    require_torch,
+)
 from SpatialARAnomalyLib.engine.specs import TrainingSpec
-from SpatialARAnomalyLib.service.cli_common import (
+from SpatialARAnomalyLib.service.cli.common import (
     ENCODER_HELP,
     DeviceOption,
     DownloadOption,

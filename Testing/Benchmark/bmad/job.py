@@ -47,15 +47,33 @@ from Benchmark.bmad.tokens import (
 )
 from jaxtyping import Float, Float16
 from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.engine.atomic_files import replacing, unwritable
-from SpatialARAnomalyLib.engine.device import Device, resolve_device
-from SpatialARAnomalyLib.engine.encoder import Encoder
-from SpatialARAnomalyLib.engine.errors import InputError, OutputError, SpecError
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    resolve_device,
+)
+from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+from SpatialARAnomalyLib.engine.errors import (
+    InputError,
+    OutputError,
+    SpecError,
+)
+from SpatialARAnomalyLib.engine.files import (
+    replacing,
+    unwritable,
+)
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-from SpatialARAnomalyLib.service.encoder_loading import load_encoder
-from SpatialARAnomalyLib.service.outputs import appear_together, check_names, make_folder
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    TrainingSpec,
+)
+from SpatialARAnomalyLib.service.encoders.loading import load_encoder
+from SpatialARAnomalyLib.service.outputs import (
+    appear_together,
+    check_names,
+    make_folder,
+)
 from torch import Tensor
 
 WORK_FOLDER = "bmad_work"

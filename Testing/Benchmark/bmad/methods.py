@@ -21,10 +21,17 @@ from Benchmark.peers.memory_bank import (
 from Benchmark.peers.position_gaussian import TOKENS_PER_CHANNEL, PositionGaussian
 from jaxtyping import Float, Float32
 from SpatialARAnomalyLib.engine.device import exact_float32
+from SpatialARAnomalyLib.engine.model.training import (
+    fit,
+    split_held_out,
+)
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-from SpatialARAnomalyLib.engine.training import fit, split_held_out
-from SpatialARAnomalyLib.service.quantities import size_text
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    TrainingSpec,
+)
+from SpatialARAnomalyLib.service.text import size_text
 from torch import Tensor
 
 Score = Callable[[Float[Tensor, "b c h w"]], Float32[Tensor, "b h w"]]

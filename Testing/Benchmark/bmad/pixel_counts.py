@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from SpatialARAnomalyLib.engine import voxel_metrics
-from SpatialARAnomalyLib.engine.lesions import Lesions
-from SpatialARAnomalyLib.engine.score_counts import PooledCounts, ScoreCounts, count_scores
-from SpatialARAnomalyLib.engine.voxel_metrics import Undefined
+from SpatialARAnomalyLib.engine.evaluation import metrics as voxel_metrics
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions
+from SpatialARAnomalyLib.engine.evaluation.metrics import (
+    PooledCounts,
+    ScoreCounts,
+    Undefined,
+    count_scores,
+)
 
 FOLD = 64
 """Number of images whose counts are merged into one."""

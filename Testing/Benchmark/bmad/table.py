@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.service.notices import RESEARCH_NOTICE
-from SpatialARAnomalyLib.service.quantities import size_text
+from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, size_text
 
 METRICS = {
     "pixel_auroc": "pixel AUROC",

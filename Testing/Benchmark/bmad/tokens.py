@@ -10,10 +10,16 @@ import numpy as np
 from Benchmark.bmad.images import image_error, load_batch
 from Benchmark.bmad.layout import ImageFile, group_by_patient
 from jaxtyping import Float
-from SpatialARAnomalyLib.engine.batching import embed_batches, images_at_once
-from SpatialARAnomalyLib.engine.encoder import Encoder
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore, feature_key
-from SpatialARAnomalyLib.engine.file_hash import file_sha256
+from SpatialARAnomalyLib.engine.encoder.batching import (
+    embed_batches,
+    images_at_once,
+)
+from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+from SpatialARAnomalyLib.engine.files import file_sha256
+from SpatialARAnomalyLib.engine.model.feature_store import (
+    FeatureStore,
+    feature_key,
+)
 from SpatialARAnomalyLib.engine.progress import Reporter
 
 PREPARATION = "bmad 1"

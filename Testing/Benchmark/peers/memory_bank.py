@@ -18,7 +18,10 @@ from Benchmark.peers.coreset import (
 )
 from jaxtyping import Bool, Float, Float16, Float32
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
+from SpatialARAnomalyLib.engine.progress import (
+    Reporter,
+    SilentReporter,
+)
 from torch import Tensor
 
 NormalTokens = Float16[np.ndarray, "_ c h w"] | Float32[np.ndarray, "_ c h w"]

@@ -9,15 +9,26 @@ import torch
 from Benchmark.speed.encoders import QUICK_SIZE, SIZES, random_encoder, random_images
 from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import MS, in_turn, ratio, spread
-from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel, CausalConv2d
-from SpatialARAnomalyLib.engine.batching import images_at_once
 from SpatialARAnomalyLib.engine.device import exact_float32
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
-from SpatialARAnomalyLib.engine.token_place import MAP_SHAPE, POSITION_FEATURES, image_places
+from SpatialARAnomalyLib.engine.encoder.batching import images_at_once
+from SpatialARAnomalyLib.engine.model.autoregressive import (
+    AutoregressiveModel,
+    CausalConv2d,
+)
+from SpatialARAnomalyLib.engine.slices.token_positions import (
+    MAP_SHAPE,
+    POSITION_FEATURES,
+    image_places,
+)
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    Variance,
+)
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
     from torch import Tensor
 
 BATCHES = (1, 8)

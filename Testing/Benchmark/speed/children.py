@@ -47,8 +47,8 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
     """A detection as the command line does it."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.service.detect_job import DetectRequest
-    from SpatialARAnomalyLib.service.detect_job import detect as run
+    from SpatialARAnomalyLib.service.detection.detect import DetectRequest
+    from SpatialARAnomalyLib.service.detection.detect import detect as run
 
     request = DetectRequest(
         input=Path(scan),
@@ -65,10 +65,14 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
 
 def fit(store: str, slices: int, preset: str, device: str) -> None:
     """One epoch of the network, on tokens that lie in a store."""
-    from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+    from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
+    from SpatialARAnomalyLib.engine.model.training import fit as run
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-    from SpatialARAnomalyLib.engine.training import fit as run
+    from SpatialARAnomalyLib.engine.specs import (
+        AutoregressiveSpec,
+        Preset,
+        TrainingSpec,
+    )
 
     kept = FeatureStore(Path(store))
     volumes = [kept.open(f"{number}") for number in range(slices // VOLUME_SLICES)]
@@ -88,8 +92,8 @@ def train(normals: list[str], out: str, size_px: int, preset: str, device: str) 
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
     from SpatialARAnomalyLib.engine.specs import Preset
-    from SpatialARAnomalyLib.service.train_job import train as run
-    from SpatialARAnomalyLib.service.training_request import TrainSpec
+    from SpatialARAnomalyLib.service.training.request import TrainSpec
+    from SpatialARAnomalyLib.service.training.train import train as run
 
     spec = TrainSpec(
         size_px=size_px, preset=Preset(preset), epochs=1, device=Device(device), overwrite=True
@@ -102,7 +106,7 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
     import shutil
 
     import numpy as np
-    from SpatialARAnomalyLib.engine.volume_files import read_volume_file
+    from SpatialARAnomalyLib.engine.volumes.files import read_volume_file
 
     volume = read_volume_file(Path(scan))
     folder = Path(work)
@@ -112,8 +116,11 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
 
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.service.worker_detect import DetectInputs, DetectSpec
-    from SpatialARAnomalyLib.service.worker_detect import detect as run
+    from SpatialARAnomalyLib.service.worker.detection import (
+        DetectInputs,
+        DetectSpec,
+    )
+    from SpatialARAnomalyLib.service.worker.detection import detect as run
 
     inputs = DetectInputs.from_dict(
         {

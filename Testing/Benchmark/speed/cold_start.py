@@ -13,8 +13,8 @@ from Benchmark.speed.timing import spread
 from Benchmark.speed.warm_job import WarmJob
 
 REPEATS = 5
-COMMAND = "from SpatialARAnomalyLib.service.cli import main; main()"
-WORKER = "from SpatialARAnomalyLib.service.worker import main; main()"
+COMMAND = "from SpatialARAnomalyLib.service.cli.main import main; main()"
+WORKER = "from SpatialARAnomalyLib.service.worker.main import main; main()"
 IMPORTS = (
     "import torch; from transformers import DINOv3ViTModel; "
     'print(\'{"event": "imported"}\', flush=True)'

@@ -11,7 +11,7 @@ from Benchmark.speed.timing import in_turn, ratio, spread
 from Benchmark.speed.warm_job import WarmJob
 
 if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
 MOST = 1.10
 REPEATS = 3

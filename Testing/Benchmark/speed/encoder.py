@@ -23,11 +23,11 @@ from Benchmark.speed.encoders import (
 )
 from Benchmark.speed.tables import Options, Table, Target, number
 from Benchmark.speed.timing import in_turn, ratio, spread
-from SpatialARAnomalyLib.engine.batching import images_at_once
+from SpatialARAnomalyLib.engine.encoder.batching import images_at_once
 
 if TYPE_CHECKING:
     import torch
-    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
 SIDE_PX = 448
 BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (1, 4, 16), "mps": (1, 2, 4, 8)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def encoder_folder(work: Path, size: Size) -> Path:
 
 def random_encoder(work: Path, size: Size, device: "torch.device | str" = "cpu") -> "Encoder":
     """The encoder of that size on `device`, through the program's own loading."""
-    from SpatialARAnomalyLib.engine.encoder import load_encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
     return load_encoder(str(encoder_folder(work, size)), device=device)
 

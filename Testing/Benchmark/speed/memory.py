@@ -9,7 +9,7 @@ from Benchmark.speed.children import VOLUME_SLICES, run_child
 from Benchmark.speed.encoders import QUICK_SIZE, SIZES, encoder_folder
 from Benchmark.speed.site import SIDE, SLICES, head_scan, many_heads, own_settings, trained_model
 from Benchmark.speed.tables import Cell, Options, Table, Target
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.specs import Preset
 
 MOST_GROWTH = 1.10

@@ -14,9 +14,9 @@ from Benchmark.speed.growth import draw_growth, exponent
 from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from safetensors.torch import save
-from SpatialARAnomalyLib.engine.detection import SCORED_AT_ONCE
+from SpatialARAnomalyLib.engine.scoring.scoring import SCORED_AT_ONCE
+from SpatialARAnomalyLib.engine.slices.token_positions import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
-from SpatialARAnomalyLib.engine.token_place import image_places
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,14 +10,19 @@ from Benchmark.speed.encoders import QUICK_SIZE, SIZES, encoder_folder, random_i
 from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import in_turn, ratio, spread
 from scipy.stats import spearmanr
-from SpatialARAnomalyLib.engine.detection import embed_slices, slice_nll
-from SpatialARAnomalyLib.engine.encoder import Encoder, load_encoder
-from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.phantom import PhantomHead, add_lesion, normal_head
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
-from SpatialARAnomalyLib.engine.precision import best_precision
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.encoder.encoder import (
+    Encoder,
+    load_encoder,
+)
+from SpatialARAnomalyLib.engine.encoder.precision import best_precision
+from SpatialARAnomalyLib.engine.model.training import fit
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
+from SpatialARAnomalyLib.engine.scoring.scoring import (
+    embed_slices,
+    slice_nll,
+)
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     IntensitySpec,
@@ -28,8 +33,12 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     TrainingSpec,
 )
-from SpatialARAnomalyLib.engine.training import fit
-from SpatialARAnomalyLib.engine.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.demo.phantom import (
+    PhantomHead,
+    add_lesion,
+    normal_head,
+)
 
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64), "mps": (1, 8)}
 FASTER, LEAST_SPEARMAN = 1.3, 0.999

@@ -9,26 +9,29 @@ from Benchmark.speed.warm_job import WarmJob
 from Benchmark.speed.watches import Watches
 
 GROUPS = {
-    "model and encoder at hand": ("service.warm:Warm.model", "service.warm:Warm.encoder"),
-    "read the file": ("service.inputs:ScanSource.read",),
-    "body mask": ("engine.plane_volume:body_mask",),
-    "intensity range": ("engine.slicing:intensity_range",),
-    "resample to images": ("engine.slicing:SliceStack.images",),
-    "encoder": ("engine.encoder:DINOv3Encoder.embed",),
-    "places of tokens": ("engine.slicing:SliceStack.places",),
-    "autoregressive scoring": ("engine.detection:slice_nll",),
-    "back to voxels": (
-        "engine.slicing:SliceStack.put_back",
-        "engine.slicing:SliceStack.inside_volume",
+    "model and encoder at hand": (
+        "service.detection.model_cache:Warm.model",
+        "service.detection.model_cache:Warm.encoder",
     ),
-    "findings": ("service.find_anomalies:find_in_box",),
-    "case score": ("service.find_anomalies:case_score",),
-    "write NLL volume": ("service.result_files:write_nrrd",),
-    "write segmentation": ("service.result_files:write_segmentation",),
-    "write label map": ("service.result_files:write_nifti_labels",),
-    "write table": ("service.result_files:write_table",),
-    "write review picture": ("service.result_files:write_review",),
-    "write manifest": ("service.result_files:_write_manifest",),
+    "read the file": ("service.scans:ScanSource.read",),
+    "body mask": ("engine.slices.slice_stack:body_mask",),
+    "intensity range": ("engine.slices.slice_stack:intensity_range",),
+    "resample to images": ("engine.slices.slice_stack:SliceStack.images",),
+    "encoder": ("engine.encoder.encoder:DINOv3Encoder.embed",),
+    "places of tokens": ("engine.slices.slice_stack:SliceStack.places",),
+    "autoregressive scoring": ("engine.scoring.scoring:slice_nll",),
+    "back to voxels": (
+        "engine.slices.slice_stack:SliceStack.put_back",
+        "engine.slices.slice_stack:SliceStack.inside_volume",
+    ),
+    "findings": ("service.detection.find_anomalies:find_in_box",),
+    "case score": ("service.detection.find_anomalies:case_score",),
+    "write NLL volume": ("service.detection.result_files:write_nrrd",),
+    "write segmentation": ("service.detection.result_files:write_segmentation",),
+    "write label map": ("service.detection.result_files:write_nifti_labels",),
+    "write table": ("service.detection.result_files:write_table",),
+    "write review picture": ("service.detection.result_files:write_review",),
+    "write manifest": ("service.detection.result_files:_write_manifest",),
 }
 """Of a detection, in the order of their work."""
 

@@ -11,16 +11,21 @@ from Benchmark.speed.encoders import QUICK_SIZE, SIZES, Size, random_encoder
 from Benchmark.speed.growth import draw_growth, exponent
 from Benchmark.speed.tables import Cell, Options, Table
 from Benchmark.speed.timing import Key, in_turn, spread
-from SpatialARAnomalyLib.engine.detection import nll_volume
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, Preset, SliceSpec
-from SpatialARAnomalyLib.engine.volume import Volume
+from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    IntensitySpec,
+    Modality,
+    Plane,
+    Preset,
+    SliceSpec,
+)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-    from SpatialARAnomalyLib.engine.encoder import Encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+    from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
 SLICES, SLICES_PX = (8, 20, 50, 155), 224
 """At a quarter of the usual pixels, so that 155 slices take seconds, not minutes."""

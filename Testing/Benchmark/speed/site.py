@@ -33,8 +33,11 @@ def head_scan(
     work: Path, seed: int, slices: int = SLICES, side: int = SIDE, lesion: bool = False
 ) -> Path:
     """A NIfTI file of a head of that grid, made once in `work`; 1 mm but for small grids."""
-    from SpatialARAnomalyLib.engine.phantom import add_lesion, normal_head
-    from SpatialARAnomalyLib.engine.volume_files import write_nifti
+    from SpatialARAnomalyLib.engine.volumes.files import write_nifti
+    from SpatialARAnomalyLib.service.demo.phantom import (
+        add_lesion,
+        normal_head,
+    )
 
     path = work / f"head-{seed}-{slices}-{side}{'-lesion' * lesion}.nii.gz"
     if not path.exists():
@@ -57,8 +60,8 @@ def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: 
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
     from SpatialARAnomalyLib.engine.specs import Preset
-    from SpatialARAnomalyLib.service.train_job import train
-    from SpatialARAnomalyLib.service.training_request import TrainSpec
+    from SpatialARAnomalyLib.service.training.request import TrainSpec
+    from SpatialARAnomalyLib.service.training.train import train
 
     encoder = encoder_folder(work, size)
     model = work / f"model-{encoder.name}-{side_px}-{grid_side}.safetensors"
@@ -81,8 +84,11 @@ def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: 
 def many_heads(work: Path, count: int, slices: int, side: int) -> list[Path]:
     """So many files of that grid: one head, each time with its own gain and noise."""
     import numpy as np
-    from SpatialARAnomalyLib.engine.volume import Volume
-    from SpatialARAnomalyLib.engine.volume_files import read_volume_file, write_nifti
+    from SpatialARAnomalyLib.engine.volumes.files import (
+        read_volume_file,
+        write_nifti,
+    )
+    from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
     folder = work / f"heads-{slices}-{side}"
     folder.mkdir(exist_ok=True)

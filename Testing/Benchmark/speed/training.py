@@ -10,8 +10,8 @@ from Benchmark.speed.site import SIDE, head_scan, own_settings
 from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import Ratio, in_turn, ratio, spread, timed
 from Benchmark.speed.warm_job import Setting, WarmJob
-from SpatialARAnomalyLib.engine.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
@@ -24,9 +24,9 @@ from SpatialARAnomalyLib.engine.specs import (
 )
 
 if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.encoder import Encoder
-    from SpatialARAnomalyLib.engine.slicing import SliceStack
-    from SpatialARAnomalyLib.engine.training import TokenArray
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+    from SpatialARAnomalyLib.engine.model.training import TokenArray
+    from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
 LEAST = 3.0
 EPOCHS, SLICES = 40, 1000
@@ -69,14 +69,14 @@ class Trainer:
 
     def embed(self) -> None:
         """Embed all slices, and keep nothing."""
-        from SpatialARAnomalyLib.engine.detection import embed_slices
+        from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
 
         for _ in embed_slices(self.stack, self.encoder, SilentReporter()):
             pass
 
     def store(self) -> None:
         """Embed all slices into the store."""
-        from SpatialARAnomalyLib.engine.detection import embed_slices
+        from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
 
         across = self.stack.rows.tokens
         shape = (self.slices * self.stack.tiles, self.encoder.card.channels, across, across)
@@ -89,7 +89,7 @@ class Trainer:
 
     def train(self, until: int) -> tuple[float, ...]:
         """Train on what is stored up to that epoch, from where it stood; all held-out NLLs."""
-        from SpatialARAnomalyLib.engine.training import fit
+        from SpatialARAnomalyLib.engine.model.training import fit
 
         training, held_out = _parts(self._store.open("scan"))
         done = fit(
@@ -181,7 +181,7 @@ def _large(options: Options) -> Table:
 
 def _both_ways(options: Options) -> Table:
     """The same training in both ways for real, beside what the cost of a slice predicts."""
-    from SpatialARAnomalyLib.engine.encoder import load_encoder
+    from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
     encoder = load_encoder(DEMONSTRATION, device=options.device)
     trainer = Trainer(_demonstration_stack(options), encoder, options)
@@ -222,9 +222,8 @@ def _both_ways(options: Options) -> Table:
 
 
 def _demonstration_stack(options: Options) -> "SliceStack":
-    from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
-    from SpatialARAnomalyLib.engine.slicing import SliceStack
-    from SpatialARAnomalyLib.service.inputs import find_one_input
+    from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
+    from SpatialARAnomalyLib.service.scans import find_one_input
 
     slices, side = (QUICK_SLICES, QUICK_SIDE) if options.quick else (CHECKED_SLICES, SIDE)
     _, volume = find_one_input(head_scan(options.work, 1, slices, side)).read()

@@ -1,7 +1,7 @@
 """A whole detection with everything warm: from a scan's file to all files written.
 
 The steps of `service.detect_job.detect` with the model and the encoder that the
-worker keeps from one detection to the next (`service.warm`).
+worker keeps from one detection to the next (`service.detection.model_cache`).
 """
 
 from dataclasses import dataclass, field
@@ -13,18 +13,26 @@ from Benchmark.speed.site import SIDE, SLICES, head_scan, trained_model
 from Benchmark.speed.tables import Options
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
-from SpatialARAnomalyLib.service.clock import Clock
-from SpatialARAnomalyLib.service.find_anomalies import Detection, SuitedScan, find_anomalies, suit
-from SpatialARAnomalyLib.service.inputs import find_one_input
+from SpatialARAnomalyLib.service.detection.find_anomalies import (
+    Clock,
+    Detection,
+    SuitedScan,
+    find_anomalies,
+    suit,
+)
+from SpatialARAnomalyLib.service.detection.model_cache import Warm
+from SpatialARAnomalyLib.service.detection.result_files import (
+    result_names,
+    write_results,
+)
 from SpatialARAnomalyLib.service.outputs import appear_together
-from SpatialARAnomalyLib.service.result_files import result_names, write_results
-from SpatialARAnomalyLib.service.warm import Warm
+from SpatialARAnomalyLib.service.scans import find_one_input
 
 if TYPE_CHECKING:
     import torch
-    from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-    from SpatialARAnomalyLib.engine.encoder import Encoder
-    from SpatialARAnomalyLib.engine.slicing import SliceStack
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+    from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+    from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
 SIDE_PX = 448
 
@@ -97,7 +105,7 @@ class WarmJob:
 
     def stack(self) -> "tuple[SliceStack, Encoder]":
         """The scan as the encoder sees it."""
-        from SpatialARAnomalyLib.engine.slicing import SliceStack
+        from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
         scan, _, encoder, _ = self.read()
         card = scan.card

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from Data.template_anomalies import FAMILIES, RADII_MM, AnomalousHead, anomalous_head
 from Data.template_cohort import template_head
-from SpatialARAnomalyLib.engine.atomic_files import replacing
+from SpatialARAnomalyLib.engine.files import replacing
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 TRAINING, HELD_OUT, NORMAL, ANOMALOUS, TWIN = (
     "training",

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
-from SpatialARAnomalyLib.engine import voxel_metrics
-from SpatialARAnomalyLib.engine.lesions import Lesions
-from SpatialARAnomalyLib.engine.score_counts import PooledCounts, count_scores
+from SpatialARAnomalyLib.engine.evaluation import metrics
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions
+from SpatialARAnomalyLib.engine.evaluation.metrics import (
+    PooledCounts,
+    count_scores,
+)
 
 MARGIN_TOKENS = 0
 """So far around the tokens whose patch an anomaly changed, others do not count either.
@@ -64,11 +67,11 @@ def voxel_figures(scores: np.ndarray, scan: Scan) -> VoxelFigures:
     """Of scores on the voxels [k, j, i]; the engine's own metrics."""
     counts = count_scores(scores, body_voxels(scan), Lesions.of(scan.stored.truth))
     tally = PooledCounts.of([counts]).tally(np.ones(1))
-    dice, _ = voxel_metrics.best_dice(tally)
+    dice, _ = metrics.best_dice(tally)
     return VoxelFigures(
-        average_precision=voxel_metrics.average_precision(tally),
-        auroc=voxel_metrics.auroc(tally),
-        pro=voxel_metrics.pro(tally),
+        average_precision=metrics.average_precision(tally),
+        auroc=metrics.auroc(tally),
+        pro=metrics.pro(tally),
         best_dice=dice,
     )
 

@@ -21,13 +21,20 @@ from Benchmark.peers.memory_bank import CORESET_RATIO, Distance, MemoryBank
 from Benchmark.peers.position_gaussian import PositionGaussian
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.detection import SCORED_AT_ONCE, slice_nll
-from SpatialARAnomalyLib.engine.encoder import Encoder
-from SpatialARAnomalyLib.engine.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+from SpatialARAnomalyLib.engine.model.training import fit
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-from SpatialARAnomalyLib.engine.training import fit
+from SpatialARAnomalyLib.engine.scoring.scoring import (
+    SCORED_AT_ONCE,
+    slice_nll,
+)
+from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    TrainingSpec,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ def method(name: str) -> Callable[[Callable[[Lesson], Scorer]], Callable[[Lesson
 
 
 def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
-    """The method of one network of `engine.autoregressive`."""
+    """The method of one network of `engine.model.autoregressive`."""
 
     def learn(lesson: Lesson) -> Scorer:
         model = learned(spec, lesson)

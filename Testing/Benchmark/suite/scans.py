@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 from Benchmark.suite.heads import Head, HeadScan, read_scan
-from SpatialARAnomalyLib.engine.detection import embed_slices
-from SpatialARAnomalyLib.engine.encoder import Encoder
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore, feature_key
-from SpatialARAnomalyLib.engine.file_hash import file_sha256
-from SpatialARAnomalyLib.engine.plane_volume import PlaneVolume
+from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+from SpatialARAnomalyLib.engine.files import file_sha256
+from SpatialARAnomalyLib.engine.model.feature_store import (
+    FeatureStore,
+    feature_key,
+)
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, SliceSpec
+from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    IntensitySpec,
+    Modality,
+    Plane,
+    SliceSpec,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,7 @@ class Scan:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Where the tokens lie in the body [n, 4, h, w] (`engine.token_place`)."""
+        """Where the tokens lie in the body [n, 4, h, w] (`engine.slices.token_positions`)."""
         return np.concatenate([self.stack.places(index) for index in self.stack.indices])
 
     @cached_property

@@ -13,11 +13,18 @@ import numpy as np
 from Benchmark.suite.methods import METHODS, Lesson, Scorer, autoregressive, learned, scored
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.detection import embed_slices, score_slices
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slicing import SliceStack
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
+from SpatialARAnomalyLib.engine.scoring.scoring import (
+    embed_slices,
+    score_slices,
+)
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    Variance,
+)
 
 STANDARD = AutoregressiveSpec.from_preset(Preset.STANDARD)
 WHITENED = replace(STANDARD, whitened=True)

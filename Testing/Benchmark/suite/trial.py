@@ -14,8 +14,7 @@ from Benchmark.suite.measures import (
 )
 from Benchmark.suite.methods import Lesson, Scorer
 from Benchmark.suite.scans import Scan
-from SpatialARAnomalyLib.engine.calibration_fit import fit_calibration
-from SpatialARAnomalyLib.engine.case_score import case_score
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score, fit_calibration
 
 ASKED_RATES = (0.01, 0.001)
 """False-positive rates that thresholds are set for."""

@@ -22,11 +22,17 @@ from Benchmark.bmad.table import METRICS, MethodRow
 from Benchmark.peers.brightness import brightness
 from Benchmark.tests.bmad_sets import TRAINING, make_set
 from filelock import FileLock
-from Service.small_site import tree
+from service.small_site import tree
 from sklearn.metrics import average_precision_score, roc_auc_score
-from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
+from SpatialARAnomalyLib.engine.errors import (
+    Cancelled,
+    SpecError,
+)
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import Preset, TrainingSpec
+from SpatialARAnomalyLib.engine.specs import (
+    Preset,
+    TrainingSpec,
+)
 from typer.testing import CliRunner
 
 OPTIONS = ("--size-px", 64, "--epochs", 1, "--batch-size", 4, "--device", "cpu")

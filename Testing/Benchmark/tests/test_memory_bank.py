@@ -9,7 +9,10 @@ from Benchmark.peers.coreset import k_center_greedy, sparse_projection
 from Benchmark.peers.memory_bank import Distance, MemoryBank
 from scipy.spatial.distance import cdist
 from sklearn.random_projection import SparseRandomProjection
-from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
+from SpatialARAnomalyLib.engine.errors import (
+    Cancelled,
+    InputError,
+)
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 
 CHANNELS = 12

@@ -32,8 +32,8 @@ from Benchmark.suite.summary import difference, estimate, uniformity
 from Benchmark.suite.trial import try_method
 from Data.template_anomalies import FAMILIES
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.encoder import load_encoder
-from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 
 SPEC = CohortSpec(
     training=1, held_out=1, normals=1, families=("bright",), sizes=("large",), repeats=1,

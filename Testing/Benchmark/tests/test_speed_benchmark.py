@@ -30,10 +30,10 @@ from Benchmark.speed.machine import machine_facts
 from Benchmark.speed.parts import PARTS, part
 from Benchmark.speed.tables import Options, Table, Target, cell_text, cells_of, number
 from Benchmark.speed.timing import Ratio, Spread, in_turn, ratio, spread
-from SpatialARAnomalyLib.engine.autoregressive import CausalConv2d
-from SpatialARAnomalyLib.engine.batching import images_at_once
+from SpatialARAnomalyLib.engine.encoder.batching import images_at_once
+from SpatialARAnomalyLib.engine.model.autoregressive import CausalConv2d
+from SpatialARAnomalyLib.engine.slices.token_positions import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
-from SpatialARAnomalyLib.engine.token_place import image_places
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from typer.testing import CliRunner
 

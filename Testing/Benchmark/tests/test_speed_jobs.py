@@ -20,10 +20,13 @@ from Benchmark.speed.timing import Spread
 from Benchmark.speed.training import Costs
 from Benchmark.speed.warm_job import WarmJob
 from Benchmark.speed.watches import Watches
-from Engine.model_examples import CARD
-from SpatialARAnomalyLib.engine.volume_files import read_volume_file
+from engine.model_examples import CARD
+from SpatialARAnomalyLib.engine.volumes.files import read_volume_file
 from SpatialARAnomalyLib.service import user_folder
-from SpatialARAnomalyLib.service.result_files import RESULT_SUFFIXES, RUN_FILE
+from SpatialARAnomalyLib.service.detection.result_files import (
+    RESULT_SUFFIXES,
+    RUN_FILE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +126,16 @@ def test_the_profile_counts_all_of_the_job_once(options):
 def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
     clock = itertools.count(0)
     monkeypatch.setattr(watches, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    from SpatialARAnomalyLib.engine import findings
+    from SpatialARAnomalyLib.engine.scoring import findings
 
     before = (findings.find, findings.find_in_box)
     groups = {
-        "outer": ("engine.findings:find",),
-        "inner": ("engine.findings:find_in_box", "engine.findings:gone", "engine.gone:find"),
+        "outer": ("engine.scoring.findings:find",),
+        "inner": (
+            "engine.scoring.findings:find_in_box",
+            "engine.scoring.findings:gone",
+            "engine.gone:find",
+        ),
     }
     watching = Watches()
     with watching.on(groups):
@@ -136,7 +143,7 @@ def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
         findings.find(nll, np.eye(4), CARD.calibration, 1.0, 1.0)
     # Clock: outer 0, inner 1 to 2, outer 3; the inner second is not the outer's.
     assert watching.seconds == {"outer": 2, "inner": 1}
-    assert watching.missing == ["engine.findings:gone", "engine.gone:find"]
+    assert watching.missing == ["engine.scoring.findings:gone", "engine.gone:find"]
     assert (findings.find, findings.find_in_box) == before
 
 
@@ -164,7 +171,7 @@ def test_memory_is_that_of_a_process_of_its_own(options):
 
 
 def _stored(options):
-    from SpatialARAnomalyLib.engine.feature_store import FeatureStore
+    from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 
     store = FeatureStore(options.work / "stored")
     random = np.random.default_rng(0)

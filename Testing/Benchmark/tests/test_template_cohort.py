@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from Data.template_cohort import RADII_MM, main, template_head, template_head_with_lesion
 from scipy import ndimage
-from SpatialARAnomalyLib.engine.phantom_anatomy import Tissue
+from SpatialARAnomalyLib.service.demo.phantom_anatomy import Tissue
 
 SPACING_MM = 4.0
 

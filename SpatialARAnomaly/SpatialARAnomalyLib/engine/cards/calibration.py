@@ -1,0 +1,288 @@
+"""What an NLL means: how often held-out normal scans reach it.
+
+Readable with numpy alone; how it is learned is in `calibration_fit`.
+"""
+
+import math
+import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from SpatialARAnomalyLib.engine.specs import Spec
+
+RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
+"""Rates at whose thresholds every held-out volume's share is kept."""
+
+LEVEL = 0.95
+"""How sure an interval is."""
+
+_NORMAL = statistics.NormalDist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateInterval:
+    """Where the share of body voxels above a threshold lies, with probability `LEVEL`."""
+
+    scan: tuple[float, float]
+    """Of one new normal scan."""
+    mean: tuple[float, float]
+    """On average over many new normal scans."""
+
+
+def shares_at(
+    rate: float, rates: Sequence[float], volume_shares: Sequence[Sequence[float]]
+) -> list[float] | None:
+    """Every volume's share above the threshold of a rate; None where none was measured.
+
+    `volume_shares` are those at each of the falling `rates`; between rates a
+    share goes as a power of the rate.
+    """
+    if not rates or not rates[-1] <= rate <= rates[0]:
+        return None
+    place = min(bisect_right([-one for one in rates], -rate), len(rates) - 1)
+    high, low = rates[place - 1], rates[place]
+    part = math.log(rate / low) / math.log(high / low)
+    return [
+        # Nothing has no logarithm; what stands for it is far below `least` of `interval_of`.
+        max(one[place], 1e-12) ** (1 - part) * max(one[place - 1], 1e-12) ** part
+        for one in volume_shares
+    ]
+
+
+def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInterval | None:
+    """The interval that the shares of held-out volumes leave; None with fewer than two.
+
+    Shares are taken as normal between volumes on the probit scale Φ⁻¹, as they
+    are where volumes differ by a shift of a normal NLL. For one scan that is
+    Student's prediction interval; for the mean, Φ(μ/√(1 + σ²)), its delta
+    method with t in place of z. No share counts as less than `least`, which
+    volumes cannot tell from nothing. `rate`, at which the threshold was put, is
+    always inside.
+    """
+    if len(shares) < 2:
+        return None
+    # Here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtrit
+
+    probits = [_NORMAL.inv_cdf(min(max(share, least), 1 - least)) for share in shares]
+    count, middle = len(probits), statistics.fmean(probits)
+    variance = statistics.variance(probits, middle)
+    t = float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    low, high = _around(rate, middle, t * math.sqrt(variance * (1 + 1 / count)))
+    if min(shares) <= least:
+        low = 0.0  # a scan without anything above was seen
+    spread = 1 + variance
+    # Of the mean's probit: from the doubt in μ, and from that in σ.
+    doubt = variance / count / spread + (middle * variance) ** 2 / spread**3 / (2 * (count - 1))
+    mean = _around(rate, middle / math.sqrt(spread), t * math.sqrt(doubt))
+    return RateInterval(scan=(low, high), mean=mean)
+
+
+def _around(rate: float, middle: float, reach: float) -> tuple[float, float]:
+    return min(rate, _NORMAL.cdf(middle - reach)), max(rate, _NORMAL.cdf(middle + reach))
+
+
+MIN_NORMALS = 3
+"""With fewer held-out normal scans there is no case p-value: their spread is unknown."""
+
+PRIOR_SCANS = 20
+"""Normal scans that what is assumed weighs as much as: below it the t leads, above it the ranks."""
+
+BEYOND = 10
+"""p is never less than this part of what counting could show: further out no normal scan
+has been seen, and what a curve says there is only the curve's."""
+
+_LEAST_TAIL = 1e-9
+
+
+def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) -> float | None:
+    """How likely a new normal scan's case score reaches this one; uniform on normal scans.
+
+    None with fewer than `MIN_NORMALS`. A mean of two answers, weighted
+    `PRIOR_SCANS` to n + 1 (the posterior mean of a Dirichlet process, Ferguson
+    1973):
+
+    - Student's t for one more observation, n − 1 degrees of freedom and scale
+      s·√(1 + 1/n), of log(score − `lowest`), where `lowest` is the least NLL
+      there is: smooth, exact for log-normal scores, wide with few scans.
+    - The rank, (1 + r)/(1 + n) where r scores reach this one, exact for
+      whatever scores; between ranks it goes as the t does, and so beyond the last.
+
+    It falls with the score, and does not depend on the NLL's unit and zero.
+    """
+    count = len(normal_scores)
+    if count < MIN_NORMALS:
+        return None
+    if score <= lowest:
+        return 1.0
+    scores = sorted(normal_scores)
+    reaching = count - bisect_left(scores, score)
+    if scores[0] == scores[-1] or scores[0] <= lowest:
+        return (1 + reaching) / (1 + count)  # no spread to go by: counting alone
+    # Here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtr
+
+    logs = [math.log(one - lowest) for one in scores]
+    middle = statistics.fmean(logs)
+    scale = statistics.stdev(logs, middle) * math.sqrt(1 + 1 / count)
+
+    def tail(log: float) -> float:
+        return max(_LEAST_TAIL, float(stdtr(count - 1, (middle - log) / scale)))
+
+    student = tail(math.log(score - lowest))
+    above = count - bisect_right(scores, score)
+    if reaching > above:
+        rank = reaching / (1 + count)
+    else:
+        low = tail(logs[count - above]) if above else 0.0
+        high = tail(logs[count - above - 1]) if above < count else 1.0
+        part = min(1.0, (student - low) / (high - low)) if high > low else 1.0
+        rank = (above + part) / (1 + count)
+    p = (PRIOR_SCANS * student + (1 + count) * rank) / (PRIOR_SCANS + 1 + count)
+    return max(p, least_case_p(count))
+
+
+def least_case_p(normals: int) -> float:
+    """The least p-value that so many normal scans are allowed to give."""
+    return 1 / (BEYOND * (1 + normals))
+
+
+ENOUGH_NORMALS = 20
+"""Held-out normal scans below which a rate or a case p-value is called rough: about where
+the mean rate is known within a factor of two (Resources/Docs/calibration.md)."""
+
+MIN_TOKENS_ABOVE = 10
+"""Tokens that must lie above a threshold for its rate to be more than a guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Spec):
+    """Quantiles of the NLL in the body of normal scans that were not trained on.
+
+    Every scan weighs the same, however many voxels it has: a rate is what the
+    mean normal scan shows, and fine voxels are not more scans.
+
+    Thresholds rest on voxels, because a rate is a share of what is shown.
+    p-values rest on tokens: a voxel's NLL is a mean of tokens around it, so
+    voxels are less extreme than tokens and more alike.
+
+    Neighboring tokens are alike too, and n tokens are not n patients: how far
+    a rate may be off comes from the spread between scans. The held-out scans
+    also chose the epoch and set the variance, so rates and p-values are a
+    little optimistic; no interval counts that.
+    """
+
+    levels: tuple[float, ...]
+    """Share of the voxels at or below `nll`, and of the tokens at or below `token_nll`."""
+    nll: tuple[float, ...]
+    """Of body voxels, nats per channel, ascending."""
+    token_nll: tuple[float, ...]
+    """Of tokens whose center lies in the body, nats per channel, ascending."""
+    tokens: int
+    """Those tokens."""
+    volumes: int
+    """Held-out normal volumes."""
+    rates: tuple[float, ...] = ()
+    """Falling false-positive rates."""
+    volume_shares: tuple[tuple[float, ...], ...] = ()
+    """Of every held-out volume, the share of body voxels above the threshold of each of
+    `rates`; none in models made before it was kept."""
+    case_scores: tuple[float, ...] = ()
+    """`case_score` of every held-out volume, ascending; none in models made before."""
+
+    def __post_init__(self) -> None:
+        self._require(
+            len(self.levels) == len(self.nll) == len(self.token_nll) >= 2
+            and self.levels[0] == 0.0
+            and self.levels[-1] == 1.0
+            and all(a < b for a, b in pairwise(self.levels))
+            and all(a <= b for a, b in pairwise(self.nll))
+            and all(a <= b for a, b in pairwise(self.token_nll))
+            and bool(np.isfinite(self.nll + self.token_nll).all()),
+            "levels must rise from 0 to 1, and nll and token_nll with them",
+        )
+        self._require(self.tokens >= 1 and self.volumes >= 1, "tokens and volumes must be positive")
+        self._require(
+            all(0 < rate < 1 for rate in self.rates)
+            and all(a > b for a, b in pairwise(self.rates))
+            and len(self.rates) != 1,
+            "rates must be two or more falling shares, or none",
+        )
+        self._require(
+            len(self.volume_shares) in (0, self.volumes)
+            and all(
+                len(shares) == len(self.rates) and all(0 <= share <= 1 for share in shares)
+                for shares in self.volume_shares
+            ),
+            "volume_shares must hold a share of each rate for each of the volumes, or nothing",
+        )
+        self._require(
+            len(self.case_scores) in (0, self.volumes)
+            and all(a <= b for a, b in pairwise(self.case_scores))
+            and bool(np.isfinite(self.case_scores).all()),
+            "case_scores must hold a rising number for each of the volumes, or nothing",
+        )
+
+    def threshold(self, false_positive_rate: float) -> float:
+        """The NLL that this share of normal body voxels exceeds."""
+        return float(np.interp(1.0 - false_positive_rate, self.levels, self.nll))
+
+    def supports(self, false_positive_rate: float) -> bool:
+        """Whether enough tokens lie above the threshold of this rate to tell it from others."""
+        return false_positive_rate * self.tokens >= MIN_TOKENS_ABOVE
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether there are too few held-out normals for more than rough rates and p-values."""
+        return self.volumes < ENOUGH_NORMALS
+
+    def rate_interval(self, false_positive_rate: float) -> RateInterval | None:
+        """What share of voxels new normal scans may show at the threshold of this rate.
+
+        None where nothing can be said: of one held-out volume, of a model made
+        before shares were kept, or of a rate rarer than tokens can show or
+        outside `rates`.
+        """
+        shares = shares_at(false_positive_rate, self.rates, self.volume_shares)
+        if shares is None or not self.supports(false_positive_rate):
+            return None
+        # Half a token of the mean volume: less of a volume is not told from nothing.
+        return interval_of(false_positive_rate, shares, 0.5 * self.volumes / self.tokens)
+
+    def case_p_value(self, score: float) -> float | None:
+        """How likely a normal scan's `case_score` reaches this one (`case_p.case_p_value`).
+
+        None of fewer than `case_p.MIN_NORMALS` held-out volumes, or of a model
+        made before case scores were kept.
+        """
+        return case_p_value(score, self.case_scores, self.nll[0])
+
+    def p_value(self, nll: float) -> float:
+        """How likely a token of normal body reaches this NLL: (1 + r)/(1 + n).
+
+        r of n held-out tokens reach it; so p is never below 1/(1 + n), what
+        the data at hand can show (Davison & Hinkley 1997, §4.2). The peak of a
+        finding lies between tokens and never above the highest of them, so its
+        p is conservative; only at the rim of the body can that highest token
+        be one centered outside, which was not counted.
+        """
+        if nll > self.token_nll[-1]:
+            reaching = 0.0
+        else:
+            # The token of rank k (from 0) is the quantile at k/(n − 1); n − k reach it.
+            reaching = 1.0 + (1.0 - self._token_level(nll)) * (self.tokens - 1)
+        return (1.0 + reaching) / (1.0 + self.tokens)
+
+    def _token_level(self, nll: float) -> float:
+        """The share of tokens below an NLL that is not above all of them."""
+        first = int(np.searchsorted(self.token_nll, nll, side="left"))
+        # Where quantiles tie, the lowest level is the honest one.
+        if self.token_nll[first] == nll or first == 0:
+            return self.levels[first]
+        span = self.token_nll[first] - self.token_nll[first - 1]
+        part = (nll - self.token_nll[first - 1]) / span
+        return self.levels[first - 1] + part * (self.levels[first] - self.levels[first - 1])

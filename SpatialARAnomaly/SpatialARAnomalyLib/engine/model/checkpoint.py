@@ -1,0 +1,118 @@
+"""A training under way, on disk: what it takes to go on as if it had never stopped."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from SpatialARAnomalyLib.engine.errors import SpatialARError
+from SpatialARAnomalyLib.engine.files import (
+    replacing,
+    unwritable,
+)
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+from SpatialARAnomalyLib.engine.progress import EpochFigures
+
+
+@dataclass
+class Fit:
+    """A training under way or done: what a checkpoint holds."""
+
+    model: AutoregressiveModel
+    curve: list[EpochFigures] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best_nll(self) -> float:
+        """The lowest held-out NLL so far, in nats per channel."""
+        if not self.best_epoch:
+            return float("inf")
+        return self.curve[self.best_epoch - 1].held_out_nll
+
+
+def save_checkpoint(
+    path: Path, fingerprint: str, run: Fit, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write the training, replacing an earlier state of it.
+
+    Raises `OutputError` where the disk does not take it; the earlier one is
+    there still.
+    """
+    tensors = {f"best.{name}": value for name, value in run.best_weights.items()}
+    tensors |= {f"last.{name}": value.cpu() for name, value in run.model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adamw.{index}.{name}": value.cpu() for name, value in state.items()}
+    about = {
+        "fingerprint": fingerprint,
+        "best_epoch": run.best_epoch,
+        "curve": [figures.to_dict() for figures in run.curve],
+    }
+    # Not `save_file`, whose own temporary file would stay behind a kill.
+    content = save(
+        {name: value.contiguous() for name, value in tensors.items()},
+        metadata={"fit": json.dumps(about)},
+    )
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        raise unwritable(
+            "The checkpoint of the training cannot be written",
+            error,
+            code="training-unwritable",
+        ) from None
+
+
+def check_checkpoint(path: Path, fingerprint: str) -> None:
+    """Raise `SpatialARError` where a checkpoint is there and of another training."""
+    if path.exists():
+        _read(path, fingerprint, with_tensors=False)
+
+
+def load_checkpoint(
+    path: Path, fingerprint: str, run: Fit, optimizer: torch.optim.Optimizer
+) -> None:
+    """Set run and optimizer to what was saved.
+
+    Raises `SpatialARError` for a file that is damaged or of another training.
+    """
+    about, tensors = _read(path, fingerprint)
+    groups: dict[str, dict[str, Tensor]] = {"best": {}, "last": {}, "adamw": {}}
+    for name, value in tensors.items():
+        group, rest = name.split(".", 1)
+        groups[group][rest] = value
+    run.curve = [EpochFigures.from_dict(figures) for figures in about["curve"]]
+    run.best_epoch = about["best_epoch"]
+    run.best_weights = groups["best"]
+    run.model.load_state_dict(groups["last"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in groups["adamw"].items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _read(
+    path: Path, fingerprint: str, *, with_tensors: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["fit"])
+            found = about["fingerprint"]
+            names = list(file.keys()) if with_tensors else []
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        raise SpatialARError(
+            "checkpoint-damaged", "The checkpoint of the unfinished training cannot be read."
+        ) from None
+    if found != fingerprint:
+        raise SpatialARError(
+            "checkpoint-other", "The unfinished training found here has other volumes or settings."
+        )
+    return about, tensors

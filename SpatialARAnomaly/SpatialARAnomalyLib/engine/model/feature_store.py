@@ -1,0 +1,107 @@
+"""Token grids on disk: every slice is embedded once, whatever happens in between."""
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float16
+
+from SpatialARAnomalyLib.engine.errors import EncoderError
+from SpatialARAnomalyLib.engine.files import (
+    replacing,
+    unwritable,
+)
+
+PREPARATION_VERSION = 1
+"""Of the way from volume to tokens; to be raised when slicing, intensity, body
+mask or embedding change, so that tokens of before are not taken for those of now."""
+
+
+def feature_key(volume_sha256: str, **settings: Any) -> str:
+    """A name for the tokens of one volume under settings that change them (JSON values)."""
+    decisive = {"volume": volume_sha256, "preparation": PREPARATION_VERSION, **settings}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"]:
+    """The tokens in half precision; raises `EncoderError` where one is not finite in it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = np.ascontiguousarray(tokens, dtype="<f2")
+    if not np.isfinite(half).all():
+        raise EncoderError(
+            "encoder-not-finite",
+            f"The encoder's tokens must be finite and within ±{np.finfo(np.float16).max:g}; "
+            "they are not.",
+        )
+    return half
+
+
+def let_go(tokens: np.ndarray) -> None:
+    """Give back the memory of what was read of a mapped array; it is read again when needed.
+
+    Else all of it that was ever read would count as this process's, and what a training
+    takes would grow with its scans. Nothing happens to an array that is not mapped, or on
+    a system that cannot be told so.
+    """
+    mapping = getattr(tokens, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+class FeatureStore:
+    """A folder of float16 arrays [image, c, h, w], memory-mapped, one per volume.
+
+    A file appears under its name only when whole, so that an interrupted
+    embedding loses at most the volume it was at.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.npy"
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the tokens are there, and of the length that the file itself tells."""
+        try:
+            self.open(key)
+        except (OSError, ValueError, EOFError):  # a disk or a copy that failed has cut it
+            return False
+        return True
+
+    def open(self, key: str) -> Float16[np.ndarray, "n c h w"]:
+        """The tokens, mapped from disk, read-only."""
+        tokens: np.ndarray = np.load(self._path(key), mmap_mode="r", allow_pickle=False)
+        return tokens
+
+    def write(
+        self,
+        key: str,
+        shape: tuple[int, int, int, int],
+        batches: Iterable[Float[np.ndarray, "b c h w"]],
+    ) -> None:
+        """Store the batches, one after the other, as one array of `shape`.
+
+        Raises `OutputError` where the disk does not take them, and
+        `EncoderError` where a token is not finite in half precision.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path(key)) as partial, partial.open("wb") as file:
+                np.lib.format.write_array_header_1_0(
+                    file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+                )
+                written = 0
+                for batch in batches:
+                    assert batch.shape[1:] == shape[1:], f"{batch.shape} for {shape}"
+                    file.write(_half(batch).data)
+                    written += len(batch)
+                assert written == shape[0], f"{written} of {shape[0]} images"
+        except OSError as error:
+            raise unwritable(
+                "The tokens cannot be stored", error, code="training-unwritable"
+            ) from None

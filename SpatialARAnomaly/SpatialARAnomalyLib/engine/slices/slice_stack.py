@@ -1,0 +1,310 @@
+"""A volume as square images of one field of view and pixel size, and token values on voxels.
+
+Slices run along the voxel axis nearest to the plane and are never resampled
+across it. In-plane, rows and columns are resampled one after the other, so
+both directions are a matrix per axis: exact, and easy to hold against a law. Next
+to nothing in them is not zero, so they multiply as sparse ones.
+A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from scipy.sparse import csr_array
+
+from SpatialARAnomalyLib.engine.slices.body import (
+    body_box,
+    body_mask,
+)
+from SpatialARAnomalyLib.engine.slices.intensity import (
+    intensity_range,
+    scale_intensity,
+)
+from SpatialARAnomalyLib.engine.slices.token_positions import (
+    COLUMN,
+    IN_BODY,
+    PLACES,
+    ROW,
+    SLICE,
+    PlaceArray,
+)
+from SpatialARAnomalyLib.engine.specs import (
+    IntensitySpec,
+    Modality,
+    Plane,
+    SliceSpec,
+)
+from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+
+
+class PlaneVolume:
+    """Voxels [slice, row, column] as a view of a volume's, with the body's mask and size."""
+
+    def __init__(self, volume: Volume, plane: Plane, modality: Modality) -> None:
+        self.orientation = PlaneOrientation.of(volume.ras_from_voxel, plane)
+        self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(volume.voxels)
+        spacing_kji = volume.spacing_mm[::-1]
+        slice_axis, row_axis, column_axis = self.orientation.axes
+        self.spacing_mm = (spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis])
+        """Distance between slices, rows and columns."""
+        self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
+
+    @cached_property
+    def box(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last row, first and last column of the body over all slices."""
+        return body_box(self.body)
+
+    @property
+    def extent_mm(self) -> tuple[float, float]:
+        """Height and width of the body over all slices."""
+        (top, bottom), (left, right) = self.box
+        _, row_mm, column_mm = self.spacing_mm
+        return (bottom - top + 1) * row_mm, (right - left + 1) * column_mm
+
+    @cached_property
+    def body_slices(self) -> list[int]:
+        """The slices that hold some of the body."""
+        return [int(index) for index in np.flatnonzero(self.body.any(axis=(1, 2)))]
+
+
+MIN_OVERLAP = 0.25
+"""Neighboring tiles share at least this part of the field of view."""
+
+EDGE_WEIGHT = 1e-3
+"""Blending weight at a tile's rim: above zero, so that weights can be normalized there."""
+
+
+@dataclass(frozen=True, eq=False)
+class AxisTiling:
+    """One in-plane axis: `voxels` of `spacing_mm`, covered by square images around `centers`."""
+
+    voxels: int
+    spacing_mm: float
+    spec: SliceSpec
+    patch_px: int
+    centers: tuple[float, ...]
+    """The middle of every tile, as a voxel coordinate."""
+
+    @classmethod
+    def covering(
+        cls, voxels: int, spacing_mm: float, box: tuple[int, int], spec: SliceSpec, patch_px: int
+    ) -> "AxisTiling":
+        """One tile in the middle of the body where it fits, else overlapping tiles."""
+        first, last = box
+        extent_mm = (last - first + 1) * spacing_mm
+        fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
+        middle = (first + last) / 2
+        count = max(1, math.ceil((extent_mm - overlap_mm) / (fov_mm - overlap_mm) - 1e-9))
+        if extent_mm <= fov_mm * (1 + 1e-9):
+            count = 1
+        reach = 0.0 if count == 1 else (extent_mm - fov_mm) / 2 / spacing_mm
+        centers = tuple(middle + offset for offset in np.linspace(-reach, reach, count).tolist())
+        return cls(voxels, spacing_mm, spec, patch_px, centers)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one tile along this axis."""
+        return self.spec.size_px // self.patch_px
+
+    def voxel_of_pixel(self, tile: int, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+        """The voxel coordinate under a pixel coordinate (pixel 0 is the first pixel's center)."""
+        step = self.spec.pixel_mm / self.spacing_mm
+        return self.centers[tile] + (pixel - (self.spec.size_px - 1) / 2) * step
+
+    def pixel_of_voxel(self, tile: int, voxel: Num[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+        """The inverse of `voxel_of_pixel`."""
+        step = self.spec.pixel_mm / self.spacing_mm
+        return (voxel - self.centers[tile]) / step + (self.spec.size_px - 1) / 2
+
+    def pixel_of_token(self, token: Num[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+        """The pixel coordinate of a token's center: (t + ½)·patch − ½."""
+        return (token + 0.5) * self.patch_px - 0.5
+
+    def token_of_pixel(self, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+        """The inverse of `pixel_of_token`."""
+        return (pixel + 0.5) / self.patch_px - 0.5
+
+    @cached_property
+    def pixels_from_voxels(self) -> Float[np.ndarray, "t s v"]:
+        """For every tile, the matrix that resamples voxels to pixels.
+
+        Linear interpolation between voxels; where pixels are coarser, a
+        triangle as wide as two pixels, so that nothing is aliased or skipped.
+        Pixels outside the voxel grid are zero (padding).
+        """
+        width = max(1.0, self.spec.pixel_mm / self.spacing_mm)
+        voxel = np.arange(self.voxels)
+        matrices = []
+        for tile in range(len(self.centers)):
+            at = self.voxel_of_pixel(tile, np.arange(self.spec.size_px))
+            inside = (at > -0.5) & (at < self.voxels - 0.5)
+            held = np.clip(at, 0, self.voxels - 1)  # the grid's last half voxel repeats its edge
+            weights = np.clip(1 - np.abs(held[:, None] - voxel) / width, 0, None)
+            weights /= weights.sum(axis=1, keepdims=True)
+            matrices.append(weights * inside[:, None])
+        return np.stack(matrices).astype(np.float32)
+
+    @cached_property
+    def blend_weights(self) -> Float[np.ndarray, "t v"]:
+        """How much every tile says at every voxel: a partition of unity where any tile reaches."""
+        voxel = np.arange(self.voxels)
+        half_mm = self.spec.fov_mm / 2
+        ramp_mm = self.spec.fov_mm
+        if len(self.centers) > 1:
+            ramp_mm -= (self.centers[1] - self.centers[0]) * self.spacing_mm
+        to_rim_mm = half_mm - np.abs(voxel - np.array(self.centers)[:, None]) * self.spacing_mm
+        weights = np.where(to_rim_mm > 0, np.clip(to_rim_mm / ramp_mm, EDGE_WEIGHT, 1.0), 0.0)
+        total = weights.sum(axis=0)
+        return weights / np.where(total > 0, total, 1.0)
+
+    @cached_property
+    def covered(self) -> Bool[np.ndarray, " v"]:
+        """Which voxels lie in any tile."""
+        return np.asarray(self.blend_weights.sum(axis=0) > 0)
+
+    @cached_property
+    def voxels_under_tokens(self) -> tuple[Int[np.ndarray, "t n"], Bool[np.ndarray, "t n"]]:
+        """For every tile, the voxel nearest to each token's center, and whether it exists."""
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        tiles = range(len(self.centers))
+        voxel = np.stack([np.rint(self.voxel_of_pixel(tile, pixel)) for tile in tiles])
+        held = np.clip(voxel, 0, self.voxels - 1)
+        return held.astype(np.intp), np.asarray(held == voxel)
+
+    def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
+        """For every tile, how far its tokens lie from the middle of the body.
+
+        In halves of the field of view; `box` holds the body's first and last voxel.
+        """
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        voxel = np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
+        return (voxel - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
+
+    @cached_property
+    def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
+        """The matrix that puts the tokens of all tiles (side by side) back on voxels.
+
+        Linear between token centers, constant in the outer half of the outer
+        tokens, tiles blended by `blend_weights`.
+        """
+        parts = []
+        for tile, blend in enumerate(self.blend_weights):
+            pixel = self.pixel_of_voxel(tile, np.arange(self.voxels))
+            at = np.clip(self.token_of_pixel(pixel), 0, self.tokens - 1)
+            weights = np.clip(1 - np.abs(at[:, None] - np.arange(self.tokens)), 0, None)
+            parts.append(weights * blend[:, None])
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+class SliceStack:
+    """The slices of one volume as images in [0, 1], and the way back for their tokens' values."""
+
+    def __init__(
+        self, plane_volume: PlaneVolume, slices: SliceSpec, intensity: IntensitySpec, patch_px: int
+    ) -> None:
+        self.plane_volume = plane_volume
+        self.voxels = plane_volume.voxels
+        self.body = plane_volume.body
+        self.intensity = intensity
+        self.value_range = intensity_range(self.voxels, self.body, intensity)
+        _, rows, columns = self.voxels.shape
+        _, row_mm, column_mm = plane_volume.spacing_mm
+        row_box, column_box = plane_volume.box
+        self.rows = AxisTiling.covering(rows, row_mm, row_box, slices, patch_px)
+        self.columns = AxisTiling.covering(columns, column_mm, column_box, slices, patch_px)
+
+    @property
+    def indices(self) -> list[int]:
+        """The slices that hold some of the body; the others are not embedded."""
+        return self.plane_volume.body_slices
+
+    @property
+    def tiles(self) -> int:
+        """Images per slice."""
+        return len(self.rows.centers) * len(self.columns.centers)
+
+    def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
+        """The tiles of one slice, row by row, in [0, 1]."""
+        scaled = scale_intensity(self.voxels[index], self.value_range, self.intensity)
+        to_rows, to_columns = self._pixels_from_voxels
+        turned = to_columns @ (to_rows @ scaled).T
+        size = self.rows.spec.size_px
+        tiles = turned.reshape(-1, size, len(self.rows.centers), size).transpose(2, 0, 3, 1)
+        return np.ascontiguousarray(tiles.reshape(-1, 1, size, size))
+
+    @cached_property
+    def _pixels_from_voxels(self) -> tuple[csr_array, csr_array]:
+        """For rows and columns, the matrix that gives the pixels of all tiles."""
+        axes = (self.rows, self.columns)
+        return tuple(csr_array(np.concatenate(list(axis.pixels_from_voxels))) for axis in axes)
+
+    @cached_property
+    def _voxels_from_tokens(self) -> tuple[csr_array, csr_array]:
+        """For rows and columns, the matrix that puts the tokens of all tiles back on voxels."""
+        return tuple(csr_array(axis.voxels_from_tokens) for axis in (self.rows, self.columns))
+
+    def slice_from_tokens(self, values: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
+        """The values of one slice's tokens, tile by tile, on the slice's own voxels."""
+        height, width = self.rows.tokens, self.columns.tokens
+        down, across = len(self.rows.centers), len(self.columns.centers)
+        mosaic = (
+            values.reshape(down, across, height, width)
+            .transpose(0, 2, 1, 3)
+            .reshape(down * height, across * width)
+        )
+        to_rows, to_columns = self._voxels_from_tokens
+        return np.asarray((to_columns @ (to_rows @ mosaic).T).T)
+
+    def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
+        """The voxels of one slice that get a value: body, inside the field of view."""
+        return np.asarray(
+            self.body[index] & self.rows.covered[:, None] & self.columns.covered[None, :]
+        )
+
+    def tokens_inside(self, index: int) -> Bool[np.ndarray, "t h w"]:
+        """The tokens of one slice whose center lies on a voxel of the body."""
+        rows, row_on_grid = self.rows.voxels_under_tokens
+        columns, column_on_grid = self.columns.voxels_under_tokens
+        found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
+        found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
+        return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
+
+    def places(self, index: int) -> PlaceArray:
+        """Where the tokens of one slice's tiles lie (`token_place`)."""
+        row_box, column_box = self.plane_volume.box
+        rows = self.rows.token_coordinates(row_box)
+        columns = self.columns.token_coordinates(column_box)
+        middle = (self.indices[0] + self.indices[-1]) / 2
+        depth_mm = (index - middle) * self.plane_volume.spacing_mm[0]
+        down, across = len(rows), len(columns)
+        places = np.empty((down, across, PLACES, self.rows.tokens, self.columns.tokens), np.float32)
+        places[:, :, ROW] = rows[:, None, :, None]
+        places[:, :, COLUMN] = columns[None, :, None, :]
+        places[:, :, SLICE] = depth_mm / (self.rows.spec.fov_mm / 2)
+        tiles = places.reshape(self.tiles, *places.shape[2:])
+        tiles[:, IN_BODY] = self.tokens_inside(index)
+        return tiles
+
+    def put_back(
+        self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float
+    ) -> Float[np.ndarray, "k j i"]:
+        """The value of every voxel of the volume, on its own axes.
+
+        `values` holds those of the tokens of every slice of `indices`, in that
+        order; voxels outside the body or the field of view get `outside`.
+        """
+        out = np.full(self.voxels.shape, outside, dtype=np.float32)
+        for index, tokens in zip(self.indices, values, strict=True):
+            inside = self.inside(index)
+            out[index][inside] = self.slice_from_tokens(tokens)[inside]
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(out))
+
+    def inside_volume(self) -> Bool[np.ndarray, "k j i"]:
+        """Which voxels of the volume get a value, on its own axes."""
+        covered = self.rows.covered[:, None] & self.columns.covered[None, :]
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & covered))

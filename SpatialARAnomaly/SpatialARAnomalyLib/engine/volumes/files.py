@@ -1,0 +1,83 @@
+"""Volumes in files: which reader a file name calls for, and the writers."""
+
+from pathlib import Path
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes.itk import (
+    ITK_SUFFIXES,
+    read_itk,
+    write_nrrd,
+)
+from SpatialARAnomalyLib.engine.volumes.nifti import (
+    NIFTI_SUFFIXES,
+    read_nifti,
+    write_nifti,
+    write_nifti_labels,
+)
+from SpatialARAnomalyLib.engine.volumes.refusals import (
+    damaged,
+    unicode_name,
+    unreadable,
+)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+
+__all__ = [
+    "VOLUME_SUFFIXES",
+    "has_volume_suffix",
+    "read_volume_file",
+    "volume_name",
+    "write_nifti",
+    "write_nifti_labels",
+    "write_nrrd",
+]
+
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+
+
+def has_volume_suffix(path: Path) -> bool:
+    """Whether the file name ends as a NIfTI, NRRD or MetaImage file does."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def volume_name(path: Path) -> str:
+    """The file's own name without its (double) suffix."""
+    name = path.name
+    for suffix in sorted((*VOLUME_SUFFIXES, ".seg.nrrd"), key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def read_volume_file(path: Path, labels: bool = False) -> Volume:
+    """The volume of a NIfTI, NRRD or MetaImage file, with its rescale slope applied.
+
+    Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, one whose
+    header says that it is a label map (unless `labels` are asked for) or does not
+    place it in space, or a name that is no Unicode.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if path.is_dir():
+            raise _no_volume_file("a folder")
+        with path.open("rb"):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError("input-missing", "The volume to read does not exist.") from None
+    except OSError as error:
+        raise unreadable(error) from None
+    if not has_volume_suffix(path):
+        raise _no_volume_file(f"a file of another kind ({path.suffix or 'without a suffix'})")
+    unicode_name(path)
+    if size_bytes == 0:
+        raise damaged("it is empty")
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return read_nifti(path, labels)
+    return read_itk(path, labels)
+
+
+def _no_volume_file(found: str) -> InputError:
+    return InputError(
+        "input-format",
+        f"Expected a volume file ({', '.join(VOLUME_SUFFIXES)}) or a folder with a DICOM "
+        f"series; found {found}.",
+    )

@@ -1,0 +1,233 @@
+"""NRRD and MetaImage through SimpleITK, and what its C code needs to be kept from.
+
+ITK replaces places it cannot read by 0 or 1 mm and opens whatever file a header
+names, MetaIO takes damaged voxels for good ones or ends the process: such files are
+found out before it sees them.
+"""
+
+import math
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes.geometry import (
+    LPS_FROM_RAS,
+    voxel_spacing_mm,
+)
+from SpatialARAnomalyLib.engine.volumes.refusals import (
+    DEFLATE_RATIO,
+    check_dimensions,
+    check_size,
+    damaged,
+    label_map,
+    no_color,
+    no_spacing,
+    single_precision,
+    unicode_name,
+)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+
+TEXT_RATIO = 4
+"""Nor does a list of numbers as text: two characters for eight bytes."""
+
+HEADER_BYTES = 1 << 20
+"""Longer than the text header of a NRRD or MetaImage file."""
+
+_READERS = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+ITK_SUFFIXES = tuple(_READERS)
+
+# The fields of a NRRD or MetaImage header, as bytes: binary voxels may follow.
+_LOST_PLACE = re.compile(
+    rb"^(space (directions|origin)|spacings|Element(Spacing|Size)|Offset|Origin|Position"
+    rb"|TransformMatrix|Rotation|Orientation)\s*[:=].*\b(nan|inf|none)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_COMPRESSED = re.compile(
+    rb"^(encoding:\s*(gz|bz)|CompressedData\s*=\s*True)", re.IGNORECASE | re.MULTILINE
+)
+_DATA_FILE = {
+    "NrrdImageIO": re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
+    "MetaImageIO": re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
+}
+_NRRD_END = re.compile(rb"\n\r?\n|\r\r")
+_DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)
+
+
+@contextmanager
+def native_stderr_silenced() -> Iterator[None]:
+    """C libraries print what they then also raise; the user reads it once, from us.
+
+    Redirects file descriptor 2 of the whole process: for one thread only. Does
+    nothing where there is none, as in a program without a console.
+    """
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        kept = None
+    if kept is None:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as devnull:
+            os.dup2(devnull.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _check_place(start: bytes) -> None:
+    """Raise `InputError` for numbers that ITK would quietly replace by 0 or 1 mm."""
+    if _LOST_PLACE.search(start):
+        raise InputError(
+            "affine-not-finite",
+            "The volume's origin, spacing and directions must be finite; its header holds "
+            "NaN, infinity or none.",
+        )
+
+
+def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
+    """The file with the header's voxels, and where they begin.
+
+    Raises `InputError` unless it is the header's own or one beside it: a header from
+    elsewhere must not make ITK open another file of this computer or of a server.
+    """
+    is_meta = format_ == "MetaImageIO"
+    # All of them: which one counts is for ITK to say, and no header needs two.
+    found = list(_DATA_FILE[format_].finditer(start))
+    if not found and is_meta:
+        raise damaged("it is truncated or damaged")
+    if not is_meta and len(start) == HEADER_BYTES and not _NRRD_END.search(start):
+        raise damaged(f"its header is longer than {HEADER_BYTES:,} bytes")
+    files = []
+    for field in found:
+        name = field[1].strip().decode(errors="surrogateescape")
+        if is_meta and name.upper() == "LOCAL":
+            files.append((path, field.end()))
+        else:
+            files.append((path.parent / _name_beside(name), 0))
+    file, offset = files[0] if files else (path, 0)
+    if not os.path.isfile(file):
+        raise damaged("the file with its voxels is missing")
+    return file, offset
+
+
+def _name_beside(name: str) -> str:
+    """The name, if it can only be that of one file in the header's own folder."""
+    plain = name.removeprefix("./")
+    if any(letter < " " for letter in plain):
+        raise damaged("it is truncated or damaged")
+    if not plain:
+        found = "none"
+    elif "%" in plain or plain.startswith("LIST"):
+        found = "a list or pattern of files"
+    # Windows' rules know the separators of every system, drives and servers.
+    elif plain == ".." or PureWindowsPath(plain).name != plain:
+        found = "one in another folder"
+    else:
+        return plain
+    raise InputError(
+        "input-data-file",
+        f"Expected a header that names one file of voxels, in its own folder; it names {found}.",
+    )
+
+
+def _check_zlib(path: Path, offset: int) -> None:
+    """Refuse damaged voxels: MetaIO would leave them as memory was, or never end."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # zlib's or gzip's header
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while not stream.eof and (chunk := file.read(1 << 16)):
+                stream.decompress(chunk)
+    except zlib.error:
+        pass
+    if not stream.eof:
+        raise damaged("its compressed voxels are damaged")
+
+
+def read_itk(path: Path, labels: bool = False) -> Volume:
+    """The volume of a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
+    import SimpleITK as sitk
+
+    with path.open("rb") as stream:
+        start = stream.read(HEADER_BYTES)
+    name, format_ = unicode_name(path), _READERS[path.suffix.lower()]
+    if format_ == "MetaImageIO" and not _DIMENSIONS.search(start):
+        raise damaged("it is truncated or damaged")  # MetaIO would end the process
+    data_file, offset = _data_file(path, start, format_)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.SetImageIO(format_)  # by itself ITK knows suffixes in lower case only
+    try:
+        with native_stderr_silenced():
+            reader.ReadImageInformation()
+            keys = reader.GetMetaDataKeys()
+            if not labels and any(key.startswith("Segment0_") for key in keys):
+                raise label_map("a Slicer segmentation")
+            check_dimensions(reader.GetSize()[::-1])
+            if reader.GetNumberOfComponents() != 1:
+                raise no_color()
+            _check_place(start)
+            voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+            compressed = _COMPRESSED.search(start)
+            check_size(
+                math.prod(reader.GetSize()) * voxel_bytes,
+                data_file.stat().st_size,
+                DEFLATE_RATIO if compressed else TEXT_RATIO,
+            )
+            if compressed and format_ == "MetaImageIO":
+                _check_zlib(data_file, offset)
+            image = reader.Execute()
+    except RuntimeError as error:
+        _check_place(start)
+        text = str(error)
+        if "Zero-valued spacing" in text or "spacing (0) invalid" in text:
+            raise no_spacing() from None
+        if "determinant is 0" in text:
+            raise InputError(
+                "affine-singular",
+                "The volume's three axes must span space; its directions are singular.",
+            ) from None
+        raise damaged("it is truncated or damaged") from None
+    lps_from_voxel = np.eye(4)
+    lps_from_voxel[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    lps_from_voxel[:3, 3] = image.GetOrigin()
+    voxels = sitk.GetArrayFromImage(image)
+    return Volume(single_precision(voxels), LPS_FROM_RAS @ lps_from_voxel)
+
+
+def write_nrrd(
+    path: Path, voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
+) -> None:
+    """Write a compressed NRRD; its affine is kept in double precision.
+
+    Raises `OSError` where the disk is full or the folder not writable.
+    """
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(voxels)
+    spacing = np.asarray(voxel_spacing_mm(ras_from_voxel))
+    lps_from_voxel = LPS_FROM_RAS @ ras_from_voxel
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps_from_voxel[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps_from_voxel[:3, 3].tolist())
+    try:
+        sitk.WriteImage(image, unicode_name(path), useCompression=True)
+    except RuntimeError as error:
+        raise OSError("the NRRD file could not be written") from error

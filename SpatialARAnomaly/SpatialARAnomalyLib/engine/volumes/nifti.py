@@ -1,0 +1,146 @@
+"""NIfTI through nibabel: the affine arrives as it is stored, sheared or left-handed."""
+
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Num
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes.refusals import (
+    DEFLATE_RATIO,
+    check_dimensions,
+    check_size,
+    damaged,
+    label_map,
+    no_color,
+    no_spacing,
+    single_precision,
+)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+MAX_FORMS_APART_MM = 0.1
+"""Rounding of the qform's quaternion stays far below this."""
+
+NIFTI_INTENT_LABEL = 1002
+"""The NIfTI-1 intent code of a label map."""
+
+_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+
+
+@contextmanager
+def _repairs_untold() -> Iterator[None]:
+    """Hear nothing of the headers that nibabel repairs; what matters is refused below."""
+    import nibabel
+
+    logger = nibabel.imageglobals.logger
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.disabled = was_disabled
+
+
+def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
+    """The voxels of nibabel's array proxy, scaled in double precision and kept in single."""
+    voxels = np.ascontiguousarray(stored.get_unscaled().reshape(shape, order="F").T)
+    if (stored.slope, stored.inter) == (1.0, 0.0):
+        return single_precision(voxels)
+    scaled: Float32[np.ndarray, "k j i"] = np.empty(voxels.shape, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for to, one_slice in zip(scaled, voxels, strict=True):  # nibabel: the volume in double
+            to[:] = one_slice.astype(np.float64) * stored.slope + stored.inter
+    return scaled
+
+
+def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
+    """Refuse two forms that put the voxels in two places: programs disagree on which holds."""
+    qform, sform = image.get_qform(coded=True), image.get_sform(coded=True)
+    if not (qform[1] > 0 and sform[1] > 0):
+        return
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]).T
+    corners[:3] *= np.array(shape)[:, None] - 1
+    apart_mm = float(np.abs((qform[0] - sform[0]) @ corners).max())
+    if apart_mm > MAX_FORMS_APART_MM:
+        raise InputError(
+            "affine-ambiguous",
+            f"The header's qform and sform must agree; they put voxels {apart_mm:.3g} mm apart.",
+        )
+
+
+def read_nifti(path: Path, labels: bool = False) -> Volume:
+    """The volume of a NIfTI file; raises `InputError` as `read_volume_file` does."""
+    import nibabel
+
+    try:
+        with _repairs_untold():
+            image: Any = nibabel.load(path, mmap=False)
+            if not isinstance(image, nibabel.Nifti1Pair):
+                raise damaged("it is not a NIfTI volume")
+            header = image.header
+            with nibabel.openers.ImageOpener(str(path)) as stream:
+                stored_header = type(header).from_fileobj(stream, check=False)
+            shape = tuple(int(size) for size in image.shape)
+            while len(shape) > 3 and shape[-1] == 1:
+                shape = shape[:-1]
+            check_dimensions(shape)
+            if image.get_data_dtype().fields is not None:
+                raise no_color()
+            if image.get_data_dtype().kind == "c":
+                raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
+            if not labels and int(header["intent_code"]) == NIFTI_INTENT_LABEL:
+                raise label_map("its NIfTI intent says so")
+            _check_one_place(image, shape)
+            if 0 in stored_header["pixdim"][1:4]:
+                raise no_spacing()
+            check_size(
+                math.prod(shape) * image.get_data_dtype().itemsize,
+                path.stat().st_size,
+                DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1,
+            )
+            voxels = _voxels(image.dataobj, shape)
+            mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        zlib.error,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+    ):
+        raise damaged("it is truncated, or not a NIfTI file") from None
+    ras_from_voxel = np.array(image.affine, dtype=np.float64)
+    ras_from_voxel[:3] *= mm_per_unit
+    return Volume(voxels, ras_from_voxel)
+
+
+def write_nifti_labels(
+    path: Path, labels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
+) -> None:
+    """Write a NIfTI-1 label map. The format keeps the affine in single precision."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(labels.T, ras_from_voxel, dtype=labels.dtype)
+    image.header.set_intent("label", name="anomalies")
+    image.header.set_xyzt_units("mm")
+    image.set_sform(ras_from_voxel, code="scanner")
+    image.set_qform(ras_from_voxel, code="scanner", strip_shears=True)
+    nibabel.save(image, path)
+
+
+def write_nifti(path: Path, volume: Volume) -> None:
+    """Write a scan as NIfTI-1. The format keeps the affine in single precision."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume.voxels.T, volume.ras_from_voxel, dtype=volume.voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)

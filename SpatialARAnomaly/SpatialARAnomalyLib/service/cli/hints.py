@@ -1,0 +1,246 @@
+"""What to do about a failure, in the command line's words: one hint for every code."""
+
+from SpatialARAnomalyLib.engine.errors import SpatialARError
+
+_EXPORT_AGAIN = "Export the scan again from its source."
+_EXPORT_SERIES = "Export the series again and complete, or take another one with --series."
+_CONVERT_SERIES = "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that."
+_INSTALL = 'Install the packages: pip install "spatial-ar-anomaly[torch]"'
+
+_OTHER_NAME = "Choose another name."
+_OTHER_PROGRAM = "Restart the program that sent the request: it is of another version."
+_OTHER_SPEC = "Correct the value; `--help` describes what it may be."
+_REPORT = "Please report it."
+_RESTORE_MODEL = "Copy or import the model again from its source."
+_TRUTH = "Save the truth as a label map on the scan's own voxels."
+_UNGATED = "the ungated 'timm/vit_small_patch16_dinov3.lvd1689m'"
+
+HINTS: dict[str, str | tuple[str, ...]] = {
+    "affine-ambiguous": "Save the scan again from the program it is viewed in.",
+    "affine-not-affine": _EXPORT_AGAIN,
+    "affine-not-finite": _EXPORT_AGAIN,
+    "affine-singular": "Export the scan again, or correct its header.",
+    "array-format": _REPORT,
+    "array-size": _REPORT,
+    "array-unreadable": _REPORT,
+    "body-without-tokens": "Use a smaller --fov-mm or a larger --size-px.",
+    "case-score-input": "Use a scan that shows the body.",
+    "cases-lone-truth": "Call the truth of X.nii.gz X{ending}.nii.gz, in the same folder.",
+    "cases-missing": "Write paths relative to the table's own folder.",
+    "cases-none": "Give a folder of volume files, or a CSV table with the columns scan and truth.",
+    "cases-table": "Write one row per scan, with an empty truth where it has no lesion.",
+    "cases-twice": "Remove one of its rows.",
+    "checkpoint-damaged": "Start the training again with --restart.",
+    "checkpoint-other": "Repeat its command to resume it, or discard it with --restart.",
+    "constraints": "Make the list on that machine: PythonSlicer -m pip freeze > list.txt",
+    "device-missing": "Use --device auto or --device cpu, or install a torch for this device.",
+    "dicom-4d": "Export one time point or contrast, or take another series with --series.",
+    "dicom-gap": _EXPORT_SERIES,
+    "dicom-geometry": _EXPORT_SERIES,
+    "dicom-inverted": _CONVERT_SERIES,
+    "dicom-multiframe": _CONVERT_SERIES,
+    "dicom-size": _EXPORT_SERIES,
+    "encoder-architecture": "Use DINOv3 weights as transformers, timm or Meta publish them.",
+    "encoder-busy": "Wait until that download has ended.",
+    "encoder-cache": "Make room in the hub's cache folder, or set HF_HOME to another folder.",
+    "encoder-cut": "Run the command again.",
+    "encoder-damaged": "Download the weights again, all of their files into one folder.",
+    "encoder-disk-full": "Free disk space, or set HF_HOME to a folder on another disk.",
+    "encoder-format": (
+        "Get the same weights as .safetensors (the hub's pages of timm and Meta have them), or "
+        "convert them with safetensors.torch.save_file on a machine that may run their code."
+    ),
+    "encoder-gated": (
+        "Accept the terms on the encoder's page at the hub and log in with `hf auth login`, or "
+        f"use {_UNGATED} or a local folder or .safetensors file."
+    ),
+    "encoder-hub-down": "Try again in a few minutes.",
+    "encoder-image-size": "Choose a --size-px that is a multiple of {patch_px}.",
+    "encoder-layout": "Use the weights as published, without a head, or download them again.",
+    "encoder-lfs-pointer": "Download the file itself, with `git lfs pull`.",
+    "encoder-missing": (
+        "Check the path or the hub id; `spatial-ar-anomaly encoders list` shows what there is."
+    ),
+    "encoder-not-a-hub": (
+        "Open the address in a browser, as networks may ask for a login first; check HF_ENDPOINT "
+        "and HTTPS_PROXY."
+    ),
+    "encoder-not-finite": "Get the encoder's weights again, or use another encoder.",
+    "encoder-not-found": (
+        "Say where it is with --encoder (a folder, a .safetensors file or a hub id)."
+    ),
+    "encoder-not-here": "See `spatial-ar-anomaly encoders list` for those on this machine.",
+    "encoder-not-local": (
+        "Get it with `spatial-ar-anomaly encoders get` or --allow-download; or give a local "
+        f"folder or .safetensors file, or {_UNGATED}."
+    ),
+    "encoder-offline": (
+        "Check the connection, HTTPS_PROXY and HF_HUB_OFFLINE; or copy the weights from another "
+        "machine and give their folder or .safetensors file."
+    ),
+    "encoder-other": "Give the very encoder the model was trained on, with --encoder.",
+    "encoder-proxy": (
+        "Check HTTPS_PROXY (http://user:password@host:port; signs such as / # @ in a password "
+        "as %2F %23 %40), or ask your IT to let the hub through."
+    ),
+    "encoder-shape": "Use the weights and the config.json of one model, or download them again.",
+    "encoder-slow": "Try again, on a slow connection with a larger HF_HUB_DOWNLOAD_TIMEOUT.",
+    "encoder-software": (
+        f"{_INSTALL}. If it is there, a torchvision that does not fit the installed torch breaks "
+        "it: reinstall or remove that."
+    ),
+    "encoder-tls": (
+        "Have your IT install the network's certificate in the system, or set SSL_CERT_FILE to "
+        "its .pem file. Check this machine's date, too."
+    ),
+    "encoder-token": (
+        "Make a new token on your account's page at the hub (Settings, Access Tokens; the role "
+        "'read' is enough), or log in again with `hf auth login`."
+    ),
+    "encoder-too-many": "Wait {wait}, then try again.",
+    "encoder-unverified": (
+        "Unset HF_ENDPOINT to use the hub itself, or get the files in another way and give "
+        "their folder."
+    ),
+    "encoder-wrong-bytes": "Try again. A proxy or mirror in between may change what it passes on.",
+    "input-damaged": "Copy or export it again.",
+    "input-data-file": (
+        "Put the voxels beside the header and name only their file in it, or save the scan as "
+        "one file (.nrrd or .mha)."
+    ),
+    "input-empty": "Give a folder with volume files or a DICOM series.",
+    "input-format": (
+        "For DICOM give the folder that holds the series; convert anything else to NRRD."
+    ),
+    "input-in-output": "Move the scans, or choose another --out.",
+    "input-missing": "Check the path for typing errors.",
+    "input-name": "Rename it.",
+    "input-several": "Give one of them.",
+    "input-unreadable": "Check that you may read it and that its drive is connected.",
+    "internal": _REPORT,
+    "job-unknown": _OTHER_PROGRAM,
+    "kit-build": "Give one of the two.",
+    "kit-conflict": "Give the other machine's own list with --constraints.",
+    "kit-damaged": "Copy the kit again, or make it again.",
+    "kit-incomplete": "Make the kit on a machine of the same system and Python.",
+    "kit-missing": "Give the folder that `spatial-ar-anomaly offline-kit` made.",
+    "kit-other-platform": (
+        "Make the kit with --platform {platform}.",
+        "Make the kit for this machine's platform.",
+    ),
+    "kit-other-python": "Make the kit with --python-version {python_version}.",
+    "kit-platform": ("Give it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64."),
+    "kit-version": "Update this program, or make the kit with this version.",
+    "label-map": "Give the scan that the labels belong to.",
+    "license-not-accepted": (
+        "Run `spatial-ar-anomaly encoders get`, which shows the license and asks (for scripts: "
+        "--accept-license)."
+    ),
+    "modality-mixed": "Train one model per modality.",
+    "modality-unsupported": (
+        "Take another series, or convert it to NIfTI or NRRD if it is to be treated as MR or CT."
+    ),
+    "model-ambiguous": "Give the folder: {folders}.",
+    "model-damaged": _RESTORE_MODEL,
+    "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
+    "model-file-damaged": "Copy or export the file again.",
+    "model-file-unreadable": "Check the path, and that you may read the file.",
+    "model-geometry": (
+        "Choose a model trained on such scans; to score it all the same, use --allow-mismatch."
+    ),
+    "model-in-use": (
+        "Wait until the detection or training with it has ended, close other programs that show "
+        "its folder, and try again."
+    ),
+    "model-large": "Copy the model's folder as it is.",
+    "model-missing": (
+        "Check the path or the name; `spatial-ar-anomaly models list` shows those there are."
+    ),
+    "model-modality": (
+        "Choose a model trained on {modality}; to score it all the same, use --allow-mismatch."
+    ),
+    "model-name": _OTHER_NAME,
+    "model-name-taken": _OTHER_NAME,
+    "model-newer": "Update SpatialARAnomaly.",
+    "model-not-alone": "Move what else is in the folder to another place first.",
+    "model-tampered": _RESTORE_MODEL,
+    "model-unreadable": "Check that you may read the model.",
+    "move-damaged": "Choose a folder on another disk: this one may be damaged.",
+    "move-inside": "Choose a folder somewhere else.",
+    "move-link": "Put the model itself in its place, or take it out of the models folder.",
+    "move-no-room": "Free disk space or choose another folder.",
+    "move-not-empty": "Choose an empty folder, or make a new one in it.",
+    "name-empty": "Give a --name, or leave it out.",
+    "nll-missing": "Detect again.",
+    "normal-changed": "Start the training again.",
+    "normal-twice": "Remove one of them.",
+    "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
+    "output-exists": "Choose another place, or replace what is there with --overwrite.",
+    "output-folder": "Choose another folder for the results.",
+    "output-in-model": "Choose another folder.",
+    "output-incomplete": _REPORT,
+    "output-name": "Choose a name without slashes that does not begin with a point.",
+    "output-not-a-demo": "Choose another folder with --out.",
+    "output-not-a-model": _OTHER_NAME,
+    "output-not-a-training": "Choose another --out, or move that folder away.",
+    "output-not-an-evaluation": "Choose another folder with --out.",
+    "output-unwritable": "Free disk space, or choose another folder that you may write to.",
+    "package-missing": _INSTALL,
+    "phantom-lesion-room": "Choose a smaller radius, or a grid that covers more of the brain.",
+    "phantom-settings": "Correct the value.",
+    "pip-certificate": "Behind a proxy that inspects traffic, set PIP_CERT to its certificates.",
+    "pip-conflict": "Update this program; pip's output names the package.",
+    "pip-disk": "Free disk space and try again.",
+    "pip-failed": "Read what pip said, and repeat the command: what was collected is kept.",
+    "pip-network": "Check the connection and the proxy (HTTPS_PROXY).",
+    "pip-no-version": "Use another Python: pip's output names the package.",
+    "pip-permission": "Run it as a user who may write to this Python's folder.",
+    "protocol-unknown": _OTHER_PROGRAM,
+    "request-unreadable": _OTHER_PROGRAM,
+    "scores-not-finite": "Make the scores again.",
+    "series-ambiguous": (
+        "Choose one with --series NUMBER (or its UID), or give a folder that holds only one."
+    ),
+    "series-missing": "Choose one of these with --series.",
+    "series-of-file": "Leave --series out, or give the folder.",
+    "size-not-patches": "Choose another --size-px: a multiple of 16 suits all encoders.",
+    "size-not-positive": "Choose a larger --size-px.",
+    "spacing-zero": "Export the scan again, or correct its header.",
+    "spec-missing-key": _OTHER_PROGRAM,
+    "spec-type": _OTHER_SPEC,
+    "spec-unknown-key": _OTHER_PROGRAM,
+    "spec-value": _OTHER_SPEC,
+    "table-cell": _REPORT,
+    "tokens-not-finite": (
+        "Check the encoder with `spatial-ar-anomaly encoders check`, or use another."
+    ),
+    "too-few-normals": "Give more scans.",
+    "too-many-findings": "Lower --false-positive-rate or raise --min-volume-ml.",
+    "torch-missing": _INSTALL,
+    "training-diverged": "Lower --learning-rate.",
+    "training-running": "Wait until it has ended, or cancel it.",
+    "training-unwritable": "Free disk space and repeat the command: it goes on where it stopped.",
+    "truth-place": _TRUTH,
+    "truth-size": _TRUTH,
+    "truth-values": _TRUTH,
+    "volume-2d": "Save it as a 3-D volume (one slice is enough) with its place in the patient.",
+    "volume-4d": "Extract one time point or channel and use that.",
+    "volume-color": "Convert it to gray values, or give another scan.",
+    "volume-complex": "Save the magnitude of the image and use that.",
+    "volume-constant": "Give another scan.",
+    "volume-empty": "Export the scan again, or give another one.",
+    "voxels-not-finite": "Replace them (for example by the value of air) and export it again.",
+    "window-not-ct": "Leave out --window-hu.",
+}
+"""Hints by the code of the failure.
+
+A `{fact}` stands for one of the error's facts; of several hints, the first counts whose
+facts the error has.
+"""
+
+
+def hint(error: SpatialARError) -> str:
+    """Say what to do about an error; empty where nothing can be done."""
+    hints = HINTS.get(error.code, ())
+    # Transition: `error.hint`, of raise sites that give no facts yet.
+    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint

@@ -1,0 +1,79 @@
+"""The command line: every command in a file of its own."""
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.service.cli import (
+    demo as cli_demo,
+)
+from SpatialARAnomalyLib.service.cli import (
+    detect as cli_detect,
+)
+from SpatialARAnomalyLib.service.cli import (
+    encoders,
+    models,
+    setup,
+)
+from SpatialARAnomalyLib.service.cli import (
+    evaluate as cli_evaluate,
+)
+from SpatialARAnomalyLib.service.cli import (
+    train as cli_train,
+)
+
+EPILOG = (
+    "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
+    "130 cancelled (Ctrl-C; a training resumes when its command is repeated). "
+    "For research use only; not a medical device."
+)
+
+app = typer.Typer(
+    help="Finds what does not look normal in a medical scan, by a model of your normal scans.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich would double the time of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=cli_train.NORMALS_EPILOG)(cli_train.normals)
+app.command(epilog=cli_train.TRAIN_EPILOG)(cli_train.train)
+app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
+app.command(epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
+app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)
+app.command(epilog=setup.DOCTOR_EPILOG)(setup.doctor)
+app.command("offline-kit", epilog=setup.KIT_EPILOG)(setup.offline_kit)
+app.command("install-offline", epilog=setup.OFFLINE_EPILOG)(setup.install_offline)
+app.add_typer(models.app, name="models")
+app.add_typer(encoders.app, name="encoders")
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console of few characters shows a stand-in rather than an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app(prog_name="spatial-ar-anomaly")
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Hold the options of the command line itself."""

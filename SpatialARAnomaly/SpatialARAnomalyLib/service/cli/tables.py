@@ -1,0 +1,324 @@
+"""Results as tables on stdout."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard
+from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderState
+from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
+from SpatialARAnomalyLib.service.evaluation.files import figure_text
+from SpatialARAnomalyLib.service.evaluation.outcome import Evaluated
+from SpatialARAnomalyLib.service.evaluation.wording import (
+    METRIC_WORDS,
+    SCORE_WORDS,
+    counted,
+)
+from SpatialARAnomalyLib.service.models.listing import ModelRow
+from SpatialARAnomalyLib.service.models.wording import (
+    TOLD_RATES,
+    case_basis,
+    case_text,
+    likelihood_text,
+    network_text,
+    rates_text,
+)
+from SpatialARAnomalyLib.service.text import count_findings, size_text
+
+if TYPE_CHECKING:
+    from SpatialARAnomalyLib.service.demo.demo import DemoOutcome
+    from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
+    from SpatialARAnomalyLib.service.encoders.library import EncoderCheck
+    from SpatialARAnomalyLib.service.setup.doctor import Diagnosis
+    from SpatialARAnomalyLib.service.training.request import SurveyResult
+
+
+def _range(values: tuple[float, float]) -> str:
+    low, high = values
+    return f"{low:.3g} mm" if low == high else f"{low:.3g} to {high:.3g} mm"
+
+
+def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
+    # As text: what is in brackets is a name, not rich's markup.
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")  # a hash is shown whole
+    for name, value in pairs:
+        table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def print_card(card: ModelCard) -> None:
+    """Print what a model is and what it was trained on."""
+    normals, calibration = card.normals, card.calibration
+    training, held_out = len(normals.training_sha256), len(normals.held_out_sha256)
+    _print_pairs(
+        [
+            ("modality", card.modality.value),
+            ("plane", card.slices.plane.value),
+            (
+                "field of view",
+                f"{card.slices.fov_mm:g} mm, {card.slices.size_px} px ({card.slices.pixel_mm:.3g} "
+                f"mm a pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm a token)",
+            ),
+            (
+                "encoder",
+                f"{card.encoder.name} ({card.encoder.architecture}, {card.encoder.precision})",
+            ),
+            ("network", network_text(card.autoregressive)),
+            ("likelihood", likelihood_text(card.autoregressive)),
+            ("normal scans", f"{training} trained on, {held_out} held out"),
+            ("pixel spacing", _range(normals.pixel_spacing_mm)),
+            ("slice spacing", _range(normals.slice_spacing_mm)),
+            ("body size", _range(normals.extent_mm)),
+            (
+                "best epoch",
+                f"{card.best_epoch} of {len(card.curve)}, held-out NLL "
+                f"{card.curve[card.best_epoch - 1].held_out_nll:.4f} nats per channel",
+            ),
+            (
+                "threshold NLL",
+                ", ".join(
+                    f"{calibration.threshold(rate):.4f} at {rate:g}"
+                    for rate in TOLD_RATES
+                    if rate == 0.1 or calibration.supports(rate)
+                )
+                + " of normal voxels",
+            ),
+            ("rates on new scans", rates_text(calibration)),
+            ("case p-values", case_basis(calibration)),
+            ("date", card.created),
+            ("weights SHA-256", card.weights_sha256),
+            ("notice", card.notice),
+        ],
+        f"Model {card.name}",
+    )
+
+
+def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
+    """Print the findings and name the files."""
+    spec = detection.spec
+    table = Table(
+        title=f"{count_findings(detection.findings)} (NLL above {detection.threshold_nll:.4f}: "
+        f"{spec.false_positive_rate:g} of normal voxels; at least {spec.min_volume_ml:g} mL)",
+        title_justify="left",
+    )
+    for heading in ("rank", "volume mL", "peak NLL", "mean NLL", "p", "R mm", "A mm", "S mm"):
+        table.add_column(heading, justify="right")
+    for finding in detection.findings:
+        table.add_row(
+            str(finding.rank),
+            f"{finding.volume_ml:.2f}",
+            f"{finding.peak_nll:.4f}",
+            f"{finding.mean_nll:.4f}",
+            f"{finding.p_value:.2g}",
+            *(f"{value:.1f}" for value in finding.centroid_ras),
+        )
+    Console().print(table)
+    print(case_text(detection.calibration, detection.case_p_value))
+    for kind, path in files.items():
+        print(f"{kind:13}{path}")
+
+
+def print_encoder_check(check: "EncoderCheck") -> None:
+    """Print what an encoder is and how fast."""
+    card = check.card
+    _print_pairs(
+        [
+            ("architecture", card.architecture),
+            (
+                "tokens",
+                f"{card.channels} channels, one per {card.patch_px} × {card.patch_px} px",
+            ),
+            ("parameters", f"{card.parameters:,}"),
+            ("weights SHA-256", card.weights_sha256),
+            ("device", check.device),
+            ("speed", f"{check.seconds_per_slice:.3f} s a slice of {check.size_px} px"),
+            ("notice", card.notice),
+        ],
+        f"Encoder {card.name}",
+    )
+
+
+def print_demo(outcome: "DemoOutcome") -> None:
+    """Print the demo's findings, its files and how well they fit the lesion."""
+    print_detection(outcome.detection, outcome.files)
+    for kind, path in outcome.more_files.items():
+        print(f"{kind:13}{path}")
+    print(
+        f"The lesion is finding {outcome.lesion_rank or 'none'}: Dice {outcome.dice:.2f} between "
+        f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
+    )
+    print(outcome.detection.card.notice)
+
+
+def print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print what was looked at, and what to do where it is not as it should be."""
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in diagnosis.findings:
+        found = f"{one.found}\n{one.remedy}" if one.remedy else one.found
+        table.add_row("ok" if one.ok else "PROBLEM", Text(one.name), Text(found))
+    Console().print(table)
+    wrong = sum(not one.ok for one in diagnosis.findings)
+    print("All is well." if diagnosis.ok else f"{wrong} to put right.")
+
+
+def print_survey(found: "SurveyResult") -> None:
+    """Print every scan that was found, and what a training on the usable ones would take."""
+    table = Table(
+        title=f"{len(found.sources)} of {len(found.rows)} scans can be used",
+        title_justify="left",
+    )
+    table.add_column("scan", overflow="fold")
+    for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("left out because", overflow="fold")
+    for row in found.rows:
+        table.add_row(
+            Text(row.name),
+            row.kind,
+            row.modality or "",
+            " × ".join(str(size) for size in reversed(row.shape_kji or ())),
+            " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
+            "" if row.slices is None else str(row.slices),
+            Text(row.reason or ""),
+        )
+    Console().print(table)
+    estimate = found.estimate
+    if estimate is None:
+        print(f"No estimate: {found.estimate_problem}")
+        return
+    _print_pairs(
+        [
+            ("modality", found.modality or "none"),
+            ("field of view", f"{found.fov_mm:g} mm"),
+            ("embedding", str(timedelta(seconds=round(estimate.embed_s)))),
+            ("training", str(timedelta(seconds=round(estimate.fit_s)))),
+            ("memory", size_text(estimate.memory_bytes)),
+            ("disk meanwhile", size_text(estimate.disk_bytes)),
+            ("model", size_text(estimate.model_bytes)),
+            ("free on the disk", size_text(estimate.free_disk_bytes)),
+        ],
+        "A training would take about",
+    )
+
+
+def print_models(rows: Sequence[ModelRow]) -> None:
+    """Print models as a table, and below it what is wrong or missing and what to do."""
+    if not rows:
+        print("No models.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "modality", "plane"):
+        table.add_column(heading)
+    table.add_column("field of view", justify="right")
+    table.add_column("encoder", overflow="fold")
+    for heading in ("normals", "date", "size"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        # As text: what is in brackets is a name, not rich's markup.
+        table.add_row(*(Text(one) for one in _cells(row)))
+    console = Console()
+    console.print(table)
+    for row in rows:
+        for line in _remarks(row):
+            console.print(Text(f"{row.name}: {line}"), soft_wrap=True)
+
+
+def _cells(row: ModelRow) -> tuple[str, ...]:
+    size = f"{row.bytes / 1e6:.1f} MB"
+    if row.problem is not None:
+        return (row.name, "cannot be used", "", "", "", "", "", size)
+    here = row.presence is not None and row.presence.here
+    return (
+        row.name,
+        row.modality or "",
+        row.plane or "",
+        f"{row.fov_mm:g} mm",
+        f"{row.encoder}{'' if here else ' (not here)'}",
+        str(row.normals),
+        row.created or "",
+        size,
+    )
+
+
+def _remarks(row: ModelRow) -> list[str]:
+    if row.problem is not None:
+        return [f"{row.problem} {row.hint or ''}".strip()]
+    if row.encoder_state is EncoderState.OBTAINABLE:
+        return [
+            f"its encoder is not on this machine; get it with: "
+            f"spatial-ar-anomaly encoders get {row.encoder_hub_id}"
+        ]
+    if row.encoder_state is EncoderState.MISSING:
+        return [
+            "its encoder is not on this machine; copy it from where the model was trained, and "
+            "add it with: spatial-ar-anomaly encoders add FOLDER_OR_FILE"
+        ]
+    return []
+
+
+def print_encoders(entries: Sequence[EncoderEntry]) -> None:
+    """Print which encoders there are, what they need, and which are here."""
+    table = Table(box=None)
+    # An id is there to be copied: it is never cut.
+    table.add_column("encoder", no_wrap=True)
+    for heading in ("download", "memory", "gated", "here"):
+        table.add_column(heading, no_wrap=True)
+    for entry in entries:
+        known = entry.known
+        table.add_row(
+            Text(entry.source),
+            size_text(known.download_bytes, known.approximate) if known else "",
+            size_text(known.memory_bytes, True) if known else "",
+            ("yes" if known.gated else "no") if known else "",
+            _here(entry),
+        )
+    # As wide as it must be, so that a pipe gets whole lines, too.
+    Console(width=max(80, Console().width, *(len(one.source) + 60 for one in entries))).print(table)
+    print(
+        f"{DEFAULT_ID} is the default. Gated: only for accounts that were granted access on its "
+        "page.\nMemory is about what loading and embedding one slice at a time take."
+    )
+
+
+def _here(entry: EncoderEntry) -> str:
+    size = size_text(entry.disk_bytes)
+    if entry.own:
+        return f"{size}, your own"
+    return size if entry.here else ""
+
+
+def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
+    """Print the metrics, a column for every kind of scores, and name the files."""
+    counts, evaluations = evaluated.counts, evaluated.evaluations
+    table = Table(
+        title=f"{counted(counts['scans'], 'scan')} of {counted(counts['patients'], 'patient')}, "
+        f"{counts['normal_scans']} normal; {counted(counts['lesions'], 'lesion')}, "
+        f"{evaluated.lesion_share:.2g} of the voxels. Threshold: NLL "
+        f"{evaluated.threshold_nll:.4f} ({evaluated.spec.false_positive_rate:g} of normal voxels); "
+        f"findings of at least {evaluated.spec.min_volume_ml:g} mL.",
+        title_justify="left",
+    )
+    table.add_column("metric [95 % interval]")
+    for score in evaluations:
+        table.add_column(SCORE_WORDS[score])
+    for name, (words, _) in METRIC_WORDS.items():
+        metrics = [evaluation.metrics[name] for evaluation in evaluations.values()]
+        table.add_row(words, *(figure_text(metric) for metric in metrics))
+    console = Console()
+    console.print(table)
+    for name, (words, _) in METRIC_WORDS.items():
+        metric = evaluations["nll"].metrics[name]
+        if metric.reason:
+            print(f"{words}: {metric.reason}")
+    for kind, path in files.items():
+        print(f"{kind:13}{path}")

@@ -1,0 +1,56 @@
+"""Does a volume suit a model? Wrong input gets a sentence, not a meaningless overlay."""
+
+from collections.abc import Iterator
+
+from SpatialARAnomalyLib.engine.errors import ModelError
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
+from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.volumes.volume import (
+    Volume,
+    infer_modality,
+)
+
+MAX_FACTOR = 2.0
+"""A spacing or extent this many times beyond what a model was trained on is far from it."""
+
+
+def mismatches(card: ModelCard, volume: Volume, plane_volume: PlaneVolume) -> list[ModelError]:
+    """Why the volume does not suit the model, as errors to raise or to tell; none if it does."""
+    return [*_modality_mismatch(card, volume), *_geometry_mismatches(card, plane_volume)]
+
+
+def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
+    found = infer_modality(volume)
+    if found is card.modality:
+        return
+    how = (
+        "as its DICOM header says"
+        if volume.modality is not None
+        else "its darkest voxels are as dark as air in Hounsfield units"
+        if found is Modality.CT
+        else "nothing in it is as dark as air in Hounsfield units"
+    )
+    yield ModelError(
+        "model-modality",
+        f"Model {card.name!r} expects {card.modality}; the volume looks like {found} ({how}).",
+        modality=found.value,
+    )
+
+
+def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator[ModelError]:
+    slice_mm, row_mm, column_mm = plane_volume.spacing_mm
+    normals = card.normals
+    measures = (
+        ("pixel spacing", (row_mm, column_mm), normals.pixel_spacing_mm),
+        ("slice spacing", (slice_mm,), normals.slice_spacing_mm),
+        ("body size in the plane", plane_volume.extent_mm, normals.extent_mm),
+    )
+    for what, found, (least, largest) in measures:
+        if min(found) < least / MAX_FACTOR or max(found) > largest * MAX_FACTOR:
+            values = " × ".join(f"{value:.3g}" for value in found)
+            yield ModelError(
+                "model-geometry",
+                f"Model {card.name!r} was trained with a {what} of {least:.3g} to "
+                f"{largest:.3g} mm; the volume has {values} mm.",
+            )

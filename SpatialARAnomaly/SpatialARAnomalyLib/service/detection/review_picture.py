@@ -1,0 +1,178 @@
+"""The review picture: the slices of the top findings beside their overlay."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from SpatialARAnomalyLib.engine.scoring.findings import Finding
+from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.specs import Plane
+from SpatialARAnomalyLib.service.detection.findings_table import rank_color
+from SpatialARAnomalyLib.service.text import (
+    RESEARCH_NOTICE,
+    count_findings,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+    from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
+
+MAX_ROWS = 4
+"""Rows of the picture."""
+
+PANEL_INCHES = 3.6
+"""Longer side of one slice."""
+
+OVERLAY_OPACITY = 0.65
+
+_SIDES = {
+    Plane.AXIAL: ("R", "L", "A", "P"),
+    Plane.CORONAL: ("R", "L", "S", "I"),
+    Plane.SAGITTAL: ("A", "P", "S", "I"),
+}
+"""What lies left, right, at the top and at the bottom of a slice."""
+
+_COLOR_MAP = "inferno"
+
+
+def overlay_range(detection: "Detection") -> tuple[float, float]:
+    """The NLL at which the color map begins and ends: one pair per model, not per scan.
+
+    It begins where one in ten normal body voxels is reached and ends as far
+    above the most unlikely normal voxel as that lies above the beginning.
+    """
+    low = detection.calibration.threshold(0.1)
+    highest = detection.calibration.nll[-1]
+    return low, highest + max(highest - low, 1e-6)
+
+
+def write_review(path: Path, detection: "Detection") -> None:
+    """Write the picture as PNG: gray slice, and the same with NLL overlay and outlines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = detection.findings[:MAX_ROWS]
+    slices = _slices_of(detection, shown)
+    height_mm, width_mm = detection.stack.plane_volume.extent_mm
+    width, height = PANEL_INCHES / max(width_mm, height_mm) * np.array([width_mm, height_mm])
+    size = (max(2 * width, 5.0) + 1.2, len(slices) * (max(height, 1.0) + 0.5) + 0.7)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(slices), 2, squeeze=False)
+    image = None
+    for row, index in enumerate(slices):
+        image = _draw_row(axes[row], detection, index)
+        title = _title(shown[row]) if shown else "No findings (slice of the highest NLL)"
+        color = rank_color(shown[row].rank) if shown else "0.9"
+        axes[row][1].set_title(title, color=color, fontsize=8)
+    assert image is not None
+    bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02, extend="max")
+    bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
+    bar.ax.tick_params(colors="0.9", labelsize=8)
+    bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
+    # A model's name is no formula, and may have letters that the font lacks.
+    figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10, parse_math=False)
+    figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(path, facecolor="black")
+
+
+def _slices_of(detection: "Detection", findings: list[Finding]) -> list[int]:
+    """The slice of every finding's peak; without findings that of the highest NLL."""
+    volume, orientation = detection.volume, detection.stack.plane_volume.orientation
+    if not findings:
+        nll = orientation.apply(detection.nll)
+        return [int(np.unravel_index(int(nll.argmax()), nll.shape)[0])]
+    k, j, i = volume.voxels.shape
+    plane_from_ras = np.linalg.inv(orientation.ras_from_plane(volume.ras_from_voxel, (k, j, i)))
+    return [round((plane_from_ras @ [*one.peak_ras, 1.0])[2]) for one in findings]
+
+
+def _title(finding: Finding) -> str:
+    position = ", ".join(
+        f"{positive if value >= 0 else negative} {abs(value):.0f}"
+        for value, positive, negative in zip(finding.peak_ras, "RAS", "LPI", strict=True)
+    )
+    return (
+        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL, peak NLL {finding.peak_nll:.2f}, "
+        f"p = {finding.p_value:.2g}\n{position} mm"
+    )
+
+
+def _heading(detection: "Detection", shown: int) -> str:
+    heading = f"{detection.card.name} · {count_findings(detection.findings)}"
+    heading += f" at {detection.spec.false_positive_rate:g} of normal voxels"
+    return heading + (f" (top {shown} shown)" if len(detection.findings) > shown else "")
+
+
+def _draw_row(axes: "Sequence[Axes]", detection: "Detection", index: int) -> "AxesImage":
+    """Draw one slice twice: plain, and under its overlay with every finding outlined."""
+    stack = detection.stack
+    turned, plane = stack.plane_volume, detection.card.slices.plane
+    nll = turned.orientation.apply(detection.nll)[index]
+    labels = turned.orientation.apply(detection.labels)[index]
+    gray = scale_intensity(stack.voxels[index], stack.value_range, stack.intensity)
+    # Half of what is kept for the very bright is shown, else all else would be dim.
+    gray = gray / (1.0 - stack.intensity.headroom / 2)
+    _, row_mm, column_mm = turned.spacing_mm
+    for axis in axes:
+        _draw_slice(axis, gray, row_mm / column_mm, turned.box, _SIDES[plane])
+    axes[0].set_title(
+        f"slice {index + 1} of {len(stack.voxels)} ({plane})", color="0.75", fontsize=8
+    )
+    image = _draw_overlay(axes[1], detection, nll, row_mm / column_mm)
+    for rank in np.unique(labels[labels > 0]).tolist():
+        if min(labels.shape) > 1:  # a line has no outline
+            axes[1].contour(labels == rank, [0.5], colors=[rank_color(rank)], linewidths=1.2)
+    return image
+
+
+def _draw_slice(
+    axis: "Axes",
+    gray: Float[np.ndarray, "r c"],
+    aspect: float,
+    box: tuple[tuple[int, int], tuple[int, int]],
+    sides: tuple[str, str, str, str],
+) -> None:
+    """Draw one slice, cut to the body, with the patient's sides named."""
+    axis.imshow(gray, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
+    (top, bottom), (left, right) = box
+    axis.set_xlim(left - 0.5, right + 0.5)
+    axis.set_ylim(bottom + 0.5, top - 0.5)
+    axis.set_axis_off()
+    places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
+    for side, (x, y) in zip(sides, places, strict=True):
+        axis.text(
+            x,
+            y,
+            side,
+            transform=axis.transAxes,
+            color="0.85",
+            fontsize=8,
+            ha="left" if x < 0.1 else "right" if x > 0.9 else "center",
+            va="bottom" if y < 0.1 else "top" if y > 0.9 else "center",
+        )
+
+
+def _draw_overlay(
+    axis: "Axes", detection: "Detection", nll: Num[np.ndarray, "r c"], aspect: float
+) -> "AxesImage":
+    """Draw the NLL over the slice: clear where normal scans are as unlikely, else opaque."""
+    low, high = overlay_range(detection)
+    opacity = np.clip((nll - low) / max(detection.threshold_nll - low, 1e-6), 0, 1)
+    return axis.imshow(
+        nll,
+        cmap=_COLOR_MAP,
+        vmin=low,
+        vmax=high,
+        alpha=opacity * OVERLAY_OPACITY,
+        aspect=aspect,
+        interpolation="nearest",
+    )

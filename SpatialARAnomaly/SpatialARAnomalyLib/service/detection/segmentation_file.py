@@ -1,0 +1,82 @@
+"""Slicer's segmentation format (.seg.nrrd): a label map and what its values are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt16
+
+from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS
+from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY
+
+_LATER = "-"
+"""In the place of a text that is put in later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(Spec):
+    """One segment of a segmentation."""
+
+    value: int
+    """In the label map."""
+    id: str
+    name: str
+    color: tuple[float, float, float]
+    """RGB in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        self._require(0 < self.value <= np.iinfo(np.uint16).max, "value must lie in [1, 65535]")
+        self._require(bool(self.id.strip()), "id must not be empty")
+        self._require(all(0 <= one <= 1 for one in self.color), "color must lie in [0, 1]")
+
+
+def write_segmentation(
+    path: Path,
+    labels: UInt16[np.ndarray, "k j i"],
+    ras_from_voxel: Float[np.ndarray, "4 4"],
+    segments: Sequence[Segment],
+) -> None:
+    """Write the segments of a label map; all of them get the neutral terms of a finding.
+
+    Raises `OSError` where the disk is full or the folder not writable.
+    """
+    import slicerio
+
+    size_ijk = labels.shape[::-1]
+    segmentation = {
+        "voxels": labels.T,
+        "ijkToLPS": LPS_FROM_RAS @ ras_from_voxel,
+        "containedRepresentationNames": ["Binary labelmap"],
+        "segments": [
+            {
+                "id": _LATER,
+                "name": _LATER,
+                "color": list(segment.color),
+                "labelValue": segment.value,
+                "layer": 0,
+                "extent": [bound for size in size_ijk for bound in (0, size - 1)],
+                "terminology": TERMINOLOGY,
+            }
+            for segment in segments
+        ],
+    }
+    slicerio.write_segmentation(str(path), segmentation)
+    _write_texts(path, segments)
+
+
+def _write_texts(path: Path, segments: Sequence[Segment]) -> None:
+    """Put ids and names into the header, in UTF-8 as Slicer does; pynrrd writes ASCII only."""
+    header, end, voxels = path.read_bytes().partition(b"\n\n")
+    lines = header.split(b"\n")
+    for number, segment in enumerate(segments):
+        for key, text in (("ID", segment.id), ("Name", segment.name)):
+            place = lines.index(f"Segment{number}_{key}:={_LATER}".encode())
+            lines[place] = f"Segment{number}_{key}:={_in_one_line(text)}".encode()
+    path.write_bytes(b"\n".join(lines) + end + voxels)
+
+
+def _in_one_line(text: str) -> str:
+    """The text as a header line can hold it."""
+    return "".join(one if one.isprintable() else " " for one in text).strip() or _LATER

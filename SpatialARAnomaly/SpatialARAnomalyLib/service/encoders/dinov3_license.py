@@ -1,0 +1,73 @@
+"""The license of the DINOv3 weights: shown and accepted once by every user, before any request.
+
+The text lies beside this file, as Meta published it (github.com/facebookresearch/dinov3,
+LICENSE.md): whoever gets weights through us gets the agreement that comes with them.
+"""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from SpatialARAnomalyLib.engine.errors import EncoderError
+from SpatialARAnomalyLib.engine.files import (
+    replacing,
+    unwritable,
+)
+from SpatialARAnomalyLib.service.encoders.catalog import LICENSE
+from SpatialARAnomalyLib.service.user_folder import user_folder
+
+ADDRESS = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
+"""Where Meta shows it."""
+
+
+def license_file() -> Path:
+    """The file with the whole text."""
+    return Path(__file__).with_name("DINOv3-LICENSE.md")
+
+
+def license_text() -> str:
+    """The whole text, as Markdown."""
+    return license_file().read_text(encoding="utf-8")
+
+
+def is_accepted() -> bool:
+    """Whether this user accepted this very text; a changed one is asked for again."""
+    try:
+        known = json.loads(_record().read_text(encoding="utf-8"))
+        return bool(known[LICENSE]["sha256"] == _sha256())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def accept() -> None:
+    """Note that this user read and accepted the text, and when.
+
+    Raises `OutputError` `output-unwritable` where the user's folder cannot be written.
+    """
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record = {LICENSE: {"sha256": _sha256(), "accepted": now}}
+    try:
+        _record().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(_record()) as partial:
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise unwritable("That the license was accepted cannot be noted", error) from error
+
+
+def require_accepted() -> None:
+    """Raise `EncoderError` `license-not-accepted` unless the license was accepted."""
+    if not is_accepted():
+        raise EncoderError(
+            "license-not-accepted",
+            f"DINOv3 weights come under the {LICENSE}, which must be read and accepted once "
+            "before anything is downloaded; it has not been.",
+        )
+
+
+def _record() -> Path:
+    return user_folder() / "licenses.json"
+
+
+def _sha256() -> str:
+    return hashlib.sha256(license_file().read_bytes().replace(b"\r\n", b"\n")).hexdigest()

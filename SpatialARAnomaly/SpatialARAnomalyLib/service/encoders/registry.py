@@ -1,0 +1,70 @@
+"""Where this user's encoders lie, by the hash of their weights.
+
+Models hold no paths; this small file in the user's settings lets a model find
+its encoder again.
+"""
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX
+from SpatialARAnomalyLib.service.user_folder import user_folder
+
+
+def _file() -> Path:
+    return user_folder() / "encoders.json"
+
+
+def _read() -> dict[str, str]:
+    try:
+        known = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
+
+
+def remember(weights_sha256: str, source: str) -> None:
+    """Note where an encoder was loaded from; a folder that cannot be written changes nothing."""
+    if source != DEMONSTRATION and os.path.exists(source):
+        source = str(Path(source).resolve())
+    known = _read()
+    if known.get(weights_sha256) != source:
+        with suppress(OSError):
+            _write(known | {weights_sha256: source})
+
+
+def forget(source: str) -> None:
+    """Note no more where an encoder was loaded from; raises `OSError`."""
+    known = _read()
+    kept = {sha256: one for sha256, one in known.items() if one != source}
+    if kept != known:
+        _write(kept)
+
+
+def _write(known: dict[str, str]) -> None:
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=file.parent) as work:
+        partial = Path(work) / file.name
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        os.replace(partial, file)
+
+
+def sources() -> list[str]:
+    """All encoders used or added on this machine: hub ids and paths, each once."""
+    return list(dict.fromkeys(_read().values()))
+
+
+def recall(weights_sha256: str) -> str | None:
+    """The source of an encoder used before on this machine, if known and still there."""
+    source = _read().get(weights_sha256)
+    # Not `Path.exists`, which raises where a folder may not be searched any more.
+    if source is None or (Path(source).is_absolute() and not os.path.exists(source)):
+        return None
+    return source

@@ -1,0 +1,544 @@
+"""Offline kits: packages and weights, collected here and installed on a machine without internet.
+
+uv chooses the versions for the other machine, pip downloads their wheels. The kit
+is made in `FOLDER.partial`: an interrupted command leaves it, the next one
+resumes from it, and it becomes FOLDER when the kit is whole.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+from SpatialARAnomalyLib.engine.cards.encoder_card import DINOV3_NOTICE
+from SpatialARAnomalyLib.engine.errors import (
+    EncoderError,
+    OutputError,
+    SetupError,
+)
+from SpatialARAnomalyLib.engine.files import (
+    PARTIAL_PREFIX,
+    file_sha256,
+    sync,
+    unwritable,
+)
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.encoders import registry
+from SpatialARAnomalyLib.service.encoders.dinov3_license import license_file
+from SpatialARAnomalyLib.service.encoders.hub import (
+    is_hub_id,
+    publish_commit,
+    repository_folder,
+)
+from SpatialARAnomalyLib.service.encoders.loading import (
+    hub_folder,
+    load_encoder,
+)
+from SpatialARAnomalyLib.service.setup.kit_manifest import (
+    ENCODERS,
+    MANIFEST,
+    WHEELS,
+    KitEncoder,
+    KitFile,
+    KitManifest,
+    check_fits,
+    is_left_by_system,
+    list_files,
+    verify_kit,
+)
+from SpatialARAnomalyLib.service.setup.packages import (
+    REQUIREMENTS,
+    PackageState,
+    check_packages,
+    constraint_lines,
+    held_versions,
+    installed_versions,
+    write_constraints,
+)
+
+SLICER_PYTHON = "3.12"
+"""Python version of Slicer 5.10 to 5.13."""
+
+_SLICER_5_12 = """
+    certifi==2026.5.20 cffi==2.0.0 chardet==7.4.3 charset-normalizer==3.4.7 cryptography==48.0.0
+    dcmqi==0.4.0 deprecated==1.3.1 dicomweb-client==0.61.0 gitdb==4.0.12 gitpython==3.1.50
+    highdicom==0.27.0 idna==3.16 numpy==2.4.6 packaging==26.2 pillow==12.2.0 pip==26.1.1
+    pycparser==3.0 pydicom==3.0.2 pygithub==2.9.1 pyjpegls==1.5.1 pyjwt==2.13.0 pynacl==1.6.2
+    pyparsing==3.3.2 python-dateutil==2.9.0.post0 requests==2.34.2 retrying==1.4.2 scipy==1.17.1
+    setuptools==82.0.1 simpleitk==2.5.5 six==1.17.0 smmap==5.0.3 typing-extensions==4.15.0
+    urllib3==2.7.0 wheel==0.47.0 wrapt==2.2.1
+"""
+SLICER_5_12 = dict(pin.split("==") for pin in _SLICER_5_12.split())
+"""Versions that Slicer 5.12 brings, by normalized name (`SuperBuild/External_python-*.cmake`)."""
+
+TORCH_INDEX = "https://download.pytorch.org/whl"
+"""Package indexes of PyTorch's builds, each under its name: cpu, cu126, …"""
+
+UV_MANYLINUX = (17, 28, *range(31, 41))
+"""Minor versions of glibc 2 that uv resolves for."""
+
+UV_OPTIONS = {
+    "PIP_INDEX_URL": "--default-index",
+    "PIP_EXTRA_INDEX_URL": "--index",
+    "PIP_FIND_LINKS": "--find-links",
+}
+"""uv's options for pip's variables, so that one set of variables does for both."""
+
+NOTE = "machine.tmp"
+"""File of a partial kit that says which machine its wheels are for."""
+
+LAST_LINES = 12
+"""Lines of a failed program's output that are shown."""
+
+LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
+"""Names of license files and model cards that are copied with weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitSpec(Spec):
+    """What to put into a kit, and for which machine."""
+
+    platform: str
+    """pip's name of the platform: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64."""
+    python_version: str = SLICER_PYTHON
+    build: str | None = None
+    """torch build: `cpu`, `cu126`, …; None takes what the package index has."""
+    torch_index: str = TORCH_INDEX
+    encoders: tuple[str, ...] = ()
+    """Hub ids of weights."""
+    requirements: tuple[str, ...] = REQUIREMENTS
+
+    def __post_init__(self) -> None:
+        parts = self.python_version.split(".")
+        self._require(
+            len(parts) == 2 and all(part.isdigit() for part in parts),
+            "python_version must be two numbers such as 3.12",
+        )
+        self._require(
+            self.build is None or self.build.isalnum(), "build must be a name such as cpu or cu126"
+        )
+
+
+def make_kit(
+    folder: Path,
+    spec: KitSpec,
+    report: Reporter,
+    *,
+    held: Mapping[str, str] | None = None,
+    allow_download: bool = True,
+) -> KitManifest:
+    """Collect wheels and weights into a new folder.
+
+    Args:
+        folder: The kit; must not exist.
+        spec: What to collect.
+        report: Receives the stages packages, weights and manifest.
+        held: Versions that the other machine has and keeps, by normalized name;
+            by default those that Slicer 5.12 brings.
+        allow_download: Whether weights that are not in the hub's cache may be downloaded.
+
+    Returns:
+        The manifest of the kit.
+
+    Raises:
+        SetupError: `kit-platform`, `uv-missing`, `kit-unresolved` or `pip-failed`.
+        EncoderError: The weights cannot be had.
+        OutputError: The folder exists or cannot be written.
+        Cancelled: The user cancelled; the partial kit stays.
+    """
+    held = SLICER_5_12 if held is None else held
+    uv_platform(spec.platform)  # refuse an unknown platform before anything is written
+    folder = folder.absolute()
+    if folder.exists():
+        raise OutputError(
+            "output-exists", f"'{folder.name}' exists already.", "Choose another folder."
+        )
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        _prepare_folder(partial, spec)
+        report.stage("packages", 1, 3)
+        wheels = _collect_wheels(partial, spec, held, report)
+        report.stage("weights", 2, 3)
+        encoders = []
+        for number, hub_id in enumerate(spec.encoders):
+            report.progress(number, len(spec.encoders), "encoder")
+            report.check_cancelled()
+            encoders.append(_copy_weights(hub_id, partial, allow_download=allow_download))
+        _keep_only(partial / ENCODERS, {Path(one.folder).name for one in encoders})
+        report.stage("manifest", 3, 3)
+        (partial / "README.txt").write_text(_readme(spec, encoders), encoding="utf-8")
+        manifest = KitManifest(
+            created=time.strftime("%Y-%m-%d"),
+            python_version=spec.python_version,
+            platforms=tuple(platform_tags(spec.platform)),
+            requirements=spec.requirements,
+            wheels=tuple(wheels),
+            held=tuple(constraint_lines(held)),
+            encoders=tuple(encoders),
+            files=_hash_files(partial, report),
+        )
+        written = partial / MANIFEST
+        written.write_text(json.dumps(manifest.to_dict(), indent=1), encoding="utf-8")
+        sync(written)
+        report.check_cancelled()
+        for temporary in partial.glob("*.tmp"):
+            temporary.unlink()
+        os.rename(partial, folder)
+    except OSError as error:
+        raise unwritable("The offline kit cannot be written", error) from error
+    return manifest
+
+
+def uv_platform(platform: str) -> tuple[str, dict[str, str]]:
+    """Translate pip's name of a platform into uv's, and the variables that uv needs for it.
+
+    Raises `SetupError` `kit-platform` for a platform that torch is not built for.
+    """
+    windows = {"win_amd64": "x86_64-pc-windows-msvc", "win_arm64": "aarch64-pc-windows-msvc"}
+    if platform in windows:
+        return windows[platform], {}
+    mac = re.fullmatch(r"macosx_(\d+)_(\d+)_(arm64|x86_64)", platform)
+    if mac:
+        machine = "aarch64" if mac[3] == "arm64" else mac[3]
+        return f"{machine}-apple-darwin", {"MACOSX_DEPLOYMENT_TARGET": f"{mac[1]}.{mac[2]}"}
+    linux = re.fullmatch(r"manylinux_2_(\d+)_(x86_64|aarch64)", platform)
+    if linux and int(linux[1]) >= min(UV_MANYLINUX):
+        minor = max(minor for minor in UV_MANYLINUX if minor <= int(linux[1]))
+        return f"{linux[2]}-manylinux_2_{minor}", {}
+    raise SetupError(
+        "kit-platform",
+        f"The platform {platform!r} is not known.",
+        "Give it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64.",
+    )
+
+
+def platform_tags(platform: str) -> list[str]:
+    """List a platform and the older ones whose wheels it runs; pip knows those of macOS alone."""
+    linux = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
+    if not linux:
+        return [platform]
+    newest, machine = int(linux[1]), linux[2]
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 4, -1)]
+    names = ((17, "manylinux2014"), (12, "manylinux2010"), (5, "manylinux1"))
+    return tags + [f"{name}_{machine}" for minor, name in names if newest >= minor]
+
+
+def _prepare_folder(partial: Path, spec: KitSpec) -> None:
+    """Make a partial kit's folders; wheels that are left of another machine's are removed."""
+    machine = json.dumps([spec.platform, spec.python_version, spec.build]).encode()
+    note, wheels = partial / NOTE, partial / WHEELS
+    if wheels.exists() and not (note.is_file() and note.read_bytes() == machine):
+        shutil.rmtree(wheels)
+    wheels.mkdir(parents=True, exist_ok=True)
+    note.write_bytes(machine)
+
+
+def _collect_wheels(
+    partial: Path, spec: KitSpec, held: Mapping[str, str], report: Reporter
+) -> list[str]:
+    """Download what the other machine lacks into the folder of wheels; their `name==version`."""
+    folder, lock = partial / WHEELS, partial / "lock.tmp"
+    _resolve(partial, lock, spec, held, report)
+    wanted = lock.read_text(encoding="utf-8").split()
+    platforms = (("--platform", tag) for tag in platform_tags(spec.platform))
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"),
+        *("--progress-bar", "off", "--no-deps", "--only-binary=:all:", "--dest", str(folder)),
+        *("--python-version", spec.python_version, "--implementation", "cp"),
+        *(word for pair in platforms for word in pair),
+        *(("--extra-index-url", _torch_index(spec)) if spec.build else ()),
+        *("--requirement", str(lock)),
+    ]
+    if wanted:
+        text = "pip could not download the packages; those that are there are kept."
+        _run(command, report, "pip-failed", text)
+    kept = {
+        file.name
+        for file in folder.glob("*.whl")
+        if "==".join(map(str, parse_wheel_filename(file.name)[:2])) in wanted
+    }
+    _keep_only(folder, kept)
+    return wanted
+
+
+def _resolve(
+    partial: Path, lock: Path, spec: KitSpec, held: Mapping[str, str], report: Reporter
+) -> None:
+    """Write the versions that the other machine needs beside what it holds, one a line.
+
+    uv evaluates markers and tags for the other machine, which pip cannot, and keeps
+    the versions of an existing lock file, so that a resumed kit downloads no others.
+    """
+    programs = (sysconfig.get_path("scripts"), os.environ.get("PATH", ""))
+    uv = shutil.which("uv", path=os.pathsep.join(programs))
+    if uv is None:
+        raise SetupError(
+            "uv-missing",
+            "An offline kit is made with uv, which is not installed.",
+            'Install it: pip install "spatial-ar-anomaly[kit]"',
+        )
+    platform, variables = uv_platform(spec.platform)
+    with tempfile.TemporaryDirectory(prefix="spatial-ar-") as work:
+        constraints, project = Path(work) / "constraints.txt", Path(work) / "pyproject.toml"
+        write_constraints(constraints, held)
+        project.write_text(_project(spec), encoding="utf-8")
+        command = [
+            *(uv, "pip", "compile", str(project), "--output-file", str(lock), "--quiet"),
+            *("--no-header", "--no-annotate", "--color", "never", "--system-certs"),
+            *("--only-binary", ":all:", "--constraint", str(constraints)),
+            *(word for name in sorted(held) for word in ("--no-emit-package", name)),
+            *("--python-platform", platform, "--python-version", spec.python_version),
+            *("--python", sys.executable, "--no-python-downloads"),
+            *_index_options(),
+        ]
+        if "PIP_CERT" in os.environ:
+            variables["SSL_CERT_FILE"] = os.environ["PIP_CERT"]
+        text = "uv found no versions that fit the other machine and what it has."
+        _run(command, report, "kit-unresolved", text, os.environ | variables)
+
+
+def _index_options() -> list[str]:
+    """Translate pip's settings of package indexes for uv, which does not read them."""
+    off = os.environ.get("PIP_NO_INDEX", "").lower() in ("", "0", "false", "no", "off")
+    values = ((option, os.environ.get(name, "")) for name, option in UV_OPTIONS.items())
+    options = [word for option, value in values for one in value.split() for word in (option, one)]
+    return options if off else ["--no-index", *options]
+
+
+def _torch_index(spec: KitSpec) -> str:
+    return f"{spec.torch_index}/{spec.build}"
+
+
+def _project(spec: KitSpec) -> str:
+    """Write the requirements as a project in which torch comes from the index of its build.
+
+    Strings of JSON are strings of TOML.
+    """
+    lines = [
+        *("[project]", 'name = "kit"', 'version = "0"'),
+        f"dependencies = {json.dumps(spec.requirements)}",
+    ]
+    if spec.build is not None:
+        lines += [
+            *("[tool.uv.sources]", 'torch = { index = "torch" }'),
+            *("[[tool.uv.index]]", 'name = "torch"', "explicit = true"),
+            f"url = {json.dumps(_torch_index(spec))}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _run(
+    command: list[str],
+    report: Reporter,
+    code: str,
+    text: str,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program; raise `SetupError` with its last lines where it fails.
+
+    Its downloads become notices; `Cancelled` is raised between lines.
+    """
+    said: list[str] = []
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise SetupError(code, f"{text} It did not start ({error.strerror}).") from error
+    with process:
+        try:
+            for line in process.stdout or ():
+                report.check_cancelled()
+                said = [*said[-LAST_LINES:], line.rstrip()]
+                if line.startswith("Downloading"):
+                    report.notice("pip", line.strip())
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        report.check_cancelled()  # Ctrl-C ends the program too, which is not a failure
+        wrong = [line for line in said if line.startswith("ERROR")] or said
+        raise SetupError(code, "\n".join([text, *wrong]))
+
+
+def _keep_only(folder: Path, kept: Iterable[str]) -> None:
+    """Remove what an interrupted run with other settings left in a folder."""
+    for left in folder.glob("*"):
+        if left.name not in kept:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _hash_files(partial: Path, report: Reporter) -> tuple[KitFile, ...]:
+    names = [name for name in list_files(partial) if not name.endswith(".tmp")]
+    files = []
+    for number, name in enumerate(names):
+        report.progress(number, len(names), "file")
+        path = partial / name
+        sha256 = file_sha256(path, lambda _size: report.check_cancelled())
+        files.append(KitFile(path=name, size_bytes=path.stat().st_size, sha256=sha256))
+    return tuple(files)
+
+
+def _readme(spec: KitSpec, encoders: list[KitEncoder]) -> str:
+    weights = ", ".join(encoder.hub_id for encoder in encoders) or "none"
+    return f"""Offline kit of SpatialARAnomaly
+
+For Python {spec.python_version} on {spec.platform}; torch build: {spec.build or "of the index"}.
+Weights: {weights}.
+
+In 3D Slicer: install the extension, open the module Spatial AR Anomaly, open
+"Set-up", click "Install from folder..." and choose this folder.
+Elsewhere: spatial-ar-anomaly install-offline FOLDER
+
+Every file is checked against its SHA-256 in {MANIFEST} before anything is
+installed. Nothing that Slicer brings is replaced.
+
+The wheels, with what the other machine was said to have ("held" in
+{MANIFEST}), meet every requirement on that system. Not checked: that they run
+there (an older system may lack a library, a GPU driver may be too old for a
+CUDA build).
+
+The weights are under their own license, which lies beside them.
+"""
+
+
+def install_kit(folder: Path, report: Reporter, *, pip: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Verify a kit, then install its packages and weights into the Python that runs this.
+
+    In Slicer the panel does it. Only packages that are missing or too old change.
+
+    Args:
+        folder: The kit.
+        report: Receives the progress of the check and of the weights.
+        pip: Command of another Python's pip.
+
+    Returns:
+        Hub ids of the weights.
+
+    Raises:
+        SetupError: The kit is damaged or for another machine, or pip failed.
+        EncoderError: The weights cannot be loaded.
+    """
+    manifest = verify_kit(folder, report)
+    check_fits(manifest)
+    installed = installed_versions()
+    missing = tuple(
+        one.requirement
+        for one in check_packages(installed, requirements=manifest.requirements)
+        if one.state is not PackageState.READY
+    )
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="spatial-ar-") as work:
+            constraints = Path(work) / "constraints.txt"
+            held = held_versions(installed, (Requirement(one).name for one in missing))
+            write_constraints(constraints, held)
+            command = [
+                *(*(pip or (sys.executable, "-m", "pip")), "install", "--no-input", "--no-index"),
+                *("--find-links", str(folder / WHEELS), "--only-binary=:all:"),
+                *("--constraint", str(constraints), *missing),
+            ]
+            _run(command, report, "pip-failed", "pip could not install the kit's packages.")
+    return install_weights(folder, manifest, report) if manifest.encoders else ()
+
+
+def _copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
+    """Copy weights, configuration and license into a kit; what is there already stays.
+
+    Raises `EncoderError` where the hub's cache has none of them and they cannot be
+    fetched, or may not before the license was accepted.
+    """
+    if not is_hub_id(hub_id):
+        raise EncoderError(
+            "encoder-missing",
+            f"A kit takes weights of the hub; '{hub_id}' is no hub id.",
+            "Give an id such as timm/vit_small_patch16_dinov3.lvd1689m.",
+        )
+    source = hub_folder(hub_id, allow_download=allow_download)
+    target = kit / ENCODERS / f"{hub_id.replace('/', '--')}--{source.name[:12]}"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "NOTICE.txt").write_text(
+        f"{hub_id}\nhttps://huggingface.co/{hub_id}\n\n{DINOV3_NOTICE}\n", encoding="utf-8"
+    )
+    # What is passed on comes with its license, which the cache need not have.
+    shutil.copyfile(license_file(), target / "LICENSE.md")
+    for file in source.iterdir():
+        copied = target / file.name
+        size = file.stat().st_size
+        wanted = file.name in LICENSES or file.suffix in (".safetensors", ".json")
+        if wanted and not (copied.is_file() and copied.stat().st_size == size):
+            partial = copied.with_name(f"{copied.name}.tmp")
+            shutil.copyfile(file, partial)  # follows the cache's symbolic links
+            os.replace(partial, copied)
+    return KitEncoder(
+        hub_id=hub_id, revision=source.name, folder=target.relative_to(kit).as_posix()
+    )
+
+
+def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple[str, ...]:
+    """Put a verified kit's weights into the hub's cache of this machine and load each.
+
+    Afterwards an id is found without a network, and so are the weights of a model
+    that was trained on them.
+
+    Returns:
+        Their hub ids.
+
+    Raises:
+        EncoderError: Weights cannot be loaded.
+        OutputError: They cannot be stored.
+    """
+    from SpatialARAnomalyLib.engine.device import (
+        Device,
+        resolve_device,
+    )
+
+    device = resolve_device(Device.CPU)
+    report.stage("weights", 1, 1)
+    for number, encoder in enumerate(manifest.encoders):
+        report.progress(number, len(manifest.encoders), "encoder")
+        report.check_cancelled()
+        try:
+            _copy_into_cache(kit / encoder.folder, encoder)
+        except OSError as error:
+            raise unwritable(
+                "The weights cannot be stored in the hub's cache folder",
+                error,
+                "Make room there, or set HF_HOME to a folder that can be written.",
+            ) from error
+        loaded = load_encoder(encoder.hub_id, device=device, allow_download=False)
+        registry.remember(loaded.card.weights_sha256, encoder.hub_id)
+    report.progress(len(manifest.encoders), len(manifest.encoders), "encoder")
+    return tuple(encoder.hub_id for encoder in manifest.encoders)
+
+
+def _copy_into_cache(source: Path, encoder: KitEncoder) -> None:
+    """Copy into the cache in the hub's layout; the reference, which makes it visible, last."""
+    repository = repository_folder(encoder.hub_id)
+    snapshot = repository / "snapshots" / encoder.revision
+    snapshot.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=repository) as work:
+        for file in source.iterdir():
+            place = snapshot / file.name
+            if file.is_file() and not is_left_by_system(file.name) and not place.exists():
+                copied = Path(shutil.copyfile(file, Path(work) / file.name))
+                sync(copied)
+                os.replace(copied, place)
+    publish_commit(encoder.hub_id, encoder.revision)

@@ -1,0 +1,273 @@
+"""The folder of a training in progress: marked as one, and held by one process at a time.
+
+The names and places of scans are written here and nowhere else: not into a model, a log or
+an event. All of it is removed when the training is done.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from SpatialARAnomalyLib.engine.errors import (
+    OutputError,
+    SpecError,
+)
+from SpatialARAnomalyLib.engine.files import (
+    file_sha256,
+    replacing,
+    unwritable,
+)
+from SpatialARAnomalyLib.engine.model.model_file import model_path
+from SpatialARAnomalyLib.service.outputs import (
+    is_marked,
+    make_folder,
+    remove_empty,
+    still_missing,
+    write_marker,
+)
+from SpatialARAnomalyLib.service.training.request import TrainSpec
+
+MARKER_FILE = "training.json"
+LOCK_FILE = "lock"
+SUFFIX = ".training"
+
+PLACES_ENDING = ".places"
+"""Ending of the name of a volume's token positions, after that of its tokens."""
+
+LOCK_S = 0.3
+"""Seconds that a training waits for its lock: a look whether one runs may hold it for a moment."""
+
+MARKER = "SpatialARAnomaly training in progress"
+"""A folder whose marker lacks this is not ours: nothing is written into it or removed."""
+
+_CHUNK = 1 << 22
+"""Bytes copied at once."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What it takes to begin a training again where it stopped."""
+
+    spec: TrainSpec
+    sources: tuple[dict[str, Any], ...]
+    """The scans as `inputs.ScanSource.to_dict` writes them, with absolute paths."""
+
+
+class TrainingFolder:
+    """Where tokens, checkpoint, request and the panel's arrays lie until the model is done."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = model_path(model)
+        self.path = self.model.with_name(f"{self.model.stem}{SUFFIX}")
+        self.features = self.path / "features"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.scans = self.path / "scans"
+        """Arrays that the panel gave."""
+        self.request = self.path / "request.json"
+        """The `TrainingRecord`."""
+
+    def check(self) -> None:
+        """Raise `OutputError` unless the folder is new, empty or of a training."""
+        try:
+            held = os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.lexists(self.path):
+                return
+            held = [self.path.name]  # a file, or a link to nowhere
+        except OSError as error:
+            raise unwritable(
+                f"The folder {self.path.name!r} of the training cannot be looked into",
+                error,
+                "Choose another name for the model.",
+            ) from None
+        if held and not self.is_training:
+            raise OutputError(
+                "output-not-a-training",
+                f"{self.path.name!r} is where this training would keep its work; it exists and "
+                "is not of a training.",
+                "Choose another name for the model, or move that folder away.",
+            )
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other trainings out; at the end, remove what is not needed to resume.
+
+        The system releases the lock when the process dies, however it dies.
+        Raises `OutputError` as `check` does, where another training runs, or
+        where the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        self.check()
+        missing = still_missing(self.path.parent)
+        make_folder(self.path)
+        lock = FileLock(self.path / LOCK_FILE, timeout=LOCK_S)
+        try:
+            if not self.is_training:
+                write_marker(self.path / MARKER_FILE, MARKER)
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                "training-running",
+                f"Another training of this name is running in {self.path.name!r}.",
+                "Wait for it, or choose another name for the model.",
+            ) from None
+        except OSError as error:
+            raise unwritable("The folder of the training cannot be locked", error) from None
+        try:
+            yield
+        finally:
+            self._drop_unused_arrays()
+            lock.release()
+            with suppress(OSError):
+                self._remove_if_empty()
+            remove_empty(missing)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a training runs here now, in whatever process."""
+        try:
+            descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            # As filelock does, which the panel need not have.
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the folder is that of a training."""
+        return is_marked(self.path / MARKER_FILE, MARKER)
+
+    def discard_checkpoint(self) -> None:
+        """Remove the checkpoint, but not the tokens: they belong to the scans."""
+        try:
+            for file in self.path.glob("checkpoint.*"):
+                file.unlink()
+        except OSError as error:
+            raise unwritable("The checkpoint cannot be removed", error) from None
+
+    def clear(self) -> None:
+        """Remove what a training has written and nothing else; may raise `OSError`."""
+        for file in self.path.glob("request.*"):  # first: half of the rest cannot be resumed
+            file.unlink()
+        for file in (*self.path.glob("checkpoint.*"), *_arrays(self.features)):
+            file.unlink()
+        for file in _arrays(self.scans):
+            file.unlink()
+
+    def write_record(self, record: TrainingRecord) -> None:
+        """Keep the record, with kept arrays named relative to the folder, which may be moved.
+
+        Raises `OutputError` where the disk does not take it.
+        """
+        sources = []
+        for source in record.sources:
+            voxels = source.get("voxels")
+            if voxels is not None and Path(voxels).parent == self.scans:
+                source = source | {"voxels": Path(voxels).name}
+            sources.append(source)
+        content = {"spec": record.spec.to_dict(), "sources": sources}
+        try:
+            with replacing(self.request) as partial:
+                partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise unwritable("The request of the training cannot be kept", error) from None
+
+    def read_record(self) -> TrainingRecord | None:
+        """The record; None where there is none, or none that this program understands."""
+        try:
+            content = json.loads(self.request.read_text(encoding="utf-8"))
+            spec = TrainSpec.from_dict(content["spec"])
+            sources = [dict(source) for source in content["sources"]]
+            for source in sources:
+                if "voxels" in source:  # an absolute path stays as it is
+                    source["voxels"] = str(self.scans / source["voxels"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, SpecError):
+            return None
+        return TrainingRecord(spec, tuple(sources))
+
+    def keep_array(self, voxels: Path, check_cancelled: Callable[[], None]) -> Path:
+        """Keep an array's file in this folder, where it outlives the panel's; its place.
+
+        Named by its content, so that a scan sent again takes no more room. Linked
+        where the disk can, else copied. Raises `OutputError` where it takes neither.
+        """
+        if Path(os.path.realpath(voxels.parent)) == self.scans:
+            return self.scans / voxels.name
+        try:
+            sha256 = file_sha256(voxels, lambda _size: check_cancelled())
+        except OSError:
+            return voxels  # reading it as a scan says what is wrong
+        kept = self.scans / f"{sha256}.npy"
+        try:
+            self.scans.mkdir(exist_ok=True)
+            if kept.exists():
+                return kept
+            with replacing(kept) as partial:
+                partial.unlink(missing_ok=True)
+                try:
+                    os.link(voxels, partial)
+                except OSError:
+                    _copy(voxels, partial, check_cancelled)
+        except OSError as error:
+            raise unwritable("The scans cannot be kept for the training", error) from None
+        return kept
+
+    def _drop_unused_arrays(self) -> None:
+        """Remove arrays that the kept record does not name, as far as possible."""
+        record = self.read_record()
+        if record is None and self.request.exists():
+            return  # of another version of this program, perhaps
+        names = {source.get("voxels") for source in record.sources} if record else set()
+        with suppress(OSError):
+            for file in _arrays(self.scans):
+                if str(file) not in names:
+                    file.unlink()
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            self.features.rmdir()
+        if self.features.exists() or any(self.path.glob("checkpoint.*")):
+            return
+        for file in (*self.path.glob("request.*"), *_arrays(self.scans)):
+            file.unlink()
+        with suppress(OSError):
+            self.scans.rmdir()
+        # The marker goes last: without it the rest would be taken for another's.
+        (self.path / LOCK_FILE).unlink(missing_ok=True)
+        if os.listdir(self.path) == [MARKER_FILE]:
+            (self.path / MARKER_FILE).unlink()
+            self.path.rmdir()
+
+
+def _arrays(folder: Path) -> Sequence[Path]:
+    """The arrays of a folder, whole or in part."""
+    return [*folder.glob("*.npy"), *folder.glob("*.partial")]
+
+
+def _copy(source: Path, target: Path, check_cancelled: Callable[[], None]) -> None:
+    with source.open("rb") as read, target.open("wb") as write:
+        while chunk := read.read(_CHUNK):
+            check_cancelled()
+            write.write(chunk)
+    shutil.copystat(source, target)

@@ -1,0 +1,491 @@
+"""The training job: normal scans in, a model file out."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.device import resolve_device
+from SpatialARAnomalyLib.engine.errors import (
+    InputError,
+    SpatialARError,
+    SpecError,
+)
+from SpatialARAnomalyLib.engine.model.feature_store import (
+    PREPARATION_VERSION,
+    FeatureStore,
+    feature_key,
+)
+from SpatialARAnomalyLib.engine.model.model_file import (
+    SCHEMA,
+    ModelCard,
+    NormalsSummary,
+    check_free,
+    model_path,
+    save_model,
+)
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
+    fit_calibration,
+    thinned,
+)
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
+from SpatialARAnomalyLib.engine.slices.token_positions import (
+    PLACES,
+    PlaceArray,
+)
+from SpatialARAnomalyLib.engine.specs import (
+    IntensitySpec,
+    Modality,
+    SliceSpec,
+)
+from SpatialARAnomalyLib.service.encoders import registry
+from SpatialARAnomalyLib.service.encoders.loading import load_encoder
+from SpatialARAnomalyLib.service.scans import (
+    ScanSource,
+    find_inputs,
+)
+from SpatialARAnomalyLib.service.training.candidates import (
+    KEPT_BYTES,
+    NormalScan,
+    ScanReader,
+    find_candidates,
+)
+from SpatialARAnomalyLib.service.training.folder import (
+    PLACES_ENDING,
+    TrainingFolder,
+    TrainingRecord,
+)
+from SpatialARAnomalyLib.service.training.plan import (
+    check_count,
+    check_size,
+)
+from SpatialARAnomalyLib.service.training.request import TrainSpec
+from SpatialARAnomalyLib.service.training.survey import (
+    default_fov_mm,
+    read_candidates,
+    select_usable,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
+    from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+
+
+def train(
+    normals: Sequence[Path | ScanSource], out: Path, spec: TrainSpec, report: Reporter
+) -> ModelCard:
+    """Train a model and write its file; interrupted, the same request resumes.
+
+    Work in progress (tokens, checkpoint, the request and arrays of the scene) lies
+    in `<out>.training` and is removed at the end.
+
+    Args:
+        normals: paths as a user names them (a folder stands for its scans), or single scans.
+        out: the model file to write; it gets the suffix `.safetensors` if it lacks it.
+        spec: what is asked for.
+        report: hears of stages, progress and epochs.
+
+    Raises:
+        SpatialARError: the input cannot be used; no model appears.
+        Cancelled: through `report`; likewise.
+
+    """
+    out = Path(os.path.realpath(model_path(out)))
+    check_free(out, spec.overwrite)
+    folder = TrainingFolder(out)
+    folder.check()
+    sources: list[ScanSource] = []
+    if not spec.skip_unusable:
+        for normal in normals:
+            sources += find_inputs(normal) if isinstance(normal, Path) else [normal]
+        _check_outside(sources, folder)
+
+    device = resolve_device(spec.device)
+    from SpatialARAnomalyLib.engine.encoder.precision import best_precision
+
+    precision = spec.precision or best_precision(device)
+    # Recorded, so that the training goes on likewise on another device.
+    spec = dataclasses.replace(spec, precision=precision)
+    encoder = load_encoder(
+        spec.encoder,
+        device=device,
+        precision=precision,
+        allow_download=spec.allow_download,
+        report=report,
+    )
+    check_size(spec, encoder.card.patch_px)
+
+    with folder.hold():
+        if spec.restart:
+            folder.discard_checkpoint()
+        sources = [_keep(source, folder, report) for source in sources]
+        if sources and not folder.checkpoint.exists():
+            _record(spec, sources, folder)
+        report.stage("read", 1, 4)
+        reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
+        if spec.skip_unusable:
+            scans = _select(normals, spec, encoder, folder, reader, report)
+        else:
+            scans = _read(sources, spec, reader, report)
+        preparation = _Preparation.of(spec, scans, encoder, reader, folder)
+        card, model = _learn(preparation, scans, device, folder, report)
+        card = save_model(out, card, model)
+        registry.remember(encoder.card.weights_sha256, spec.encoder)
+        try:
+            folder.clear()
+        except OSError as error:
+            report.notice(
+                "training-left",
+                f"The model is saved; {folder.path.name!r} cannot be removed "
+                f"({error.strerror or error}).",
+            )
+    return card
+
+
+def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> None:
+    """Raise `InputError` where a scan lies in the folder that training writes."""
+    for source in sources:
+        if source.path is None:
+            continue  # an array: the panel's own, or in the training's folder on purpose
+        place = Path(os.path.realpath(source.path))
+        if place.is_relative_to(training.path):
+            raise InputError(
+                "input-in-output",
+                f"The normal scans must lie outside the folder {training.path.name!r}, which the "
+                f"training writes; {source.label!r} does not.",
+            )
+
+
+def _keep(source: ScanSource, folder: TrainingFolder, report: Reporter) -> ScanSource:
+    """The scan, with its array in the training's folder."""
+    if source.voxels is None:
+        return source
+    voxels = folder.keep_array(source.voxels, report.check_cancelled)
+    return dataclasses.replace(source, voxels=voxels)
+
+
+def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
+    """Keep what is asked, so that the panel can list the training and resume it."""
+    encoder = spec.encoder
+    if encoder != DEMONSTRATION and os.path.exists(encoder):
+        encoder = os.path.abspath(encoder)
+    spec = dataclasses.replace(
+        spec, encoder=encoder, restart=False, allow_download=False, skip_unusable=False
+    )
+    folder.write_record(TrainingRecord(spec, tuple(source.to_dict() for source in sources)))
+
+
+def _select(
+    normals: Sequence[Path | ScanSource],
+    spec: TrainSpec,
+    encoder: "Encoder",
+    folder: TrainingFolder,
+    reader: ScanReader,
+    report: Reporter,
+) -> Sequence[NormalScan]:
+    """Read all scans and take the usable ones; a notice names each of the others."""
+    paths = [one for one in normals if isinstance(one, Path)]
+    single = [_keep(one, folder, report) for one in normals if isinstance(one, ScanSource)]
+    candidates = find_candidates(paths, single, report)
+    read_candidates(candidates, reader, report)
+    found = select_usable(candidates, spec, encoder.card.patch_px)
+    for candidate in candidates:
+        if candidate.code is not None:
+            report.notice("normal-left-out", f"{candidate.name} is left out: {candidate.reason}")
+            if candidate.scan is not None and candidate.code != "duplicate":
+                reader.drop(candidate.scan)
+    check_count(len(found.used))
+    _check_outside([scan.source for scan in found.used], folder)
+    return found.used
+
+
+def _read(
+    sources: Sequence[ScanSource], spec: TrainSpec, reader: ScanReader, report: Reporter
+) -> Sequence[NormalScan]:
+    """Read every scan: all must be usable, of one modality, none twice, at least two."""
+    scans: dict[str, NormalScan] = {}
+    modality = spec.modality
+    for done, source in enumerate(sources, start=1):
+        report.check_cancelled()
+        try:
+            scan = reader.read(source, report.check_cancelled)
+            # What the file says counts most, then what the user says, then what it looks like.
+            found = scan.stated or spec.modality or scan.looks
+            modality = modality or found
+            if found is not modality:
+                raise InputError(
+                    "modality-mixed",
+                    f"All normal scans must be {modality}; this one looks like {found}.",
+                    "Train one model per modality.",
+                )
+        except SpatialARError as error:
+            # Among many scans the message must say which one.
+            raise type(error)(error.code, f"{source.label}: {error.message}", error.hint) from None
+        earlier = scans.setdefault(scan.sha256, scan)
+        if earlier is not scan:
+            raise InputError(
+                "normal-twice",
+                f"Every normal scan must be named once; {source.label} has the same "
+                f"content as {earlier.source.label}.",
+                "Remove one of them.",
+            )
+        report.progress(done, len(sources), "volume")
+    check_count(len(scans))
+    return list(scans.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Preparation:
+    """How scans become tokens in this training."""
+
+    spec: TrainSpec
+    """The request, resolved."""
+    slices: SliceSpec
+    intensity: IntensitySpec
+    modality: Modality
+    encoder: "Encoder"
+    reader: ScanReader
+    store: FeatureStore
+
+    @classmethod
+    def of(
+        cls,
+        spec: TrainSpec,
+        scans: Sequence[NormalScan],
+        encoder: "Encoder",
+        reader: ScanReader,
+        folder: TrainingFolder,
+    ) -> "_Preparation":
+        modality = spec.modality or scans[0].stated or scans[0].looks  # all are of one
+        if spec.window_hu is not None and modality is not Modality.CT:
+            raise SpecError(
+                "window-not-ct",
+                f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
+                "Leave out --window-hu.",
+            )
+        fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for scan in scans)
+        return cls(
+            spec=spec.resolve(modality, fov_mm),
+            slices=spec.slices(fov_mm),
+            intensity=spec.intensity(modality),
+            modality=modality,
+            encoder=encoder,
+            reader=reader,
+            store=FeatureStore(folder.features),
+        )
+
+    def key(self, scan: NormalScan) -> str:
+        """The name of the scan's tokens in the store."""
+        return feature_key(
+            scan.sha256,
+            slices=self.slices.to_dict(),
+            intensity=self.intensity.to_dict(),
+            encoder=self.encoder.card.weights_sha256,
+            precision=self.encoder.card.precision.value,
+        )
+
+    def fingerprint(self, scans: Sequence[NormalScan]) -> str:
+        """Hash of all that decides the result, so that only the same training is resumed."""
+        return self.spec.fingerprint(
+            (scan.sha256 for scan in scans),
+            preparation=PREPARATION_VERSION,
+            intensity=self.intensity.to_dict(),
+            encoder=self.encoder.card.weights_sha256,
+        )
+
+    def stack(self, scan: NormalScan, report: Reporter) -> SliceStack:
+        """The scan's slices; raises `InputError` if it changed or holds no token of the body."""
+        turned = self.reader.voxels(scan, self.modality, report.check_cancelled)
+        stack = SliceStack(turned, self.slices, self.intensity, self.encoder.card.patch_px)
+        if not any(stack.tokens_inside(index).any() for index in stack.indices):
+            token_mm = self.slices.pixel_mm * self.encoder.card.patch_px
+            raise InputError(
+                "body-without-tokens",
+                f"{scan.source.label}: the body must be larger than a token; no token of "
+                f"{token_mm:.0f} mm has its center in it.",
+                "Choose a smaller field of view or a larger slice size.",
+            )
+        return stack
+
+
+def _learn(
+    preparation: _Preparation,
+    scans: Sequence[NormalScan],
+    device: "torch.device",
+    folder: TrainingFolder,
+    report: Reporter,
+) -> "tuple[ModelCard, AutoregressiveModel]":
+    """The trained network and its card, which lacks only the weights' hash."""
+    from SpatialARAnomalyLib.engine.model.checkpoint import check_checkpoint
+    from SpatialARAnomalyLib.engine.model.training import (
+        fit,
+        split_held_out,
+    )
+
+    spec = preparation.spec
+    network, training = spec.autoregressive, spec.training
+    training_indices, held_out_indices = split_held_out([scan.sha256 for scan in scans], training)
+    fingerprint = preparation.fingerprint(scans)
+    check_checkpoint(folder.checkpoint, fingerprint)
+    # Only now it is sure to be the training that is there.
+    _record(spec, [scan.source for scan in scans], folder)
+
+    report.stage("embed", 2, 4)
+    keys = _embed(scans, set(held_out_indices), preparation, network.uses_places, report)
+
+    def places(indices: list[int]) -> list[PlaceArray] | None:
+        if not network.uses_places:
+            return None
+        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
+
+    report.stage("fit", 3, 4)
+    run = fit(
+        [preparation.store.open(keys[index]) for index in training_indices],
+        [preparation.store.open(keys[index]) for index in held_out_indices],
+        network,
+        training,
+        report=report,
+        device=device,
+        checkpoint=folder.checkpoint,
+        fingerprint=fingerprint,
+        training_places=places(training_indices),
+        held_out_places=places(held_out_indices),
+    )
+
+    report.stage("calibrate", 4, 4)
+    held_out = [(scans[index], keys[index]) for index in held_out_indices]
+    calibration = _calibrate(held_out, preparation, run.model.eval(), report)
+    encoder_card = preparation.encoder.card
+    card = ModelCard(
+        schema=SCHEMA,
+        name=spec.name or folder.model.name,
+        created=date.today().isoformat(),
+        engine_version=__version__,
+        modality=preparation.modality,
+        slices=preparation.slices,
+        intensity=preparation.intensity,
+        encoder=encoder_card,
+        autoregressive=network,
+        training=training,
+        normals=_summary(scans, training_indices, held_out_indices),
+        curve=tuple(run.curve),
+        best_epoch=run.best_epoch,
+        calibration=calibration,
+        weights_sha256="",
+        notice=encoder_card.notice,
+    )
+    return card, run.model
+
+
+def _embed(
+    scans: Sequence[NormalScan],
+    held_out: set[int],
+    preparation: _Preparation,
+    with_places: bool,
+    report: Reporter,
+) -> list[str]:
+    """Store the tokens (and positions) of every scan that is not stored yet; their keys.
+
+    Afterwards the voxels of the held-out scans alone may be needed again.
+    """
+    from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
+
+    total = sum(scan.body_slices for scan in scans)
+    tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
+    done = 0
+    keys = []
+    for index, scan in enumerate(scans):
+        key = preparation.key(scan)
+        keys.append(key)
+        lacks_tokens = key not in preparation.store
+        lacks_places = with_places and key + PLACES_ENDING not in preparation.store
+        if lacks_tokens or lacks_places:
+            stack = preparation.stack(scan, report)
+            grid = (len(stack.indices) * stack.tiles, tokens_across, tokens_across)
+        if lacks_places:
+            shape = (grid[0], PLACES, *grid[1:])
+            places = (stack.places(index) for index in stack.indices)
+            preparation.store.write(key + PLACES_ENDING, shape, places)
+        if index not in held_out:
+            preparation.reader.drop(scan)
+        if not lacks_tokens:
+            done += scan.body_slices
+            continue
+        before = done
+
+        def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
+            report.progress(before, total, "slice")
+            tokens = embed_slices(stack, preparation.encoder, report)
+            for count, one in enumerate(tokens, start=1):
+                yield one.cpu().numpy()
+                report.progress(before + count, total, "slice")
+
+        shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
+        preparation.store.write(key, shape, batches())
+        done += scan.body_slices
+    return keys
+
+
+def _calibrate(
+    held_out: list[tuple[NormalScan, str]],
+    preparation: _Preparation,
+    model: "AutoregressiveModel",
+    report: Reporter,
+) -> Calibration:
+    """The NLL of the held-out normals' body: of its tokens, and of its voxels as in detection."""
+    from SpatialARAnomalyLib.engine.scoring.scoring import score_slices
+
+    voxel_nll: list[Float[np.ndarray, " _"]] = []
+    token_nll: list[Float[np.ndarray, " _"]] = []
+    for done, (scan, key) in enumerate(held_out, start=1):
+        report.check_cancelled()
+        stack = preparation.stack(scan, report)
+        tokens = preparation.store.open(key)
+        tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
+        nll = list(score_slices(stack, tokens, model))
+        inside = stack.put_back(nll, model.lowest_nll)[stack.inside_volume()]
+        voxel_nll.append(thinned(inside, len(held_out)))
+        in_body = [stack.tokens_inside(index) for index in stack.indices]
+        token_nll.append(np.stack(nll)[np.stack(in_body)])
+        report.progress(done, len(held_out), "volume")
+    return fit_calibration(voxel_nll, token_nll)
+
+
+def _summary(
+    scans: Sequence[NormalScan], training_indices: list[int], held_out_indices: list[int]
+) -> NormalsSummary:
+    pixels = [mm for scan in scans for mm in scan.pixel_mm]
+    extents = [mm for scan in scans for mm in scan.extent_mm]
+    distances = [scan.slice_mm for scan in scans]
+    return NormalsSummary(
+        training_sha256=tuple(scans[index].sha256 for index in training_indices),
+        held_out_sha256=tuple(scans[index].sha256 for index in held_out_indices),
+        pixel_spacing_mm=(min(pixels), max(pixels)),
+        slice_spacing_mm=(min(distances), max(distances)),
+        extent_mm=(min(extents), max(extents)),
+    )
+
+
+def as_result(card: ModelCard) -> dict[str, object]:
+    """What the `result` event of a training says."""
+    return {
+        "model": card.name,
+        "best_epoch": card.best_epoch,
+        "held_out_nll": card.curve[card.best_epoch - 1].held_out_nll,
+        "training_volumes": len(card.normals.training_sha256),
+        "held_out_volumes": len(card.normals.held_out_sha256),
+        "fov_mm": card.slices.fov_mm,
+        "curve": [dataclasses.asdict(figures) for figures in card.curve],
+    }

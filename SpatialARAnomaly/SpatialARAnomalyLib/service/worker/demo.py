@@ -1,0 +1,129 @@
+"""The worker's sample heads and demonstration model: made here, nothing is downloaded."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    require_torch,
+)
+from SpatialARAnomalyLib.engine.files import (
+    PARTIAL_PREFIX,
+    remove_stale_partials,
+    unwritable,
+)
+from SpatialARAnomalyLib.engine.model.model_file import (
+    check_free,
+    model_path,
+)
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.demo import sample_scans
+from SpatialARAnomalyLib.service.demo.sample_scans import (
+    train_demonstration,
+    write_normals,
+)
+from SpatialARAnomalyLib.service.outputs import (
+    appear_together,
+    make_folder,
+)
+from SpatialARAnomalyLib.service.worker.jobs import Empty
+
+VOXELS_FILE = "voxels.npy"
+TRUTH_FILE = "truth.npy"
+
+SEED = 1
+"""Seed of the heads that the demonstration model is trained on."""
+
+
+class SampleKind(StrEnum):
+    """Which sample head to make."""
+
+    NORMAL = "normal"
+    LESION = "lesion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSpec(Spec):
+    """Which sample head to make."""
+
+    kind: SampleKind
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self._require(0 <= self.seed < 2**32, "seed must lie in [0, 2³²)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationSpec(Spec):
+    """How to train."""
+
+    device: Device = Device.AUTO
+
+
+def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Make a head; write its voxels and, if it has a lesion, the lesion's mask.
+
+    Raises `SpatialARError` if the output cannot be used, `Cancelled` through `report`.
+    """
+    report.stage("make", 1, 1)
+    report.check_cancelled()
+    if spec.kind is SampleKind.LESION:
+        head, lesion = sample_scans.head_with_lesion(spec.seed)
+        arrays = {VOXELS_FILE: head.voxels, TRUTH_FILE: lesion.astype(np.uint8)}
+    else:
+        head = sample_scans.unseen_head(spec.seed)
+        arrays = {VOXELS_FILE: head.voxels}
+    report.check_cancelled()
+    with appear_together(output, list(arrays), overwrite=False) as partial:
+        for name, array in arrays.items():
+            np.save(partial / name, array, allow_pickle=False)
+    return {
+        "files": {
+            "voxels": str(output / VOXELS_FILE),
+            "truth": str(output / TRUTH_FILE) if TRUTH_FILE in arrays else None,
+        },
+        "ras_from_voxel": head.ras_from_voxel.tolist(),
+        "modality": head.modality.value if head.modality else None,
+    }
+
+
+def make_model(
+    inputs: Empty, spec: DemonstrationSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Train the demonstration model as the file `output`, in a temporary folder beside it.
+
+    Raises `OutputError` if that exists already, `Cancelled` through `report`;
+    nothing is left behind in either case.
+    """
+    require_torch()
+    output = model_path(output)
+    check_free(output, overwrite=False)
+    make_folder(output.parent)
+    remove_stale_partials(output.parent)
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=PARTIAL_PREFIX, dir=output.parent, ignore_cleanup_errors=True
+        ) as work:
+            new = Path(work) / "new"
+            new.mkdir()
+            report.stage("make", 1, 1)
+
+            def report_made(done: int) -> None:
+                report.check_cancelled()
+                report.progress(done, sample_scans.NORMALS, "scan")
+
+            normals = write_normals(new, SEED, report_made)
+            report.progress(len(normals), len(normals), "scan")
+            card = train_demonstration(normals, new / output.name, spec.device, report)
+            check_free(output, overwrite=False)
+            os.replace(new / output.name, output)
+    except OSError as error:
+        raise unwritable("The model cannot be written", error) from None
+    return {"model": str(output), "name": card.name}

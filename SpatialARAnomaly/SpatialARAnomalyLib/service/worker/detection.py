@@ -1,0 +1,203 @@
+"""The worker's detection, and its findings at another threshold: arrays in files in and out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    require_torch,
+    resolve_device,
+    start_imports,
+)
+from SpatialARAnomalyLib.engine.model.model_file import read_card
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.scoring.findings import (
+    Finding,
+    LabelBox,
+    find_in_box,
+)
+from SpatialARAnomalyLib.engine.specs import (
+    FindingsSpec,
+    Modality,
+    Spec,
+)
+from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
+from SpatialARAnomalyLib.engine.volumes.volume import (
+    Volume,
+    check_scan,
+)
+from SpatialARAnomalyLib.service.array_files import (
+    Affine,
+    affine_array,
+    read_nll,
+    read_voxels,
+)
+from SpatialARAnomalyLib.service.detection.find_anomalies import (
+    Clock,
+    find_anomalies,
+    suit,
+)
+from SpatialARAnomalyLib.service.detection.findings_table import finding_row
+from SpatialARAnomalyLib.service.detection.model_cache import Warm
+from SpatialARAnomalyLib.service.outputs import (
+    appear_together,
+    check_names,
+)
+
+NLL_FILE = "nll.npy"
+LABELS_FILE = "labels.npy"
+
+MODELS = Warm()
+"""Model and encoder of the last detection, kept for the next one in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectInputs(Spec):
+    """The scan and the model."""
+
+    voxels: str
+    """A `.npy` file of [k, j, i]."""
+    ras_from_voxel: Affine
+    modality: Modality | None = None
+    model: str
+    """The model's file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectSpec(FindingsSpec):
+    """How to detect."""
+
+    device: Device = Device.AUTO
+    encoder: str | None = None
+    allow_download: bool = False
+    allow_mismatch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindInputs(Spec):
+    """An NLL volume and the calibration that gives it meaning."""
+
+    nll: str
+    """A `.npy` file of [k, j, i]."""
+    ras_from_voxel: Affine
+    calibration: Calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindSpec(FindingsSpec):
+    """Which voxels make a finding."""
+
+
+def detect(
+    inputs: DetectInputs, spec: DetectSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Score a scan, find anomalies in it, and write the NLL volume and the label map.
+
+    Raises `SpatialARError` for a scan, model or output that cannot be used,
+    `Cancelled` through `report`; nothing is written in either case.
+    """
+    clock = Clock()
+    report.stage("read", 1, 4)
+    check_names(output, [NLL_FILE, LABELS_FILE], overwrite=False)
+    require_torch()
+    card = read_card(Path(inputs.model))
+    start_imports()
+    volume = Volume(
+        read_voxels(Path(inputs.voxels)), affine_array(inputs.ras_from_voxel), inputs.modality
+    )
+    check_scan(volume)
+    report.check_cancelled()
+    scan = suit(volume, card, spec.allow_mismatch, report)
+    device = resolve_device(spec.device)
+    _, model, model_was_warm = MODELS.model(Path(inputs.model), device)
+    report.check_cancelled()
+    encoder, encoder_was_warm = MODELS.encoder(card, spec.encoder, device, spec.allow_download)
+    clock.lap("read")
+    detection = find_anomalies(scan, model, encoder, spec, report, clock)
+
+    report.stage("write", 4, 4)
+    box = detection.label_box
+    with appear_together(output, [NLL_FILE, *_label_names(box)], overwrite=False) as partial:
+        np.save(partial / NLL_FILE, detection.nll, allow_pickle=False)
+        report.check_cancelled()
+        _write_labels(partial, box)
+    clock.lap("write")
+    values = _finding_values(
+        output, detection.findings, box, card.calibration, spec, detection.threshold_nll
+    )
+    values["files"]["nll"] = str(output / NLL_FILE)
+    return values | {
+        "outside_nll": detection.outside_nll,
+        "case_score": detection.case_score,
+        "case_p_value": detection.case_p_value,
+        "model": {
+            "name": card.name,
+            "weights_sha256": card.weights_sha256,
+            "modality": card.modality.value,
+            "plane": card.slices.plane.value,
+        },
+        "calibration": card.calibration.to_dict(),
+        "device": detection.device,
+        "seconds": detection.seconds,
+        "mismatches": list(detection.mismatches),
+        "warm": {"encoder": encoder_was_warm, "model": model_was_warm},
+    }
+
+
+def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Find anomalies in an NLL volume without torch, and write their label map.
+
+    Raises `SpatialARError` for an input or output that cannot be used,
+    `Cancelled` through `report`; nothing is written in either case.
+    """
+    report.stage("find", 1, 1)
+    check_names(output, [LABELS_FILE], overwrite=False)
+    ras_from_voxel = affine_array(inputs.ras_from_voxel)
+    check_ras_from_voxel(ras_from_voxel)
+    nll = read_nll(Path(inputs.nll))
+    threshold = inputs.calibration.threshold(spec.false_positive_rate)
+    findings, box = find_in_box(
+        nll, ras_from_voxel, inputs.calibration, threshold, spec.min_volume_ml
+    )
+    report.check_cancelled()
+    with appear_together(output, _label_names(box), overwrite=False) as partial:
+        _write_labels(partial, box)
+    return _finding_values(output, findings, box, inputs.calibration, spec, threshold)
+
+
+def finding_values(finding: Finding) -> dict[str, Any]:
+    """Return the finding's row of the table, with the voxel index (i, j, k) of its peak."""
+    return finding_row(finding) | {"peak_ijk": list(finding.peak_ijk)}
+
+
+def _label_names(box: LabelBox | None) -> list[str]:
+    return [] if box is None else [LABELS_FILE]
+
+
+def _write_labels(folder: Path, box: LabelBox | None) -> None:
+    """Write the part of the label map that holds all findings, if there are any."""
+    if box is not None:
+        np.save(folder / LABELS_FILE, box.labels, allow_pickle=False)
+
+
+def _finding_values(
+    output: Path,
+    findings: list[Finding],
+    box: LabelBox | None,
+    calibration: Calibration,
+    spec: FindingsSpec,
+    threshold_nll: float,
+) -> dict[str, Any]:
+    """Return what the results of `detect` and `find` have in common."""
+    return {
+        "files": {"labels": None if box is None else str(output / LABELS_FILE)},
+        "labels_start_kji": None if box is None else list(box.start_kji),
+        "findings": [finding_values(finding) for finding in findings],
+        "threshold_nll": threshold_nll,
+        "false_positive_rate": spec.false_positive_rate,
+        "supported": calibration.supports(spec.false_positive_rate),
+    }

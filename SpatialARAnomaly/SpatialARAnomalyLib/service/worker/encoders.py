@@ -1,0 +1,88 @@
+"""The worker's jobs on encoders: get, check, add, remove."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from SpatialARAnomalyLib.engine.device import (
+    Device,
+    require_torch,
+)
+from SpatialARAnomalyLib.engine.errors import SpecError
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import (
+    SliceSpec,
+    Spec,
+)
+from SpatialARAnomalyLib.service.encoders.library import (
+    add_encoder,
+    get_encoder,
+    remove_encoder,
+)
+from SpatialARAnomalyLib.service.worker.jobs import Empty
+from SpatialARAnomalyLib.service.worker.protocol import TOKEN
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderInputs(Spec):
+    """Which encoder."""
+
+    source: str
+    """Hub id, folder or file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GetInputs(EncoderInputs):
+    """Which encoder, and the user's access token of the hub, which nothing repeats."""
+
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GetInputs":
+        """Read the inputs; an error does not quote a token of the wrong type."""
+        if not isinstance(values.get(TOKEN), str | None):
+            raise SpecError("spec-type", f"{TOKEN} must be text.")
+        return super().from_dict(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSpec(Spec):
+    """How to try an encoder."""
+
+    size_px: int = SliceSpec.size_px
+    device: Device = Device.AUTO
+
+
+def get(inputs: GetInputs, spec: Empty, output: Path | None, report: Reporter) -> dict[str, Any]:
+    """Download weights from the hub."""
+    folder = get_encoder(inputs.source, report, inputs.token)
+    return {"source": inputs.source, "revision": folder.name}
+
+
+def check(
+    inputs: EncoderInputs, spec: CheckSpec, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Load an encoder without a network and embed a test slice."""
+    require_torch()
+    from SpatialARAnomalyLib.service.encoders.library import check_encoder
+
+    report.stage("check", 1, 1)
+    return check_encoder(inputs.source, spec.size_px, spec.device, False, report).to_dict()
+
+
+def add(
+    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Verify a folder or file of the user's and remember it."""
+    require_torch()
+    report.stage("check", 1, 1)
+    card = add_encoder(Path(inputs.source))
+    return {"name": card.name, "architecture": card.architecture}
+
+
+def remove(
+    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Remove an encoder from the hub's cache, or forget one of the user's."""
+    return {"freed_bytes": remove_encoder(inputs.source)}

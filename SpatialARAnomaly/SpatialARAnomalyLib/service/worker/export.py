@@ -1,0 +1,152 @@
+"""The worker's export: reviewed findings in the formats of other programs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt16
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.scoring.findings import LabelBox
+from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.engine.volumes.files import (
+    write_nifti_labels,
+    write_nrrd,
+)
+from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
+from SpatialARAnomalyLib.service.array_files import (
+    Affine,
+    Three,
+    affine_array,
+    check_same_size,
+    read_labels,
+    read_nll,
+)
+from SpatialARAnomalyLib.service.detection.findings_table import write_table
+from SpatialARAnomalyLib.service.detection.segmentation_file import (
+    Segment,
+    write_segmentation,
+)
+from SpatialARAnomalyLib.service.outputs import appear_together
+
+
+class ExportFormat(StrEnum):
+    """Formats that can be written."""
+
+    LABELS_NIFTI = "labels_nifti"
+    LABELS_NRRD = "labels_nrrd"
+    SEGMENTATION = "segmentation"
+    FINDINGS = "findings"
+    NLL = "nll"
+
+
+SUFFIXES = {
+    ExportFormat.LABELS_NIFTI: "_labels.nii.gz",
+    ExportFormat.LABELS_NRRD: "_labels.nrrd",
+    ExportFormat.SEGMENTATION: "_anomalies.seg.nrrd",
+    ExportFormat.FINDINGS: "_findings.csv",
+    ExportFormat.NLL: "_nll.nrrd",
+}
+"""Ends of the files' names, after the name of the scan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInputs(Spec):
+    """Label map, findings and NLL volume to write."""
+
+    labels: str | None = None
+    """A `.npy` file of the part of the label map that holds all segments; None for none."""
+    labels_start_kji: Three = (0, 0, 0)
+    size_kji: Three
+    """Size of the scan in voxels."""
+    nll: str | None = None
+    """A `.npy` file of [k, j, i]."""
+    ras_from_voxel: Affine
+    findings: tuple[dict[str, Any], ...] = ()
+    """Rows of the findings table."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table to write, in this order."""
+    segments: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._require(min(self.size_kji) > 0, "size_kji must be positive")
+        for what in ("value", "id"):
+            found = [getattr(segment, what) for segment in self.segments]
+            self._require(len(set(found)) == len(found), f"no two segments may share a {what}")
+        self._require(len(set(self.columns)) == len(self.columns), "columns must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec(Spec):
+    """What to write, and how to name it."""
+
+    formats: tuple[ExportFormat, ...] = (
+        ExportFormat.LABELS_NIFTI,
+        ExportFormat.LABELS_NRRD,
+        ExportFormat.SEGMENTATION,
+        ExportFormat.FINDINGS,
+    )
+    name: str = "scan"
+    """Name of the scan, with which the names of the files begin."""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self._require(
+            len(set(self.formats)) == len(self.formats) >= 1, "formats must be some, each once"
+        )
+        self._require(bool(self.name.strip()), "name must not be empty")
+
+
+def export(
+    inputs: ExportInputs, spec: ExportSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Write the files, all or none.
+
+    Raises `SpatialARError` for inputs that do not fit together or an output
+    that cannot be used, `Cancelled` through `report`.
+    """
+    report.stage("write", 1, 1)
+    ras_from_voxel = affine_array(inputs.ras_from_voxel)
+    check_ras_from_voxel(ras_from_voxel)
+    labels = _whole_labels(inputs)
+    writers: dict[ExportFormat, Callable[[Path], None]] = {
+        ExportFormat.LABELS_NIFTI: lambda path: write_nifti_labels(path, labels, ras_from_voxel),
+        ExportFormat.LABELS_NRRD: lambda path: write_nrrd(path, labels, ras_from_voxel),
+        ExportFormat.SEGMENTATION: lambda path: write_segmentation(
+            path, labels, ras_from_voxel, inputs.segments
+        ),
+        ExportFormat.FINDINGS: lambda path: write_table(path, inputs.columns, inputs.findings),
+        ExportFormat.NLL: lambda path: _write_nll(path, inputs),
+    }
+    names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
+    with appear_together(output, list(names.values()), overwrite=spec.overwrite) as partial:
+        for done, (one, name) in enumerate(names.items(), start=1):
+            report.check_cancelled()
+            writers[one](partial / name)
+            report.progress(done, len(names), "file")
+    return {"files": {one.value: str(output / name) for one, name in names.items()}}
+
+
+def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
+    """Return the label map on the scan's grid."""
+    if inputs.labels is None:
+        return np.zeros(inputs.size_kji, dtype=np.uint16)
+    box = LabelBox(read_labels(Path(inputs.labels)), inputs.labels_start_kji)
+    ends = [a + b for a, b in zip(box.start_kji, box.labels.shape, strict=True)]
+    if min(box.start_kji) < 0 or any(a > b for a, b in zip(ends, inputs.size_kji, strict=True)):
+        raise InputError("array-size", "The label map must lie within the scan; it does not.")
+    return box.on_grid(inputs.size_kji)
+
+
+def _write_nll(path: Path, inputs: ExportInputs) -> None:
+    if inputs.nll is None:
+        raise InputError(
+            "nll-missing", "The NLL volume was asked for, and is not among the inputs."
+        )
+    nll = read_nll(Path(inputs.nll))
+    check_same_size(inputs.size_kji, nll)
+    write_nrrd(path, nll, affine_array(inputs.ras_from_voxel))

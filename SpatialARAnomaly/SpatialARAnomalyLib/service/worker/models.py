@@ -1,0 +1,99 @@
+"""The worker's jobs of the model library.
+
+They raise `SpatialARError` if they fail and `Cancelled` through `report`; the library is then
+as it was.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from SpatialARAnomalyLib.engine.model.model_file import verify_model
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.models.library import (
+    delete_model,
+    export_model,
+    import_model,
+    rename_model,
+)
+from SpatialARAnomalyLib.service.worker.jobs import Empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs(Spec):
+    """Which model."""
+
+    model: str
+    """Its file."""
+
+    def __post_init__(self) -> None:
+        self._require(bool(self.model), "model must be a file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportInputs(Spec):
+    """What to import."""
+
+    file: str
+
+    def __post_init__(self) -> None:
+        self._require(bool(self.file), "file must be a file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec(Spec):
+    """How to export."""
+
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenameSpec(Spec):
+    """What to call a model."""
+
+    name: str
+
+
+def export(inputs: ModelInputs, spec: ExportSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Write a model as one file."""
+    model = Path(inputs.model)
+    return {"file": str(export_model(model, output, report, overwrite=spec.overwrite))}
+
+
+def import_file(
+    inputs: ImportInputs, spec: Empty, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Add a model's file to the folder of models `output`."""
+    found = import_model(Path(inputs.file), output, report)
+    return {
+        "model": str(found.path),
+        "name": found.card.name,
+        "arrival": found.arrival.value,
+        "original_name": found.original_name,
+    }
+
+
+def rename(
+    inputs: ModelInputs, spec: RenameSpec, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Rename a model and its file."""
+    path, card = rename_model(Path(inputs.model), spec.name)
+    return {"model": str(path), "name": card.name}
+
+
+def delete(
+    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Delete a model."""
+    delete_model(Path(inputs.model))
+    return {}
+
+
+def verify(
+    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Check that a model is complete and unchanged."""
+    report.stage("verify", 1, 1)
+    card = verify_model(Path(inputs.model), lambda _: report.check_cancelled())
+    return {"name": card.name, "weights_sha256": card.weights_sha256}

@@ -1,0 +1,111 @@
+"""Segments and label maps on the grid of a volume."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import slicer
+
+from SpatialARAnomalyLib.slicerapp.scene.Segments import (
+    binaryLabelmap,
+    labelArray,
+)
+
+ALIGNED = 0.01
+"""Voxels of two grids that lie within this share of a voxel are the same."""
+
+
+def mergedLabels(
+    segmentation: "slicer.vtkMRMLSegmentationNode",
+    values: dict[str, int],
+    gridAffine: np.ndarray,
+    sizeKji: tuple[int, ...],
+) -> tuple[np.ndarray, list[int]]:
+    """The segments as one label map on a grid, cropped to them; its start [k, j, i].
+
+    Segment by segment, as Slicer's own merging does it, hundreds of findings
+    on a large scan would take minutes; most share one image, which is one look-up.
+    """
+    size = np.asarray(sizeKji)
+    layers = [onGrid(*layer, gridAffine, size) for layer in _layers(segmentation, values)]
+    layers = [(labels, start) for labels, start in layers if labels.size]
+    if not layers:
+        return np.zeros((1, 1, 1), np.uint16), [0, 0, 0]
+    low = np.min([start for _labels, start in layers], axis=0)
+    high = np.max([start + labels.shape for labels, start in layers], axis=0)
+    merged = np.zeros(high - low, np.uint16)
+    for labels, start in layers:
+        box = tuple(
+            slice(int(a), int(b))
+            for a, b in zip(start - low, start - low + labels.shape, strict=True)
+        )
+        # Where segments overlap, the later layer is seen, as in Slicer's views.
+        np.copyto(merged[box], labels, where=labels > 0)
+    return merged, low.tolist()
+
+
+def _layers(
+    segmentation: "slicer.vtkMRMLSegmentationNode", values: dict[str, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Label maps of the segments with their final values, and the affine of each."""
+    container = segmentation.GetSegmentation()
+    shared: dict[object, list[str]] = {}
+    for segment in values:
+        image = container.GetSegment(segment).GetRepresentation(binaryLabelmap())
+        if image is not None:
+            shared.setdefault(image, []).append(segment)
+    for image, segments in shared.items():
+        labels, affine = labelArray(image)
+        if not labels.size:
+            continue
+        final = np.zeros(int(labels.max()) + 1, np.uint16)
+        for segment in segments:
+            value = container.GetSegment(segment).GetLabelValue()
+            if value < final.size:
+                final[value] = values[segment]
+        yield final[labels], affine
+
+
+def onGrid(
+    labels: np.ndarray, affine: np.ndarray, gridAffine: np.ndarray, sizeKji: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A label map on another grid, cropped to its labels and to the grid; where it begins there."""
+    gridFromVoxel = np.linalg.inv(gridAffine) @ affine
+    used = _box(labels)
+    if used is None:
+        return labels[:0], np.zeros(3, int)
+    offset = gridFromVoxel[2::-1, 3]
+    aligned = np.abs(gridFromVoxel[:3, :3] - np.eye(3)).max() * max(labels.shape) < ALIGNED
+    if aligned and np.abs(offset - np.rint(offset)).max() < ALIGNED:
+        labels, start = labels[used], np.rint(offset).astype(int) + [one.start for one in used]
+    else:
+        labels, start = _resampled(labels, gridFromVoxel, sizeKji), np.zeros(3, int)
+    low, high = np.maximum(-start, 0), np.minimum(sizeKji - start, labels.shape)
+    if (low >= high).any():
+        return labels[:0], start
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return labels[box], start + low
+
+
+def _resampled(labels: np.ndarray, gridFromVoxel: np.ndarray, sizeKji: np.ndarray) -> np.ndarray:
+    """A label map painted on a grid of the user's own: the nearest voxel counts.
+
+    Slice by slice, since the places of all voxels would take gigabytes.
+    """
+    voxelFromGrid = np.linalg.inv(gridFromVoxel)
+    resampled = np.zeros(tuple(sizeKji), labels.dtype)
+    j, i = np.indices(tuple(sizeKji[1:])).reshape(2, -1)
+    for k, one in enumerate(resampled):
+        ijk1 = np.stack([i, j, np.full_like(i, k), np.ones_like(i)])
+        nearest = np.rint(voxelFromGrid @ ijk1).astype(int)[2::-1]
+        inside = ((nearest >= 0) & (nearest < np.array(labels.shape)[:, None])).all(axis=0)
+        one.reshape(-1)[inside] = labels[tuple(nearest[:, inside])]
+    return resampled
+
+
+def _box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The box of what is not zero."""
+    used = [np.flatnonzero(labels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not used[0].size:
+        return None
+    k, j, i = (slice(int(one[0]), int(one[-1]) + 1) for one in used)
+    return k, j, i

@@ -1,0 +1,164 @@
+"""The learning curve as a chart of Slicer: NLL of training and held-out scans per epoch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
+
+CHART = "TrainingChart"
+
+EPOCH, TRAIN, HELD_OUT, BEST_EPOCH, BEST = (
+    "epoch",
+    "train_nll",
+    "held_out_nll",
+    "best_epoch",
+    "best_nll",
+)
+"""Columns of the table. The best epoch is a point, the same in every row: columns have no gaps."""
+
+SERIES = (
+    # x, y, color (blue, orange and black are told apart by everybody)
+    (EPOCH, TRAIN, (0.0, 0.45, 0.70)),
+    (EPOCH, HELD_OUT, (0.90, 0.50, 0.0)),
+    (BEST_EPOCH, BEST, (0.0, 0.0, 0.0)),
+)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known of an epoch."""
+
+    number: int
+    trainMse: float
+    """Mean squared error of the training scans, while the network changed."""
+    heldOutNll: float
+    """Of the held-out scans, nats per channel."""
+
+    @property
+    def trainNll(self) -> float:
+        """NLL of the training scans at the best single variance, nats per channel.
+
+        The mean of ½·(ln 2πσ² + e²/σ²) with σ² = mean e², as the held-out scans have it.
+        """
+        return 0.5 * (math.log(2 * math.pi * max(self.trainMse, 1e-12)) + 1.0)
+
+
+class TrainingPlot:
+    """Keeps the chart's nodes in the scene, where they may be deleted at any time.
+
+    They are not saved with the scene: the model keeps its curve.
+    """
+
+    def show(self, curve: Sequence[Epoch], name: str) -> None:
+        """Draw the curve and bring the chart into a plot view."""
+        chart = self.draw(curve, name)
+        plots = getattr(slicer.modules, "plots", None)
+        if plots is not None and slicer.app.layoutManager() is not None:
+            plots.logic().ShowChartInLayout(chart)
+
+    def draw(self, curve: Sequence[Epoch], name: str) -> "slicer.vtkMRMLPlotChartNode":
+        """The chart with this curve; made anew where it is not in the scene."""
+        chart, table, best = _nodes() or _newNodes()
+        _write(table, curve)
+        chart.SetTitle(_("Training of {name}").format(name=name))
+        best.SetName(_("best: epoch {epoch}").format(epoch=_best(curve).number if curve else 0))
+        return chart
+
+    def update(self, curve: Sequence[Epoch], name: str) -> None:
+        """Draw the curve where there is a chart."""
+        if _nodes() is not None:
+            self.draw(curve, name)
+
+
+def _best(curve: Sequence[Epoch]) -> Epoch:
+    return min(curve, key=lambda epoch: epoch.heldOutNll)
+
+
+Nodes = tuple[
+    "slicer.vtkMRMLPlotChartNode", "slicer.vtkMRMLTableNode", "slicer.vtkMRMLPlotSeriesNode"
+]
+"""Chart, table, and the series that marks the best epoch."""
+
+
+def _nodes() -> Nodes | None:
+    """Those in the scene; what is left of them after one was deleted is removed."""
+    for chart in slicer.util.getNodesByClass("vtkMRMLPlotChartNode"):
+        if chart.GetAttribute(ROLE) != CHART:
+            continue
+        count = chart.GetNumberOfPlotSeriesNodes()
+        series = [chart.GetNthPlotSeriesNode(index) for index in range(count)]
+        table = next((one.GetTableNode() for one in series if one is not None), None)
+        if len(series) == len(SERIES) and None not in series and table is not None:
+            return chart, table, series[-1]
+        for node in (*series, table, chart):
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
+    return None
+
+
+def _newNodes() -> Nodes:
+    table = _added("vtkMRMLTableNode", _("Learning curve"))
+    chart = _added("vtkMRMLPlotChartNode", _("Learning curve chart"))
+    chart.SetXAxisTitle(_("Epoch"))
+    chart.SetYAxisTitle(_("NLL (nats per channel)"))
+    names = (_("training scans"), _("held-out scans"), "")
+    for name, (x, y, color) in zip(names, SERIES, strict=True):
+        series = _added("vtkMRMLPlotSeriesNode", name)
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetXColumnName(x)
+        series.SetYColumnName(y)
+        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+        marks = y == BEST
+        series.SetLineStyle(
+            slicer.vtkMRMLPlotSeriesNode.LineStyleNone
+            if marks
+            else slicer.vtkMRMLPlotSeriesNode.LineStyleSolid
+        )
+        series.SetMarkerStyle(
+            slicer.vtkMRMLPlotSeriesNode.MarkerStyleDiamond
+            if marks
+            else slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
+        )
+        series.SetMarkerSize(14.0 if marks else 6.0)
+        series.SetColor(*color)
+        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    chart.SetAttribute(ROLE, CHART)
+    return chart, table, series
+
+
+def _added(kind: str, name: str) -> "slicer.vtkMRMLNode":
+    node = slicer.mrmlScene.CreateNodeByClass(kind)
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetSaveWithScene(False)
+    return slicer.mrmlScene.AddNode(node)
+
+
+def _write(node: "slicer.vtkMRMLTableNode", curve: Sequence[Epoch]) -> None:
+    """The curve as the table's rows."""
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    modified = node.StartModify()
+    try:
+        node.RemoveAllColumns()
+        best = _best(curve) if curve else None
+        columns = {
+            EPOCH: [float(epoch.number) for epoch in curve],
+            TRAIN: [epoch.trainNll for epoch in curve],
+            HELD_OUT: [epoch.heldOutNll for epoch in curve],
+            BEST_EPOCH: [float(best.number) for _epoch in curve] if best else [],
+            BEST: [best.heldOutNll for _epoch in curve] if best else [],
+        }
+        for name, values in columns.items():
+            array = numpy_to_vtk(np.array(values, float), deep=True)
+            array.SetName(name)
+            node.AddColumn(array)
+            if name not in (EPOCH, BEST_EPOCH):
+                node.SetColumnUnitLabel(name, "nats/channel")
+    finally:
+        node.EndModify(modified)

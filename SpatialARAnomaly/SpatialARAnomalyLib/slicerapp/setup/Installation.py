@@ -1,0 +1,298 @@
+"""One installation of packages into Slicer's Python, by Slicer's own means.
+
+`slicer.packaging.pip_ensure` installs, with Slicer's progress dialog, and the
+PyTorch extension installs torch. Neither takes options of pip, which has an
+environment variable for each; so both are held to the versions that are there,
+which are compared afterwards.
+"""
+
+import importlib
+import io
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import slicer
+from slicer.i18n import tr as _
+
+from SpatialARAnomalyLib.engine.errors import (
+    SetupError,
+    SpatialARError,
+)
+from SpatialARAnomalyLib.service.setup.kit_manifest import WHEELS
+from SpatialARAnomalyLib.service.setup.packages import (
+    InstallSize,
+    cause_of_failure,
+    changed_versions,
+    held_versions,
+    installed_versions,
+    names,
+    write_constraints,
+)
+
+REQUESTER = "SpatialARAnomaly"
+"""Title of Slicer's progress dialog."""
+
+TORCH_PARTS = ("torch", "torchvision")
+"""Packages that the PyTorch extension installs together, and a repair removes."""
+
+
+@runtime_checkable
+class Packaging(Protocol):
+    """What is used of `slicer.packaging`."""
+
+    def pip_ensure(self, requirements: list[str], **options: object) -> object:
+        """Install what is missing; raises `CalledProcessError` where pip fails."""
+
+    def pip_uninstall(self, requirements: list[str], **options: object) -> object:
+        """Remove packages."""
+
+    def isPipInstallInProgress(self) -> bool:
+        """Return whether another module installs packages behind the event loop."""
+
+
+@runtime_checkable
+class TorchSource(Protocol):
+    """What is used of `PyTorchExtension`."""
+
+    def isThere(self) -> bool:
+        """Return whether the extension is loaded."""
+
+    def canBeInstalled(self) -> bool:
+        """Return whether this Slicer can install the extension."""
+
+    def install(self) -> bool:
+        """Install the extension."""
+
+    def installTorch(self, requirement: str) -> None:
+        """Install torch."""
+
+
+@dataclass(frozen=True)
+class SitePackages:
+    """Where packages are installed: on `sys.path`, or in these folders."""
+
+    folders: tuple[str, ...] | None = None
+
+    def versions(self, packages: Iterable[str] = ()) -> dict[str, str]:
+        """Return the installed versions of these packages, or of all."""
+        return installed_versions(self.folders, packages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallPlan:
+    """What to install, and how."""
+
+    requirements: tuple[str, ...]
+    """All of it, torch included."""
+    size: InstallSize
+    repair: bool = False
+    """Remove torch first."""
+    kit: Path | None = None
+    """Offline kit whose wheels are the only ones that are taken."""
+
+    @property
+    def torch(self) -> str | None:
+        """The requirement of torch, if it is among them."""
+        found = zip(self.requirements, names(self.requirements), strict=True)
+        return next((requirement for requirement, name in found if name == "torch"), None)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The requirements that pip installs itself."""
+        return tuple(one for one in self.requirements if self.kit is not None or one != self.torch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallOutcome:
+    """What an installation changed."""
+
+    added: tuple[str, ...] = ()
+    """Packages that are new or of another version."""
+    changed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Packages that were to stay and did not: version before and after."""
+    restart: bool = False
+    """Slicer may have the removed torch in memory."""
+    error: SpatialARError | None = None
+
+
+def installPackages(
+    plan: InstallPlan,
+    log: Callable[[str], None],
+    *,
+    packaging: Packaging | None = None,
+    extension: TorchSource,
+    site: SitePackages,
+) -> InstallOutcome:
+    """Install what a plan says; Slicer shows the progress, and a failure of pip with its log.
+
+    Args:
+        plan: What to install; the user has agreed to it.
+        log: Receives every line of pip.
+        packaging: By default `slicer.packaging`.
+        extension: Installs torch.
+        site: Where the packages are installed.
+
+    Raises:
+        SetupError: `busy`, another module is installing packages.
+        OutputError: The constraints cannot be written; nothing was changed.
+    """
+    packaging = packaging or importlib.import_module("slicer.packaging")
+    if packaging.isPipInstallInProgress():
+        raise SetupError("busy", _("Another module is installing packages; wait for it."))
+    before = site.versions()
+    held = held_versions(before, names(plan.requirements))
+    held.pop("pip", None)  # the extension's installer (light-the-torch) needs an older one
+    said: list[str] = []
+
+    def append(line: str) -> None:
+        said.append(line)
+        log(line)
+
+    with tempfile.TemporaryDirectory(
+        prefix="SpatialARAnomaly-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
+    ) as folder:
+        constraints = Path(folder) / "constraints.txt"
+        write_constraints(constraints, held)
+        with redirect_stdout(_Lines(append)), _pipEnvironment(constraints, plan.kit):
+            failure = _installAll(plan, append, packaging, extension, site)
+    error = None
+    if failure is not None:
+        code, cause, _hint = cause_of_failure(said)
+        error = SetupError(code, f"{failure} {cause}".strip())
+    after = site.versions()
+    return InstallOutcome(
+        added=tuple(sorted(name for name in after if before.get(name) != after[name])),
+        changed=changed_versions(held, after),
+        restart=plan.repair,
+        error=error,
+    )
+
+
+def _installAll(
+    plan: InstallPlan,
+    log: Callable[[str], None],
+    packaging: Packaging,
+    extension: TorchSource,
+    site: SitePackages,
+) -> str | None:
+    """Do the steps of a plan; return None, or what failed where that is not pip ('')."""
+    failure = ""
+    try:
+        if plan.repair:
+            log(_("Removing what is left of PyTorch…"))
+            packaging.pip_uninstall(list(TORCH_PARTS))
+        if plan.torch is not None and plan.kit is None:
+            log(_("Installing PyTorch; Slicer does not answer meanwhile…"))
+            failure = _("The PyTorch extension could not install PyTorch.")
+            extension.installTorch(plan.torch.removeprefix("torch"))
+            if "torch" not in site.versions(["torch"]):
+                return failure
+            failure = ""
+        if plan.others:
+            log(_("Installing {packages}…").format(packages=", ".join(names(plan.others))))
+            packaging.pip_ensure(
+                list(plan.others),
+                prompt_install=False,  # the user has answered a question that says more
+                prompt_restart=not plan.repair,  # after a repair the panel asks
+                requester=REQUESTER,
+                skip_in_testing=False,
+            )
+    except Exception as error:  # of pip, of the extension, of a torch that does not load
+        log(f"{type(error).__name__}: {error}")
+        return failure
+    return None
+
+
+class _Lines(io.TextIOBase):
+    """Passes whole lines that this thread prints to a function, and all of it on to stdout."""
+
+    def __init__(self, onLine: Callable[[str], None]) -> None:
+        self._onLine, self._stdout, self._rest = onLine, sys.stdout, ""
+        self._thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Pass on what is printed; other threads may not touch the widgets that show it."""
+        self._stdout.write(text)
+        if threading.get_ident() == self._thread:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._onLine(line)
+        return len(text)
+
+
+@contextmanager
+def _pipEnvironment(constraints: Path, kit: Path | None) -> Iterator[None]:
+    """Set options for every pip that is started within, by whomever."""
+    # As addresses: pip splits the variables at spaces.
+    ours = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_ONLY_BINARY": ":all:"}
+    if kit is not None:
+        ours |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (kit / WHEELS).absolute().as_uri()}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+NAME = "PyTorch"
+"""Its name in the Extensions Manager."""
+
+
+class PyTorchExtension:
+    """Installs torch; where the extension itself is missing, it can be installed first."""
+
+    def isThere(self) -> bool:
+        """Whether the extension is installed and loaded."""
+        return self._utilities() is not None
+
+    def canBeInstalled(self) -> bool:
+        """Whether this Slicer has an Extensions Manager to install it with."""
+        return self._manager() is not None
+
+    def install(self) -> bool:
+        """Install the extension without further questions; it is there after a restart.
+
+        Slicer does not answer meanwhile: some seconds, with a network.
+        """
+        manager = self._manager()
+        if manager is None:
+            return False
+        manager.interactive = False
+        try:
+            return bool(manager.installExtensionFromServer(NAME, False))
+        finally:
+            manager.interactive = True
+
+    def installTorch(self, requirement: str) -> None:
+        """Install torch in the build for this machine; raises what the extension raises.
+
+        Slicer does not answer meanwhile: the extension offers no other way. It takes no
+        options of pip, whose environment variables do instead.
+
+        Args:
+            requirement: Version specifier, such as `>=2.4`.
+        """
+        self._utilities().installTorch(askConfirmation=False, torchVersionRequirement=requirement)
+
+    def _utilities(self) -> object | None:
+        try:
+            from PyTorchUtils import PyTorchUtilsLogic
+        except ImportError:
+            return None
+        return PyTorchUtilsLogic()
+
+    def _manager(self) -> object | None:
+        model = getattr(slicer.app, "extensionsManagerModel", None)
+        return model() if model is not None else None

@@ -1,0 +1,282 @@
+"""Errors in words a user can act on: the panel's one table of hints."""
+
+import traceback
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from SpatialARAnomalyLib.engine.errors import SpatialARError
+
+
+def asUserError(error: Exception) -> SpatialARError:
+    """Make it an error of ours; an unforeseen one also goes to Slicer's console."""
+    if isinstance(error, SpatialARError):
+        return error
+    if isinstance(error, OSError):
+        return SpatialARError(
+            "exchange-failed",
+            _("The volume could not be exchanged with the worker process ({reason}).").format(
+                reason=error.strerror or type(error).__name__
+            ),
+        )
+    if isinstance(error, MemoryError):
+        return SpatialARError("out-of-memory", _("There is too little free memory for the result."))
+    traceback.print_exception(error)
+    return SpatialARError(
+        "internal", _("Internal error ({kind}).").format(kind=f"{type(error).__name__}: {error}")
+    )
+
+
+def errorOf(event: dict[str, Any]) -> SpatialARError:
+    """Make the error of a worker's `failed` event."""
+    facts = event.get("facts") or {}
+    return SpatialARError(str(event.get("code")), str(event.get("text")), **facts)
+
+
+def hintOf(error: SpatialARError) -> str:
+    """Say what to do about an error, in the panel's words; empty where nothing can be done."""
+    hints = allHints().get(error.code, ())
+    # Transition: `error.hint`, of raise sites that give no facts yet.
+    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint
+
+
+def allHints() -> dict[str, str | tuple[str, ...]]:
+    """Make the table of hints by code: what the panel names stands in single quotes.
+
+    A `{fact}` stands for one of the error's facts; of several hints, the first counts whose
+    facts the error has.
+    """
+    convertSeries = _("Load the series in Slicer and choose it there.")
+    copyModel = _("Import the model again from its source.")
+    discard = _("Click 'Discard' and train again.")
+    exportScan = _("Export the scan again from its source.")
+    exportSeries = _("Export the series again, complete.")
+    getWeights = _("Get the weights again, as they were published.")
+    install = _("Click 'Install…' under 'Set-up', then try again.")
+    labelMap = _("Choose the scan that the labels belong to.")
+    mismatch = _(
+        "Choose a model of such scans, or tick 'Search scans that are unlike the model's normal "
+        "scans' under 'Advanced'."
+    )
+    otherFolder = _("Choose another folder.")
+    otherName = _("Choose another name.")
+    report = _("Please report it, with the text of 'Copy log'.")
+    restart = _("Restart Slicer, as after every update.")
+    truth = _("Save the truth as a label map on the scan's own voxels.")
+    tryAgain = _("Try again. The log below tells more.")
+    return {
+        "affine-ambiguous": _("Save the scan again from the program it is viewed in."),
+        "affine-not-affine": _("Correct the volume's place in the module Volumes, or reload it."),
+        "affine-not-finite": exportScan,
+        "affine-singular": exportScan,
+        "array-format": report,
+        "array-size": report,
+        "array-unreadable": _("Free disk space in Slicer's temporary folder and try again."),
+        "body-without-tokens": _("Choose a larger 'Resolution', or leave this scan out."),
+        "busy": _("Wait for it, or cancel it first."),
+        "cancelled": _("Try again."),
+        "case-score-input": _("Choose a scan that shows the body."),
+        "cases-lone-truth": _("Call the truth of X.nii.gz X{ending}.nii.gz."),
+        "cases-missing": _("Write paths relative to the table's own folder."),
+        "cases-none": _("Choose a folder of volume files, or a CSV table of scans and truths."),
+        "cases-table": _("Write one row per scan, with an empty truth where it has no lesion."),
+        "cases-twice": _("Remove one of its rows."),
+        "checkpoint-damaged": discard,
+        "checkpoint-other": discard,
+        "constraints": _("Make the list on that computer: PythonSlicer -m pip freeze > list.txt"),
+        "device-missing": _("Choose Automatic or CPU as 'Device' under 'Advanced'."),
+        "dicom-4d": _("Export one time point or contrast as a series of its own."),
+        "dicom-gap": exportSeries,
+        "dicom-geometry": exportSeries,
+        "dicom-inverted": convertSeries,
+        "dicom-multiframe": convertSeries,
+        "dicom-seg": _("Choose another format."),
+        "dicom-seg-failed": _("Choose another format, or see Slicer's own log."),
+        "dicom-size": exportSeries,
+        "encoder-architecture": _("Choose DINOv3 weights of transformers, timm or Meta."),
+        "encoder-busy": _("Wait until that download has ended."),
+        "encoder-cache": _("Make room there, or start Slicer with HF_HOME set to another folder."),
+        "encoder-cut": _("Try again."),
+        "encoder-damaged": getWeights,
+        "encoder-disk-full": _("Free disk space, or start Slicer with HF_HOME on another disk."),
+        "encoder-format": _("Get the same weights as a .safetensors file."),
+        "encoder-gated": _(
+            "Accept the terms on the encoder's page at the hub and enter your token under "
+            "'Encoders'. Or choose an ungated encoder there."
+        ),
+        "encoder-hub-down": _("Try again in a few minutes."),
+        "encoder-image-size": _("Choose a 'Resolution' that is a multiple of {patch_px}."),
+        "encoder-layout": getWeights,
+        "encoder-lfs-pointer": _("Download the file itself, with git lfs pull."),
+        "encoder-missing": _("Check the folder or file, or choose another under 'Encoders'."),
+        "encoder-not-a-hub": _(
+            "Open the hub in a browser: the network may ask for a login. Check HF_ENDPOINT, too."
+        ),
+        "encoder-not-finite": getWeights,
+        "encoder-not-found": _(
+            "Click 'Get…' under 'Encoders', or 'Add folder…' or 'Add file…' where it lies here."
+        ),
+        "encoder-not-here": _("Choose another one under 'Encoders'."),
+        "encoder-not-local": _("Click 'Get…' under 'Encoders'."),
+        "encoder-offline": _(
+            "Check the connection and the proxy (HTTPS_PROXY). Or copy the weights from another "
+            "computer and click 'Add folder…' under 'Encoders'."
+        ),
+        "encoder-other": _("Add the encoder that the model was trained on, under 'Encoders'."),
+        "encoder-proxy": _("Start Slicer with HTTPS_PROXY set, or ask your IT to allow the hub."),
+        "encoder-shape": getWeights,
+        "encoder-slow": _("Try again when the connection is better."),
+        "encoder-software": install,
+        "encoder-tls": _(
+            "Check this computer's date. Ask your IT to install the network's certificate in the "
+            "system, or start Slicer with SSL_CERT_FILE set."
+        ),
+        "encoder-token": _(
+            "Make a new token on your account's page at the hub, and enter it under 'Encoders'."
+        ),
+        "encoder-too-many": (
+            _("Wait {wait}, then try again."),
+            _("Wait a few minutes, then try again."),
+        ),
+        "encoder-unverified": _(
+            "Start Slicer without HF_ENDPOINT. Or get the files in another way and click "
+            "'Add folder…' under 'Encoders'."
+        ),
+        "encoder-wrong-bytes": _(
+            "Try again. A proxy or mirror in between may change what it passes on."
+        ),
+        "exchange-failed": _("Free disk space in Slicer's temporary folder and try again."),
+        "input-damaged": _("Copy or export it again."),
+        "input-data-file": _("Save the scan as one file (.nrrd or .mha)."),
+        "input-empty": _("Choose a folder with volume files or a DICOM series."),
+        "input-format": _("Choose a folder of DICOM images, or convert the file to NRRD."),
+        "input-in-output": _("Move the scans, or choose another name for the model."),
+        "input-missing": _("Choose it again: it may have been moved."),
+        "input-name": _("Rename it."),
+        "input-several": _("Choose one of them."),
+        "input-unreadable": _("Check that you may read it and that its drive is connected."),
+        "install-not-now": _("'Set-up' shows what is needed."),
+        "internal": report,
+        "job-unknown": restart,
+        "kit-conflict": _("Make the kit with that computer's own list of packages."),
+        "kit-damaged": _("Copy the kit again, or make it again."),
+        "kit-incomplete": _("Make the kit on a computer of the same system."),
+        "kit-missing": _("Choose the folder that spatial-ar-anomaly offline-kit made."),
+        "kit-other-platform": _("Make the kit for this computer's system."),
+        "kit-other-python": _("Make the kit for the Python of this Slicer."),
+        "kit-platform": _("Name it as pip does, such as win_amd64."),
+        "kit-version": _("Update the extension here, or make the kit with this version."),
+        "label-map": labelMap,
+        "license-not-accepted": _("Click 'Get…' under 'Encoders', which shows the license."),
+        "modality-mixed": _("Train one model per modality."),
+        "modality-unsupported": _("Choose a series of MR or CT."),
+        "model-damaged": copyModel,
+        "model-file": _("Choose a file that 'Export…' under 'Models' wrote."),
+        "model-file-damaged": _("Copy or export the file again."),
+        "model-file-unreadable": _("Check that you may read the file."),
+        "model-geometry": mismatch,
+        "model-in-use": _(
+            "Wait until the detection or training with it has ended. Close other programs that "
+            "show its folder."
+        ),
+        "model-large": _("Copy the model's folder as it is."),
+        "model-missing": _("Choose another model, or look for models again."),
+        "model-modality": mismatch,
+        "model-name": otherName,
+        "model-name-taken": otherName,
+        "model-newer": _("Update the extension."),
+        "model-not-alone": _("Move what else is in the folder to another place first."),
+        "model-tampered": copyModel,
+        "model-unreadable": _("Check that you may read the 'Models folder'."),
+        "move-damaged": _("Choose a folder on another disk: this one may be damaged."),
+        "move-inside": _("Choose a folder somewhere else."),
+        "move-link": _("Put the model itself in its place, or take it out of the folder."),
+        "move-no-room": _("Free disk space or choose another folder."),
+        "move-not-empty": _("Choose an empty folder, or make a new one in it."),
+        "name-empty": _("Give the scan a name."),
+        "nll-missing": _("Export without the NLL volume, or detect again."),
+        "normal-changed": _("Start the training again."),
+        "normal-twice": _("Leave one of them out."),
+        "out-of-memory": _("Close other programs, or choose CPU as 'Device' under 'Advanced'."),
+        "output-exists": _("Choose another folder or name."),
+        "output-folder": otherFolder,
+        "output-in-model": otherFolder,
+        "output-incomplete": report,
+        "output-name": _("Choose a name without slashes that does not begin with a point."),
+        "output-not-a-demo": otherFolder,
+        "output-not-a-model": otherName,
+        "output-not-a-training": otherName,
+        "output-not-an-evaluation": otherFolder,
+        "output-unwritable": _("Free disk space, or choose a folder that you may write to."),
+        "package-missing": install,
+        "phantom-lesion-room": report,
+        "phantom-settings": report,
+        "pip-certificate": _("Start Slicer with PIP_CERT set to your site's certificates."),
+        "pip-conflict": _("Update Slicer or the extension; the log names the package."),
+        "pip-disk": _("Free disk space and try again."),
+        "pip-failed": _("The log tells more."),
+        "pip-network": _(
+            "Check the connection and the proxy (HTTPS_PROXY), or click 'Install from folder…'."
+        ),
+        "pip-no-version": _("Use a newer Slicer; the log names the package."),
+        "pip-permission": _("Start Slicer as a user who may write to its folder."),
+        "protocol-unknown": restart,
+        "request-unreadable": restart,
+        "scan-changed": _("Click 'Look at the scans' again."),
+        "scene-closed": _("Load the scan again."),
+        "scores-not-finite": _("Detect again."),
+        "series-ambiguous": _("Choose a folder that holds one series only."),
+        "series-missing": _("Choose another series."),
+        "series-of-file": _("Choose the folder of the series."),
+        "size-not-patches": _("Choose another 'Resolution': a multiple of the encoder's patch."),
+        "size-not-positive": _("Choose another 'Resolution'."),
+        "spacing-zero": _("Export the scan again, or correct its header."),
+        "spec-missing-key": restart,
+        "spec-type": report,
+        "spec-unknown-key": restart,
+        "spec-value": _("Correct the value and try again."),
+        "table-cell": report,
+        "tokens-not-finite": _("Click 'Check' under 'Encoders', or choose another encoder."),
+        "too-few-normals": _("Add more scans."),
+        "too-many-findings": _("Lower the 'Threshold' rate or raise the 'Least volume'."),
+        "torch-missing": install,
+        "training-diverged": _("Choose another 'Network', or leave out unusual scans."),
+        "training-running": _("Wait until it has ended, or cancel it."),
+        "training-unwritable": _("Free disk space, then click 'Resume'."),
+        "truth-place": truth,
+        "truth-size": truth,
+        "truth-values": truth,
+        "volume-2d": _("Save it as a 3-D volume with its place in the patient."),
+        "volume-4d": _("Extract one time point or channel and choose that."),
+        "volume-changed": _("Click 'Detect anomalies' again."),
+        "volume-color": _("Choose a scalar volume."),
+        "volume-complex": _("Save the magnitude of the image and choose that."),
+        "volume-components": _(
+            "Choose a scalar volume. The module Vector to Scalar Volume makes one of colors."
+        ),
+        "volume-constant": _("Choose another volume."),
+        "volume-deleted": _("Load it again and click 'Detect anomalies'."),
+        "volume-empty": _("Load the scan again."),
+        "volume-label-map": labelMap,
+        "volume-missing": _("Load a scan and choose it as 'Volume'."),
+        "volume-result": _("Choose the scan itself."),
+        "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
+        "voxels-not-finite": _("Replace them, for example by the value of air."),
+        "window-not-ct": _("Choose CT as 'Modality'."),
+        "worker-died": (_("Try again. The log below tells more.\n{lastWords}"), tryAgain),
+        "worker-ended": tryAgain,
+        "worker-garbage": tryAgain,
+        "worker-held": _("Try again when that has ended."),
+        "worker-missing": _("Choose another Python under 'Set-up', or reinstall Slicer."),
+        "worker-silent": tryAgain,
+    }
+
+
+def isMissingPackage(error: SpatialARError) -> bool:
+    """Whether a package lacks: the section *Set-up* has the remedy."""
+    return error.code in ("torch-missing", "package-missing", "encoder-software")
+
+
+def inOneLine(error: SpatialARError) -> str:
+    """What happened and what to do."""
+    return f"{error.message} {hintOf(error)}".strip()

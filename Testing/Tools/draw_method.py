@@ -1,0 +1,275 @@
+"""The picture of the method, and tables of what presets and switches see and cost.
+
+    PYTHONPATH=SpatialARAnomaly .venv/bin/python Testing/draw_method.py
+
+Asks the networks themselves: which tokens enter the prediction of the one in the
+middle of a 28 × 28 grid is read off a gradient; parameters and operations are
+counted for tokens of 384 channels (ViT-S/16 at 448 px).
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from SpatialARAnomalyLib.engine.model.autoregressive import (
+    AutoregressiveModel,
+    Corner,
+)
+from SpatialARAnomalyLib.engine.specs import (
+    AutoregressiveSpec,
+    Preset,
+    Variance,
+)
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+PICTURE = Path(__file__).parents[2] / "Resources/Docs/pictures/method.png"
+GRID, CHANNELS, MIDDLE = 28, 384, 14
+SHOWN = 13
+"""Tokens to each side of the one in the middle that are drawn."""
+
+COLORS = {
+    (False, False): "#0072B2",
+    (True, True): "#E69F00",
+    (False, True): "#009E73",
+    (True, False): "#CC79A7",
+}
+FROM = {
+    (False, False): "top left",
+    (True, True): "bottom right",
+    (False, True): "top right",
+    (True, False): "bottom left",
+}
+STRIPES = 12
+"""Of a token that one, two, three or four scans see."""
+PAPER, OURS = "#F1F1F1", "#DCEAF5"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes, for tokens of 384 channels."""
+
+    parameters: int
+    model_bytes: int
+    """Of all that is saved."""
+    flop: int
+    """Of the NLL of one slice's tokens."""
+
+
+def cost(spec: AutoregressiveSpec) -> Cost:
+    """Counted on the network itself."""
+    model = AutoregressiveModel(spec, CHANNELS)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.nll(torch.zeros(1, CHANNELS, GRID, GRID))
+    return Cost(
+        sum(one.numel() for one in model.parameters()),
+        sum(one.nbytes for one in model.state_dict().values()),
+        counter.get_total_flops(),
+    )
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a preset's network sees and takes."""
+
+    seen: dict[Corner, np.ndarray]
+    """Per scan, [28, 28]: the tokens that the middle one's prediction depends on."""
+    blind: int
+    """Tokens of the grid that no scan predicts from any other."""
+    cost: Cost
+
+    @property
+    def seen_by_any(self) -> np.ndarray:
+        """The tokens that the middle one's NLL depends on through a prediction, [28, 28]."""
+        return np.any(list(self.seen.values()), axis=0)
+
+
+def sight(preset: Preset) -> Sight:
+    """Its network's own answers."""
+    spec = AutoregressiveSpec.from_preset(preset)
+    tiny = AutoregressiveModel(replace(spec, hidden_channels=1), 1)
+    for name, parameter in tiny.named_parameters():
+        # Positive, so that no path through a ReLU is closed; the place says nothing.
+        torch.nn.init.constant_(parameter, 0.0 if name.startswith("position") else 0.5)
+    seen, blind = {}, np.ones((GRID, GRID), bool)
+    for corner in tiny.corners:
+        tokens = torch.ones(1, 1, GRID, GRID, requires_grad=True)
+        places = tiny.places_of(tokens)
+        mean = tiny.predict(tokens, places, corner)[0, 0]
+        (gradient,) = torch.autograd.grad(mean[MIDDLE, MIDDLE], tokens)
+        seen[corner] = (gradient[0, 0] != 0).numpy()
+        without = tiny.predict(torch.zeros_like(tokens), places, corner)[0, 0]
+        blind &= (mean == without).numpy()
+    return Sight(seen, int(blind.sum()), cost(spec))
+
+
+def encoder_flop(size_px: int) -> int:
+    """Operations of a ViT-S/16 for one slice; nothing is computed."""
+    configuration = DINOv3ViTConfig(
+        hidden_size=CHANNELS, num_attention_heads=6, intermediate_size=4 * CHANNELS,
+        num_hidden_layers=12, num_register_tokens=4, patch_size=16, attn_implementation="eager",
+    )  # fmt: skip
+    with torch.device("meta"):
+        network = DINOv3ViTModel(configuration).eval()
+        images = torch.zeros(1, 3, size_px, size_px)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(images)
+    return counter.get_total_flops()
+
+
+def table(sights: dict[Preset, Sight]) -> str:
+    """In Markdown."""
+    reach = np.maximum(*(abs(axis - MIDDLE) for axis in np.indices((GRID, GRID))))
+    rows = [
+        "| preset | dilations | hidden channels | scans | tokens seen by one | by all | nearest "
+        "| farthest | tokens that see none | parameters | GFLOP a slice |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for preset, one in sights.items():
+        spec = AutoregressiveSpec.from_preset(preset)
+        union, first = one.seen_by_any, next(iter(one.seen.values()))
+        rows.append(
+            f"| `{preset}` | {', '.join(map(str, spec.dilations))} | {spec.hidden_channels} "
+            f"| {spec.directions} | {int(first.sum())} | {int(union.sum())} "
+            f"| {reach[union].min()} | {reach[union].max()} | {one.blind} "
+            f"| {one.cost.parameters:,} | {one.cost.flop / 1e9:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def switch_table() -> str:
+    """What each switch adds to `standard`, in Markdown."""
+    standard = AutoregressiveSpec()
+    switched = {
+        "none (`standard`)": standard,
+        "`whitened`": replace(standard, whitened=True),
+        "`variance = channel`": replace(standard, variance=Variance.CHANNEL),
+        "`variance = full`": replace(standard, variance=Variance.FULL),
+        "`position`": replace(standard, position=True),
+        "`position_variance`": replace(standard, position_variance=True),
+        "`position`, 2 `directions`": replace(standard, position=True, directions=2),
+        "`position`, 4 `directions`": replace(standard, position=True, directions=4),
+    }
+    rows = ["| switch | GFLOP a slice | model, MB |", "| --- | --- | --- |"]
+    for name, spec in switched.items():
+        taken = cost(spec)
+        rows.append(f"| {name} | {taken.flop / 1e9:.2f} | {taken.model_bytes / 1e6:.2f} |")
+    return "\n".join(rows)
+
+
+def draw_context(axes: Axes, preset: Preset, one: Sight) -> None:
+    """The tokens that the middle one is predicted from, colored by scan, striped if by several."""
+    size = 2 * SHOWN + 1
+    shown = slice(MIDDLE - SHOWN, MIDDLE + SHOWN + 1)
+    stripes = np.full((size, size, STRIPES, 3), to_rgb("#F1F1F1"))
+    for row, column in np.argwhere(one.seen_by_any[shown, shown]):
+        scans = [corner for corner, seen in one.seen.items() if seen[shown, shown][row, column]]
+        colors = np.array([to_rgb(COLORS[corner]) for corner in scans])
+        stripes[row, column] = np.repeat(colors, STRIPES // len(scans), axis=0)
+    image = stripes.reshape(size, size * STRIPES, 3)
+    axes.imshow(
+        image, interpolation="nearest", extent=(-0.5, size - 0.5, size - 0.5, -0.5), aspect="equal"
+    )
+    axes.plot(SHOWN, SHOWN, "s", color="black", markersize=3.6)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.7)
+    axes.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
+    axes.spines[:].set_color("#BBBBBB")
+    spec = AutoregressiveSpec.from_preset(preset)
+    axes.set_title(preset, fontsize=11, fontweight="bold")
+    layers = f"{len(spec.dilations)} layers, dilation {', '.join(map(str, spec.dilations))}"
+    axes.set_xlabel(f"{layers}\n{one.seen_by_any.sum()} tokens seen\n", fontsize=8.5)
+
+
+STEPS = [
+    ("volume", "square slices of\none field of view,\nscaled to [0, 1]"),
+    ("frozen DINOv3", "last block,\npatch tokens only"),
+    ("tokens  x", "a grid, 28 × 28\nat 448 px"),
+    ("masked CNN", "mean of a token\ngiven the tokens\nbefore it"),
+    ("residual  e", "token less\nits mean"),
+    ("NLL", "of each token,\nnats per channel"),
+    ("voxels", "linear between\ntoken centers,\nin the body"),
+    ("findings", "above a calibrated\nthreshold,\nconnected"),
+]
+"""Left to right."""
+SWITCHES = {
+    2: ("whitened", "centered, uncorrelated,\nvariance 1 in the body"),
+    3: ("position", "told row, column, slice\nand corner of the scan"),
+    4: ("variance = full,\nposition_variance", "eᵀΣ⁻¹e of all channels,\nover a factor by place"),
+    5: ("directions", "mean of\n1, 2 or 4 scans"),
+    7: ("calibration", "rates and p-values from\nheld-out normal scans"),
+}
+"""What we add, by the step it belongs to."""
+
+
+def draw_flow(axes: Axes) -> None:
+    """From the volume to findings; what is added stands below the step it changes."""
+    axes.set(xlim=(0, len(STEPS)), ylim=(0.1, 2.0))
+    axes.axis("off")
+
+    def box(middle: float, bottom: float, head: str, text: str, color: str) -> None:
+        height, lines = 0.74, head.count("\n")
+        axes.add_patch(
+            FancyBboxPatch(
+                (middle - 0.42, bottom), 0.84, height, facecolor=color, edgecolor="#555555",
+                linewidth=0.8, boxstyle="round,pad=0,rounding_size=0.05",
+            )
+        )  # fmt: skip
+        axes.text(middle, bottom + height - 0.07, head, ha="center", va="top", fontsize=9,
+                  fontweight="bold", linespacing=1.05)  # fmt: skip
+        axes.text(middle, bottom + height - 0.27 - 0.14 * lines, text, ha="center", va="top",
+                  fontsize=7.8, linespacing=1.2)  # fmt: skip
+
+    arrow = {"arrowstyle": "-|>", "color": "#555555", "shrinkA": 0, "shrinkB": 0}
+    for index, (head, text) in enumerate(STEPS):
+        box(index + 0.5, 1.23, head, text, OURS if head == "findings" else PAPER)
+        if index:
+            axes.annotate("", (index + 0.08, 1.6), (index - 0.08, 1.6), arrowprops=arrow)
+    for index, (head, text) in SWITCHES.items():
+        box(index + 0.5, 0.15, head, text, OURS)
+        axes.annotate("", (index + 0.5, 1.23), (index + 0.5, 0.89), arrowprops=arrow)
+    axes.text(0.08, 0.75, "gray: as in the paper", fontsize=9, va="center",
+              bbox={"facecolor": PAPER, "edgecolor": "#555555", "linewidth": 0.8})  # fmt: skip
+    axes.text(0.08, 0.42, "blue: what we add", fontsize=9, va="center",
+              bbox={"facecolor": OURS, "edgecolor": "#555555", "linewidth": 0.8})  # fmt: skip
+
+
+def draw(sights: dict[Preset, Sight], path: Path) -> None:
+    """Data flow above, contexts below."""
+    figure = Figure(figsize=(13, 6.7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    above.suptitle("From a volume to findings", fontsize=12)
+    draw_flow(above.subplots())
+    below.suptitle("Which tokens of a 28 × 28 grid the black one is predicted from\n", fontsize=12)
+    for axes, (preset, one) in zip(below.subplots(1, len(sights)), sights.items(), strict=True):
+        draw_context(axes, preset, one)
+    handles = [
+        below.axes[0].plot([], [], "s", color=color, label=f"scan from {FROM[corner]}")[0]
+        for corner, color in COLORS.items()
+    ]
+    below.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Print the tables, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    picture = parser.parse_args().picture
+    sights = {preset: sight(preset) for preset in Preset}
+    print(table(sights), switch_table(), sep="\n\n", end="\n\n")
+    for size_px in (224, 336, 448, 672):
+        print(f"ViT-S/16, one slice of {size_px} px: {encoder_flop(size_px) / 1e9:.1f} GFLOP")
+    draw(sights, picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+import itertools
+
+import numpy as np
+import pytest
+from engine.grids import random_grid
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.specs import Plane
+from SpatialARAnomalyLib.engine.volumes.geometry import (
+    PlaneOrientation,
+    check_ras_from_voxel,
+    voxel_spacing_mm,
+)
+
+# RAS direction in which rows and columns of a plane's slices advance, and slices follow.
+ADVANCE = {
+    Plane.AXIAL: ((0, 0, 1), (0, -1, 0), (-1, 0, 0)),
+    Plane.CORONAL: ((0, 1, 0), (0, 0, -1), (-1, 0, 0)),
+    Plane.SAGITTAL: ((1, 0, 0), (0, 0, -1), (0, -1, 0)),
+}
+
+
+def copies(voxels: np.ndarray, ras_from_voxel: np.ndarray):
+    """The same scan stored in all 48 axis orders and directions."""
+    for order in itertools.permutations(range(3)):  # of k, j, i
+        for flips in itertools.product([False, True], repeat=3):
+            turned = voxels.transpose(order)
+            affine = ras_from_voxel.copy()
+            affine[:3, :3] = ras_from_voxel[:3, :3][:, [2 - axis for axis in order[::-1]]]
+            for axis, flip in enumerate(flips):
+                if flip:
+                    turned = np.flip(turned, axis)
+                    column = 2 - axis
+                    affine[:3, 3] += affine[:3, column] * (turned.shape[axis] - 1)
+                    affine[:3, column] *= -1
+            yield turned, affine
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+@pytest.mark.parametrize("seed", range(4))
+def test_every_copy_of_a_scan_gives_the_same_slices(seed, plane):
+    grid = random_grid(seed, plane=plane, slices=4)
+    voxels = np.random.RandomState(seed).rand(*grid.shape_kji)
+    first = PlaneOrientation.of(grid.ras_from_voxel, plane)
+    expected = first.apply(voxels)
+    expected_place = first.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
+    for turned, affine in copies(voxels, grid.ras_from_voxel):
+        orientation = PlaneOrientation.of(affine, plane)
+        np.testing.assert_array_equal(orientation.apply(turned), expected)
+        place = orientation.ras_from_plane(affine, turned.shape)
+        np.testing.assert_allclose(place, expected_place, atol=1e-9)
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+@pytest.mark.parametrize("seed", range(6))
+def test_undo_is_the_inverse_and_positions_are_kept(seed, plane):
+    grid = random_grid(seed, plane=plane, slices=3 + seed)
+    orientation = PlaneOrientation.of(grid.ras_from_voxel, plane)
+    ras = grid.ras()
+    for axis in range(3):
+        turned = orientation.apply(ras[axis])
+        np.testing.assert_array_equal(orientation.undo(turned), ras[axis])
+        n, r, c = np.indices(turned.shape, dtype=float)
+        affine = orientation.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
+        by_plane = affine[axis, 0] * c + affine[axis, 1] * r + affine[axis, 2] * n + affine[axis, 3]
+        np.testing.assert_allclose(by_plane, turned, atol=1e-9)
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+@pytest.mark.parametrize("seed", range(6))
+def test_slices_are_seen_as_radiologists_see_them(seed, plane):
+    grid = random_grid(seed, plane=plane, slices=3)
+    orientation = PlaneOrientation.of(grid.ras_from_voxel, plane)
+    affine = orientation.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
+    for column, direction in zip((2, 1, 0), ADVANCE[plane], strict=True):
+        unit = affine[:3, column] / np.linalg.norm(affine[:3, column])
+        assert unit @ direction > np.cos(np.deg2rad(26))
+
+
+def test_spacing_is_the_length_of_each_step():
+    affine = np.array([[0, 3.0, 0, 9], [-2.0, 0, 0, 9], [0, 4.0, 0.5, 9], [0, 0, 0, 1]])
+    assert voxel_spacing_mm(affine) == (2.0, 5.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("column", "code", "words"),
+    [
+        ([0, 0, 0], "spacing-zero", "found 1 × 0 × 1 mm"),
+        ([1, 0, 0], "affine-singular", "must span space"),
+        ([np.nan, 0, 0], "affine-not-finite", "must be finite"),
+        ([np.inf, 0, 0], "affine-not-finite", "must be finite"),
+    ],
+)
+def test_an_affine_that_places_nothing_is_refused(column, code, words):
+    affine = np.eye(4)
+    affine[:3, 1] = column
+    with pytest.raises(InputError, match=words) as error:
+        check_ras_from_voxel(affine)
+    assert error.value.code == code
+
+
+def test_a_sheared_affine_is_accepted():
+    affine = np.eye(4)
+    affine[1, 2] = np.tan(np.deg2rad(30))  # a gantry tilted by 30 degrees
+    check_ras_from_voxel(affine)

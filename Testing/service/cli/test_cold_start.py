@@ -1,0 +1,40 @@
+"""What a cold detection does while torch and transformers are imported."""
+
+import sys
+import threading
+
+import pytest
+from service.small_site import run
+from SpatialARAnomalyLib.engine import device
+from SpatialARAnomalyLib.engine.errors import DeviceError
+from SpatialARAnomalyLib.service.detection import detect
+
+
+def test_the_scan_is_read_and_masked_while_torch_is_imported(site, tmp_path, monkeypatch):
+    masked = threading.Event()
+    in_time: list[bool] = []
+    suit = detect.suit
+
+    def suit_and_tell(*arguments):
+        scan = suit(*arguments)
+        masked.set()
+        return scan
+
+    # Imports that end only when the scan is masked: waiting for them first would never end.
+    monkeypatch.setattr(device, "_import_all", lambda: in_time.append(masked.wait(60)))
+    monkeypatch.setattr(detect, "suit", suit_and_tell)
+    options = ("--model", site.model, "--out", tmp_path / "out", "--device", "cpu")
+    result = run("detect", site.normals[0], *options)
+    assert result.exit_code == 0, result.stderr
+    assert in_time == [True]
+
+
+def test_a_package_that_breaks_beside_is_reported_where_it_is_needed(monkeypatch):
+    monkeypatch.setattr(device, "_imports", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DeviceError, match="not installed"):
+        device.require_torch()
+    device.start_imports()
+    with pytest.raises(DeviceError) as caught:
+        device.resolve_device(device.Device.CPU)
+    assert caught.value.code == "torch-missing"

@@ -1,0 +1,150 @@
+"""Workers forked from a process that has loaded torch already: one is there in no time.
+
+What a test wants to know or to have happen inside of them is told by environment
+variables: `EMBED_LOG` (a file that notes when the tokens of a volume are begun and
+done) and `KILL_AT` (`features 3`: SIGKILL itself before it opens, renames or removes
+the third file with that in its path).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from service.worker_process import LIBRARY_FOLDER, WAIT_S, WorkerProcess
+
+_NURSERY = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from SpatialARAnomalyLib.engine import checkpoint, detection, training
+from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
+from SpatialARAnomalyLib.service import worker, worker_train
+import filelock, nibabel
+load_encoder("demonstration")
+
+write = FeatureStore.write
+
+def logged(self, key, shape, batches):
+    note("begun " + key)
+    write(self, key, shape, batches)
+    note("done " + key)
+
+def note(text):
+    if "EMBED_LOG" in os.environ:
+        with open(os.environ["EMBED_LOG"], "a") as file:
+            file.write(text + "\\n")
+
+FeatureStore.write = logged
+
+def kill_at(part, count):
+    left = int(count)
+
+    def hook(event, arguments):
+        nonlocal left
+        if event in ("open", "os.rename", "os.remove") and part in str(arguments[0]):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+for line in sys.stdin:
+    told = json.loads(line)
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, (file, how) in enumerate(
+            ((told["in"], os.O_RDONLY), (told["out"], os.O_WRONLY),
+             (told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+        ):
+            opened = os.open(file, how)
+            os.dup2(opened, number)
+            os.close(opened)
+        os.environ.update(told["environment"])
+        if "KILL_AT" in os.environ:
+            kill_at(*os.environ["KILL_AT"].split())
+        worker.main()
+"""
+
+
+class Nursery:
+    """The process that workers are forked from."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-W", "error", "-c", _NURSERY, str(LIBRARY_FOLDER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+        assert self._process.stdout.readline() == "ready\n"
+
+    def worker(self, **environment: str) -> "ForkedWorker":
+        """A worker that has greeted."""
+        self._count += 1
+        return ForkedWorker(self.folder / str(self._count), self._fork, environment)
+
+    def _fork(self, told: dict) -> None:
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End it; its workers end by themselves."""
+        self._process.stdin.close()
+        self._process.wait(WAIT_S)
+        self._process.stdout.close()
+
+
+class _Forked:
+    """As much of a `Popen` as `WorkerProcess` needs, for the child of another process."""
+
+    def __init__(self, stdin, stdout) -> None:
+        self.stdin, self.stdout, self.pid = stdin, stdout, None
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 9)
+
+    def wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.002)
+        raise TimeoutError
+
+
+class ForkedWorker(WorkerProcess):
+    """A worker without the seconds that its imports take."""
+
+    def __init__(self, folder: Path, fork, environment: dict[str, str]) -> None:
+        folder.mkdir()
+        self.log_file = folder / "log.txt"
+        pipes = {name: folder / name for name in ("in", "out")}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
+        told = {name: str(pipe) for name, pipe in pipes.items()}
+        fork(told | {"log": str(self.log_file), "environment": environment})
+        self._hear(_Forked(pipes["in"].open("wb"), pipes["out"].open("rb")))
+        self.process.pid = self.event()["pid"]
+
+    def until(self, wanted) -> list[dict]:
+        """The events up to the first that is wanted, or all of a worker that was killed."""
+        heard = []
+        while (event := self._events.get(timeout=WAIT_S)) is not None:
+            heard.append(event)
+            if wanted(event):
+                return heard
+        self._events.put(None)
+        return heard

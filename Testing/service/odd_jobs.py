@@ -1,0 +1,119 @@
+"""Jobs of the tests, in the worker in place of its own: `spec["do"]` says which."""
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+import time
+
+from SpatialARAnomalyLib.engine.device import require_torch
+from SpatialARAnomalyLib.service.worker import (
+    jobs,
+    process,
+)
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(300)"]
+PRINTER = [sys.executable, "-c", "import os; print('from a child'); os.write(1, b'\\xff\\n')"]
+
+
+def install() -> None:
+    """Put them in place, and shorten the worker's patience."""
+    jobs.Job.run = lambda self, request, report: JOBS[request.spec["do"]](request, report)
+    process.GRACE_S = 0.5
+
+
+def wait(request, report):
+    """Work until cancelled."""
+    report.notice("begun", "")
+    while True:
+        report.check_cancelled()
+        time.sleep(0.01)
+
+
+def count(request, report):
+    """Tell how far it is at every step, until cancelled."""
+    report.notice("begun", "")
+    for done in itertools.count():
+        report.check_cancelled()
+        time.sleep(0.02)
+        report.progress(done, done, "step")
+
+
+def with_child(request, report):
+    """Work until cancelled, with a child process."""
+    subprocess.Popen(SLEEPER)
+    return wait(request, report)
+
+
+def stuck(request, report):
+    """Compute in C, deaf to everything, with a child process."""
+    subprocess.Popen(SLEEPER)
+    report.notice("begun", "")
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+
+def stray(request, report):
+    """Print in every way there is, between events; read from standard input."""
+    print("from Python")
+    report.notice("one", "Größe 脳")
+    os.write(1, b"from C\n")
+    sys.__stdout__.write("from the first stdout, without an end")
+    subprocess.run(PRINTER, check=True)
+    report.notice("two", "\ud800")
+    return {"stdin": sys.stdin.read(), "inheritable": [_inheritable(fd) for fd in range(3, 30)]}
+
+
+def _inheritable(descriptor):
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False
+
+
+def _raising(error):
+    def job(request, report):
+        raise error
+
+    return job
+
+
+def bug(request, report):
+    """Fail as nobody foresaw, naming the input."""
+    raise KeyError(request.inputs["voxels"])
+
+
+def nested_bug(request, report):
+    """Fail while failing."""
+    try:
+        bug(request, report)
+    except KeyError as error:
+        raise RuntimeError("cannot open " + request.inputs["voxels"]) from error
+
+
+def without_torch(request, report):
+    """Need torch."""
+    sys.modules["torch"] = None
+    require_torch()
+
+
+def other_package(request, report):
+    """Need a package that is not there."""
+    import a_package_that_is_not_there.at_all  # noqa: F401
+
+
+JOBS = {
+    "wait": wait,
+    "count": count,
+    "with_child": with_child,
+    "stuck": stuck,
+    "stray": stray,
+    "bug": bug,
+    "nested_bug": nested_bug,
+    "without_torch": without_torch,
+    "other_package": other_package,
+    "memory": _raising(MemoryError()),
+    "torch_memory": _raising(RuntimeError("[enforce fail] DefaultCPUAllocator: no memory")),
+    "no_json": lambda request, report: {"value": float("nan")},
+    "echo": lambda request, report: {"said": request.spec.get("said")},
+}

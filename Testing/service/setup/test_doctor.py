@@ -1,0 +1,131 @@
+"""The doctor says what is wrong and what to do, and what is right where all is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from service.small_site import run
+from SpatialARAnomalyLib.service.setup import doctor
+from SpatialARAnomalyLib.service.setup.doctor import (
+    diagnose,
+    probe_in_child,
+    why_no_torch_here,
+)
+from SpatialARAnomalyLib.service.setup.packages import estimate
+
+MAIN = "from SpatialARAnomalyLib.service.cli.main import main; main()"
+CPU = {"device": "cpu", "name": "x", "memory_bytes": 16 * 10**9, "free_bytes": 8 * 10**9}
+
+
+def probed(**more):
+    return {"packages": {}, "import_errors": {}, "devices": [CPU]} | more
+
+
+def of(diagnosis, name):
+    (finding,) = (one for one in diagnosis.findings if one.name == name)
+    return finding
+
+
+def test_the_doctor_finds_this_machine_well():
+    done = run("doctor", "--json")
+    assert done.exit_code == 0, done.stdout
+    said = json.loads(done.stdout)
+    assert said["ok"] is True
+    assert {"torch", "transformers", "device cpu", "disk"} <= {
+        one["name"] for one in said["findings"]
+    }
+
+
+def test_a_torch_that_is_half_there_is_found_and_the_exit_code_says_so(tmp_path):
+    """As after an interrupted installation: the metadata are there, the module is not whole."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch.so is missing')")
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if " torch " in line)
+    assert line.startswith(" PROBLEM")
+    assert "cannot be loaded: ImportError: libtorch.so is missing" in line
+    assert "pip uninstall torch" in done.stdout
+    assert str(tmp_path) not in done.stdout
+
+
+def test_the_light_install_is_told_what_it_lacks(monkeypatch):
+    installed = doctor.installed_versions()
+    for name in ("torch", "transformers", "truststore"):
+        del installed[name]
+    monkeypatch.setattr(doctor, "installed_versions", lambda: installed)
+    diagnosis = diagnose(probed())
+    assert not diagnosis.ok
+    wrong = {one.name: one for one in diagnosis.findings if not one.ok}
+    assert set(wrong) == {"torch", "transformers", "truststore"}
+    assert wrong["torch"].found == "not installed (needed: >=2.4,!=2.12.*)"
+    assert 'pip install "spatial-ar-anomaly[torch]"' in wrong["torch"].remedy
+    monkeypatch.setattr(doctor, "why_no_torch_here", lambda: "No torch for this platform.")
+    assert of(diagnose(probed()), "torch").remedy == "No torch for this platform."
+    assert of(diagnose(probed()), "transformers").remedy.startswith("Install it")
+
+
+def test_too_little_of_a_machine_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "free_bytes", lambda folder: 10**8)
+    small = CPU | {"memory_bytes": 2 * 10**9}
+    gpu = CPU | {"device": "cuda", "memory_bytes": None, "free_bytes": None}
+    diagnosis = diagnose(probed(devices=[small, gpu]))
+    assert "4 GB or more" in of(diagnosis, "device cpu").remedy
+    assert of(diagnosis, "device cuda").ok
+    assert of(diagnosis, "disk").found == "100 MB free"
+    assert "2 GB are needed" in of(diagnosis, "disk").remedy
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(tmp_path / "file" / "below"))
+    assert not of(diagnose(probed()), "settings folder").ok
+    assert str(tmp_path) not in json.dumps(diagnose(probed()).to_dict())
+
+
+def test_the_network_is_described_not_asked_and_no_secret_is_shown(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = of(diagnose(probed()), "network").found
+    assert "a proxy is set" in found
+    assert "HF_HUB_OFFLINE" in found
+    assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("#!/bin/sh\nkill -SEGV $$", "exit code -11"),
+        ("#!/bin/sh\necho hello", "before it said anything"),
+        ("#!/bin/sh\necho 3", "said no object"),
+        ("#!/bin/sh\nexec sleep 60", "said nothing for 0.5 s"),
+    ],
+)
+def test_a_torch_that_takes_its_process_down_does_not_take_the_doctor(tmp_path, program, words):
+    script = tmp_path / "python"
+    script.write_text(program)
+    script.chmod(0o755)
+    failed = probe_in_child(str(script), timeout_s=0.5 if "sleep" in program else 60)
+    assert words in failed["failed"]
+    diagnosis = diagnose(failed)
+    assert not of(diagnosis, "packages").ok
+    assert "could not be started" in probe_in_child(str(tmp_path / "none"))["failed"]
+
+
+def test_only_macos_on_x86_is_told_that_there_is_no_torch():
+    assert "macOS on x86-64" in why_no_torch_here("Darwin", "x86_64")
+    for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64"), ("Windows", "AMD64")):
+        assert why_no_torch_here(system, machine) == ""
+
+
+def test_torch_for_a_gpu_is_much_larger():
+    cpu, cuda = (estimate(["torch", "typer"], cuda=cuda) for cuda in (False, True))
+    assert cuda.download_bytes > 5 * cpu.download_bytes
+    assert cpu.disk_bytes > cpu.download_bytes > estimate(["typer"], cuda=True).download_bytes
+    assert estimate([], cuda=True).disk_bytes == 0

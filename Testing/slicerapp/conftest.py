@@ -1,0 +1,144 @@
+"""The application for the tests of the Slicer side: started once, its scene clean for each test."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from Harness import (
+    LoadedModule,
+    load_scripted_module,
+    run_events,
+    slot_errors,
+    start,
+    why_no_rendering,
+)
+from service.small_site import SHAPE_KJI, SPACING_MM, Site, run
+from slicerapp.results import add_result
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti
+from SpatialARAnomalyLib.service.demo.phantom import normal_head
+
+MODULE = Path(__file__).parents[2] / "SpatialARAnomaly" / "SpatialARAnomaly.py"
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`slicer.app`, with its settings and files in a folder of the tests."""
+    return start(tmp_path_factory.mktemp("slicer"))
+
+
+@pytest.fixture(autouse=True)
+def _no_slot_errors(app: Any) -> Iterator[None]:
+    """Fail the test for what was raised in slots, observers and event handlers."""
+    slot_errors.taken()
+    yield
+    if errors := slot_errors.taken():
+        pytest.fail(f"raised in slots or observers:\n{slot_errors.described(errors)}")
+
+
+@pytest.fixture
+def scene(app: Any) -> Iterator[Any]:
+    """The scene, empty but for what it always holds."""
+    app.mrmlScene().Clear(False)
+    yield app.mrmlScene()
+    app.mrmlScene().Clear(False)
+
+
+@pytest.fixture
+def settings(app: Any) -> Iterator[Any]:
+    """The user's settings, empty."""
+    app.userSettings().clear()
+    yield app.userSettings()
+    app.userSettings().clear()
+
+
+@pytest.fixture
+def load_module(scene: Any) -> Iterator[Callable[[Path | str], LoadedModule]]:
+    """Loads a scripted module, which is unloaded at the end of the test."""
+    loaded: list[LoadedModule] = []
+
+    def load(path: Path | str) -> LoadedModule:
+        loaded.append(load_scripted_module(path))
+        return loaded[-1]
+
+    yield load
+    for module in reversed(loaded):
+        module.unload()
+
+
+@pytest.fixture
+def rendering(app: Any) -> None:
+    """Skips the test where nothing can be drawn."""
+    if reason := why_no_rendering():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Small normal heads and a quick model that finds large masses; not to be changed."""
+    folder = tmp_path_factory.mktemp("slicer site")
+    normals = []
+    for number in range(6):
+        normals.append(folder / f"normal_{number}.nii.gz")
+        write_nifti(normals[-1], normal_head(number, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM))
+    model = folder / "model.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(folder / "settings"))
+        trained = run(
+            "train", *normals, "--out", model, "--name", "small heads", "--size-px", 224,
+            "--epochs", 4, "--batch-size", 8, "--device", "cpu",
+        )  # fmt: skip
+    assert trained.exit_code == 0, trained.stderr
+    return Site(tuple(normals), model)
+
+
+@pytest.fixture(scope="session")
+def warm_worker(app: Any) -> Iterator[Any]:
+    """A worker process that stays from test to test, so that torch is loaded once."""
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
+
+    worker = WorkerProcess()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def models_folder(site: Site, tmp_path: Path) -> Path:
+    """A folder of models with the quick one in it."""
+    folder = tmp_path / "modèles de test"
+    folder.mkdir()
+    shutil.copy(site.model, folder / "quick.safetensors")
+    return folder
+
+
+@pytest.fixture
+def opened(
+    load_module: Callable[[Path | str], LoadedModule],
+    settings: Any,
+    warm_worker: Any,
+    models_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> LoadedModule:
+    """Our module, entered, with the quick model chosen, on the CPU, and the warm worker."""
+    from SpatialARAnomalyLib.engine.device import Device
+    from SpatialARAnomalyLib.slicerapp import Settings
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
+
+    Settings.setModelsFolder(models_folder)
+    Settings.setDevice(Device.CPU)
+    monkeypatch.setattr(SharedWorker, "_worker", warm_worker)
+    module = load_module(MODULE)
+    monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
+    module.enter()
+    return module
+
+
+@pytest.fixture
+def shown(opened: LoadedModule) -> tuple[LoadedModule, Any]:
+    """The module with a result of known blobs under review, whose NLL is in no file yet."""
+    result = add_result()
+    opened.widget.panel.review.review(result)
+    run_events()
+    return opened, result

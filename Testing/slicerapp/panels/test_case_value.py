@@ -1,0 +1,59 @@
+"""The panel says how unusual a scan is as a whole, from how many normal scans, or why not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from slicerapp.results import CASE_SCORE, add_result, calibration
+
+
+@pytest.fixture
+def words():
+    from SpatialARAnomalyLib.slicerapp.wording import Calibration
+
+    return Calibration
+
+
+def shown(module, result) -> tuple[str, str]:
+    module.widget.panel._parameters.resultVolume = result.volume
+    from Harness.waiting import run_events
+
+    run_events()
+    label = module.ui.caseValueLabel
+    return label.text, label.toolTip
+
+
+def test_the_review_says_the_case_p_value(opened):
+    result = add_result()
+    assert result.caseScore == CASE_SCORE
+    text, tip = shown(opened, result)
+    p = calibration().case_p_value(CASE_SCORE)
+    assert text == f"p = {p:.2g} (3 normal scans) · rough"
+    assert "3 normal scans the model was not trained on" in tip
+    tip = opened.ui.thresholdValueLabel.toolTip
+    interval = calibration().rate_interval(0.01)
+    assert f"between {100 * interval.scan[0]:.2g} % and" in tip
+    assert "fewer than 20 held-out normal scans" in tip
+
+
+def test_a_result_of_before_says_that_it_has_none(opened):
+    result = add_result()
+    result.volume.RemoveAttribute("SpatialARAnomaly.CaseScore")
+    text, _tip = shown(opened, result)
+    assert text == "no p-value: made before case scores were kept"
+
+
+def test_words_follow_the_number_of_scans(words):
+    few = dataclasses.replace(calibration(), volumes=2, volume_shares=(), case_scores=(1.0, 2.0))
+    assert words.caseText(few, 1.5) == (
+        "no p-value: the model has 2 held-out normal scans, it takes 3"
+    )
+    scores = tuple(np.linspace(1, 2, 20).tolist())
+    many = dataclasses.replace(calibration(), volumes=20, volume_shares=(), case_scores=scores)
+    assert words.caseText(many, 99.0) == "p ≤ 0.0048 (20 normal scans)"
+    assert "rough" not in words.caseTip(many)
+    assert "unknown" in words.rateTip(many, 0.01)
+    alone = dataclasses.replace(calibration(), volumes=1, volume_shares=(), case_scores=())
+    assert "one scan tells nothing" in words.rateTip(alone, 0.01)
+    assert "rough" in words.cardText(alone)
+    assert words.cardText(many) == ""

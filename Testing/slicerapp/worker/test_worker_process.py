@@ -1,0 +1,360 @@
+"""The worker's process: whatever it does, every job ends once, and the next one begins anew."""
+
+import os
+import sys
+from collections import Counter
+
+import pytest
+from Harness import run_events, slot_errors, wait_until
+from slicerapp.fake_workers import fake_command
+
+
+class Heard:
+    """What was told of jobs."""
+
+    def __init__(self):
+        self.events, self.ends, self.log = [], [], []
+
+    def submit(self, worker, job="any", **more):
+        return worker.submit(job, onEvent=self.events.append, onEnd=self.ends.append, **more)
+
+    @property
+    def end(self):
+        wait_until(lambda: self.ends, 20, "the end of a job")
+        run_events(0.05)  # a second end would come now
+        assert len(self.ends) == 1
+        return self.ends[0]
+
+
+@pytest.fixture
+def started(app, tmp_path):
+    """Makes worker processes that behave so; ends them after the test."""
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
+
+    workers = []
+
+    def start(behavior, **settings):
+        heard = Heard()
+        workers.append(
+            WorkerProcess(heard.log.append, command=fake_command(behavior, tmp_path), **settings)
+        )
+        return workers[-1], heard
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+def exists(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_job_hears_its_events_and_its_result(started):
+    worker, heard = started("answers")
+    heard.submit(worker, inputs={"name": "čaj 茶"})
+    assert heard.end["echo"] == {"name": "čaj 茶"}
+    assert [event["event"] for event in heard.events] == ["stage"]
+    assert worker.running
+    assert not worker.busy
+
+
+def test_jobs_hear_only_of_themselves(started):
+    worker, _ = started("answers")
+    heard = [Heard() for _ in range(5)]
+    for number, one in enumerate(heard):
+        one.submit(worker, inputs={"number": number})
+    assert [one.end["echo"]["number"] for one in heard] == list(range(5))
+
+
+def test_the_process_is_kept_for_the_next_job(started):
+    worker, first = started("answers")
+    first.submit(worker)
+    assert first.end["event"] == "result"
+    pid, second = worker.pid, Heard()
+    second.submit(worker)
+    assert second.end["event"] == "result"
+    assert worker.pid == pid
+
+
+def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(started):
+    worker, first = started("answers")
+    first.submit(worker)
+    worker.renew()
+    assert first.end["event"] == "result"
+    assert not worker.running
+    second, third = Heard(), Heard()
+    second.submit(worker)
+    assert second.end["event"] == "result"
+    pid = worker.pid
+    worker.renew()
+    third.submit(worker)
+    assert third.end["event"] == "result"
+    assert worker.pid != pid
+    assert worker.running
+
+
+@pytest.mark.parametrize(
+    ("behavior", "code"),
+    [
+        ("garbage", "worker-garbage"),
+        ("no event", "worker-garbage"),
+        ("id that is none", "worker-garbage"),
+        ("everybody's group", "protocol-unknown"),
+        ("exits without result", "worker-died"),
+        ("half a line", "worker-died"),
+        ("exits with words", "worker-died"),
+        ("killed", "worker-died"),
+        ("other protocol", "protocol-unknown"),
+    ],
+)
+def test_a_worker_that_misbehaves_fails_its_jobs_and_is_gone(behavior, code, started):
+    worker, heard = started(behavior)
+    heard.submit(worker)
+    assert heard.end["event"] == "failed"
+    assert heard.end["code"] == code
+    assert heard.end["text"]
+    assert not worker.running
+    assert not worker.busy
+
+
+def test_a_crash_is_called_one_and_other_ends_are_not(started):
+    for behavior, how in (("killed", "crashed"), ("exits without result", "without a result")):
+        worker, heard = started(behavior)
+        heard.submit(worker)
+        assert how in heard.end["text"]
+
+
+def test_the_last_words_are_told_without_places(started):
+    worker, heard = started("exits with words")
+    heard.submit(worker)
+    assert "CUDA exploded" in heard.end["facts"]["lastWords"]
+    assert os.path.expanduser("~") not in heard.end["facts"]["lastWords"]
+    assert any("CUDA exploded" in line for line in heard.log)
+    assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
+
+
+def test_a_place_is_known_also_where_it_comes_in_pieces(started):
+    worker, heard = started("words in pieces")
+    heard.submit(worker)
+    assert "lost in <home>/ä" in heard.end["facts"]["lastWords"]
+    assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
+
+
+def test_a_line_without_end_is_not_collected_for_ever(started, monkeypatch):
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess
+
+    monkeypatch.setattr(WorkerProcess, "LONGEST_LINE", 1_000_000)
+    worker, heard = started("endless line")
+    heard.submit(worker)
+    assert heard.end["code"] == "worker-garbage"
+
+
+@pytest.mark.parametrize("behavior", ["silent", "hangs in the job"])
+def test_a_silent_worker_is_ended(behavior, started):
+    worker, heard = started(behavior, silenceS=0.5)
+    heard.submit(worker)
+    assert heard.end["code"] == "worker-silent"
+    assert not worker.running
+
+
+def heard_events(heard, *names):
+    wait_until(lambda: [event["event"] for event in heard.events] == list(names), 20, names)
+
+
+def test_a_paused_job_may_be_silent_and_a_resumed_one_not(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    heard_events(heard, "stage")
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    waiting = Heard()
+    waiting.submit(worker)  # it waits, too, and is not expected to be heard of
+    run_events(1.5)
+    assert worker.running
+    assert not heard.ends
+    worker.resume(job)
+    heard_events(heard, "stage", "paused", "continued")
+    assert heard.end["code"] == waiting.end["code"] == "worker-silent"
+
+
+def test_a_paused_job_can_be_cancelled(started):
+    worker, heard = started("pauses", silenceS=1.0)
+    job = heard.submit(worker)
+    worker.pause(job)
+    heard_events(heard, "stage", "paused")
+    worker.cancel(job)
+    assert heard.end == {"id": job, "event": "cancelled"}
+    worker.pause(job)
+    worker.resume(job)
+    assert not worker.busy
+
+
+def test_a_worker_that_ignores_a_cancel_is_ended_with_its_children(started):
+    worker, heard = started("ignores cancel", cancelGraceS=0.3)
+    job = heard.submit(worker)
+    wait_until(lambda: heard.events, 20, "the first event")
+    child, pid = int(heard.events[0]["name"]), worker.pid
+    assert exists(child)
+    worker.cancel(job)
+    worker.cancel(job)
+    assert heard.end == {"event": "cancelled"}
+    wait_until(lambda: not exists(child) and not exists(pid), 10, "the group to end")
+
+
+def test_cancels_of_other_jobs_do_not_put_off_the_end(started):
+    """As of a slider: every move cancels the job of the one before."""
+    worker, heard = started("ignores cancel", cancelGraceS=0.4)
+    first = heard.submit(worker)
+    later = [Heard() for _ in range(200)]
+    jobs = iter([(one, one.submit(worker)) for one in later])
+    worker.cancel(first)
+
+    def cancel_another():
+        _, job = next(jobs)
+        worker.cancel(job)
+        return heard.ends
+
+    wait_until(cancel_another, 20, "the end of the first")
+    assert heard.end == {"event": "cancelled"}
+    assert all(len(one.ends) == 1 for one in later)
+
+
+def test_children_of_a_worker_that_died_are_ended(started):
+    worker, heard = started("killed with a child")
+    job = heard.submit(worker)
+    wait_until(lambda: heard.events, 20, "the first event")
+    child = int(heard.events[0]["name"])
+    assert exists(child)
+    worker.cancel(job)
+    assert heard.end == {"event": "cancelled"}
+    wait_until(lambda: not exists(child), 10, "the child to end")
+
+
+def test_other_jobs_of_a_process_ended_for_one_have_failed(started):
+    worker, first = started("ignores cancel", cancelGraceS=0.3)
+    job, second = first.submit(worker), Heard()
+    second.submit(worker)
+    worker.cancel(job)
+    assert first.end == {"event": "cancelled"}
+    assert second.end["code"] == "worker-ended"
+
+
+def test_a_python_that_is_not_there_is_told(app, tmp_path):
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
+
+    worker, heard = WorkerProcess(command=(str(tmp_path / "no python"),)), Heard()
+    heard.submit(worker)
+    assert heard.end["code"] == "worker-missing"
+    assert not worker.running
+
+
+def test_large_messages_arrive_whole(started):
+    worker, heard = started("many large lines")
+    heard.submit(worker)
+    assert heard.end["event"] == "result"
+    assert [event["code"] for event in heard.events] == [str(number) for number in range(300)]
+    assert Counter(event["text"] for event in heard.events) == {"ä" * 10_000: 300}
+
+
+def test_stop_ends_every_job_and_the_process(started):
+    worker, first = started("hangs in the job")
+    second = Heard()
+    first.submit(worker)
+    second.submit(worker)
+    wait_until(lambda: worker.pid, 20, "hello")
+    pid = worker.pid
+    worker.stop()
+    assert first.end == second.end == {"event": "cancelled"}
+    assert not exists(pid)
+    worker.stop()
+
+
+def test_an_idle_worker_is_ended_and_the_next_job_starts_another(started):
+    worker, first = started("answers", idleS=0.2)
+    first.submit(worker)
+    assert first.end["event"] == "result"
+    pid = worker.pid
+    wait_until(lambda: not worker.running, 20, "the idle worker to end")
+    assert not exists(pid)
+    second = Heard()
+    second.submit(worker)
+    assert second.end["event"] == "result"
+
+
+def test_who_hears_of_a_failure_can_begin_anew_at_once(started, tmp_path):
+    worker, heard = started("killed")
+
+    def again(event):
+        worker._command = fake_command("answers", tmp_path)
+        heard.submit(worker)
+
+    worker.submit("any", onEnd=again)
+    assert heard.end["event"] == "result"
+
+
+def test_what_an_ended_process_said_is_not_held_against_the_next(started, tmp_path):
+    worker, heard = started("garbage twice")
+    ended = []
+
+    def again(event):
+        ended.append(event)
+        worker._command = fake_command("answers", tmp_path)
+        heard.submit(worker)
+
+    worker.submit("any", onEnd=again)
+    assert heard.end["event"] == "result"
+    assert [event["code"] for event in ended] == ["worker-garbage"]
+
+
+def test_a_receiver_that_raises_takes_nothing_from_the_others(started):
+    def fail(event):
+        raise ZeroDivisionError(event["event"])
+
+    worker, heard = started("hangs in the job")
+    with slot_errors.expected_slot_errors() as errors:
+        worker.submit("any", onEnd=fail)
+        heard.submit(worker)
+        worker.stop()
+        assert heard.end == {"event": "cancelled"}
+    assert [str(error) for error in errors] == ["cancelled"]
+    worker, heard = started("answers")
+    with slot_errors.expected_slot_errors() as errors:
+        worker.submit("any", onEvent=fail, onEnd=fail)
+        heard.submit(worker)
+        assert heard.end["event"] == "result"
+    assert [str(error) for error in errors] == ["stage", "result"]
+    assert not worker.busy
+
+
+def test_a_request_that_cannot_be_said_is_no_job(started):
+    worker, heard = started("answers")
+    with pytest.raises(ValueError, match="JSON"):
+        heard.submit(worker, inputs={"number": float("nan")})
+    assert not worker.busy
+    assert not heard.ends
+    heard.submit(worker)
+    assert heard.end["event"] == "result"
+
+
+def test_the_real_worker_ends_when_its_parents_end_closes(app):
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
+
+    worker, heard = WorkerProcess(), Heard()
+    heard.submit(worker, "no such job")
+    assert heard.end["code"] == "job-unknown"
+    pid = worker.pid
+    assert pid != os.getpid()
+    worker._process.closeWriteChannel()
+    wait_until(lambda: not worker.running, 20, "the worker to end")
+    assert not exists(pid)
+
+
+def test_the_workers_python_is_slicers(app):
+    from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import pythonSlicer
+
+    assert os.path.basename(pythonSlicer()).startswith("PythonSlicer")
+    assert pythonSlicer() != sys.executable or "PythonSlicer" in sys.executable
