@@ -12,9 +12,9 @@ import SimpleITK as sitk
 import slicerio
 from Harness import run_events, wait_until
 from slicerapp.heads import add_volume, detected, head_with_lesion
+from slicerapp.panels.test_detection import placed
+from slicerapp.panels.test_review import mask, rows_of
 from slicerapp.results import AFFINE, add_result, blobs
-from slicerapp.test_detection import placed
-from slicerapp.test_review import mask, rows_of
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

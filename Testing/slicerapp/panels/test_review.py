@@ -426,7 +426,7 @@ def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_w
 @pytest.mark.parametrize("placing", ["oblique left-handed", "transformed"])
 def test_all_views_are_led_to_the_peak_wherever_the_scan_lies(placing, opened, scene):
     import slicer
-    from slicerapp.test_detection import OBLIQUE, placed, world
+    from slicerapp.panels.test_detection import OBLIQUE, placed, world
 
     transform = None
     if placing == "transformed":

@@ -8,7 +8,7 @@ import pytest
 from Harness import load_scripted_module, run_events, settings_after_restart, wait_until
 from service.wheel_examples import GOOD
 from slicerapp.conftest import MODULE
-from slicerapp.test_installation import FakeWorker
+from slicerapp.setup.test_installation import FakeWorker
 from SpatialARAnomalyLib.service.setup.packages import names
 
 

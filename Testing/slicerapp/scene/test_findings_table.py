@@ -75,8 +75,8 @@ def test_a_table_with_what_is_no_number_has_no_rows(text, scene):
 
 
 def test_reviews_follow_the_voxel_of_the_peak_on_any_grid(scene):
+    from slicerapp.panels.test_detection import placed
     from slicerapp.results import AFFINE
-    from slicerapp.test_detection import placed
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
         Review,
         followed,

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from Harness import run_events
+from slicerapp.panels.test_detection import OBLIQUE, placed
+from slicerapp.panels.test_export import comment, reviewed_result
+from slicerapp.panels.test_review import mask, move_threshold, rows_of, statuses
 from slicerapp.results import AFFINE, add_result
-from slicerapp.test_detection import OBLIQUE, placed
-from slicerapp.test_export import comment, reviewed_result
-from slicerapp.test_findings_table import ODD
-from slicerapp.test_review import mask, move_threshold, rows_of, statuses
+from slicerapp.scene.test_findings_table import ODD
 
 
 def saved_and_loaded(module, path, scene, *, clear: bool = True):

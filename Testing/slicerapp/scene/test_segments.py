@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from slicerapp.panels.test_detection import placed, world
 from slicerapp.results import AFFINE, PEAKS_KJI, add_result
-from slicerapp.test_detection import placed, world
 
 
 def image_of(result, name: str):

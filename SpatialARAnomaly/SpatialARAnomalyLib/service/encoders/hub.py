@@ -430,13 +430,13 @@ def _follow(
         if not line:
             raise cut(connection)
         limit_s, silent_s = connection.timeout_s, 0.0
-        message = json.loads(line)
-        if "done" in message:
-            report.progress(message["done"], message["total"], "byte")
-        elif "failed" in message:
-            raise EncoderError(*message["failed"])
-        elif "commit" in message:
-            return message["commit"], [RemoteFile(**file) for file in message["files"]]
+        event = json.loads(line)
+        if "done" in event:
+            report.progress(event["done"], event["total"], "byte")
+        elif "code" in event:
+            raise EncoderError(event["code"], event["text"], event["hint"], **event["facts"])
+        elif "commit" in event:
+            return event["commit"], [RemoteFile(**file) for file in event["files"]]
 
 
 def _verify(path: Path, file: RemoteFile, report: Reporter) -> None:
@@ -502,7 +502,12 @@ def _outcome(connection: Connection, login: str | bool | None) -> dict[str, Any]
         )
     except Exception as error:
         failure = refusal(error, connection)
-    return {"failed": [failure.code, failure.message, failure.hint]}
+    return {
+        "code": failure.code,
+        "text": failure.message,
+        "hint": failure.hint,
+        "facts": failure.facts,
+    }
 
 
 def fetch(
