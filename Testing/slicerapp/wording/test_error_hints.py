@@ -12,15 +12,14 @@ from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.service.cli import hints as cli_hints
 
 PACKAGE = Path(SpatialARAnomalyLib.__file__).parent
-LEAVING = re.compile(r"service/(cli_)?bmad|engine/(memory_bank|position_gaussian)")
-"""Benchmarks, which are no part of the product."""
 FILES = {
-    name: ast.parse(path.read_text(encoding="utf-8"), name)
+    (name := path.relative_to(PACKAGE).as_posix()): ast.parse(
+        path.read_text(encoding="utf-8"), name
+    )
     for path in sorted(PACKAGE.rglob("*.py"))
-    if not LEAVING.match(name := path.relative_to(PACKAGE).as_posix())
 }
-COMMAND_LINE = re.compile(r"service/cli")
-PIP = "service/pip_words.py"
+COMMAND_LINE = re.compile(r"service/cli/")
+PIP = "service/setup/packages.py"
 """Its codes are in a table, by what pip said."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
