@@ -5,11 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.model_examples import CARD, small_model
-from SpatialARAnomalyLib.engine.model.model_file import (
-    SUFFIX,
-    ModelCard,
-    save_model,
-)
+from SpatialARAnomalyLib.engine.model.model_file import SUFFIX, ModelCard, save_model
 
 
 def add_model(models: Path, name: str, seed: int = 0, file: str | None = None, **values) -> Path:

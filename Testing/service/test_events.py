@@ -6,10 +6,7 @@ from typing import get_args
 
 import pytest
 from SpatialARAnomalyLib.engine.errors import Cancelled
-from SpatialARAnomalyLib.engine.progress import (
-    EpochFigures,
-    Reporter,
-)
+from SpatialARAnomalyLib.engine.progress import EpochFigures, Reporter
 from SpatialARAnomalyLib.service import events
 from SpatialARAnomalyLib.service.events import (
     MIN_INTERVAL_S,

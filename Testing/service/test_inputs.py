@@ -6,21 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine.dicom_examples import small_series
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    InputError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volumes.files import (
-    write_nifti,
-    write_nrrd,
-)
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
-from SpatialARAnomalyLib.service.scans import (
-    find_inputs,
-    find_one_input,
-)
+from SpatialARAnomalyLib.service.scans import find_inputs, find_one_input
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from SpatialARAnomalyLib.service.user_folder import (
-    HOME_VARIABLE,
-    models_folder,
-    user_folder,
-)
+from SpatialARAnomalyLib.service.user_folder import HOME_VARIABLE, models_folder, user_folder
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])

@@ -8,10 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from SpatialARAnomalyLib.service.setup.packages import (
-    REQUIREMENTS,
-    names,
-)
+from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS, names
 
 BROUGHT = {"numpy": "2.4.6", "simpleitk": "2.5.5", "setuptools": "82.0.1", "requests": "2.34.2"}
 """What stands for the packages that Slicer brings."""

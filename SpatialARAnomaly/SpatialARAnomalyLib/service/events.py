@@ -9,10 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    Fact,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, Fact
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 
 PROTOCOL = 1

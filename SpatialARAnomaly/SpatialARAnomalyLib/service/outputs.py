@@ -9,11 +9,7 @@ from pathlib import Path
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.errors import OutputError
-from SpatialARAnomalyLib.engine.files import (
-    PARTIAL_PREFIX,
-    remove_stale_partials,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partials, unwritable
 
 
 def make_folder(folder: Path) -> None:

@@ -6,34 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpecError,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Spec,
-)
-from SpatialARAnomalyLib.engine.volumes.dicom import (
-    choose_series,
-    list_series,
-    read_series,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
+from SpatialARAnomalyLib.engine.specs import Modality, Spec
+from SpatialARAnomalyLib.engine.volumes.dicom import choose_series, list_series, read_series
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
     volume_name,
 )
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-)
-from SpatialARAnomalyLib.service.array_files import (
-    Affine,
-    affine_array,
-    read_voxels,
-)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
+from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_voxels
 
 
 @dataclass(frozen=True, kw_only=True)

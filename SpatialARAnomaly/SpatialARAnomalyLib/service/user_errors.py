@@ -1,10 +1,7 @@
 """Which errors of the machine a user can act on, told in the user's words."""
 
 from SpatialARAnomalyLib.engine.device import is_out_of_memory
-from SpatialARAnomalyLib.engine.errors import (
-    DeviceError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import DeviceError, SpatialARError
 
 
 def as_user_error(error: BaseException) -> SpatialARError | None:

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import check_scan
 from SpatialARAnomalyLib.service.demo.phantom import (
@@ -21,11 +18,7 @@ from SpatialARAnomalyLib.service.demo.phantom import (
     centered_ras_from_voxel,
     normal_head,
 )
-from SpatialARAnomalyLib.service.demo.phantom_anatomy import (
-    EDGE_MM,
-    HeadAnatomy,
-    Tissue,
-)
+from SpatialARAnomalyLib.service.demo.phantom_anatomy import EDGE_MM, HeadAnatomy, Tissue
 
 SHAPE_KJI = (30, 52, 44)
 SPACING_MM = (4.0, 4.0, 5.0)

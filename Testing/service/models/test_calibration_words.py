@@ -7,11 +7,7 @@ import pytest
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
 from SpatialARAnomalyLib.service.detection.find_anomalies import tell_few_normals
-from SpatialARAnomalyLib.service.models.wording import (
-    case_basis,
-    case_text,
-    rates_text,
-)
+from SpatialARAnomalyLib.service.models.wording import case_basis, case_text, rates_text
 
 
 def calibration(volumes: int):

@@ -10,10 +10,7 @@ from service import killed_library
 from service.model_folders import add_model
 from service.worker_process import LIBRARY_FOLDER
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.service.models.library import (
-    Arrival,
-    import_model,
-)
+from SpatialARAnomalyLib.service.models.library import Arrival, import_model
 from SpatialARAnomalyLib.service.models.listing import list_models
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")

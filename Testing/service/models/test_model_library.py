@@ -8,17 +8,8 @@ import safetensors.torch
 import torch
 from service.model_folders import Stopper, add_model, change_byte, change_card
 from service.small_site import tree
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    ModelError,
-    OutputError,
-    SpatialARError,
-)
-from SpatialARAnomalyLib.engine.model.model_file import (
-    load_model,
-    read_card,
-    verify_model,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, ModelError, OutputError, SpatialARError
+from SpatialARAnomalyLib.engine.model.model_file import load_model, read_card, verify_model
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service.models.library import (
     Arrival,

@@ -8,11 +8,7 @@ import safetensors.torch
 import torch
 from service.model_folders import add_model, change_byte, change_card
 from SpatialARAnomalyLib.engine.errors import ModelError
-from SpatialARAnomalyLib.engine.model.model_file import (
-    load_model,
-    read_card,
-    verify_model,
-)
+from SpatialARAnomalyLib.engine.model.model_file import load_model, read_card, verify_model
 from SpatialARAnomalyLib.service.models import listing
 from SpatialARAnomalyLib.service.models.listing import list_models
 

@@ -3,11 +3,7 @@
 import dataclasses
 
 import pytest
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    Preset,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 from SpatialARAnomalyLib.service.models.wording import (
     likelihood_text,
     network_text,

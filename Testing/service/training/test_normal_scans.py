@@ -12,45 +12,21 @@ import pytest
 from engine.dicom_examples import Series
 from service.small_site import SHAPE_KJI, SPACING_MM, run
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volumes.files import (
-    read_volume_file,
-    write_nifti,
-    write_nrrd,
-)
+from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.scans import ScanSource
-from SpatialARAnomalyLib.service.training import (
-    candidates as scan_candidates,
-)
-from SpatialARAnomalyLib.service.training import (
-    estimate as training_estimate,
-)
-from SpatialARAnomalyLib.service.training import (
-    plan,
-)
-from SpatialARAnomalyLib.service.training import (
-    survey as normal_scans,
-)
-from SpatialARAnomalyLib.service.training.candidates import (
-    ScanReader,
-    find_candidates,
-)
-from SpatialARAnomalyLib.service.training.plan import (
-    SurveyInputs,
-    survey,
-)
+from SpatialARAnomalyLib.service.training import candidates as scan_candidates
+from SpatialARAnomalyLib.service.training import estimate as training_estimate
+from SpatialARAnomalyLib.service.training import plan
+from SpatialARAnomalyLib.service.training import survey as normal_scans
+from SpatialARAnomalyLib.service.training.candidates import ScanReader, find_candidates
+from SpatialARAnomalyLib.service.training.plan import SurveyInputs, survey
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.service.training.survey import (
-    read_candidates,
-    select_usable,
-)
+from SpatialARAnomalyLib.service.training.survey import read_candidates, select_usable
 from SpatialARAnomalyLib.service.training.train import train
 
 BAD = {

@@ -21,15 +21,8 @@ from SpatialARAnomalyLib.engine.errors import (
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-    Preset,
-)
-from SpatialARAnomalyLib.engine.volumes.files import (
-    read_volume_file,
-    write_nifti,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
+from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti
 from SpatialARAnomalyLib.service import scans as inputs
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.scans import ScanSource

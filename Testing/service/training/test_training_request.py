@@ -7,18 +7,9 @@ import pytest
 import typer.main
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import SpecError
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-    Precision,
-    Preset,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Precision, Preset, Variance
 from SpatialARAnomalyLib.service.cli.main import app
-from SpatialARAnomalyLib.service.cli.train import (
-    NORMALS_OPTIONS,
-    TRAIN_OPTIONS,
-)
+from SpatialARAnomalyLib.service.cli.train import NORMALS_OPTIONS, TRAIN_OPTIONS
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 SPEC = TrainSpec().resolve(Modality.MR, 240.0)

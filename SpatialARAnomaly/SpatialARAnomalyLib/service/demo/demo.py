@@ -7,33 +7,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-)
+from SpatialARAnomalyLib.engine.device import Device, require_torch
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.volumes.files import (
-    write_nifti,
-    write_nifti_labels,
-)
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nifti_labels
 from SpatialARAnomalyLib.service.demo.sample_scans import (
     NORMALS,
     head_with_lesion,
     train_demonstration,
     write_normals,
 )
-from SpatialARAnomalyLib.service.detection.detect import (
-    DetectRequest,
-    detect,
-)
+from SpatialARAnomalyLib.service.detection.detect import DetectRequest, detect
 from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
-from SpatialARAnomalyLib.service.outputs import (
-    is_marked,
-    make_folder,
-    write_marker,
-)
+from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, write_marker
 from SpatialARAnomalyLib.service.training.folder import TrainingFolder
 
 MARKER_FILE = "demo.json"

@@ -6,19 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8
 from scipy import ndimage
 
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.geometry import voxel_spacing_mm
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-from SpatialARAnomalyLib.service.demo.phantom_anatomy import (
-    EDGE_MM,
-    HeadAnatomy,
-    Tissue,
-    Waves,
-)
+from SpatialARAnomalyLib.service.demo.phantom_anatomy import EDGE_MM, HeadAnatomy, Tissue, Waves
 
 SHAPE_KJI = (24, 192, 192)
 """Thick axial slices as in clinical routine: few enough for a quick demo."""

@@ -14,11 +14,7 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
-from SpatialARAnomalyLib.service.demo.phantom import (
-    PhantomHead,
-    add_lesion,
-    normal_head,
-)
+from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, add_lesion, normal_head
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.train import train
 

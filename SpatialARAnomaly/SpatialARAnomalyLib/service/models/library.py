@@ -21,10 +21,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     verify_model,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.service.models.listing import (
-    ModelEntry,
-    list_models,
-)
+from SpatialARAnomalyLib.service.models.listing import ModelEntry, list_models
 from SpatialARAnomalyLib.service.models.names import (
     TRAINING_SUFFIX,
     as_compared,
@@ -32,11 +29,7 @@ from SpatialARAnomalyLib.service.models.names import (
     fitting,
     free_name,
 )
-from SpatialARAnomalyLib.service.outputs import (
-    make_folder,
-    remove_empty,
-    still_missing,
-)
+from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty, still_missing
 
 
 class Arrival(StrEnum):

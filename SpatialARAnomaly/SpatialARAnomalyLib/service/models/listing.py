@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.model.model_file import (
-    SUFFIX,
-    ModelCard,
-    read_card,
-)
+from SpatialARAnomalyLib.engine.model.model_file import SUFFIX, ModelCard, read_card
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.encoders.catalog import (
     EncoderPresence,

@@ -6,11 +6,7 @@ from SpatialARAnomalyLib.engine.cards.calibration import (
     Calibration,
     least_case_p,
 )
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    Preset,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 
 TOLD_RATES = (0.1, 0.01, 0.001, 0.0001)
 """Rates that a card tells of."""

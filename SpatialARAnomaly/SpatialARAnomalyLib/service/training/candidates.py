@@ -10,22 +10,12 @@ from pathlib import Path
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-)
-from SpatialARAnomalyLib.engine.volumes.dicom import (
-    DicomSeries,
-    read_series,
-    series_of_files,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane
+from SpatialARAnomalyLib.engine.volumes.dicom import DicomSeries, read_series, series_of_files
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
 from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    check_scan,
-    infer_modality,
-)
+from SpatialARAnomalyLib.engine.volumes.volume import check_scan, infer_modality
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.request import ScanRow
 

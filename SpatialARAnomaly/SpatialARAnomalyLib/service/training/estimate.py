@@ -18,24 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import (
-    AxisTiling,
-    SliceStack,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling, SliceStack
 from SpatialARAnomalyLib.engine.slices.token_positions import PLACES
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    SliceSpec,
-)
-from SpatialARAnomalyLib.service.training.candidates import (
-    KEPT_BYTES,
-    NormalScan,
-    ScanReader,
-)
-from SpatialARAnomalyLib.service.training.request import (
-    TrainingEstimate,
-    TrainSpec,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, SliceSpec
+from SpatialARAnomalyLib.service.training.candidates import KEPT_BYTES, NormalScan, ScanReader
+from SpatialARAnomalyLib.service.training.request import TrainingEstimate, TrainSpec
 
 if TYPE_CHECKING:
     import torch

@@ -14,15 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.engine.errors import (
-    OutputError,
-    SpecError,
-)
-from SpatialARAnomalyLib.engine.files import (
-    file_sha256,
-    replacing,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.errors import OutputError, SpecError
+from SpatialARAnomalyLib.engine.files import file_sha256, replacing, unwritable
 from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.service.outputs import (
     is_marked,

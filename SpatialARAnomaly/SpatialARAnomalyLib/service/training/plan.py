@@ -9,38 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from SpatialARAnomalyLib.engine.device import (
-    require_torch,
-    resolve_device,
-)
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    InputError,
-    SpatialARError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.device import require_torch, resolve_device
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.scans import ScanSource
-from SpatialARAnomalyLib.service.training.candidates import (
-    ScanReader,
-    find_candidates,
-)
-from SpatialARAnomalyLib.service.training.request import (
-    SurveyResult,
-    TrainingEstimate,
-    TrainSpec,
-)
+from SpatialARAnomalyLib.service.training.candidates import ScanReader, find_candidates
+from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainingEstimate, TrainSpec
 from SpatialARAnomalyLib.service.training.survey import (
     USUAL_PATCH_PX,
     Survey,
     read_candidates,
     select_usable,
 )
-from SpatialARAnomalyLib.service.user_errors import (
-    as_user_error,
-    missing_package,
-)
+from SpatialARAnomalyLib.service.user_errors import as_user_error, missing_package
 from SpatialARAnomalyLib.service.user_folder import models_folder
 
 if TYPE_CHECKING:

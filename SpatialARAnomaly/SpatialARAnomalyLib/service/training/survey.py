@@ -9,17 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.service.training.candidates import (
-    Candidate,
-    NormalScan,
-    ScanReader,
-)
+from SpatialARAnomalyLib.service.training.candidates import Candidate, NormalScan, ScanReader
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 MAX_SCANS = 1000

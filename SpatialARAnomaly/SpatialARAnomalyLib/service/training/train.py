@@ -15,11 +15,7 @@ from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.device import resolve_device
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpatialARError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
     FeatureStore,
@@ -34,26 +30,13 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     save_model,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
-    fit_calibration,
-    thinned,
-)
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thinned
 from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    PLACES,
-    PlaceArray,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    IntensitySpec,
-    Modality,
-    SliceSpec,
-)
+from SpatialARAnomalyLib.engine.slices.token_positions import PLACES, PlaceArray
+from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, SliceSpec
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
-from SpatialARAnomalyLib.service.scans import (
-    ScanSource,
-    find_inputs,
-)
+from SpatialARAnomalyLib.service.scans import ScanSource, find_inputs
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
     NormalScan,
@@ -65,10 +48,7 @@ from SpatialARAnomalyLib.service.training.folder import (
     TrainingFolder,
     TrainingRecord,
 )
-from SpatialARAnomalyLib.service.training.plan import (
-    check_count,
-    check_size,
-)
+from SpatialARAnomalyLib.service.training.plan import check_count, check_size
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.survey import (
     default_fov_mm,
@@ -329,10 +309,7 @@ def _learn(
 ) -> "tuple[ModelCard, AutoregressiveModel]":
     """The trained network and its card, which lacks only the weights' hash."""
     from SpatialARAnomalyLib.engine.model.checkpoint import check_checkpoint
-    from SpatialARAnomalyLib.engine.model.training import (
-        fit,
-        split_held_out,
-    )
+    from SpatialARAnomalyLib.engine.model.training import fit, split_held_out
 
     spec = preparation.spec
     network, training = spec.autoregressive, spec.training

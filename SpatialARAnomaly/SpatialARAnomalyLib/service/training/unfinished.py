@@ -6,17 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.engine.errors import (
-    OutputError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import OutputError, SpecError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.progress import EpochFigures
-from SpatialARAnomalyLib.service.training.folder import (
-    PLACES_ENDING,
-    SUFFIX,
-    TrainingFolder,
-)
+from SpatialARAnomalyLib.service.training.folder import PLACES_ENDING, SUFFIX, TrainingFolder
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 MAX_HEADER = 1 << 27
