@@ -4,11 +4,7 @@ import numpy as np
 import torch
 from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
-from SpatialARAnomalyLib.engine.model.model_file import (
-    SCHEMA,
-    ModelCard,
-    NormalsSummary,
-)
+from SpatialARAnomalyLib.engine.model.model_file import SCHEMA, ModelCard, NormalsSummary
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
 from SpatialARAnomalyLib.engine.specs import (

@@ -4,11 +4,7 @@ import sys
 
 import pytest
 import torch
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-    resolve_device,
-)
+from SpatialARAnomalyLib.engine.device import Device, require_torch, resolve_device
 from SpatialARAnomalyLib.engine.errors import DeviceError
 
 

@@ -6,26 +6,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    InputError,
-)
-from SpatialARAnomalyLib.engine.evaluation import (
-    metrics as score_counts,
-)
-from SpatialARAnomalyLib.engine.evaluation import (
-    metrics as voxel_metrics,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
+from SpatialARAnomalyLib.engine.evaluation import metrics as score_counts
+from SpatialARAnomalyLib.engine.evaluation import metrics as voxel_metrics
 from SpatialARAnomalyLib.engine.evaluation.evaluation import (
     METRICS,
     SearchRule,
     evaluate_cases,
     score_case,
 )
-from SpatialARAnomalyLib.engine.evaluation.lesions import (
-    Lesions,
-    search,
-)
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     PooledCounts,
     count_scores,

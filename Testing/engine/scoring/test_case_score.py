@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
-    TOP_SHARE,
-    case_score,
-)
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import TOP_SHARE, case_score
 
 NLL = np.random.RandomState(3).gamma(2.0, size=12_345)
 

@@ -2,15 +2,9 @@
 
 import numpy as np
 import pytest
-from SpatialARAnomalyLib.engine.slices.body import (
-    body_box,
-    body_mask,
-)
+from SpatialARAnomalyLib.engine.slices.body import body_box, body_mask
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.demo.phantom_anatomy import Tissue
 

@@ -6,10 +6,7 @@ from engine.grids import Grid, random_grid
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.training import fit
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.scoring.scoring import (
-    embed_slices,
-    nll_volume,
-)
+from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices, nll_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,

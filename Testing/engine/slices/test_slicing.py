@@ -1,18 +1,8 @@
 import numpy as np
 import pytest
 from engine.grids import random_grid
-from SpatialARAnomalyLib.engine.slices.slice_stack import (
-    AxisTiling,
-    PlaneVolume,
-    SliceStack,
-)
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    COLUMN,
-    IN_BODY,
-    PLACES,
-    ROW,
-    SLICE,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling, PlaneVolume, SliceStack
+from SpatialARAnomalyLib.engine.slices.token_positions import COLUMN, IN_BODY, PLACES, ROW, SLICE
 from SpatialARAnomalyLib.engine.specs import (
     IntensityMethod,
     IntensitySpec,

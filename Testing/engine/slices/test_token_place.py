@@ -5,11 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from SpatialARAnomalyLib.engine.model.autoregressive import (
-    CORNERS,
-    position_features,
-    turned,
-)
+from SpatialARAnomalyLib.engine.model.autoregressive import CORNERS, position_features, turned
 from SpatialARAnomalyLib.engine.slices.token_positions import (
     COLUMN,
     FREQUENCIES,

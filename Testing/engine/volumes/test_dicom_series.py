@@ -10,20 +10,10 @@ import pydicom.data
 import pytest
 from engine.dicom_examples import AXIAL, Series, save, small_series
 from engine.grids import rotation
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    InputError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volumes.dicom import (
-    choose_series,
-    list_series,
-    read_series,
-)
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-)
+from SpatialARAnomalyLib.engine.volumes.dicom import choose_series, list_series, read_series
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"
 STUDIES = FILES / "dicomdirtests"

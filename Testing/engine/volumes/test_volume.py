@@ -7,19 +7,9 @@ import pytest
 from Data.template_cohort import template_head
 from engine.grids import random_grid
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-)
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-    infer_modality,
-)
-from SpatialARAnomalyLib.service.demo.phantom import (
-    PhantomHead,
-    normal_head,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
+from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, normal_head
 
 
 @pytest.fixture(scope="module")

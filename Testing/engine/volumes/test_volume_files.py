@@ -27,10 +27,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
 )
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS
 from SpatialARAnomalyLib.engine.volumes.itk import native_stderr_silenced
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 
 DTYPES = ["i1", "u1", "i2", "u2", "i4", "f4", "f8"]
 SHEAR = np.array([[1, 0.2, -0.1, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])

@@ -12,10 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from SpatialARAnomalyLib.engine.evaluation import metrics as voxel_metrics
-from SpatialARAnomalyLib.engine.evaluation.lesions import (
-    Lesions,
-    search,
-)
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     NO_LESION,
     Interval,

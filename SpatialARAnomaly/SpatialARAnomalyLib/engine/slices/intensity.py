@@ -3,10 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
-from SpatialARAnomalyLib.engine.specs import (
-    IntensityMethod,
-    IntensitySpec,
-)
+from SpatialARAnomalyLib.engine.specs import IntensityMethod, IntensitySpec
 
 MAX_SAMPLE = 2_000_000
 """Percentiles are taken from at most about so many body voxels, evenly thinned."""

@@ -16,14 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
-from SpatialARAnomalyLib.engine.slices.body import (
-    body_box,
-    body_mask,
-)
-from SpatialARAnomalyLib.engine.slices.intensity import (
-    intensity_range,
-    scale_intensity,
-)
+from SpatialARAnomalyLib.engine.slices.body import body_box, body_mask
+from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
 from SpatialARAnomalyLib.engine.slices.token_positions import (
     COLUMN,
     IN_BODY,
@@ -32,12 +26,7 @@ from SpatialARAnomalyLib.engine.slices.token_positions import (
     SLICE,
     PlaceArray,
 )
-from SpatialARAnomalyLib.engine.specs import (
-    IntensitySpec,
-    Modality,
-    Plane,
-    SliceSpec,
-)
+from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 

@@ -3,22 +3,14 @@
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.volumes.itk import (
-    ITK_SUFFIXES,
-    read_itk,
-    write_nrrd,
-)
+from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES, read_itk, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.nifti import (
     NIFTI_SUFFIXES,
     read_nifti,
     write_nifti,
     write_nifti_labels,
 )
-from SpatialARAnomalyLib.engine.volumes.refusals import (
-    damaged,
-    unicode_name,
-    unreadable,
-)
+from SpatialARAnomalyLib.engine.volumes.refusals import damaged, unicode_name, unreadable
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 __all__ = [

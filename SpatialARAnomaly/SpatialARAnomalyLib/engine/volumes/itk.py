@@ -18,10 +18,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.volumes.geometry import (
-    LPS_FROM_RAS,
-    voxel_spacing_mm,
-)
+from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS, voxel_spacing_mm
 from SpatialARAnomalyLib.engine.volumes.refusals import (
     DEFLATE_RATIO,
     check_dimensions,

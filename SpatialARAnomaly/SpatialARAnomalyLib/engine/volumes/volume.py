@@ -8,10 +8,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane
 from SpatialARAnomalyLib.engine.volumes.geometry import (
     PlaneOrientation,
     check_ras_from_voxel,
