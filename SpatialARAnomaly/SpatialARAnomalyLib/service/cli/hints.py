@@ -51,10 +51,10 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "convert them with safetensors.torch.save_file on a machine that may run their code."
     ),
     "encoder-gated": (
-        "Accept the terms on the encoder's page at the hub and log in with `hf auth login`, or "
+        "Accept the terms on {page} and log in with `hf auth login`, or "
         f"use {_UNGATED} or a local folder or .safetensors file."
     ),
-    "encoder-hub-down": "Try again in a few minutes.",
+    "encoder-hub-down": "Try again in a few minutes; open the hub's page in a browser to see its state.",
     "encoder-image-size": "Choose a --size-px that is a multiple of {patch_px}.",
     "encoder-layout": "Use the weights as published, without a head, or download them again.",
     "encoder-lfs-pointer": "Download the file itself, with `git lfs pull`.",
@@ -97,7 +97,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Make a new token on your account's page at the hub (Settings, Access Tokens; the role "
         "'read' is enough), or log in again with `hf auth login`."
     ),
-    "encoder-too-many": "Wait {wait}, then try again.",
+    "encoder-too-many": ("Wait {wait}, then try again.", "Wait a few minutes, then try again."),
     "encoder-unverified": (
         "Unset HF_ENDPOINT to use the hub itself, or get the files in another way and give "
         "their folder."
@@ -120,16 +120,15 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "internal": _REPORT,
     "job-unknown": _OTHER_PROGRAM,
     "kit-build": "Give one of the two.",
-    "kit-conflict": "Give the other machine's own list with --constraints.",
     "kit-damaged": "Copy the kit again, or make it again.",
-    "kit-incomplete": "Make the kit on a machine of the same system and Python.",
     "kit-missing": "Give the folder that `spatial-ar-anomaly offline-kit` made.",
     "kit-other-platform": (
         "Make the kit with --platform {platform}.",
         "Make the kit for this machine's platform.",
     ),
     "kit-other-python": "Make the kit with --python-version {python_version}.",
-    "kit-platform": ("Give it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64."),
+    "kit-platform": "Name it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64.",
+    "kit-unresolved": "Give the other machine's own list with --constraints.",
     "kit-version": "Update this program, or make the kit with this version.",
     "label-map": "Give the scan that the labels belong to.",
     "license-not-accepted": (
@@ -140,11 +139,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "modality-unsupported": (
         "Take another series, or convert it to NIfTI or NRRD if it is to be treated as MR or CT."
     ),
-    "model-ambiguous": "Give the folder: {folders}.",
+    "model-ambiguous": "Give the file's name instead.",
     "model-damaged": _RESTORE_MODEL,
     "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
-    "model-file-damaged": "Copy or export the file again.",
-    "model-file-unreadable": "Check the path, and that you may read the file.",
     "model-geometry": (
         "Choose a model trained on such scans; to score it all the same, use --allow-mismatch."
     ),
@@ -152,7 +149,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Wait until the detection or training with it has ended, close other programs that show "
         "its folder, and try again."
     ),
-    "model-large": "Copy the model's folder as it is.",
     "model-missing": (
         "Check the path or the name; `spatial-ar-anomaly models list` shows those there are."
     ),
@@ -162,14 +158,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "model-name": _OTHER_NAME,
     "model-name-taken": _OTHER_NAME,
     "model-newer": "Update SpatialARAnomaly.",
-    "model-not-alone": "Move what else is in the folder to another place first.",
     "model-tampered": _RESTORE_MODEL,
     "model-unreadable": "Check that you may read the model.",
-    "move-damaged": "Choose a folder on another disk: this one may be damaged.",
-    "move-inside": "Choose a folder somewhere else.",
-    "move-link": "Put the model itself in its place, or take it out of the models folder.",
-    "move-no-room": "Free disk space or choose another folder.",
-    "move-not-empty": "Choose an empty folder, or make a new one in it.",
     "name-empty": "Give a --name, or leave it out.",
     "nll-missing": "Detect again.",
     "normal-changed": "Start the training again.",
@@ -177,7 +167,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
-    "output-in-model": "Choose another folder.",
     "output-incomplete": _REPORT,
     "output-name": "Choose a name without slashes that does not begin with a point.",
     "output-not-a-demo": "Choose another folder with --out.",
@@ -203,7 +192,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     ),
     "series-missing": "Choose one of these with --series.",
     "series-of-file": "Leave --series out, or give the folder.",
-    "size-not-patches": "Choose another --size-px: a multiple of 16 suits all encoders.",
+    "size-not-patches": "Use --size-px {nearest_px}.",
     "size-not-positive": "Choose a larger --size-px.",
     "spacing-zero": "Export the scan again, or correct its header.",
     "spec-missing-key": _OTHER_PROGRAM,
@@ -218,11 +207,12 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "too-many-findings": "Lower --false-positive-rate or raise --min-volume-ml.",
     "torch-missing": _INSTALL,
     "training-diverged": "Lower --learning-rate.",
-    "training-running": "Wait until it has ended, or cancel it.",
+    "training-running": "Wait until it has ended, or choose another --out.",
     "training-unwritable": "Free disk space and repeat the command: it goes on where it stopped.",
     "truth-place": _TRUTH,
     "truth-size": _TRUTH,
     "truth-values": _TRUTH,
+    "uv-missing": 'Install it: pip install "spatial-ar-anomaly[kit]"',
     "volume-2d": "Save it as a 3-D volume (one slice is enough) with its place in the patient.",
     "volume-4d": "Extract one time point or channel and use that.",
     "volume-color": "Convert it to gray values, or give another scan.",
