@@ -15,9 +15,9 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
-from SpatialARAnomalyLib.slicerapp.Settings import parametersOf
+from SpatialARAnomalyLib.slicerapp.Settings import wrapParameters
 from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import registerSampleData
-from SpatialARAnomalyLib.slicerapp.Widget import Panel, loadSections
+from SpatialARAnomalyLib.slicerapp.Widget import Panel, loadPanel
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import stopSharedWorker
 
 ICONS = Path(__file__).parent / "Resources" / "Icons"
@@ -58,7 +58,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Called once, when the module is opened first."""
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget, self.ui = loadSections(self.resourcePath)
+        uiWidget, self.ui = loadPanel(self.resourcePath)
         self.layout.addWidget(uiWidget)
         self.logic = SpatialARAnomalyLogic()
         self.panel = Panel(self.ui, self.logic)
@@ -97,7 +97,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller, event):
         """A scene was loaded: its settings are the panel's."""
         self.initializeParameterNode()
-        self.panel.sceneLoaded()
+        self.panel.onSceneLoaded()
 
     def initializeParameterNode(self):
         """Bind the panel to the scene's settings."""
@@ -111,11 +111,11 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
-    """The logic for scripts: `detect`, `findAgain`, `export`; see `slicerapp.Logic`."""
+    """The logic for scripts: `detect`, `updateFindings`, `export`; see `slicerapp.Logic`."""
 
     def getParameterNode(self):
         """The scene's settings."""
-        return parametersOf(super().getParameterNode())
+        return wrapParameters(super().getParameterNode())
 
 
 class SpatialARAnomalyTest(ScriptedLoadableModuleTest):

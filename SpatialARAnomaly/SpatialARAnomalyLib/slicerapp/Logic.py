@@ -26,15 +26,15 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
 )
 from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import (
     Ended,
-    Evaluating,
+    Evaluation,
 )
 from SpatialARAnomalyLib.slicerapp.tasks.Export import (
     Export,
     ExportFormat,
-    dicomSegProblem,
+    nameDicomSegProblem,
     exportDicomSeg,
 )
-from SpatialARAnomalyLib.slicerapp.tasks.Refinding import Refinding
+from SpatialARAnomalyLib.slicerapp.tasks.FindingsUpdate import FindingsUpdate
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess, sharedWorker
@@ -60,7 +60,7 @@ class Logic:
         self._cancelling = False
         self._closed = False
         self._files = NllFiles()
-        self._refinding = Refinding(worker, self._files)
+        self._refinding = FindingsUpdate(worker, self._files)
         scene = slicer.mrmlScene
         self._observed = [
             scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._nodeLeaves),
@@ -146,7 +146,7 @@ class Logic:
             self._cancelling = True
             self._task.cancel()
 
-    def findAgain(self, result: Result, onEnd: Callable[[Outcome], None]) -> None:
+    def updateFindings(self, result: Result, onEnd: Callable[[Outcome], None]) -> None:
         """Make the findings at the result's threshold; a newer request replaces this one."""
         self._refinding.request(result, result.falsePositiveRate, result.leastVolumeMl, onEnd)
 
@@ -173,7 +173,7 @@ class Logic:
                 overwrite=overwrite,
             )
             return
-        problem = dicomSegProblem(result)
+        problem = nameDicomSegProblem(result)
         if problem is not None:
             raise InputError("dicom-seg", problem)
         try:
@@ -185,9 +185,9 @@ class Logic:
             ) from error
         onEnd(Outcome(), [folder])
 
-    def evaluate(self, result: Result, truth: "slicer.vtkMRMLNode", onEnd: Ended) -> Evaluating:
+    def evaluate(self, result: Result, truth: "slicer.vtkMRMLNode", onEnd: Ended) -> Evaluation:
         """Hold a result against a truth; raises `OSError` where there is no room for its files."""
-        return Evaluating(result, truth, self.worker, self._files, onEnd)
+        return Evaluation(result, truth, self.worker, self._files, onEnd)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _nodeLeaves(

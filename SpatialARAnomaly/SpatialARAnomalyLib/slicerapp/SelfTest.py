@@ -12,6 +12,7 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.service.models.listing import list_models
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.QtHelpers import waitFor
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     peakOf,
     readRows,
@@ -19,7 +20,7 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-    FILE,
+    DEMONSTRATION_FILE,
     DetectionSettings,
     Outcome,
 )
@@ -27,7 +28,6 @@ from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
     LESION,
     requestSampleHead,
 )
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import waitFor
 
 TIMEOUT_MS = 600_000
 """For one step; the training takes about a minute on two cores."""
@@ -36,7 +36,7 @@ NOT_INSTALLED = ("package-missing", "torch-missing")
 """Errors of a Slicer into which our packages were not installed, as on its build machines."""
 
 
-def answerOf(start: Callable[[Callable[[Any], None]], None]) -> Any:
+def waitForAnswer(start: Callable[[Callable[[Any], None]], None]) -> Any:
     """What one step came to; raises `AssertionError` where it takes too long."""
     try:
         return waitFor(start, TIMEOUT_MS)
@@ -52,16 +52,16 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
     """
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         models = models or Path(temporary)
-        if not (models / FILE).exists():
-            outcome: Outcome = answerOf(
+        if not (models / DEMONSTRATION_FILE).exists():
+            outcome: Outcome = waitForAnswer(
                 lambda end: logic.makeDemonstrationModel(models, Device.CPU, end)
             )
             if outcome.error is not None and outcome.error.code in NOT_INSTALLED:
                 raise SkipTest(str(outcome.error))
             assert outcome.error is None, outcome.error
-        (entry,) = [one for one in list_models(models) if one.path.name == FILE]
+        (entry,) = [one for one in list_models(models) if one.path.name == DEMONSTRATION_FILE]
         assert entry.card is not None, entry.error
-        scan = answerOf(lambda end: requestSampleHead(LESION, logic.worker, end))
+        scan = waitForAnswer(lambda end: requestSampleHead(LESION, logic.worker, end))
         assert scan.GetClassName() == "vtkMRMLScalarVolumeNode", scan
         settings = DetectionSettings(
             model=entry.path,
@@ -70,7 +70,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
             device=Device.CPU,
             allowMismatch=False,
         )
-        outcome = answerOf(lambda end: logic.detect(scan, settings, end))
+        outcome = waitForAnswer(lambda end: logic.detect(scan, settings, end))
     assert outcome.error is None, outcome.error
     result = outcome.result
     assert result is not None, "cancelled"

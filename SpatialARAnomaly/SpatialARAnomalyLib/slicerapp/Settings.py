@@ -136,7 +136,7 @@ BEGUN = "SpatialARAnomaly.Begun"
 """Attribute of a node whose parameters were set once; saved with it, gone with its scene."""
 
 
-def parametersOf(node: "slicer.vtkMRMLScriptedModuleNode") -> SpatialARAnomalyParameterNode:
+def wrapParameters(node: "slicer.vtkMRMLScriptedModuleNode") -> SpatialARAnomalyParameterNode:
     """The parameters kept in a node; a new node begins with what was set last."""
     # Not by the parameters' names: an earlier wrapper may have written its defaults.
     isNew = node.GetAttribute(BEGUN) is None

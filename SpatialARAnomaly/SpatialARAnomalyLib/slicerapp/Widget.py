@@ -17,11 +17,11 @@ from SpatialARAnomalyLib.slicerapp.panels.ReviewPanel import ReviewPanel
 from SpatialARAnomalyLib.slicerapp.panels.SetupPanel import SetupPanel
 from SpatialARAnomalyLib.slicerapp.panels.TrainPanel import TrainPanel
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.QtHelpers import singleShotTimer
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
 from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
 
 
 def confirmByDialog(text: str) -> bool:
@@ -59,7 +59,7 @@ class Panel:
             section.onMissingPackage = self.setup.open
         self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: look once it has come to rest.
-        self._arrival = onceTimer(0)
+        self._arrival = singleShotTimer(0)
         self._arrival.timeout.connect(self._settle)
         self._imported = False
         scene = slicer.mrmlScene
@@ -91,7 +91,7 @@ class Panel:
     def _nodeArrives(self, scene: object, event: str) -> None:
         self._arrival.start()
 
-    def sceneLoaded(self) -> None:
+    def onSceneLoaded(self) -> None:
         """A scene was loaded: selectors list its nodes a moment later, and are bound then."""
         self._imported = True
         self._arrival.start()
@@ -166,7 +166,7 @@ MORE = ("Evaluate", "Train", "Models", "Encoders", "Setup")
 """The .ui files of the sections below Detect, Review and Export, in order."""
 
 
-def loadSections(resourcePath: Callable[[str], str]) -> tuple[object, object]:
+def loadPanel(resourcePath: Callable[[str], str]) -> tuple[object, object]:
     """The panel, and an object that has all its named widgets."""
     panel = slicer.util.loadUI(resourcePath("UI/SpatialARAnomaly.ui"))
     ui = slicer.util.childWidgetVariables(panel)

@@ -13,13 +13,13 @@ ODD = [
 def test_rows_come_back_as_they_were_written(scene):
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
         COLUMNS,
-        newTable,
+        addTable,
         readRows,
         writeFindings,
     )
 
     rows = readRows(add_result().table)
-    node = newTable("again")
+    node = addTable("again")
     writeFindings(node, rows, [])
     assert readRows(node) == rows
     assert [node.GetColumnName(index) for index in range(node.GetNumberOfColumns())] == list(
@@ -33,13 +33,13 @@ def test_any_comment_is_kept(text, scene):
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
         readReviews,
         readRows,
-        reviewed,
+        changeReview,
         writeFindings,
     )
 
     table = add_result().table
     rows = readRows(table)
-    writeFindings(table, rows, reviewed([], rows[1], comment=text))
+    writeFindings(table, rows, changeReview([], rows[1], comment=text))
     assert [row["comment"] for row in readRows(table)] == ["", text, ""]
     assert [review.comment for review in readReviews(table)] == ([text] if text else [])
 
@@ -79,7 +79,7 @@ def test_reviews_follow_the_voxel_of_the_peak_on_any_grid(scene):
     from slicerapp.results import AFFINE
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
         Review,
-        followed,
+        moveReviews,
     )
 
     affine = placed("oblique left-handed", AFFINE)
@@ -88,9 +88,9 @@ def test_reviews_follow_the_voxel_of_the_peak_on_any_grid(scene):
     for kji, rank in (((11, 22, 33), 7), ((11, 22, 32), 0), ((0, 0, 0), 0), ((99, 99, 99), 0)):
         right, anterior, superior = (affine @ [*kji[::-1], 1.0])[:3].tolist()
         review = Review(place=(right, anterior, superior), status="accepted", comment="", rank=1)
-        (moved,) = followed([review], labels, (10, 20, 30), affine)
+        (moved,) = moveReviews([review], labels, (10, 20, 30), affine)
         assert moved.rank == rank
-    (moved,) = followed([review], None, (0, 0, 0), affine)
+    (moved,) = moveReviews([review], None, (0, 0, 0), affine)
     assert moved.rank == 0
 
 
@@ -99,12 +99,12 @@ def test_undone_marks_and_empty_comments_leave_no_review(scene):
         ACCEPTED,
         OPEN,
         readRows,
-        reviewed,
+        changeReview,
     )
 
     rows = readRows(add_result().table)
-    reviews = reviewed([], rows[0], status=ACCEPTED)
-    reviews = reviewed(reviews, rows[1], comment="x")
+    reviews = changeReview([], rows[0], status=ACCEPTED)
+    reviews = changeReview(reviews, rows[1], comment="x")
     assert len(reviews) == 2
-    assert reviewed(reviews, rows[0], status=OPEN) == reviews[1:]
-    assert reviewed(reviews, rows[1] | {"comment": "x"}, comment="") == reviews[:1]
+    assert changeReview(reviews, rows[0], status=OPEN) == reviews[1:]
+    assert changeReview(reviews, rows[1] | {"comment": "x"}, comment="") == reviews[:1]

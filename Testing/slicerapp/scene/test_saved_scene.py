@@ -30,9 +30,9 @@ def saved_and_loaded(module, path, scene, *, clear: bool = True):
 
 def places(result) -> list[np.ndarray]:
     """Where every segment's voxels are, RAS mm: count and centroid."""
-    from SpatialARAnomalyLib.slicerapp.scene.Segments import _described
+    from SpatialARAnomalyLib.slicerapp.scene.Segments import describeSegments
 
-    described = _described(result.segmentation)
+    described = describeSegments(result.segmentation)
     return [np.array([one["voxels"], *one["centroid"]]) for one in described.values()]
 
 

@@ -113,11 +113,11 @@ def test_layers_that_overlap_are_merged_and_cropped_to_the_grid(scene):
     """A user's segment that reaches beyond the scan loses what is outside."""
     import slicer
     from SpatialARAnomalyLib.slicerapp.scene.Segments import _orientedImage
-    from SpatialARAnomalyLib.slicerapp.tasks.Export import exportedSegments
+    from SpatialARAnomalyLib.slicerapp.tasks.Export import collectSegments
 
     result = add_result()
     shape = slicer.util.arrayFromVolume(result.volume).shape
-    before, start, _segments = exportedSegments(result, set())
+    before, start, _segments = collectSegments(result, set())
     expected = np.zeros(shape, int)
     box = tuple(slice(a, a + b) for a, b in zip(start, before.shape, strict=True))
     expected[box] = before
@@ -127,7 +127,7 @@ def test_layers_that_overlap_are_merged_and_cropped_to_the_grid(scene):
     mine = _orientedImage(np.ones((4, 9, 12), np.uint8), (-2, 30, -3), AFFINE)
     segment.AddRepresentation("Binary labelmap", mine)
     result.segmentation.GetSegmentation().AddSegment(segment, "mine")
-    labels, start, segments = exportedSegments(result, set())
+    labels, start, segments = collectSegments(result, set())
     expected[:2, 30:36, :9] = 4
     found = np.zeros(shape, int)
     box = tuple(slice(a, a + b) for a, b in zip(start, labels.shape, strict=True))
@@ -139,7 +139,7 @@ def test_layers_that_overlap_are_merged_and_cropped_to_the_grid(scene):
 def test_resampling_of_a_foreign_grid_takes_the_nearest_voxel(scene):
     """Against SimpleITK, on an oblique grid."""
     import SimpleITK as sitk
-    from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import onGrid
+    from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import cropToGrid
 
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 4, (7, 11, 9)).astype(np.uint16)
@@ -158,7 +158,7 @@ def test_resampling_of_a_foreign_grid_takes_the_nearest_voxel(scene):
             (0.0, 0.0, 0.0), (1.5, 1.2, 2.0), np.eye(3).ravel().tolist(), 0,
         )
     )  # fmt: skip
-    found, start = onGrid(labels, affine, grid, size)
+    found, start = cropToGrid(labels, affine, grid, size)
     whole = np.zeros(tuple(size), np.uint16)
     box = tuple(slice(a, a + b) for a, b in zip(start, found.shape, strict=True))
     whole[box] = found

@@ -109,7 +109,7 @@ class TestCancel:
         assert not work_folders()
         ends_well(opened)
 
-    @pytest.mark.parametrize(("stage", "steps"), [(SENDING, "writingNpy"), (LOADING, "copying")])
+    @pytest.mark.parametrize(("stage", "steps"), [(SENDING, "writeNpy"), (LOADING, "copyArray")])
     def test_it_leaves_the_scene_as_it_was_while_voxels_are_copied(
         self, stage, steps, opened, scene, monkeypatch
     ):
@@ -304,7 +304,7 @@ class TestDisk:
     def test_a_full_disk_is_told_with_its_reason(self, opened, scene, monkeypatch):
         from SpatialARAnomalyLib.slicerapp.tasks import Detection
 
-        real = Detection.writingNpy
+        real = Detection.writeNpy
 
         def full(array, path):
             yield next(real(array, path))
@@ -313,7 +313,7 @@ class TestDisk:
         with_scan(opened)
         before = scene.GetNumberOfNodes()
         with monkeypatch.context() as patch:
-            patch.setattr(Detection, "writingNpy", full)
+            patch.setattr(Detection, "writeNpy", full)
             assert detected(opened) is None
         assert "No space left on device" in status(opened)
         assert "temporary folder" in status(opened)

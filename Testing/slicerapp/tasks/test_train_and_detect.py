@@ -38,15 +38,15 @@ def trainer(app, warm_worker):
     """The one of this Slicer, with a worker of its own."""
     import slicer
     from SpatialARAnomalyLib.slicerapp.tasks.Training import (
-        PLACE,
+        TRAINER_ATTRIBUTE,
         sharedTrainer,
     )
 
     yield sharedTrainer()
-    last = getattr(slicer.modules, PLACE)
+    last = getattr(slicer.modules, TRAINER_ATTRIBUTE)
     if last.worker is not warm_worker:
         last.stop()
-    delattr(slicer.modules, PLACE)
+    delattr(slicer.modules, TRAINER_ATTRIBUTE)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def rows_of_plot() -> int:
 @pytest.mark.timeout(300)
 def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     import slicer
-    from SpatialARAnomalyLib.slicerapp.tasks.Training import PLACE
+    from SpatialARAnomalyLib.slicerapp.tasks.Training import TRAINER_ATTRIBUTE
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess
 
     # What was found, and why some of it is not used.
@@ -116,7 +116,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     assert detected(panel) is not None, panel.ui.statusLabel.text
     assert len(training.curve) == held
     panel.exit()
-    training.goOn()
+    training.resume()
     wait_until(lambda: len(training.curve) > held, 60, "the next epoch")
     panel.enter()
 
@@ -131,7 +131,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
 
     # Slicer is started again: another worker, another panel, the same line.
     trainer.stop()
-    delattr(slicer.modules, PLACE)
+    delattr(slicer.modules, TRAINER_ATTRIBUTE)
     worker = WorkerProcess._worker
     panel.reload()
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)

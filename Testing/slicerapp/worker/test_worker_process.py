@@ -83,14 +83,14 @@ def test_the_process_is_kept_for_the_next_job(started):
 def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(started):
     worker, first = started("answers")
     first.submit(worker)
-    worker.renew()
+    worker.restartWhenIdle()
     assert first.end["event"] == "result"
     assert not worker.running
     second, third = Heard(), Heard()
     second.submit(worker)
     assert second.end["event"] == "result"
     pid = worker.pid
-    worker.renew()
+    worker.restartWhenIdle()
     third.submit(worker)
     assert third.end["event"] == "result"
     assert worker.pid != pid
@@ -131,8 +131,8 @@ def test_a_crash_is_called_one_and_other_ends_are_not(started):
 def test_the_last_words_are_told_without_places(started):
     worker, heard = started("exits with words")
     heard.submit(worker)
-    assert "CUDA exploded" in heard.end["facts"]["lastWords"]
-    assert os.path.expanduser("~") not in heard.end["facts"]["lastWords"]
+    assert "CUDA exploded" in heard.end["facts"]["logTail"]
+    assert os.path.expanduser("~") not in heard.end["facts"]["logTail"]
     assert any("CUDA exploded" in line for line in heard.log)
     assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
 
@@ -140,7 +140,7 @@ def test_the_last_words_are_told_without_places(started):
 def test_a_place_is_known_also_where_it_comes_in_pieces(started):
     worker, heard = started("words in pieces")
     heard.submit(worker)
-    assert "lost in <home>/ä" in heard.end["facts"]["lastWords"]
+    assert "lost in <home>/ä" in heard.end["facts"]["logTail"]
     assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
 
 

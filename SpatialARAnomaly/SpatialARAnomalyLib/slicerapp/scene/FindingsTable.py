@@ -49,7 +49,7 @@ class Review:
     """Of the finding that holds the place now; 0 if none does."""
 
 
-def newTable(name: str) -> "slicer.vtkMRMLTableNode":
+def addTable(name: str) -> "slicer.vtkMRMLTableNode":
     """An empty table node."""
     return slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name)
@@ -102,7 +102,7 @@ def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
             rows.append(row)
     except (ValueError, TypeError, OverflowError):
         return []
-    return withReviews(rows, readReviews(node))
+    return addReviews(rows, readReviews(node))
 
 
 def peakOf(row: Row) -> tuple[float, float, float]:
@@ -134,10 +134,10 @@ def writeFindings(
 ) -> None:
     """Replace the table's rows, with what the reviews say of them; keep the reviews."""
     node.SetAttribute(REVIEWS, json.dumps([asdict(review) for review in reviews]))
-    _writeRows(node, withReviews(rows, reviews))
+    _writeRows(node, addReviews(rows, reviews))
 
 
-def withReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
+def addReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
     """Rows with the status and comments of their reviews; where findings merged, of all."""
     reviewed = []
     for row in rows:
@@ -150,7 +150,7 @@ def withReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
     return reviewed
 
 
-def reviewed(
+def changeReview(
     reviews: Sequence[Review], row: Row, *, status: str | None = None, comment: str | None = None
 ) -> list[Review]:
     """The reviews after somebody changed that of a row.
@@ -170,7 +170,7 @@ def reviewed(
     return [*others, *(review for review in own.values() if review.status or review.comment)]
 
 
-def followed(
+def moveReviews(
     reviews: Sequence[Review],
     labels: np.ndarray | None,
     startKji: Sequence[int],

@@ -14,7 +14,7 @@ ALIGNED = 0.01
 """Voxels of two grids that lie within this share of a voxel are the same."""
 
 
-def mergedLabels(
+def mergeLabels(
     segmentation: "slicer.vtkMRMLSegmentationNode",
     values: dict[str, int],
     gridAffine: np.ndarray,
@@ -26,7 +26,7 @@ def mergedLabels(
     on a large scan would take minutes; most share one image, which is one look-up.
     """
     size = np.asarray(sizeKji)
-    layers = [onGrid(*layer, gridAffine, size) for layer in _layers(segmentation, values)]
+    layers = [cropToGrid(*layer, gridAffine, size) for layer in _layers(segmentation, values)]
     layers = [(labels, start) for labels, start in layers if labels.size]
     if not layers:
         return np.zeros((1, 1, 1), np.uint16), [0, 0, 0]
@@ -65,7 +65,7 @@ def _layers(
         yield final[labels], affine
 
 
-def onGrid(
+def cropToGrid(
     labels: np.ndarray, affine: np.ndarray, gridAffine: np.ndarray, sizeKji: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A label map on another grid, cropped to its labels and to the grid; where it begins there."""

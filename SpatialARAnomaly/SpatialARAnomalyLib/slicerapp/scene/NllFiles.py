@@ -7,13 +7,13 @@ from pathlib import Path
 import slicer
 
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
-    stateOf,
+    volumeState,
     voxelsOf,
 )
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
-    writingNpy,
+    writeNpy,
 )
 
 FILE = "nll.npy"
@@ -46,7 +46,7 @@ class NllFiles:
     ) -> None:
         """Use a file that holds the volume's voxels already; its folder is ours from now on."""
         self.forget(volume.GetID())
-        self._kept[volume.GetID()] = (folder, file, stateOf(volume))
+        self._kept[volume.GetID()] = (folder, file, volumeState(volume))
 
     def provide(
         self, volume: "slicer.vtkMRMLScalarVolumeNode", onEnd: Received
@@ -55,7 +55,7 @@ class NllFiles:
 
         What is returned stops that; then `onEnd` is not called.
         """
-        volumeId, state = volume.GetID(), stateOf(volume)
+        volumeId, state = volume.GetID(), volumeState(volume)
         kept = self._fileOf(volumeId, state)
         if kept is not None:
             onEnd(kept, None)
@@ -79,7 +79,7 @@ class NllFiles:
                 self._writings.remove(writing)
                 writing.stop()
 
-        writing = _Writing(Transfer(writingNpy(voxelsOf(volume), file), written), folder, onEnd)
+        writing = _Writing(Transfer(writeNpy(voxelsOf(volume), file), written), folder, onEnd)
         self._writings.append(writing)
         return stop
 

@@ -80,7 +80,7 @@ def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
     return modality if modality in ("MR", "CT") else None
 
 
-def stateOf(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:
+def volumeState(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:
     """What must be equal for a volume to be still the one that was searched."""
     image = node.GetImageData()
     scalars = image.GetPointData().GetScalars() if image is not None else None

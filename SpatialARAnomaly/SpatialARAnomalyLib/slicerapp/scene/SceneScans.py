@@ -10,13 +10,13 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     modalityOf,
     rasFromVoxel,
-    stateOf,
+    volumeState,
     voxelsOf,
 )
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
-    writingNpy,
+    writeNpy,
 )
 
 Source = dict[str, Any]
@@ -57,7 +57,7 @@ class SceneScans:
         if node is None:
             self._end(_changed())
             return
-        state = stateOf(node)
+        state = volumeState(node)
         file = self.folder.path / f"scan-{done}.npy"
         source = {
             "voxels": str(file),
@@ -68,7 +68,7 @@ class SceneScans:
 
         def written(error: Exception | None) -> None:
             self._transfer = None
-            if error is None and stateOf(node) != state:
+            if error is None and volumeState(node) != state:
                 error = _changed()
             if error is not None:
                 self._end(error)
@@ -76,7 +76,7 @@ class SceneScans:
             self._sources.append(source)
             self._next()
 
-        self._transfer = Transfer(writingNpy(voxelsOf(node), file), written)
+        self._transfer = Transfer(writeNpy(voxelsOf(node), file), written)
 
     def _end(self, error: Exception) -> None:
         self.folder.remove()

@@ -45,7 +45,7 @@ def terminologyEntry() -> str:
     return f"{TERMINOLOGY['contextName']}~{category}~{type_}~^^~{region}"
 
 
-def newSegmentation(
+def addSegmentation(
     name: str, scan: "slicer.vtkMRMLScalarVolumeNode"
 ) -> "slicer.vtkMRMLSegmentationNode":
     """An empty segmentation on the grid of a scan."""
@@ -149,7 +149,7 @@ def wasEdited(node: "slicer.vtkMRMLSegmentationNode") -> bool:
     """Whether segments were added, removed, renamed or painted since we wrote them."""
     if _clocks.get(node.GetID()) == _clock(node):
         return False
-    now = _described(node)
+    now = describeSegments(node)
     try:
         written = json.loads(node.GetAttribute(WRITTEN) or "")
         if written.keys() != now.keys():
@@ -185,7 +185,7 @@ def _differ(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return bool(np.abs(moved).max() > MOVED_MM)
 
 
-def _described(node: "slicer.vtkMRMLSegmentationNode") -> dict[str, dict[str, Any]]:
+def describeSegments(node: "slicer.vtkMRMLSegmentationNode") -> dict[str, dict[str, Any]]:
     segmentation = node.GetSegmentation()
     places: dict[object, tuple[np.ndarray, np.ndarray]] = {}
     described = {}

@@ -18,7 +18,7 @@ from SpatialARAnomalyLib.engine.errors import (
     SpatialARError,
 )
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    newTable,
+    addTable,
     writeFindings,
 )
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
@@ -27,13 +27,13 @@ from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     newImage,
     rasFromVoxel,
     setRasFromVoxel,
-    stateOf,
+    volumeState,
     voxelsOf,
 )
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import prepareOverlay
 from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    newSegmentation,
+    addSegmentation,
     writeSegments,
 )
 from SpatialARAnomalyLib.slicerapp.wording.Errors import (
@@ -43,15 +43,15 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import (
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
-    copying,
-    inTurn,
-    loading,
-    writingNpy,
+    copyArray,
+    inSequence,
+    loadNpy,
+    writeNpy,
 )
 from SpatialARAnomalyLib.slicerapp.worker.Progress import (
     Progress,
     StageProgress,
-    hearing,
+    progressCallback,
     stageName,
 )
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
@@ -107,7 +107,7 @@ class Detection:
         checkScan(volume)
         self.settings = settings
         self.volumeId: str = volume.GetID()
-        self._state = stateOf(volume)
+        self._state = volumeState(volume)
         self._affine = rasFromVoxel(volume)
         self._modality = modalityOf(volume)
         self._worker = worker
@@ -121,7 +121,7 @@ class Detection:
         self.folder = WorkFolder()
         self._onProgress(Progress(0.0, stageName("send")))
         self._transfer: Transfer | None = Transfer(
-            writingNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._sent
+            writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._sent
         )
 
     def cancel(self) -> None:
@@ -205,7 +205,7 @@ class Detection:
             if found.shape != voxelsOf(node).shape:
                 raise ValueError("the NLL volume has another size than the scan")
             image, voxels = newImage(found.shape)
-            labels, steps = loadingLabels(event)
+            labels, steps = loadLabels(event)
             # The folder stays with the result, but nobody needs a copy of the scan.
             with suppress(OSError):
                 (self.folder.path / VOXELS_FILE).unlink()
@@ -213,7 +213,7 @@ class Detection:
             self._end(Outcome(error=asUserError(error)))
             return
         self._transfer = Transfer(
-            inTurn(copying(found, voxels), steps),
+            inSequence(copyArray(found, voxels), steps),
             lambda problem: self._loaded(problem, event, image, labels),
         )
         self._onProgress(Progress(1.0, stageName("load")))
@@ -244,7 +244,7 @@ class Detection:
         node = slicer.mrmlScene.GetNodeByID(self.volumeId)
         if node is None:
             error = volumeDeleted()
-        elif stateOf(node) != self._state:
+        elif volumeState(node) != self._state:
             error = InputError(
                 "volume-changed",
                 _("The volume was changed during the detection; the result was discarded."),
@@ -277,7 +277,7 @@ class Detection:
             result.modelName = str(event["model"]["name"])
             result.falsePositiveRate = float(event["false_positive_rate"])
             result.leastVolumeMl = self.settings.leastVolumeMl
-            segmentation = newSegmentation(f"{name} anomalies", scan)
+            segmentation = addSegmentation(f"{name} anomalies", scan)
             added.append(segmentation)
             rows = event["findings"]
             writeSegments(
@@ -288,7 +288,7 @@ class Detection:
                 rows,
             )
             result.segmentation = segmentation
-            table = newTable(f"{name} findings")
+            table = addTable(f"{name} findings")
             added.append(table)
             writeFindings(table, rows, [])
             result.table = table
@@ -303,13 +303,13 @@ class Detection:
         return result
 
 
-def loadingLabels(event: dict[str, Any]) -> tuple[np.ndarray | None, Iterator[None]]:
+def loadLabels(event: dict[str, Any]) -> tuple[np.ndarray | None, Iterator[None]]:
     """The cropped label map of a `detect` or `find` result, and the steps that load it.
 
     None without findings.
     """
     path = event["files"].get("labels")
-    return (None, inTurn()) if path is None else loading(Path(path))
+    return (None, inSequence()) if path is None else loadNpy(Path(path))
 
 
 def outcomeOf(event: dict[str, Any]) -> Outcome:
@@ -329,7 +329,7 @@ def placeBeside(node: "slicer.vtkMRMLNode", scan: "slicer.vtkMRMLScalarVolumeNod
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(scanItem))
 
 
-FILE = "demonstration-head.safetensors"
+DEMONSTRATION_FILE = "demonstration-head.safetensors"
 """Its file among the user's models."""
 
 
@@ -349,8 +349,8 @@ class DemonstrationModel:
         self._job: int | None = worker.submit(
             "demonstration_model",
             spec={"device": device.value},
-            output=models / FILE,
-            onEvent=hearing(onProgress),
+            output=models / DEMONSTRATION_FILE,
+            onEvent=progressCallback(onProgress),
             onEnd=self._answered,
         )
 

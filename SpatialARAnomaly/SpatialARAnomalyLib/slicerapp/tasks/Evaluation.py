@@ -9,8 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import (
-    mergedLabels,
-    onGrid,
+    mergeLabels,
+    cropToGrid,
 )
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
@@ -28,8 +28,8 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
-    inTurn,
-    writingNpy,
+    inSequence,
+    writeNpy,
 )
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
@@ -39,7 +39,7 @@ Ended = Callable[[Outcome, dict[str, Any] | None, WorkFolder | None], None]
 """Gets the figures and the folder with the files, which are the receiver's then, or the error."""
 
 
-def truthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str | None:
+def nameTruthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str | None:
     """Why a node cannot be the ground truth of a result, as a sentence; None if it can."""
     if truth is None:
         return _("Choose a ground truth first: a label map or a segmentation of the lesions.")
@@ -55,7 +55,7 @@ def truthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str | No
     return None
 
 
-def truthOnGrid(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolumeNode") -> Any:
+def voxelizeTruth(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolumeNode") -> Any:
     """Which voxels [k, j, i] of the volume the truth labels, as uint8.
 
     All segments count. A truth on another grid is taken voxel by voxel from the nearest.
@@ -64,9 +64,9 @@ def truthOnGrid(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolume
     if truth.IsA("vtkMRMLSegmentationNode"):
         container = truth.GetSegmentation()
         ids = [container.GetNthSegmentID(n) for n in range(container.GetNumberOfSegments())]
-        labels, start = mergedLabels(truth, dict.fromkeys(ids, 1), affine, size)
+        labels, start = mergeLabels(truth, dict.fromkeys(ids, 1), affine, size)
     else:
-        labels, start = onGrid(
+        labels, start = cropToGrid(
             (voxelsOf(truth) > 0).astype(np.uint8), rasFromVoxel(truth), affine, np.asarray(size)
         )
     whole = np.zeros(size, np.uint8)
@@ -79,7 +79,7 @@ def truthOnGrid(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolume
     return whole
 
 
-class Evaluating:
+class Evaluation:
     """Sends a result and its truth to the worker; `onEnd` is called once, unless cancelled."""
 
     def __init__(
@@ -115,16 +115,16 @@ class Evaluating:
             raise
 
     def _writing(self, result: Result, truth: "slicer.vtkMRMLNode") -> Iterator[None]:
-        works = [writingNpy(truthOnGrid(truth, result.volume), self._folder.path / TRUTH_FILE)]
+        works = [writeNpy(voxelizeTruth(truth, result.volume), self._folder.path / TRUTH_FILE)]
         scan = result.scan
         # A scan that was cropped or resampled since has other voxels than its result.
         if scan is not None and scan.GetImageData() is not None:
             voxels = voxelsOf(scan)
             if voxels.shape == voxelsOf(result.volume).shape:
-                works.append(writingNpy(voxels, self._folder.path / VOXELS_FILE))
+                works.append(writeNpy(voxels, self._folder.path / VOXELS_FILE))
                 self._inputs["voxels"] = str(self._folder.path / VOXELS_FILE)
                 self._inputs["modality"] = modalityOf(scan)
-        return inTurn(*works)
+        return inSequence(*works)
 
     def _written(self, error: Exception | None, result: Result, files: NllFiles) -> None:
         self._transfer = None

@@ -16,7 +16,7 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     Row,
     readRows,
 )
-from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergedLabels
+from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     rasFromVoxel,
@@ -25,7 +25,7 @@ from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.Segments import (
     binaryLabelmap,
-    newSegmentation,
+    addSegmentation,
     rankOf,
     segmentId,
 )
@@ -95,7 +95,7 @@ class Export:
         rows = readRows(result.table)
         skipped = set() if withRejected else _rejected(rows)
         try:
-            labels, start, segments = exportedSegments(result, skipped)
+            labels, start, segments = collectSegments(result, skipped)
             np.save(self._work.path / LABELS_FILE, labels, allow_pickle=False)
         except BaseException:
             self._work.remove()
@@ -155,7 +155,7 @@ def _rejected(rows: Sequence[Row]) -> set[str]:
     return {segmentId(row["rank"]) for row in rows if row["status"] == REJECTED}
 
 
-def exportedSegments(
+def collectSegments(
     result: Result, skipped: set[str]
 ) -> tuple[np.ndarray, list[int], list[dict[str, Any]]]:
     """Label map [k, j, i] on the result's grid, where it begins in it, and its segments.
@@ -170,7 +170,7 @@ def exportedSegments(
     if not ids:
         return np.zeros((1, 1, 1), np.uint16), [0, 0, 0], []
     values = _values(ids)
-    labels, start = mergedLabels(
+    labels, start = mergeLabels(
         segmentation, values, rasFromVoxel(result.volume), voxelsOf(result.volume).shape
     )
     segments = [
@@ -193,7 +193,7 @@ def _values(ids: Sequence[str]) -> dict[str, int]:
     return ranks | {segment: first + index for index, segment in enumerate(others)}
 
 
-def dicomSegProblem(result: Result) -> str | None:
+def nameDicomSegProblem(result: Result) -> str | None:
     """Why the result cannot be exported as DICOM SEG, as a sentence; None if it can."""
     scan = result.scan
     if scan is None or not scan.GetAttribute("DICOM.instanceUIDs"):
@@ -231,7 +231,7 @@ def exportDicomSeg(result: Result, folder: Path, *, withRejected: bool) -> None:
     if len(kept) == segments.GetNumberOfSegments():
         _writeDicomSeg(segmentation, folder)
         return
-    part = newSegmentation(segmentation.GetName(), result.scan)
+    part = addSegmentation(segmentation.GetName(), result.scan)
     placeBeside(part, result.scan)
     try:
         images = {}  # one copy of what segments share

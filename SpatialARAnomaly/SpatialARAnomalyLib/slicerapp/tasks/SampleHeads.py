@@ -9,9 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
+from SpatialARAnomalyLib.slicerapp.QtHelpers import waitFor
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import setRasFromVoxel
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import outcomeOf
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import waitFor
 from SpatialARAnomalyLib.slicerapp.wording.Errors import (
     asUserError,
     inOneLine,

@@ -29,7 +29,7 @@ from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 SHARES = {"read": 0.04, "embed": 0.44, "fit": 0.48, "calibrate": 0.04}
 """Of the bar, for stages of unknown length."""
 
-PLACE = "spatialARAnomalyTrainer"
+TRAINER_ATTRIBUTE = "spatialARAnomalyTrainer"
 """Where Slicer keeps the trainer: a reload forgets all our modules, and must not stop a training.
 """
 
@@ -80,7 +80,7 @@ class Training:
         self.outcome: Outcome | None = None
         """Once it has ended: with an error, or cancelled, or `finished`."""
         self.finished = False
-        self.isTold = False
+        self.endShown = False
         """Whether the user was told how it ended."""
         self._notices: list[str] = []
         self._stage, self._index, self._of = "", 1, 1
@@ -107,7 +107,7 @@ class Training:
             self._worker.pause(self._job)
             self._onChange()
 
-    def goOn(self) -> None:
+    def resume(self) -> None:
         """Go on after a pause."""
         if self.state in (State.PAUSING, State.PAUSED):
             self.state = State.RUNNING
@@ -177,10 +177,10 @@ class Training:
 
 def sharedTrainer() -> "Trainer":
     """The trainer; its process starts with its first job."""
-    trainer = getattr(slicer.modules, PLACE, None)
+    trainer = getattr(slicer.modules, TRAINER_ATTRIBUTE, None)
     if trainer is None:
         trainer = Trainer(WorkerProcess())
-        setattr(slicer.modules, PLACE, trainer)
+        setattr(slicer.modules, TRAINER_ATTRIBUTE, trainer)
         slicer.app.connect("aboutToQuit()", trainer.stop)
     return trainer
 
@@ -228,7 +228,7 @@ class Trainer:
         self.detach()
         self.worker.stop()
 
-    def leave(self, files: WorkFolder) -> None:
+    def releaseFiles(self, files: WorkFolder) -> None:
         """Remove files that nobody else needs, once the training that reads them has ended."""
         if self.running and self.training.request.files is files:
             self._left = files

@@ -64,7 +64,7 @@ def _pieces(array: np.ndarray) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def writingNpy(array: np.ndarray, path: Path) -> Iterator[None]:
+def writeNpy(array: np.ndarray, path: Path) -> Iterator[None]:
     """Steps that write an array as .npy.
 
     Not through a memory map: on a full disk that would end the process
@@ -82,21 +82,21 @@ def writingNpy(array: np.ndarray, path: Path) -> Iterator[None]:
             yield
 
 
-def copying(source: np.ndarray, target: np.ndarray) -> Iterator[None]:
+def copyArray(source: np.ndarray, target: np.ndarray) -> Iterator[None]:
     """Steps that copy an array (it may be a memory map) into another of its shape."""
     for piece in _pieces(target):
         target[piece] = source[piece]
         yield
 
 
-def loading(path: Path) -> tuple[np.ndarray, Iterator[None]]:
+def loadNpy(path: Path) -> tuple[np.ndarray, Iterator[None]]:
     """An array of the size of one in a .npy file, and the steps that fill it from there."""
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
     array = np.empty(stored.shape, stored.dtype)
-    return array, copying(stored, array)
+    return array, copyArray(stored, array)
 
 
-def inTurn(*works: Iterator[None]) -> Iterator[None]:
+def inSequence(*works: Iterator[None]) -> Iterator[None]:
     """The steps of several works, one after the other."""
     for work in works:
         yield from work

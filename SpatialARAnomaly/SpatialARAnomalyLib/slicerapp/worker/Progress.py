@@ -84,7 +84,7 @@ class StageProgress:
         return None
 
 
-def hearing(onProgress: Callable[[Progress], None]) -> Callable[[dict[str, Any]], None]:
+def progressCallback(onProgress: Callable[[Progress], None]) -> Callable[[dict[str, Any]], None]:
     """A receiver of a job's events that tells how far the job is."""
     stages = StageProgress()
 

@@ -23,10 +23,10 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.service.events import PROTOCOL
 from SpatialARAnomalyLib.slicerapp import Settings
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
+from SpatialARAnomalyLib.slicerapp.QtHelpers import singleShotTimer
 
 
-def withoutPlaces(text: str) -> str:
+def hidePaths(text: str) -> str:
     """The text with the user's folders replaced by what they are."""
     # The deepest first: the temporary folder may lie in the user's.
     places = {
@@ -122,7 +122,7 @@ class WorkerProcess:
 
     @staticmethod
     def _timer(seconds: float, call: Callable[[], None]) -> "qt.QTimer":
-        timer = onceTimer(int(seconds * 1000))
+        timer = singleShotTimer(int(seconds * 1000))
         timer.timeout.connect(call)
         return timer
 
@@ -199,7 +199,7 @@ class WorkerProcess:
         """End the worker at once, and with it every job."""
         self._finish(lambda job: {"event": "cancelled"})
 
-    def renew(self) -> None:
+    def restartWhenIdle(self) -> None:
         """Do what comes next in a new process; what is under way ends in the present one."""
         if self._jobs:
             self._outdated = True
@@ -314,7 +314,7 @@ class WorkerProcess:
         self._note(b"".join(line + b"\n" for line in lines))
 
     def _note(self, said: bytes) -> None:
-        text = withoutPlaces(said.decode("utf-8", "replace"))
+        text = hidePaths(said.decode("utf-8", "replace"))
         self._lastWords = (self._lastWords + text)[-LAST_WORDS:]
         if text.strip():
             self.log(text.rstrip())
@@ -359,9 +359,9 @@ class WorkerProcess:
                 _("Nothing was heard of the worker process for too long; it was ended."),
             )
 
-    def _fail(self, code: str, text: str, lastWords: str = "") -> None:
+    def _fail(self, code: str, text: str, logTail: str = "") -> None:
         """End the process; its jobs have failed, those that were to be cancelled are cancelled."""
-        facts = {"lastWords": lastWords} if lastWords else {}
+        facts = {"logTail": logTail} if logTail else {}
         failed = {"event": "failed", "code": code, "text": text, "facts": facts}
         self._finish(lambda job: {"event": "cancelled"} if job.cancelled else failed)
 

@@ -9,8 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    followed,
-    newTable,
+    moveReviews,
+    addTable,
     readReviews,
     writeFindings,
 )
@@ -18,13 +18,13 @@ from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    newSegmentation,
+    addSegmentation,
     wasEdited,
     writeSegments,
 )
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     Outcome,
-    loadingLabels,
+    loadLabels,
     outcomeOf,
     placeBeside,
 )
@@ -33,7 +33,7 @@ from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import Transfer, WorkFol
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 
-class Refinding:
+class FindingsUpdate:
     """Finds again in the NLL volume of one result; a newer request replaces an older one."""
 
     def __init__(self, worker: WorkerProcess, files: NllFiles) -> None:
@@ -99,7 +99,7 @@ class Refinding:
                 end(outcomeOf(event), folder)
                 return
             try:
-                labels, steps = loadingLabels(event)
+                labels, steps = loadLabels(event)
             except (OSError, ValueError) as error:
                 end(Outcome(error=asUserError(error)), folder)
                 return
@@ -153,14 +153,14 @@ class Refinding:
         if result is None:
             return Outcome()
         try:
-            notices = updateFindings(result, event, labels)
+            notices = replaceFindings(result, event, labels)
         except Exception as error:  # whatever it is, the search must end
             return Outcome(error=asUserError(error))
         result.leastVolumeMl = leastVolumeMl
         return Outcome(result=result, notices=notices)
 
 
-def updateFindings(
+def replaceFindings(
     result: Result, event: dict[str, Any], labels: np.ndarray | None
 ) -> tuple[str, ...]:
     """Put new findings into the result's nodes; what the user should know.
@@ -197,16 +197,16 @@ def updateFindings(
         display.SetVisibility(False)
         segmentation = None
     if segmentation is None:
-        segmentation = newSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
+        segmentation = addSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
         segmentation.GetDisplayNode().SetVisibility(seen)
         placeBeside(segmentation, scan)
         result.segmentation = segmentation
     writeSegments(segmentation, labels, start, affine, rows)
     table = result.table
     if table is None:
-        table = newTable(_("{name} findings").format(name=scan.GetName()))
+        table = addTable(_("{name} findings").format(name=scan.GetName()))
         placeBeside(table, scan)
         result.table = table
-    reviews = followed(readReviews(table), labels, start, affine)
+    reviews = moveReviews(readReviews(table), labels, start, affine)
     writeFindings(table, rows, reviews)
     return tuple(notices)
