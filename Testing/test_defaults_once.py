@@ -1,7 +1,6 @@
-"""A default stands in its spec and nowhere else: not in options, the panel, its forms or a page."""
+"""A default stands in its spec and nowhere else: not in options, the panel or its forms."""
 
 import ast
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from SpatialARAnomalyLib.service.training.request import TrainSpec
 PACKAGE = Path(SpatialARAnomalyLib.__file__).parent
 FILES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "engine/specs.py"})
 FORMS = sorted((PACKAGE.parent / "Resources/UI").glob("*.ui"))
-WORKER_PAGE = PACKAGE.parents[1] / "Resources/Docs/worker.md"
 
 DEFAULTS = {
     field.name: field.default
@@ -162,11 +160,3 @@ def test_what_a_form_allows_the_spec_allows():
         assert low <= DEFAULTS[field] <= high
         for value in (low, high):
             assert getattr(TrainSpec(**{field: value}), field) == value
-
-
-def test_the_page_of_the_worker_tells_the_defaults():
-    page = WORKER_PAGE.read_text(encoding="utf-8")
-    (block,) = re.findall(r'"spec": +(\{"name": "brain-t1".*?\})', page, re.DOTALL)
-    assert TrainSpec.from_dict(json.loads(block)).to_dict() == json.loads(block)
-    assert json.loads(block) | {"name": None, "modality": None} == TrainSpec().to_dict()
-    assert set(re.findall(r'"size_px": (\d+)', page)) == {str(SliceSpec.size_px)}
