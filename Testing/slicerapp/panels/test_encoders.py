@@ -4,10 +4,7 @@ import pytest
 from engine import dinov3_examples as examples
 from Harness import run_events, wait_until
 from service.loopback_hub import HUB_ID, half_files, only_hub
-from SpatialARAnomalyLib.service.encoders import (
-    dinov3_license,
-    registry,
-)
+from SpatialARAnomalyLib.service.encoders import dinov3_license, registry
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder
 from SpatialARAnomalyLib.service.user_folder import user_folder

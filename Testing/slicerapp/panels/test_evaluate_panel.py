@@ -33,11 +33,11 @@ def add_label_map(labels: np.ndarray, affine=AFFINE, name="Truth"):
 def add_segmentation(labels: np.ndarray, affine=AFFINE):
     """A segmentation with a segment per label."""
     from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-        newSegmentation,
+        addSegmentation,
         writeSegments,
     )
 
-    segmentation = newSegmentation("Truth", add_volume(labels.astype(np.int16), affine, "Seen"))
+    segmentation = addSegmentation("Truth", add_volume(labels.astype(np.int16), affine, "Seen"))
     place = {"voxels": 1, "centroid_r_mm": 0.0, "centroid_a_mm": 0.0, "centroid_s_mm": 0.0}
     rows = [{"rank": int(rank)} | place for rank in np.unique(labels[labels > 0])]
     writeSegments(segmentation, labels.astype(np.uint16), (0, 0, 0), np.asarray(affine), rows)

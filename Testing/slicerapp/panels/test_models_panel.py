@@ -8,10 +8,7 @@ import pytest
 from Harness import grab, run_events, wait_until
 from service.model_folders import add_model, change_byte
 from service.small_site import tree
-from SpatialARAnomalyLib.engine.model.model_file import (
-    read_card,
-    verify_model,
-)
+from SpatialARAnomalyLib.engine.model.model_file import read_card, verify_model
 from SpatialARAnomalyLib.service.encoders import registry
 
 NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)

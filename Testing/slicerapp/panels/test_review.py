@@ -218,7 +218,7 @@ def remove(result) -> None:
 @pytest.mark.parametrize("edit", [paint, rename, add, remove])
 def test_edited_segments_are_never_overwritten(edit, reviewed):
     from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-        _described,
+        describeSegments,
         wasEdited,
     )
 
@@ -227,10 +227,10 @@ def test_edited_segments_are_never_overwritten(edit, reviewed):
     assert not wasEdited(mine)
     edit(result)
     assert wasEdited(mine)
-    before = _described(mine)
+    before = describeSegments(mine)
     move_threshold(module, 2.0)
     assert result.segmentation.GetID() != mine.GetID()
-    assert _described(mine) == before
+    assert describeSegments(mine) == before
     assert "edited by hand" in module.ui.reviewStatusLabel.text
     assert result.segmentation.GetSegmentation().GetNumberOfSegments() == len(rows_of(result))
 

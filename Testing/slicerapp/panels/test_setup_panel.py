@@ -401,7 +401,7 @@ def test_another_python_computes_if_the_user_says_so(bench):
     assert workerPython() == pythonSlicer()
     at.ui.setupPythonEdit.currentPath = "/opt/other/python"
     assert workerPython() == Settings.workerPython() == "/opt/other/python"
-    assert at.worker.told == ["renew"]
+    assert at.worker.told == ["restartWhenIdle"]
     assert "Another Python than Slicer's computes" in at.ui.setupInstallButton.toolTip
     assert at.ui.setupStateLabel.text == "Another Python computes. Check again tries it."
     at.ui.setupPythonEdit.currentPath = ""

@@ -10,11 +10,7 @@ from Harness import gui_gap, load_scripted_module, run_events, wait_until
 from slicerapp.conftest import MODULE
 from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-    Preset,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 
@@ -23,16 +19,16 @@ def trainer(app, tmp_path):
     """The one of this Slicer, with a worker that misbehaves in no way."""
     import slicer
     from SpatialARAnomalyLib.slicerapp.tasks.Training import (
-        PLACE,
+        TRAINER_ATTRIBUTE,
         Trainer,
     )
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
     trainer = Trainer(WorkerProcess(command=fake_command("trains", tmp_path)))
-    setattr(slicer.modules, PLACE, trainer)
+    setattr(slicer.modules, TRAINER_ATTRIBUTE, trainer)
     yield trainer
     trainer.stop()
-    delattr(slicer.modules, PLACE)
+    delattr(slicer.modules, TRAINER_ATTRIBUTE)
 
 
 @pytest.fixture
@@ -526,7 +522,7 @@ class TestQuit:
     def test_the_worker_ends_with_slicer(self, app, scene, settings, load_module, tmp_path):
         import slicer
         from SpatialARAnomalyLib.slicerapp.tasks.Training import (
-            PLACE,
+            TRAINER_ATTRIBUTE,
             sharedTrainer,
         )
 
@@ -537,4 +533,4 @@ class TestQuit:
         wait_until(lambda: trainer.worker.pid, 20, "hello")
         app.aboutToQuit.emit()
         assert not trainer.worker.running
-        delattr(slicer.modules, PLACE)
+        delattr(slicer.modules, TRAINER_ATTRIBUTE)

@@ -9,34 +9,20 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
-from SpatialARAnomalyLib.service.models.listing import (
-    ModelEntry,
-    as_row,
-    list_models,
-)
+from SpatialARAnomalyLib.service.models.listing import ModelEntry, as_row, list_models
 from SpatialARAnomalyLib.service.models.wording import preset_text
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.ModelsView import howToGetEncoder
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import readRows
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import checkScan
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
-from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-    FILE,
-    DetectionSettings,
-    Outcome,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import DEMONSTRATION_FILE, DetectionSettings, Outcome
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import cardText
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    inOneLine,
-    isMissingPackage,
-)
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    showShare,
-)
+from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine, isMissingPackage
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, showShare
 
 
 class DetectPanel:
@@ -266,7 +252,7 @@ class DetectPanel:
     def _makeDemonstrationModel(self, *_unused: object) -> None:
         folder = Settings.modelsFolder()
         known = {entry.path.name: entry for entry in self._models}
-        if FILE in known and known[FILE].card is not None:
+        if DEMONSTRATION_FILE in known and known[DEMONSTRATION_FILE].card is not None:
             self._tell(_("The demonstration model is there already."))
             return
         self._tell("")
@@ -279,7 +265,7 @@ class DetectPanel:
 
     def _made(self, outcome: Outcome) -> None:
         self._refreshModels()
-        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / FILE):
+        if outcome.error is None and self.chooseModel(Settings.modelsFolder() / DEMONSTRATION_FILE):
             self._tell(_("The demonstration model is ready. It knows the sample heads only."))
         else:
             self._ended(outcome, _("Cancelled. No model was made."))

@@ -10,28 +10,18 @@ from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.service.encoders import dinov3_license
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID
 from SpatialARAnomalyLib.service.encoders.hub import is_hub_id
-from SpatialARAnomalyLib.service.encoders.library import (
-    EncoderEntry,
-    list_encoders,
-)
+from SpatialARAnomalyLib.service.encoders.library import EncoderEntry, list_encoders
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.panels.EncodersTable import (
     EncoderDialogs,
     EncodersTable,
     hereText,
 )
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import outcomeOf
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    inOneLine,
-    isMissingPackage,
-)
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    hearing,
-    showShare,
-)
+from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine, isMissingPackage
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, progressCallback, showShare
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 DOWNLOADER_IDLE_S = 20.0
@@ -302,7 +292,7 @@ class EncodersPanel:
         self._tell("")
         self._ui.encodersProgressBar.setValue(0)
         self._cancel = _unheard
-        number = worker.submit(job, inputs=inputs, spec=spec, onEvent=hearing(show), onEnd=ended)
+        number = worker.submit(job, inputs=inputs, spec=spec, onEvent=progressCallback(show), onEnd=ended)
         # It has ended already where the process could not be started.
         if self.busy:
             self._cancel = lambda: worker.cancel(number)

@@ -6,19 +6,10 @@ import qt
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.service.encoders.catalog import (
-    DEFAULT_ID,
-    known_encoder,
-    local_encoders,
-)
+from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, known_encoder, local_encoders
 from SpatialARAnomalyLib.service.encoders.dinov3_license import license_text
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import (
-    ROW_PX,
-    chosenRow,
-    prepareTable,
-    tableItem,
-)
+from SpatialARAnomalyLib.slicerapp.QtHelpers import ROW_PX, chosenRow, prepareTable, tableItem
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
 
 TITLE, DOWNLOAD, MEMORY, ACCESS, HERE = range(5)

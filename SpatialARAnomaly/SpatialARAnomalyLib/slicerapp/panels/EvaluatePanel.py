@@ -10,28 +10,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import OutputError
-from SpatialARAnomalyLib.service.evaluation.wording import (
-    METRIC_WORDS,
-    SCORE_WORDS,
-)
-from SpatialARAnomalyLib.service.outputs import appear_together
+from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS
+from SpatialARAnomalyLib.service.outputs import write_atomically
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.QtHelpers import PictureLabel, enable, prepareTable, tableItem
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
-from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import (
-    Evaluating,
-    truthProblem,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.PictureLabel import PictureLabel
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import (
-    enable,
-    prepareTable,
-    tableItem,
-)
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    asUserError,
-    inOneLine,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import Evaluation, nameTruthProblem
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 
 HIDDEN = ("dice_per_case", "case_auroc")
@@ -65,7 +51,7 @@ class EvaluatePanel:
         self._chooseFolder = chooseFolder
         self._result: Result | None = None
         self._shownFor: tuple[object, ...] = ()
-        self._evaluating: Evaluating | None = None
+        self._evaluating: Evaluation | None = None
         self._folder: WorkFolder | None = None
         self._files: dict[str, Path] = {}
         self._picture = PictureLabel(ui.evaluateSection)
@@ -131,7 +117,7 @@ class EvaluatePanel:
     def _whyNot(self) -> str | None:
         if self._result is None:
             return _("No result to evaluate: detect anomalies first.")
-        return truthProblem(self._result, self._ui.truthSelector.currentNode())
+        return nameTruthProblem(self._result, self._ui.truthSelector.currentNode())
 
     def _evaluate(self, *_unused: object) -> None:
         if self._evaluating is not None:
@@ -201,7 +187,7 @@ class EvaluatePanel:
     def _saveInto(self, folder: Path, overwrite: bool) -> None:
         names = [file.name for file in self._files.values()]
         try:
-            with appear_together(folder, names, overwrite=overwrite) as partial:
+            with write_atomically(folder, names, overwrite=overwrite) as partial:
                 for file in self._files.values():
                     shutil.copyfile(file, partial / file.name)
         except OutputError as error:

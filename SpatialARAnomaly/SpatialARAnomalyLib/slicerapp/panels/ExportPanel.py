@@ -8,17 +8,11 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
-from SpatialARAnomalyLib.slicerapp.tasks.Export import (
-    ExportFormat,
-    dicomSegProblem,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    asUserError,
-    inOneLine,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Export import ExportFormat, nameDicomSegProblem
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 
 
 class ExportPanel:
@@ -73,7 +67,7 @@ class ExportPanel:
         if self._result is None:
             return _("No result to export.")
         if self._format() is ExportFormat.DICOM_SEG:
-            problem = dicomSegProblem(self._result)
+            problem = nameDicomSegProblem(self._result)
             if problem is not None:
                 return problem
         if not self._folder():

@@ -5,16 +5,8 @@ from collections.abc import Callable, Sequence
 import qt
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    ACCEPTED,
-    REJECTED,
-    Row,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import (
-    chosenRow,
-    prepareTable,
-    tableItem,
-)
+from SpatialARAnomalyLib.slicerapp.QtHelpers import chosenRow, prepareTable, tableItem
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import ACCEPTED, REJECTED, Row
 
 RANK, STATUS, VOLUME, PEAK, P_VALUE, RIGHT, ANTERIOR, SUPERIOR, COMMENT = range(9)
 

@@ -4,7 +4,7 @@ import time
 
 import slicer
 
-from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import withoutPlaces
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import hidePaths
 
 
 class LogPanel:
@@ -16,7 +16,7 @@ class LogPanel:
 
     def append(self, text: str) -> None:
         """Add a line with the time."""
-        self._text.appendPlainText(f"{time.strftime('%H:%M:%S')} {withoutPlaces(text)}")
+        self._text.appendPlainText(f"{time.strftime('%H:%M:%S')} {hidePaths(text)}")
 
     def _copy(self, *_unused: object) -> None:
         slicer.app.clipboard().setText(self._text.toPlainText())

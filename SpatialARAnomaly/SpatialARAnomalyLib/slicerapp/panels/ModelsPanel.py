@@ -23,13 +23,10 @@ from SpatialARAnomalyLib.slicerapp.panels.ModelsView import (
     shownModel,
     stateOf,
 )
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import outcomeOf
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    showShare,
-)
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, showShare
 
 Event = dict[str, Any]
 

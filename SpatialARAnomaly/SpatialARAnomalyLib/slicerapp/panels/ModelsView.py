@@ -12,23 +12,11 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.model.model_file import SUFFIX
 from SpatialARAnomalyLib.service.encoders.catalog import EncoderState
-from SpatialARAnomalyLib.service.models.listing import (
-    ModelEntry,
-    ModelRow,
-    as_row,
-    read_models,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import (
-    chosenRow,
-    prepareTable,
-    tableItem,
-)
+from SpatialARAnomalyLib.service.models.listing import ModelEntry, ModelRow, as_row, read_models
+from SpatialARAnomalyLib.slicerapp.QtHelpers import chosenRow, prepareTable, tableItem
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import Transfer
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    hearing,
-)
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, progressCallback
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
@@ -300,7 +288,7 @@ class LibraryJob:
     ) -> None:
         self._worker = worker
         self._number = worker.submit(
-            job, inputs=inputs, spec=spec, output=output, onEvent=hearing(onProgress), onEnd=onEnd
+            job, inputs=inputs, spec=spec, output=output, onEvent=progressCallback(onProgress), onEnd=onEnd
         )
 
     def cancel(self) -> None:

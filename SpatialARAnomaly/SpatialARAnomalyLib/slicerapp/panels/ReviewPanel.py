@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.FindingsView import FindingsView
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable, singleShotTimer
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     ACCEPTED,
     OPEN,
@@ -19,7 +20,7 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     peakOf,
     readReviews,
     readRows,
-    reviewed,
+    changeReview,
     writeFindings,
 )
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import worldFromLocal
@@ -35,13 +36,7 @@ from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import (
     showThreshold,
 )
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
-from SpatialARAnomalyLib.slicerapp.wording.Calibration import (
-    caseText,
-    caseTip,
-    rateTip,
-)
+from SpatialARAnomalyLib.slicerapp.wording.Calibration import caseText, caseTip, rateTip
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 
 REST_MS = 300
@@ -70,7 +65,7 @@ class ReviewPanel:
         self._undo: list[tuple[str, list[Review]]] = []
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SpatialARAnomaly.Role", "NLL")
         self.view = FindingsView(ui.findingsTable, self._jump, self._comment)
-        self._rest = onceTimer(REST_MS)
+        self._rest = singleShotTimer(REST_MS)
         self._connections = (
             (self._rest.timeout, self._findAgain),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
@@ -265,7 +260,7 @@ class ReviewPanel:
             return
         before = readReviews(table)
         self._undo.append((self._result.id, before))
-        writeFindings(table, self._rows, reviewed(before, row, status=status, comment=comment))
+        writeFindings(table, self._rows, changeReview(before, row, status=status, comment=comment))
         self.refresh()
 
     def _undoReview(self, *_unused: object) -> None:
@@ -324,7 +319,7 @@ class ReviewPanel:
         result.falsePositiveRate = rate
         self._parameters.falsePositiveRate = rate
         self._tell(_("Finding anew…"))
-        self._logic.findAgain(result, lambda outcome: self._foundAgain(result, outcome))
+        self._logic.updateFindings(result, lambda outcome: self._foundAgain(result, outcome))
 
     def _foundAgain(self, result: Result, outcome: Outcome) -> None:
         self.update()  # a result that was tampered with is none any more

@@ -9,25 +9,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.service.setup.packages import (
-    PackageCheck,
-    PackageState,
-)
+from SpatialARAnomalyLib.service.setup.packages import PackageCheck, PackageState
 from SpatialARAnomalyLib.slicerapp import Settings
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable, prepareTable, singleShotTimer
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
-from SpatialARAnomalyLib.slicerapp.setup.Installation import (
-    InstallOutcome,
-    InstallPlan,
-)
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable, prepareTable
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
+from SpatialARAnomalyLib.slicerapp.setup.Installation import InstallOutcome, InstallPlan
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    asUserError,
-    inOneLine,
-)
-from SpatialARAnomalyLib.slicerapp.worker.Progress import hearing
-from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event, withoutPlaces
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
+from SpatialARAnomalyLib.slicerapp.worker.Progress import progressCallback
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event, hidePaths
 
 
 def stateText(check: PackageCheck, *, tried: bool) -> str:
@@ -127,7 +117,7 @@ def diagnostics(
         for name in ("numpy", "scipy", "SimpleITK", "pydicom"):
             lines.append(f"{name} {probed['packages'].get(name)}")
         lines += devicesText(probed).splitlines()
-    return withoutPlaces("\n".join(lines))
+    return hidePaths("\n".join(lines))
 
 
 READY = PackageState.READY
@@ -168,8 +158,8 @@ class SetupPanel:
         self._looked = False
         self._work: Callable[[], None] | None = None
         self._closed = False
-        self._paint = onceTimer(PAINT_MS)
-        self._again = onceTimer(AGAIN_MS)
+        self._paint = singleShotTimer(PAINT_MS)
+        self._again = singleShotTimer(AGAIN_MS)
         self._shown: list[tuple[str, ...]] = []
         self._prepareTable()
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
@@ -501,7 +491,7 @@ class SetupPanel:
         self.refresh()
 
     def _progressTeller(self) -> Callable[[Event], None]:
-        return hearing(lambda progress: self._tell(progress.text))
+        return progressCallback(lambda progress: self._tell(progress.text))
 
     def _pythonChosen(self, *_unused: object) -> None:
         program = str(self._ui.setupPythonEdit.property("currentPath") or "").strip()
@@ -521,7 +511,7 @@ class SetupPanel:
         if self._closed:
             return
         self._ui.setupLogText.setVisible(True)
-        self._ui.setupLogText.appendPlainText(withoutPlaces(line))
+        self._ui.setupLogText.appendPlainText(hidePaths(line))
 
     def _tell(self, text: str) -> None:
         if self._closed:

@@ -5,17 +5,10 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.engine.specs import (
-    Modality,
-    Plane,
-    Preset,
-)
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
-from SpatialARAnomalyLib.slicerapp.panels.EncodersTable import (
-    OWN_FILES,
-    encoderChoices,
-)
+from SpatialARAnomalyLib.slicerapp.panels.EncodersTable import OWN_FILES, encoderChoices
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
 
 PATCH_PX = 16

@@ -11,14 +11,12 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.service.training.unfinished import (
-    UnfinishedTraining,
-    list_unfinished,
-)
+from SpatialARAnomalyLib.service.training.unfinished import UnfinishedTraining, list_unfinished
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.panels.TrainForm import TrainForm
 from SpatialARAnomalyLib.slicerapp.panels.TrainScans import TrainScans
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.QtHelpers import enable, singleShotTimer
 from SpatialARAnomalyLib.slicerapp.scene.TrainingPlot import TrainingPlot
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf
 from SpatialARAnomalyLib.slicerapp.tasks.Export import fileName
@@ -29,12 +27,7 @@ from SpatialARAnomalyLib.slicerapp.tasks.Training import (
     TrainingRequest,
     sharedTrainer,
 )
-from SpatialARAnomalyLib.slicerapp.widgets.Tables import enable
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    inOneLine,
-    isMissingPackage,
-)
+from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine, isMissingPackage
 from SpatialARAnomalyLib.slicerapp.worker.Progress import showShare
 
 AGAIN_MS = 3000
@@ -62,7 +55,7 @@ class UnfinishedLine:
         self._closed = False
         self.entries: list[UnfinishedTraining] = []
         """Those in the folder of models when it was last looked at."""
-        self._timer = onceTimer(AGAIN_MS)
+        self._timer = singleShotTimer(AGAIN_MS)
         self._connections = (
             (self._timer.timeout, self._lookAgain),
             (ui.trainUnfinishedSelector.currentIndexChanged, self._chosenChanged),
@@ -210,7 +203,7 @@ class TrainPanel:
         self._stateShown = ""
         self._ready = False
         # Hundreds of epochs come at once when a training is resumed.
-        self._timer = onceTimer(REST_MS)
+        self._timer = singleShotTimer(REST_MS)
         self.form = TrainForm(ui, self.refresh)
         self.unfinished = UnfinishedLine(ui, self._trainer, confirm, self._begin, self._discarded)
         self.scans = TrainScans(ui, self._trainer, self.refresh, self._looked)
@@ -405,7 +398,7 @@ class TrainPanel:
         if training.state == State.RUNNING:
             training.pause()
         else:
-            training.goOn()
+            training.resume()
 
     def _showPlot(self, *_unused: object) -> None:
         training = self._trainer.training
@@ -428,8 +421,8 @@ class TrainPanel:
         self._followCurve(training)
         if training.running:
             self._showProgress(training.progress.share, _stateText(training))
-        elif not training.isTold:
-            training.isTold = True
+        elif not training.endShown:
+            training.endShown = True
             self._ended(training, training.outcome or Outcome())
         self.refresh()
 

@@ -10,10 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.service.training.request import (
     ScanRow,
     SurveyResult,
@@ -21,14 +18,11 @@ from SpatialARAnomalyLib.service.training.request import (
     TrainSpec,
 )
 from SpatialARAnomalyLib.slicerapp import Settings
+from SpatialARAnomalyLib.slicerapp.QtHelpers import singleShotTimer
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import checkScan
 from SpatialARAnomalyLib.slicerapp.tasks.Survey import Survey
 from SpatialARAnomalyLib.slicerapp.tasks.Training import Trainer
-from SpatialARAnomalyLib.slicerapp.widgets.Timing import onceTimer
-from SpatialARAnomalyLib.slicerapp.wording.Calibration import (
-    durationText,
-    sizeText,
-)
+from SpatialARAnomalyLib.slicerapp.wording.Calibration import durationText, sizeText
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
@@ -66,7 +60,7 @@ class TrainScans:
         self.progress = Progress(0.0, "")
         ui.trainFolderEdit.setCurrentPath(Settings.training("Folder"))
         # Nodes have neither voxels nor name yet when they are added: look a moment later.
-        self._timer = onceTimer(0)
+        self._timer = singleShotTimer(0)
         self._connections = (
             (self._timer.timeout, self.listVolumes),
             (ui.trainVolumesList.itemChanged, self._changed),
@@ -146,7 +140,7 @@ class TrainScans:
         """There is no survey any more."""
         files = self.files()
         if files is not None:
-            self._trainer.leave(files)
+            self._trainer.releaseFiles(files)
         self.result, self._surveyed = None, None
         self._show()
 
