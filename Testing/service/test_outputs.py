@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     is_marked,
     make_folder,
+    write_atomically,
     write_marker,
 )
 
@@ -43,7 +43,7 @@ NEW = {name: f"new {name}" for name in NAMES}
 
 
 def appear(folder: Path, fill=write_all, *, names=NAMES, overwrite=True) -> None:
-    with appear_together(folder, names, overwrite=overwrite) as partial:
+    with write_atomically(folder, names, overwrite=overwrite) as partial:
         fill(partial)
 
 
@@ -53,7 +53,7 @@ def never(_: Path) -> None:
 
 def test_nothing_is_there_before_the_end_and_all_of_it_after(tmp_path):
     folder = tmp_path / "a" / "b"
-    with appear_together(folder, NAMES, overwrite=False) as partial:
+    with write_atomically(folder, NAMES, overwrite=False) as partial:
         write_all(partial)
         (partial / "scratch").write_text("not a result")
         assert not any((folder / name).exists() for name in NAMES)
@@ -62,7 +62,7 @@ def test_nothing_is_there_before_the_end_and_all_of_it_after(tmp_path):
 
 
 def test_with_overwrite_only_the_results_are_replaced(folder):
-    with appear_together(folder, NAMES, overwrite=True) as partial:
+    with write_atomically(folder, NAMES, overwrite=True) as partial:
         write_all(partial)
         assert (folder / "scan_findings.csv").read_text() == "earlier"
     assert listing(folder) == NEW | {"notes.txt": "mine"}
@@ -239,7 +239,7 @@ def test_what_a_killed_run_left_goes_after_a_day(tmp_path):
     not_ours = leave(tmp_path, ".partial-d", 25, ("thesis.txt",))
     link = tmp_path / ".partial-link"
     link.symlink_to(not_ours)
-    with appear_together(tmp_path, ["run.json"], overwrite=False) as partial:
+    with write_atomically(tmp_path, ["run.json"], overwrite=False) as partial:
         assert not stale.exists()
         (partial / "run.json").write_text("new")
     assert sorted(os.listdir(tmp_path)) == [

@@ -1,7 +1,8 @@
 """The events of a job: the same for the terminal, for other programs and for Slicer.
 
 As JSON, one object per line: `{"id": 7, "event": "progress", "done": 120, …}`.
-Exactly one of `result`, `failed` and `cancelled` comes last.
+Exactly one of `result`, `failed` and `cancelled` comes last. `as_user_error`, `missing_package`
+and `internal_error` make the error of a `failed` event from any exception.
 """
 
 import time
@@ -9,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from SpatialARAnomalyLib.engine.errors import Cancelled, Fact
+from SpatialARAnomalyLib.engine.device import is_out_of_memory
+from SpatialARAnomalyLib.engine.errors import Cancelled, DeviceError, Fact, SpatialARError
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 
 PROTOCOL = 1
@@ -49,12 +51,12 @@ class ProgressEvent:
     total: int
     unit: str
     eta_s: float | None
-    """Seconds left of this stage, None until the speed is known."""
+    """Seconds left of this stage; None until the speed is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEvent:
-    """An epoch of a training is over (`EpochFigures`)."""
+    """An epoch of a training has ended (`EpochFigures`)."""
 
     wire_name: ClassVar = "epoch"
     epoch: int
@@ -64,7 +66,7 @@ class EpochEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class NoticeEvent:
-    """The user should know something that does not stop the job."""
+    """A message that does not stop the job."""
 
     wire_name: ClassVar = "notice"
     code: str
@@ -87,9 +89,9 @@ class FailedEvent:
     code: str
     text: str
     facts: dict[str, Fact] = field(default_factory=dict)
-    """Values of this failure for hints, as `SpatialARError.facts`."""
+    """Values for hints (`SpatialARError.facts`)."""
     hint: str | None = None
-    """What to do, in the command line's words; the worker leaves it out."""
+    """The command line's hint; the worker gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ class CancelledEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class PausedEvent:
-    """The job holds between two of its steps."""
+    """The job waits between two of its steps."""
 
     wire_name: ClassVar = "paused"
 
@@ -156,16 +158,16 @@ class EventReporter:
         self._emitted_s = float("-inf")
 
     def stage(self, name: str, index: int, of: int) -> None:
-        """Emit that a stage begins."""
+        """Emit the begin of a stage."""
         self._start = None
         self._emitted_s = float("-inf")
         self._emit(StageEvent(name=name, index=index, of=of))
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Emit the progress of the stage and the time left, unless the last one is too recent."""
+        """Emit progress and time left, at most every `MIN_INTERVAL_S` and at the stage's end."""
         now = self._clock()
         if self._start is None:
-            # A resumed stage does not begin at zero: its speed counts from here.
+            # A resumed stage does not begin at zero.
             self._start = (now, done)
         if done < total and now - self._emitted_s < MIN_INTERVAL_S:
             return
@@ -204,3 +206,33 @@ class EventReporter:
             start_s, start_done = self._start
             self._start = (start_s + self._clock() - since_s, start_done)
         self._emit(ContinuedEvent())
+
+
+def as_user_error(error: BaseException) -> SpatialARError | None:
+    """Return the error as one that the user can act on, if it is one."""
+    if isinstance(error, SpatialARError):
+        return error
+    if is_out_of_memory(error):
+        return DeviceError("out-of-memory", "The device has too little free memory for this job.")
+    return None
+
+
+def missing_package(error: BaseException) -> SpatialARError | None:
+    """Return the error that names a third-party package which cannot be imported, if it is one."""
+    if getattr(error, "code", "") == "torch-missing":
+        name: str | None = "torch"
+    elif isinstance(error, ImportError):
+        name = (error.name or "").split(".")[0] or None
+    else:
+        return None
+    if name is None or name == __name__.split(".")[0]:
+        return None
+    return SpatialARError(
+        "package-missing",
+        f"The Python package {name!r} is needed; it is not installed, or cannot be loaded.",
+    )
+
+
+def internal_error(error: BaseException) -> SpatialARError:
+    """Return the error that is shown for a bug: the type of the exception, without its text."""
+    return SpatialARError("internal", f"Internal error ({type(error).__name__}).")

@@ -13,11 +13,11 @@ from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partia
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder and see that files can be written into it.
+    """Make the folder and check that files can be written into it.
 
-    Raises `OutputError` otherwise; a folder that was made for it is removed again.
+    Raises `OutputError` otherwise; folders that were made are then removed again.
     """
-    missing = still_missing(folder)
+    missing = missing_parents(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -27,14 +27,39 @@ def make_folder(folder: Path) -> None:
         raise unwritable("The output folder must be writable; it is not", error) from None
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make the folder as `make_folder` does; after an error in the block, remove it if it is new."""
+    missing = missing_parents(folder)
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        remove_empty(missing)
+        raise
+
+
+def missing_parents(folder: Path) -> list[Path]:
+    """Return the folder and its parents that do not exist, the deepest first."""
+    # `Path.exists` raises where a parent may not be searched.
+    return [one for one in (folder, *folder.parents) if not os.path.exists(one)]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove those of the folders that exist and are empty."""
+    for one in folders:
+        with suppress(OSError):
+            one.rmdir()
+
+
 def write_marker(file: Path, what: str) -> None:
-    """Note what a folder is, so that a later run knows it for its own; may raise `OSError`."""
+    """Note what a folder is, so that a later run recognizes it; may raise `OSError`."""
     about = {"what": what, "engine_version": __version__}
     file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def is_marked(file: Path, what: str) -> bool:
-    """Whether `write_marker` wrote this file for that."""
+    """Return whether `write_marker` wrote this file for `what`."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -43,40 +68,32 @@ def is_marked(file: Path, what: str) -> bool:
 
 
 @contextmanager
-def appear_together(folder: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
-    """Gives a folder to write files of these names into; on success they move to `folder`.
+def write_atomically(folder: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder to write files of these names into; on success they move to `folder`.
 
-    Raises `OutputError` at once where a file exists (unless `overwrite`), a
-    name is no file name, or the folder cannot be written. After an error
-    `folder` is as it was.
+    Raises `OutputError` at once where a file exists (unless `overwrite`), a name is not a file
+    name, or the folder cannot be written. After an error `folder` is as it was.
     """
     check_names(folder, names, overwrite)
-    missing = still_missing(folder)
-    make_folder(folder)
-    remove_stale_partials(folder)
-    done = False
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=PARTIAL_PREFIX, dir=folder, ignore_cleanup_errors=True
-        ) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            old.mkdir()
-            yield new
-            # Much may have happened since the first look.
-            check_names(folder, names, overwrite)
-            _move_all(new, old, folder, names)
-        done = True
+        with new_folder(folder):
+            remove_stale_partials(folder)
+            with tempfile.TemporaryDirectory(
+                prefix=PARTIAL_PREFIX, dir=folder, ignore_cleanup_errors=True
+            ) as work:
+                new, old = Path(work) / "new", Path(work) / "old"
+                new.mkdir()
+                old.mkdir()
+                yield new
+                check_names(folder, names, overwrite)  # again: the block may have taken hours
+                _move_all(new, old, folder, names)
     except OSError as error:
         raise unwritable("The results cannot be written", error) from None
-    finally:
-        if not done:
-            remove_empty(missing)
 
 
 def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Raise `OutputError` where a name is no file name, or that of what may not be replaced."""
-    # A backslash parts folders on Windows; a leading point hides a file elsewhere.
+    """Raise `OutputError` for a name that is not a file name or is taken in the folder."""
+    # A backslash separates folders on Windows; a leading point hides a file elsewhere.
     odd = [
         name for name in names if Path(name).name != name or "\\" in name or name[:1] in ("", ".")
     ]
@@ -98,7 +115,7 @@ def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move the files of `new` to `folder`, what they replace to `old`; after an error, back."""
+    """Move the files of `new` to `folder` and what they replace to `old`; undo it on an error."""
     absent = [name for name in names if not (new / name).is_file()]
     if absent:
         raise OutputError(
@@ -117,16 +134,3 @@ def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
             elif not (new / name).exists():
                 (folder / name).unlink()
         raise
-
-
-def still_missing(folder: Path) -> list[Path]:
-    """The folder and its parents that do not exist, the deepest first."""
-    # Not `Path.exists`, which raises where a parent may not be searched.
-    return [one for one in (folder, *folder.parents) if not os.path.exists(one)]
-
-
-def remove_empty(folders: list[Path]) -> None:
-    """Remove the folders as far as they are there and empty."""
-    for one in folders:
-        with suppress(OSError):
-            one.rmdir()

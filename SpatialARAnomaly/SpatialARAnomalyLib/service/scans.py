@@ -1,4 +1,4 @@
-"""Scans in files, in DICOM folders, or in arrays that the panel wrote, and how they are read."""
+"""Scans in volume files, DICOM folders or arrays of the panel: finding and reading them."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_v
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSource(Spec):
-    """Where one scan is, in code and in JSON: `path` (and `series`), or `voxels` and `affine`."""
+    """The place of one scan: `path` (and `series`), or `voxels` and `affine`."""
 
     path: Path | None = None
     """A volume file, or a folder with a DICOM series."""
@@ -32,9 +32,9 @@ class ScanSource(Spec):
     affine: Affine | None = None
     """`ras_from_voxel` of the array."""
     name: str | None = None
-    """What messages call the array."""
+    """Name of the array in messages."""
     modality: Modality | None = None
-    """Modality of the array, where it is known."""
+    """Modality of the array; None where it is unknown."""
 
     def __post_init__(self) -> None:
         of_file = self.path and not (self.voxels or self.affine or self.name or self.modality)
@@ -48,37 +48,35 @@ class ScanSource(Spec):
 
     @property
     def label(self) -> str:
-        """What messages call the scan."""
+        """Name of the scan in messages."""
         return self.name or "scan" if self.path is None else self.path.name
 
     def read(self, check_cancelled: Callable[[], None] = lambda: None) -> tuple[str, Volume]:
-        """A name for the scan's results, and the checked volume; an array is memory-mapped.
+        """Read and check the scan; return a name for its results, and the volume.
 
-        `check_cancelled` is called before every file that is read, and may raise to stop.
-        Raises `InputError` for anything that is not one readable scan.
+        An array is memory-mapped. `check_cancelled` is called before every file that is read,
+        and may raise. Raises `InputError` unless this is one readable scan.
         """
+        path = self.path or Path()
         if self.voxels is not None and self.affine is not None:
             check_cancelled()
+            name = self.label
             volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
-            check_scan(volume)
-            return self.label, volume
-        path = self.path or Path()
-        if not path.is_dir():
+        elif path.is_dir():
+            series = list_series(path, check_cancelled)
+            chosen = choose_series(series, self.series)
+            name = path.resolve().name
+            if len(series) > 1 and chosen.number is not None:
+                name = f"{name}_series{chosen.number}"
+            volume = read_series(chosen, check_cancelled)
+        else:
             check_cancelled()
-            volume = read_volume_file(path)
-            check_scan(volume)
-            return volume_name(path), volume
-        series = list_series(path, check_cancelled)
-        chosen = choose_series(series, self.series)
-        volume = read_series(chosen, check_cancelled)
+            name, volume = volume_name(path), read_volume_file(path)
         check_scan(volume)
-        name = path.resolve().name
-        if len(series) > 1 and chosen.number is not None:
-            name = f"{name}_series{chosen.number}"
         return name, volume
 
     def to_dict(self) -> dict[str, Any]:
-        """The scan in the types JSON knows, with absolute paths and without what is not set."""
+        """Return the values that are set, as JSON types and with absolute paths."""
         values = super().to_dict()
         for name in ("path", "voxels"):
             if values[name] is not None:
@@ -86,13 +84,13 @@ class ScanSource(Spec):
         return {key: value for key, value in values.items() if value is not None}
 
 
-def find_inputs(
+def find_scans(
     path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
 ) -> list[ScanSource]:
-    """The scans a path stands for: a file, a DICOM series, or every volume file of a folder.
+    """Return the scans of a path: a file, a DICOM series, or every volume file of a folder.
 
-    `check_cancelled` is called before every file of the folder, and may raise to stop.
-    Raises `InputError` where there is none, or where `series` makes no sense.
+    `check_cancelled` is called before every file of the folder, and may raise.
+    Raises `InputError` where there is no scan, or `series` is given for a file.
     """
     try:
         exists, is_folder = path.exists(), path.is_dir()
@@ -100,46 +98,40 @@ def find_inputs(
         files = []
         for one in entries:
             check_cancelled()
-            if _is_volume_file(one):
+            # macOS leaves hidden companions (._scan.nii) on drives of other systems.
+            if has_volume_suffix(one) and not one.name.startswith(".") and one.is_file():
                 files.append(one)
     except OSError as error:
         raise unreadable(error) from None
+    name = shown_name(path)
     if not exists:
-        raise InputError("input-missing", f"{_shown_name(path)!r} does not exist.")
-    if not is_folder:
-        if series is not None:
-            raise InputError(
-                "series-of-file",
-                f"A series can be chosen in a DICOM folder only; {_shown_name(path)!r} is a file.",
-            )
-        return [ScanSource(path=path)]
+        raise InputError("input-missing", f"{name!r} does not exist.")
+    if not is_folder and series is not None:
+        raise InputError(
+            "series-of-file", f"A series can be chosen in a DICOM folder only; {name!r} is a file."
+        )
     if files and series is None:
         return [ScanSource(path=one) for one in files]
-    if not entries:
-        raise InputError("input-empty", f"The folder {_shown_name(path)!r} is empty.")
+    if is_folder and not entries:
+        raise InputError("input-empty", f"The folder {name!r} is empty.")
     return [ScanSource(path=path, series=series)]
 
 
-def _is_volume_file(path: Path) -> bool:
-    # macOS leaves hidden companions (._scan.nii) on drives of other systems.
-    return has_volume_suffix(path) and not path.name.startswith(".") and path.is_file()
-
-
-def _shown_name(path: Path) -> str:
-    """The path's last part as the user wrote it; "." and ".." as the folder they stand for."""
-    return path.name if path.name not in ("", "..") else path.resolve().name
-
-
-def find_one_input(
+def find_one_scan(
     path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
 ) -> ScanSource:
-    """The only scan a path stands for; raises `InputError` where there are several."""
-    inputs = find_inputs(path, series, check_cancelled)
-    if len(inputs) == 1:
-        return inputs[0]
+    """Return the only scan of a path; raises `InputError` where there are several."""
+    scans = find_scans(path, series, check_cancelled)
+    if len(scans) == 1:
+        return scans[0]
+    names = [one.label for one in scans[:5]] + ["…"] * (len(scans) > 5)
     raise InputError(
         "input-several",
-        f"Expected one scan; the folder {_shown_name(path)!r} holds {len(inputs)} volume files "
-        f"({', '.join(one.label for one in inputs[:5])}"
-        f"{', …' if len(inputs) > 5 else ''}).",
+        f"Expected one scan; the folder {shown_name(path)!r} holds {len(scans)} volume files "
+        f"({', '.join(names)}).",
     )
+
+
+def shown_name(path: Path) -> str:
+    """Return the last part of a path; for "." and ".." the name of the folder itself."""
+    return path.name if path.name not in ("", "..") else path.resolve().name

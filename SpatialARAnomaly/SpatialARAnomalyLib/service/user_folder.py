@@ -1,4 +1,4 @@
-"""Where this user's settings and models lie; set SPATIAL_AR_ANOMALY_HOME to keep them elsewhere."""
+"""The folder of this user's settings and models."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from pathlib import Path
 
 APP_NAME = "spatial-ar-anomaly"
 HOME_VARIABLE = "SPATIAL_AR_ANOMALY_HOME"
+"""Environment variable that names another folder."""
 
 
 def user_folder() -> Path:
-    """The folder of the user's settings, which need not exist yet.
+    """Return the folder of the user's settings, which need not exist yet.
 
-    Without the variable it is where the system keeps settings, as
-    `typer.get_app_dir` says.
+    Without `HOME_VARIABLE` it is the system's folder for settings (as `typer.get_app_dir`).
     """
     home = os.environ.get(HOME_VARIABLE)
     if home:
@@ -25,5 +25,5 @@ def user_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """Where the panel keeps models, which need not exist yet."""
+    """Return the folder in which the panel keeps models, which need not exist yet."""
     return user_folder() / "models"

@@ -70,9 +70,9 @@ from SpatialARAnomalyLib.engine.specs import (
 )
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     check_names,
     make_folder,
+    write_atomically,
 )
 from torch import Tensor
 
@@ -165,7 +165,9 @@ def compare(request: ComparisonRequest, report: Reporter) -> tuple[ResultTable, 
                 for index, method in enumerate(request.methods, start=3)
             )
             table = ResultTable(rows=rows, about=_about(prepared, data))
-            with appear_together(request.out, request.names, overwrite=request.overwrite) as folder:
+            with write_atomically(
+                request.out, request.names, overwrite=request.overwrite
+            ) as folder:
                 for name, write in zip(
                     request.names, (write_csv, write_json, write_png), strict=True
                 ):

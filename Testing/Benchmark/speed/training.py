@@ -223,10 +223,10 @@ def _both_ways(options: Options) -> Table:
 
 def _demonstration_stack(options: Options) -> "SliceStack":
     from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
-    from SpatialARAnomalyLib.service.scans import find_one_input
+    from SpatialARAnomalyLib.service.scans import find_one_scan
 
     slices, side = (QUICK_SLICES, QUICK_SIDE) if options.quick else (CHECKED_SLICES, SIDE)
-    _, volume = find_one_input(head_scan(options.work, 1, slices, side)).read()
+    _, volume = find_one_scan(head_scan(options.work, 1, slices, side)).read()
     turned = PlaneVolume(volume, Plane.AXIAL, Modality.MR)
     return SliceStack(
         turned,

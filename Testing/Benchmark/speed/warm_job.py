@@ -25,8 +25,8 @@ from SpatialARAnomalyLib.service.detection.result_files import (
     result_names,
     write_results,
 )
-from SpatialARAnomalyLib.service.outputs import appear_together
-from SpatialARAnomalyLib.service.scans import find_one_input
+from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.scans import find_one_scan
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ class WarmJob:
         report, clock = SilentReporter(), Clock()
         scan, model, encoder, name = self.read()
         files = result_names(name)
-        with appear_together(self.out, list(files.values()), overwrite=True) as partial:
+        with write_atomically(self.out, list(files.values()), overwrite=True) as partial:
             clock.lap("read")
             detection = find_anomalies(scan, model, encoder, FindingsSpec(), report, clock)
             write_results(detection, partial, files, report)
@@ -98,7 +98,7 @@ class WarmJob:
         """The scan from its file, and what is kept."""
         report = SilentReporter()
         card, model, _ = self.warm.model(self.model, self.device)
-        name, volume = find_one_input(self.scan).read()
+        name, volume = find_one_scan(self.scan).read()
         scan = suit(volume, card, allow_mismatch=True, report=report)
         encoder, _ = self.warm.encoder(card, str(self.encoder_folder), self.device, False)
         return scan, model, encoder, name

@@ -363,7 +363,7 @@ def light_worker(desk):
         assert process.close() == []
 
 
-def find_inputs(folder, nll):
+def find_scans(folder, nll):
     np.save(folder / "nll.npy", nll)
     return {
         "nll": str(folder / "nll.npy"),
@@ -374,7 +374,7 @@ def find_inputs(folder, nll):
 
 def test_find_needs_no_torch(light_worker, tmp_path):
     nll = np.random.RandomState(0).gamma(3.0, size=(5, 6, 7)).astype(np.float32)
-    result = light_worker.result("find", find_inputs(tmp_path, nll), MANY, tmp_path / "out")
+    result = light_worker.result("find", find_scans(tmp_path, nll), MANY, tmp_path / "out")
     affine = np.diag([10.0, 10.0, 10.0, 1.0])
     threshold = CARD.calibration.threshold(0.2)
     findings, labels = find(nll, affine, CARD.calibration, threshold, 0.0)
@@ -382,15 +382,15 @@ def test_find_needs_no_torch(light_worker, tmp_path):
     np.testing.assert_array_equal(whole_labels(result, nll.shape), labels)
     assert result["supported"] is True
     rare = MANY | {"false_positive_rate": 1e-6}
-    result = light_worker.result("find", find_inputs(tmp_path, nll), rare, tmp_path / "rare")
+    result = light_worker.result("find", find_scans(tmp_path, nll), rare, tmp_path / "rare")
     assert result["supported"] is False
 
 
 def test_find_refuses_what_is_no_nll(light_worker, tmp_path):
     for array in (np.zeros((2, 3), np.float32), np.zeros((2, 3, 4), np.int32)):
-        inputs = find_inputs(tmp_path, array)
+        inputs = find_scans(tmp_path, array)
         assert light_worker.failure("find", inputs, {}, tmp_path / "out")["code"] == "array-format"
-    inputs = find_inputs(tmp_path, np.zeros((2, 3, 4), np.float32))
+    inputs = find_scans(tmp_path, np.zeros((2, 3, 4), np.float32))
     broken = inputs | {"calibration": inputs["calibration"] | {"tokens": 0}}
     assert light_worker.failure("find", broken, {}, tmp_path / "out")["code"] == "spec-value"
     assert not (tmp_path / "out").exists()

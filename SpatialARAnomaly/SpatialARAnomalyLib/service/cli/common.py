@@ -19,7 +19,7 @@ from SpatialARAnomalyLib.engine.errors import (
     SpatialARError,
 )
 from SpatialARAnomalyLib.service.cli.hints import hint
-from SpatialARAnomalyLib.service.user_errors import (
+from SpatialARAnomalyLib.service.events import (
     as_user_error,
     internal_error,
 )

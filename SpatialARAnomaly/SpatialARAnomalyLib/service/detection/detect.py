@@ -27,8 +27,8 @@ from SpatialARAnomalyLib.service.detection.result_files import (
     write_results,
 )
 from SpatialARAnomalyLib.service.encoders.loading import load_model_encoder
-from SpatialARAnomalyLib.service.outputs import appear_together
-from SpatialARAnomalyLib.service.scans import find_one_input
+from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.scans import find_one_scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     report.stage("read", 1, 4)
     card = read_card(request.model)
     start_imports()
-    own_name, volume = find_one_input(request.input, request.series, report.check_cancelled).read(
+    own_name, volume = find_one_scan(request.input, request.series, report.check_cancelled).read(
         report.check_cancelled
     )
     name = own_name if request.name is None else request.name
@@ -71,7 +71,9 @@ def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[st
     files = result_names(name)
     device = resolve_device(request.device)
     _, model = load_model(request.model, device)
-    with appear_together(request.out, list(files.values()), overwrite=request.overwrite) as partial:
+    with write_atomically(
+        request.out, list(files.values()), overwrite=request.overwrite
+    ) as partial:
         encoder = load_model_encoder(card, request.encoder, device, request.allow_download)
         clock.lap("read")
         detection = find_anomalies(scan, model, encoder, request.findings, report, clock)

@@ -57,8 +57,8 @@ from SpatialARAnomalyLib.service.evaluation.outcome import (
     ScanFacts,
 )
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     is_marked,
+    write_atomically,
 )
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def evaluate(request: EvaluateRequest, report: Reporter) -> tuple[Evaluated, dic
     clock = Clock()
     _check_replaceable(request)
     names = list(EVALUATION_FILES.values())
-    with appear_together(request.out, names, overwrite=request.overwrite) as partial:
+    with write_atomically(request.out, names, overwrite=request.overwrite) as partial:
         report.stage("check", 1, 4)
         card, model = load_model(request.model)
         cases = find_cases(request.cases)

@@ -29,7 +29,7 @@ from SpatialARAnomalyLib.service.models.names import (
     fitting,
     free_name,
 )
-from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty, still_missing
+from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty, missing_parents
 
 
 class Arrival(StrEnum):
@@ -186,7 +186,7 @@ def _progress_callback(report: Reporter, model: Path) -> Callable[[int], None]:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder for the block, and remove it after an error if it is new."""
-    missing = still_missing(folder)
+    missing = missing_parents(folder)
     make_folder(folder)
     try:
         yield

@@ -21,7 +21,7 @@ from SpatialARAnomalyLib.service.outputs import (
     is_marked,
     make_folder,
     remove_empty,
-    still_missing,
+    missing_parents,
     write_marker,
 )
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -98,7 +98,7 @@ class TrainingFolder:
         from filelock import FileLock, Timeout
 
         self.check()
-        missing = still_missing(self.path.parent)
+        missing = missing_parents(self.path.parent)
         make_folder(self.path)
         lock = FileLock(self.path / LOCK_FILE, timeout=LOCK_S)
         try:

@@ -13,6 +13,7 @@ from SpatialARAnomalyLib.engine.device import require_torch, resolve_device
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.candidates import ScanReader, find_candidates
 from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainingEstimate, TrainSpec
@@ -22,7 +23,6 @@ from SpatialARAnomalyLib.service.training.survey import (
     read_candidates,
     select_usable,
 )
-from SpatialARAnomalyLib.service.user_errors import as_user_error, missing_package
 from SpatialARAnomalyLib.service.user_folder import models_folder
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from SpatialARAnomalyLib.engine.slices.token_positions import PLACES, PlaceArray
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, SliceSpec
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
-from SpatialARAnomalyLib.service.scans import ScanSource, find_inputs
+from SpatialARAnomalyLib.service.scans import ScanSource, find_scans
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
     NormalScan,
@@ -89,7 +89,7 @@ def train(
     sources: list[ScanSource] = []
     if not spec.skip_unusable:
         for normal in normals:
-            sources += find_inputs(normal) if isinstance(normal, Path) else [normal]
+            sources += find_scans(normal) if isinstance(normal, Path) else [normal]
         _check_outside(sources, folder)
 
     device = resolve_device(spec.device)

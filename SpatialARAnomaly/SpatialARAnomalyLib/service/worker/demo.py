@@ -30,8 +30,8 @@ from SpatialARAnomalyLib.service.demo.sample_scans import (
     write_normals,
 )
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     make_folder,
+    write_atomically,
 )
 from SpatialARAnomalyLib.service.worker.jobs import Empty
 
@@ -81,7 +81,7 @@ def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter)
         head = sample_scans.unseen_head(spec.seed)
         arrays = {VOXELS_FILE: head.voxels}
     report.check_cancelled()
-    with appear_together(output, list(arrays), overwrite=False) as partial:
+    with write_atomically(output, list(arrays), overwrite=False) as partial:
         for name, array in arrays.items():
             np.save(partial / name, array, allow_pickle=False)
     return {

@@ -44,8 +44,8 @@ from SpatialARAnomalyLib.service.detection.find_anomalies import (
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
 from SpatialARAnomalyLib.service.detection.model_cache import Warm
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     check_names,
+    write_atomically,
 )
 
 NLL_FILE = "nll.npy"
@@ -121,7 +121,7 @@ def detect(
 
     report.stage("write", 4, 4)
     box = detection.label_box
-    with appear_together(output, [NLL_FILE, *_label_names(box)], overwrite=False) as partial:
+    with write_atomically(output, [NLL_FILE, *_label_names(box)], overwrite=False) as partial:
         np.save(partial / NLL_FILE, detection.nll, allow_pickle=False)
         report.check_cancelled()
         _write_labels(partial, box)
@@ -164,7 +164,7 @@ def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> 
         nll, ras_from_voxel, inputs.calibration, threshold, spec.min_volume_ml
     )
     report.check_cancelled()
-    with appear_together(output, _label_names(box), overwrite=False) as partial:
+    with write_atomically(output, _label_names(box), overwrite=False) as partial:
         _write_labels(partial, box)
     return _finding_values(output, findings, box, inputs.calibration, spec, threshold)
 

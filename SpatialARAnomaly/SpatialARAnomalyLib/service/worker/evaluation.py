@@ -51,8 +51,8 @@ from SpatialARAnomalyLib.service.evaluation.outcome import (
 )
 from SpatialARAnomalyLib.service.evaluation.picture import write_picture
 from SpatialARAnomalyLib.service.outputs import (
-    appear_together,
     check_names,
+    write_atomically,
 )
 
 PREVIEW_FILE = "preview.png"
@@ -126,7 +126,7 @@ def evaluate(
         context={"model": {"name": inputs.model}},
     )
     report.stage("write", 2, 2)
-    with appear_together(output, names, overwrite=spec.overwrite) as partial:
+    with write_atomically(output, names, overwrite=spec.overwrite) as partial:
         write_evaluation(partial, evaluated, report)
         write_picture(partial / PREVIEW_FILE, evaluated, columns=1)
     return as_result(evaluated, {kind: output / name for kind, name in files.items()})

@@ -31,7 +31,7 @@ from SpatialARAnomalyLib.service.detection.segmentation_file import (
     Segment,
     write_segmentation,
 )
-from SpatialARAnomalyLib.service.outputs import appear_together
+from SpatialARAnomalyLib.service.outputs import write_atomically
 
 
 class ExportFormat(StrEnum):
@@ -123,7 +123,7 @@ def export(
         ExportFormat.NLL: lambda path: _write_nll(path, inputs),
     }
     names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
-    with appear_together(output, list(names.values()), overwrite=spec.overwrite) as partial:
+    with write_atomically(output, list(names.values()), overwrite=spec.overwrite) as partial:
         for done, (one, name) in enumerate(names.items(), start=1):
             report.check_cancelled()
             writers[one](partial / name)

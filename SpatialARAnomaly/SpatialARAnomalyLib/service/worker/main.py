@@ -26,12 +26,10 @@ from SpatialARAnomalyLib.service.events import (
     FailedEvent,
     HelloEvent,
     ResultEvent,
-    to_json,
-)
-from SpatialARAnomalyLib.service.user_errors import (
     as_user_error,
     internal_error,
     missing_package,
+    to_json,
 )
 from SpatialARAnomalyLib.service.worker.jobs import (
     JOBS,

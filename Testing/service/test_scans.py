@@ -11,7 +11,7 @@ from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
-from SpatialARAnomalyLib.service.scans import find_inputs, find_one_input
+from SpatialARAnomalyLib.service.scans import find_one_scan, find_scans
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def head() -> Volume:
 def refused(path: Path, series: str | None = None) -> InputError:
     """The error of reading the one scan of a path; it names no folder above it."""
     with pytest.raises(InputError) as caught:
-        find_one_input(path, series).read()
+        find_one_scan(path, series).read()
     assert str(path.parent) not in str(caught.value)
     return caught.value
 
 
 def test_file_is_one_scan_under_its_own_name(tmp_path, head):
     write_nifti(tmp_path / "A b.v1.nii.gz", head)
-    name, volume = find_one_input(tmp_path / "A b.v1.nii.gz").read()
+    name, volume = find_one_scan(tmp_path / "A b.v1.nii.gz").read()
     assert name == "A b.v1"
     np.testing.assert_array_equal(volume.voxels, head.voxels)
     np.testing.assert_allclose(volume.ras_from_voxel, head.ras_from_voxel, atol=1e-4)
@@ -41,16 +41,16 @@ def test_folder_of_files_is_their_scans_in_order(tmp_path, head):
     (tmp_path / "notes.txt").write_text("no scan")
     (tmp_path / "._b.nii.gz").write_bytes(b"left by a Mac")
     (tmp_path / "folder.nii.gz").mkdir()
-    inputs = find_inputs(tmp_path)
-    assert [one.path.name for one in inputs] == ["a.NRRD", "b.nii.gz"]
-    names, volumes = zip(*(one.read() for one in inputs), strict=True)
+    scans = find_scans(tmp_path)
+    assert [one.path.name for one in scans] == ["a.NRRD", "b.nii.gz"]
+    names, volumes = zip(*(one.read() for one in scans), strict=True)
     assert names == ("a", "b")
     np.testing.assert_array_equal(volumes[0].voxels, volumes[1].voxels + 1)
 
 
 def test_folder_with_one_file_is_that_scan(tmp_path, head):
     write_nifti(tmp_path / "only.nii", head)
-    assert find_one_input(tmp_path).path.name == "only.nii"
+    assert find_one_scan(tmp_path).path.name == "only.nii"
 
 
 def test_one_of_several_files_is_not_guessed(tmp_path, head):
@@ -64,8 +64,8 @@ def test_one_of_several_files_is_not_guessed(tmp_path, head):
 def test_dicom_folder_is_one_scan_under_its_name(tmp_path):
     series = small_series(slices=4)
     folder = series.write(tmp_path / "study 1")
-    assert len(find_inputs(folder)) == 1
-    name, volume = find_one_input(folder).read()
+    assert len(find_scans(folder)) == 1
+    name, volume = find_one_scan(folder).read()
     assert name == "study 1"
     assert volume.modality is Modality.CT
     np.testing.assert_array_equal(volume.voxels, series.stored)
@@ -83,7 +83,7 @@ def test_series_of_a_study_has_its_number_in_its_name(tmp_path):
         ("1.2.3", "study_series12", second),
         ("1.2.4", "study", third),
     ):
-        found, volume = find_one_input(tmp_path / "study", wanted).read()
+        found, volume = find_one_scan(tmp_path / "study", wanted).read()
         assert found == name
         np.testing.assert_array_equal(volume.voxels, series.stored)
 
@@ -92,14 +92,14 @@ def test_series_is_read_beside_volume_files(tmp_path, head):
     series = small_series(slices=4)
     series.write(tmp_path / "study")
     write_nifti(tmp_path / "study" / "converted.nii", head)
-    assert find_one_input(tmp_path / "study").path.name == "converted.nii"
-    _, volume = find_one_input(tmp_path / "study", "1").read()
+    assert find_one_scan(tmp_path / "study").path.name == "converted.nii"
+    _, volume = find_one_scan(tmp_path / "study", "1").read()
     np.testing.assert_array_equal(volume.voxels, series.stored)
 
 
 def test_folder_named_as_a_file_is_a_folder(tmp_path):
     series = small_series(slices=4)
-    name, volume = find_one_input(series.write(tmp_path / "x.nii.gz")).read()
+    name, volume = find_one_scan(series.write(tmp_path / "x.nii.gz")).read()
     assert name == "x.nii.gz"
     np.testing.assert_array_equal(volume.voxels, series.stored)
 
@@ -139,14 +139,14 @@ def test_folder_named_by_a_dot_is_told_by_its_name(tmp_path, monkeypatch, head):
     monkeypatch.chdir(folder)
     for dots in (".", "../study 1/."):
         with pytest.raises(InputError, match="The folder 'study 1' is empty"):
-            find_inputs(Path(dots))
+            find_scans(Path(dots))
     for name in ("a.nii", "b.nii"):
         write_nifti(folder / name, head)
     with pytest.raises(InputError, match="the folder 'study 1' holds 2 volume files"):
-        find_one_input(Path("."))
+        find_one_scan(Path("."))
     monkeypatch.chdir(made(folder / "below"))
     with pytest.raises(InputError, match="the folder 'study 1' holds 2 volume files"):
-        find_one_input(Path(".."))
+        find_one_scan(Path(".."))
 
 
 def test_reading_is_cancelled_before_any_file(tmp_path, head):
@@ -166,10 +166,10 @@ def test_reading_is_cancelled_before_any_file(tmp_path, head):
 
     # Of the folder: two files and a folder; of the series: listed, then read.
     for files, work in (
-        (3, lambda check: find_inputs(tmp_path, check_cancelled=check)),
-        (4, lambda check: find_one_input(study, check_cancelled=check)),
-        (1, find_inputs(tmp_path)[0].read),
-        (8, find_one_input(study).read),
+        (3, lambda check: find_scans(tmp_path, check_cancelled=check)),
+        (4, lambda check: find_one_scan(study, check_cancelled=check)),
+        (1, find_scans(tmp_path)[0].read),
+        (8, find_one_scan(study).read),
     ):
         work(cancel_at(99))
         assert len(calls) == files
@@ -210,7 +210,7 @@ def test_folder_that_may_not_be_opened(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(InputError, match=r"cannot be opened: Permission denied\.") as caught:
-        find_inputs(tmp_path)
+        find_scans(tmp_path)
     assert caught.value.code == "input-unreadable"
 
 
