@@ -86,7 +86,7 @@ class Bench:
             packaging=self.packaging,
             site=site,
             freeBytes=lambda: 10**12,
-            whyNoTorchHere=lambda: "",
+            nameTorchProblem=lambda: "",
         )
         self.panel = module.widget.panel.setup = SetupPanel(
             self.ui,
@@ -171,7 +171,7 @@ def test_what_cannot_be_clicked_says_why(bench):
     at.panel.refresh()
     assert "running task" in at.ui.setupFolderButton.toolTip
     at.dependencies._isBusy = lambda: False
-    at.dependencies._whyNoTorchHere = lambda: "No PyTorch for this computer."
+    at.dependencies._nameTorchProblem = lambda: "No PyTorch for this computer."
     at.panel.refresh()
     assert at.ui.setupFolderButton.toolTip == "No PyTorch for this computer."
     assert "No PyTorch for this computer." in at.ui.setupStateLabel.text

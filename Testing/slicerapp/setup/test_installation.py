@@ -56,8 +56,8 @@ class FakeWorker:
     def stop(self):
         self.told.append("stop")
 
-    def renew(self):
-        self.told.append("renew")
+    def restartWhenIdle(self):
+        self.told.append("restartWhenIdle")
 
 
 class FakeExtension:
@@ -336,13 +336,13 @@ def test_one_thing_at_a_time(setting, monkeypatch):
 
     dependencies = setting.dependencies
     setting.worker.busy = True
-    assert "running task" in dependencies.whyNotInstall()
+    assert "running task" in dependencies.nameInstallProblem()
     with pytest.raises(SetupError, match="running task"):
         dependencies.install(dependencies.plan(), setting.log.append, setting.log.append)
     assert setting.worker.told == []
     setting.worker.busy = False
     dependencies._isBusy = lambda: True
-    assert "running task" in dependencies.whyNotInstall()
+    assert "running task" in dependencies.nameInstallProblem()
     dependencies._isBusy = lambda: False
     dependencies._packaging = Rogue(setting)
     monkeypatch.setattr(Rogue, "isPipInstallInProgress", lambda self: True)
@@ -350,8 +350,8 @@ def test_one_thing_at_a_time(setting, monkeypatch):
         dependencies.install(dependencies.plan(), setting.log.append, setting.log.append)
     assert setting.worker.told == ["hold", "release"]
     assert not dependencies.installing
-    dependencies._whyNoTorchHere = lambda: "No PyTorch for this computer."
-    assert dependencies.whyNotInstall() == "No PyTorch for this computer."
+    dependencies._nameTorchProblem = lambda: "No PyTorch for this computer."
+    assert dependencies.nameInstallProblem() == "No PyTorch for this computer."
 
 
 def test_the_question_names_all_that_matters(setting, monkeypatch):
@@ -370,9 +370,9 @@ def test_the_question_names_all_that_matters(setting, monkeypatch):
     assert "restarts" not in question
     setting.extension.there = False
     assert "Slicer restarts for it" in dependencies.question(plan)
-    assert dependencies.whyNoRoom(plan) is None
+    assert dependencies.nameDiskProblem(plan) is None
     dependencies._freeBytes = lambda: 10**9
-    assert "10.5 GB of disk are needed; 1 GB are free" in dependencies.whyNoRoom(plan)
+    assert "10.5 GB of disk are needed; 1 GB are free" in dependencies.nameDiskProblem(plan)
 
 
 def test_jobs_fail_with_the_reason_while_packages_are_installed(app, settings):

@@ -224,7 +224,7 @@ class SetupPanel:
         ui.setupLogText.setVisible(bool(ui.setupLogText.toPlainText()))
         if not deps.installing:
             self._showPackages()
-        reason = deps.whyNotInstall() or self._whyNotYet()
+        reason = deps.nameInstallProblem() or self._whyNotYet()
         enable(
             ui.setupInstallButton,
             reason or self._whyNothingToInstall(),
@@ -255,7 +255,7 @@ class SetupPanel:
             ui.setupStateLabel.setText(_("Another Python computes. Check again tries it."))
         else:
             text = summary(checks, tried=tried)
-            platform = "" if deps.external else deps.whyNoTorchHere()
+            platform = "" if deps.external else deps.nameTorchProblem()
             ui.setupStateLabel.setText(" ".join(part for part in (text, platform) if part))
         self._fillTable(checks, tried=tried)
         devices = devicesText(deps.probed)
@@ -326,7 +326,7 @@ class SetupPanel:
 
     def _isRefused(self) -> bool:
         """Whether nothing can be installed now; says why. Much may have begun since a refresh."""
-        reason = self.dependencies.whyNotInstall() or self._whyNotYet()
+        reason = self.dependencies.nameInstallProblem() or self._whyNotYet()
         if reason is not None:
             self._tell("⚠ " + reason)
             self.refresh()
@@ -367,7 +367,7 @@ class SetupPanel:
     def _isWanted(self, plan: InstallPlan, question: str) -> bool:
         if self._isRefused():
             return False
-        noRoom = self.dependencies.whyNoRoom(plan)
+        noRoom = self.dependencies.nameDiskProblem(plan)
         if noRoom is not None:
             self._tell("⚠ " + noRoom)
             return False

@@ -65,7 +65,7 @@ class Worker(Protocol):
     def release(self) -> None:
         """Let it start again."""
 
-    def renew(self) -> None:
+    def restartWhenIdle(self) -> None:
         """Go on in a new process, once what runs has ended."""
 
 
@@ -82,7 +82,7 @@ class Dependencies:
         extension: TorchSource | None = None,
         site: SitePackages | None = None,
         freeBytes: Callable[[], int | None] = free_bytes,
-        whyNoTorchHere: Callable[[], str] = why_no_torch_here,
+        nameTorchProblem: Callable[[], str] = why_no_torch_here,
     ) -> None:
         self._worker = worker
         self._isBusy = isBusy
@@ -91,7 +91,7 @@ class Dependencies:
         self.extension = extension or PyTorchExtension()
         self._site = site or SitePackages()
         self._freeBytes = freeBytes
-        self._whyNoTorchHere = whyNoTorchHere
+        self._nameTorchProblem = nameTorchProblem
         self._checking = False
         self._installing = False
         self.probed: dict[str, Any] | None = None
@@ -169,9 +169,9 @@ class Dependencies:
         """Run in the Python that is chosen now, once what runs has ended."""
         self.probed, self._crash, self._checks = None, "", None
         for worker in self._workers:
-            worker.renew()
+            worker.restartWhenIdle()
 
-    def whyNotInstall(self) -> str | None:
+    def nameInstallProblem(self) -> str | None:
         """Why nothing can be installed now; None if it can."""
         if self.installing:
             return _("Packages are being installed.")
@@ -180,17 +180,17 @@ class Dependencies:
                 "Another Python than Slicer's computes (see below). Install the packages there: "
                 "pip install spatial-ar-anomaly[torch]"
             )
-        if self._whyNoTorchHere():
-            return self._whyNoTorchHere()
+        if self._nameTorchProblem():
+            return self._nameTorchProblem()
         if self.checking:
             return _("The packages are being tried.")
         if self.inUse:
             return _("Wait for the running task, or cancel it: the packages are in use.")
         return None
 
-    def whyNoTorchHere(self) -> str:
+    def nameTorchProblem(self) -> str:
         """The sentence for a platform that has no PyTorch; '' for all others."""
-        return self._whyNoTorchHere()
+        return self._nameTorchProblem()
 
     def plan(self, *, repair: bool = False) -> InstallPlan | None:
         """What is to be installed now; None if there is nothing. `repair` replaces torch."""
@@ -264,7 +264,7 @@ class Dependencies:
         sentences.append(_("Packages that Slicer brings are not changed. Install?"))
         return "\n\n".join([sentences[0], " ".join(sentences[1:-1]), sentences[-1]])
 
-    def whyNoRoom(self, plan: InstallPlan) -> str | None:
+    def nameDiskProblem(self, plan: InstallPlan) -> str | None:
         """Why the disk is too small for a plan; None if it is not."""
         free = self._freeBytes()
         if free is None or free >= plan.size.disk_bytes:
@@ -281,10 +281,10 @@ class Dependencies:
     ) -> None:
         """Install, then try the packages in a new worker; `onEnd` is called once, after both.
 
-        Raises `SetupError` `install-not-now` where `whyNotInstall` says so, `busy`
+        Raises `SetupError` `install-not-now` where `nameInstallProblem` says so, `busy`
         while another module installs packages, and `OutputError`.
         """
-        reason = self.whyNotInstall()
+        reason = self.nameInstallProblem()
         if reason is not None:
             raise SetupError("install-not-now", reason)
         self._installing = True
