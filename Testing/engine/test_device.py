@@ -1,4 +1,4 @@
-"""The device asked for, or an error that says what to do."""
+"""The chosen device or an error, never another device."""
 
 import sys
 
@@ -10,7 +10,7 @@ from SpatialARAnomalyLib.engine.errors import DeviceError
 
 @pytest.fixture
 def has(monkeypatch):
-    """Sets which devices torch says it has."""
+    """Set which devices torch reports as available."""
 
     def devices(*, cuda: bool, mps: bool) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -28,20 +28,20 @@ def test_auto_takes_the_fastest(has, cuda, mps, expected):
     assert resolve_device(Device.AUTO) == torch.device(expected)
 
 
-@pytest.mark.parametrize("asked", [Device.CPU, Device.CUDA, Device.MPS])
-def test_what_is_there_is_given_as_asked(has, asked):
+@pytest.mark.parametrize("device", [Device.CPU, Device.CUDA, Device.MPS])
+def test_an_available_device_is_used(has, device):
     has(cuda=True, mps=True)
-    assert resolve_device(asked) == torch.device(asked.value)
+    assert resolve_device(device) == torch.device(device.value)
 
 
-@pytest.mark.parametrize("asked", [Device.CUDA, Device.MPS])
-def test_what_is_not_there_is_an_error_and_never_the_cpu(has, asked):
-    has(cuda=asked is not Device.CUDA, mps=asked is not Device.MPS)
+@pytest.mark.parametrize("device", [Device.CUDA, Device.MPS])
+def test_a_missing_device_is_an_error_instead_of_the_cpu(has, device):
+    has(cuda=device is not Device.CUDA, mps=device is not Device.MPS)
     with pytest.raises(DeviceError) as caught:
-        resolve_device(asked)
+        resolve_device(device)
     assert caught.value.code == "device-missing"
     assert caught.value.message == (
-        f"Device {asked.value} was asked for; torch {torch.__version__} finds none here."
+        f"Device {device.value} is not available; torch {torch.__version__} does not find it."
     )
 
 
@@ -55,5 +55,5 @@ def test_without_torch_the_error_says_so(monkeypatch, function):
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_with_torch_nothing_is_said():
+def test_with_torch_there_is_no_error():
     assert require_torch() is None

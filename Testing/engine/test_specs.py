@@ -1,4 +1,4 @@
-"""Specs are the same on disk as in memory, and refuse what they do not mean."""
+"""Specs are the same in JSON as in code, and refuse invalid values."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ SPECS = (
 
 
 def with_value(spec, name, value):
-    """What is read back when one value of a spec's JSON is another."""
+    """Read the JSON of a spec back with one value changed."""
     content = spec.to_dict()
     assert name in content
     return type(spec).from_dict(json.loads(json.dumps({**content, name: value})))
@@ -76,22 +76,22 @@ def test_what_is_left_out_takes_its_default():
     assert SliceSpec.from_dict({"fov_mm": 100}).pixel_mm == 100 / 448
 
 
-def test_an_unknown_key_is_told_with_the_known_ones():
+def test_an_unknown_key_is_an_error_that_lists_the_known_ones():
     with pytest.raises(SpecError) as caught:
         FindingsSpec.from_dict({"min_volume_ml": 1.0, "threshold": 3.0, "colour": "red"})
     assert caught.value.code == "spec-unknown-key"
     assert caught.value.message == (
-        "FindingsSpec does not know colour, threshold; "
-        "it knows: false_positive_rate, min_volume_ml."
+        "FindingsSpec has no key colour, threshold; "
+        "its keys are: false_positive_rate, min_volume_ml."
     )
 
 
 def test_an_unknown_key_of_a_nested_spec_names_that_spec():
-    with pytest.raises(SpecError, match=r"^SliceSpec does not know fov; it knows: plane, fov_mm"):
+    with pytest.raises(SpecError, match=r"^SliceSpec has no key fov; its keys are: plane, fov_mm"):
         with_value(CARD, "slices", {"fov_mm": 1.0, "fov": 1.0})
 
 
-def test_a_missing_key_is_told():
+def test_a_missing_key_is_an_error():
     with pytest.raises(SpecError, match=r"^IntensitySpec lacks low, high\.$") as caught:
         IntensitySpec.from_dict({"method": "window"})
     assert caught.value.code == "spec-missing-key"
@@ -123,12 +123,12 @@ def test_a_value_of_another_type_is_refused(spec, name, value, message):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
-def test_a_number_that_is_none_is_refused(value):
+def test_a_number_that_is_not_finite_is_refused(value):
     with pytest.raises(SpecError, match=r"TrainingSpec\.weight_decay must be finite; found"):
         with_value(TrainingSpec(), "weight_decay", value)
 
 
-def test_a_word_that_is_none_of_the_known_is_refused():
+def test_an_unknown_word_is_refused():
     with pytest.raises(SpecError) as caught:
         with_value(CARD.slices, "plane", "oblique")
     expected = "SliceSpec.plane must be one of axial, coronal, sagittal; found 'oblique'."
@@ -208,7 +208,7 @@ def test_two_presets_are_the_papers_networks():
 
 @pytest.mark.parametrize("preset", list(Preset))
 @pytest.mark.parametrize("variance", [None, *Variance])
-def test_a_preset_keeps_all_but_the_variance_asked_for(preset, variance):
+def test_a_chosen_variance_replaces_only_the_variance_of_a_preset(preset, variance):
     spec = AutoregressiveSpec.from_preset(preset)
     other = AutoregressiveSpec.from_preset(preset, variance)
     assert other.variance is (variance or spec.variance)
@@ -216,14 +216,14 @@ def test_a_preset_keeps_all_but_the_variance_asked_for(preset, variance):
     assert AutoregressiveSpec.from_dict(json.loads(json.dumps(other.to_dict()))) == other
 
 
-def test_a_network_written_before_there_were_switches_has_none():
+def test_a_network_without_the_optional_keys_uses_none_of_them():
     before = {"hidden_channels": 256, "dilations": [1, 1, 1, 1, 1], "variance": "fixed"}
     assert AutoregressiveSpec.from_dict(before) == AutoregressiveSpec.from_preset(Preset.STANDARD)
     assert not AutoregressiveSpec.from_dict(before).uses_places
 
 
 @pytest.mark.parametrize("switch", ["whitened", "position", "position_variance"])
-def test_what_asks_for_places_says_so(switch):
+def test_these_settings_need_places(switch):
     assert AutoregressiveSpec(**{switch: True}).uses_places
     assert not AutoregressiveSpec(variance=Variance.FULL).uses_places
 

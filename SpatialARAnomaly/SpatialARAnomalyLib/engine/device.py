@@ -1,4 +1,4 @@
-"""Where torch computes: as asked, or an error; never something else in silence."""
+"""Choosing the torch device, exact float32 arithmetic, and memory that runs out."""
 
 import sys
 import threading
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Device(StrEnum):
-    """What the user may ask for."""
+    """Device that the user can choose."""
 
     AUTO = "auto"
-    """The fastest there is: CUDA, then Apple's MPS, then the CPU."""
+    """The fastest available: CUDA, then Apple's MPS, then the CPU."""
     CPU = "cpu"
     CUDA = "cuda"
     MPS = "mps"
 
 
 def require_torch() -> None:
-    """Raise `DeviceError` with the way out where torch is not installed; imports nothing."""
+    """Raise `DeviceError` if torch is not installed, without importing it."""
     if find_spec("torch") is None:
         raise _torch_missing()
 
@@ -44,7 +44,7 @@ def start_imports() -> None:
     """Import torch and transformers' DINOv3 in a thread, while the caller reads files.
 
     The imports take seconds. `resolve_device` waits for them; until then the caller must
-    import neither. An import that fails is tried again, and reported, where it is needed.
+    import neither. A failed import is repeated, and reported, at its first use.
     """
     global _imports
     _imports = threading.Thread(target=_import_all, name="imports of torch and transformers")
@@ -57,8 +57,8 @@ def _import_all() -> None:
         from transformers import DINOv3ViTModel  # noqa: F401
 
 
-def resolve_device(asked: Device) -> "torch.device":
-    """The torch device; raises `DeviceError` where the one asked for is not there."""
+def resolve_device(device: Device) -> "torch.device":
+    """Return the torch device; raise `DeviceError` if it is not available."""
     if _imports is not None:
         _imports.join()
     try:
@@ -67,23 +67,23 @@ def resolve_device(asked: Device) -> "torch.device":
         raise _torch_missing() from None
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if asked is Device.AUTO:
+    if device is Device.AUTO:
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
-    if (asked is Device.CUDA and not has_cuda) or (asked is Device.MPS and not has_mps):
+    if (device is Device.CUDA and not has_cuda) or (device is Device.MPS and not has_mps):
         raise DeviceError(
             "device-missing",
-            f"Device {asked} was asked for; torch {torch.__version__} finds none here.",
+            f"Device {device} is not available; torch {torch.__version__} does not find it.",
         )
-    return torch.device(asked.value)
+    return torch.device(device.value)
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute float32 products in full, so that all devices share one calibration.
+    """Compute float32 products in full precision, so that all devices share one calibration.
 
-    By default cuDNN rounds the inputs of convolutions to 10 bits (TF32). A program that
-    lowered PyTorch's `float32_matmul_precision` would get TF32 on GPUs, and bfloat16 on
-    CPUs with units for it; its setting is restored afterwards.
+    By default cuDNN rounds the inputs of convolutions to 10 bits (TF32). A lowered
+    `float32_matmul_precision` means TF32 on GPUs and bfloat16 on CPUs that support it;
+    the caller's setting is restored afterwards.
     """
     import torch
     from torch.backends import cudnn
@@ -97,20 +97,21 @@ def exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
-"""Words of torch's out-of-memory errors."""
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
+"""Words of PyTorch's out-of-memory errors on the CPU and on MPS, which are RuntimeErrors."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the machine or of the GPU."""
-    # Told by name and words: torch need not be loaded to know its out-of-memory
-    # errors, which are plain RuntimeErrors on the CPU and on MPS.
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or told
+    """Return whether the machine or the GPU ran out of memory; works without torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(one in str(error) for one in _OUT_OF_MEMORY))
+    )
 
 
-def return_memory() -> None:
-    """Give what torch holds of a GPU's memory for later back to the GPU."""
+def release_gpu_memory() -> None:
+    """Release PyTorch's cached GPU memory (`torch.cuda.empty_cache`)."""
     torch = sys.modules.get("torch")
     if torch is None:
         return

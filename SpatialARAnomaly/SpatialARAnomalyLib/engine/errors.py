@@ -1,7 +1,7 @@
-"""The errors a user can meet: what was expected and what was found.
+"""Errors for the user: what was expected and what was found.
 
-What to do about an error is said by the front ends, each in a table of hints by
-code: `service.cli.hints` for the command line, `slicerapp.wording.Errors` for the panel.
+The front ends add what to do, each from its own table of hints by code:
+`service.cli.hints` for the command line, `slicerapp.wording.Errors` for the panel.
 """
 
 Fact = str | int | float | bool | None
@@ -12,13 +12,13 @@ class SpatialARError(Exception):
     """A failure that the user can act on.
 
     Args:
-        code: A stable slug for programs; the front ends have a hint for each.
-        message: What was expected and what was found. It is for the user's eyes: it may
-            hold the base name of a file the user named, and never goes into models or
+        code: Stable name of the error; the front ends have a hint for each.
+        message: What was expected and what was found. It is shown to the user only: it may
+            hold the base name of a file the user named, and is never written to models or
             manifests. It names no option and no button.
         hint: Transition: of raise sites that are not converted yet. Front ends show it only
             where no hint of their table fits.
-        facts: Values of this failure for the hints, which show them as `{name}`; no paths.
+        facts: Values of this failure that hints show as `{name}`; no paths.
 
     """
 
@@ -30,7 +30,7 @@ class SpatialARError(Exception):
         self.facts = facts
 
     def fill(self, *templates: str) -> str:
-        """Fill in the first template whose `{fact}`s this error has; empty where none fits."""
+        """Fill in the first template whose `{fact}`s this error has; empty if there is none."""
         for template in templates:
             try:
                 return template.format_map(self.facts)
@@ -40,7 +40,7 @@ class SpatialARError(Exception):
 
 
 class InputError(SpatialARError):
-    """A volume or a set of volumes cannot be used."""
+    """A scan or a set of scans cannot be used."""
 
 
 class SpecError(SpatialARError, ValueError):
@@ -52,11 +52,11 @@ class EncoderError(SpatialARError):
 
 
 class ModelError(SpatialARError):
-    """A model file is missing, damaged, too new or does not fit the volume."""
+    """A model file is missing, damaged, too new or does not fit the scan."""
 
 
 class OutputError(SpatialARError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to its place."""
 
 
 class SetupError(SpatialARError):
@@ -64,8 +64,8 @@ class SetupError(SpatialARError):
 
 
 class DeviceError(SpatialARError):
-    """The device asked for is not there, or has too little memory."""
+    """The device is not available, or has too little memory."""
 
 
 class Cancelled(Exception):  # noqa: N818 - an outcome, not an error
-    """The user asked to stop; what can be resumed is on disk."""
+    """The user cancelled the job; what can be resumed is on disk."""

@@ -1,4 +1,4 @@
-"""Files that appear under their names only when whole, also after a power cut."""
+"""Atomic writing of files, leftovers of killed processes, and file hashes."""
 
 import hashlib
 import os
@@ -11,18 +11,20 @@ from pathlib import Path
 from SpatialARAnomalyLib.engine.errors import OutputError
 
 PARTIAL_PREFIX = ".partial-"
-"""Begins the name of a folder in which results are made beside their final place."""
+"""Prefix of a folder in which results are made beside their final place."""
 
 STALE_S = 24 * 3600.0
-"""A partial folder untouched for so long was left by a process that was killed."""
+"""Age in seconds from which an untouched partial folder belongs to a killed process."""
+
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write a file to, which then takes the name `path`.
+    """Give a path beside `path` to write a file to, then move it to `path` in one step.
 
-    The content is on the disk before the name is, so that no power cut leaves
-    half of it. After an error `path` is as it was and the partial file is gone.
+    The content is flushed to disk first, so that not even a power cut leaves half a file.
+    After an error `path` is unchanged and the partial file is removed.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -36,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file is on the disk."""
+    """Flush the content of a file to disk."""
     # Windows flushes only files that are open for writing.
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -45,7 +47,7 @@ def sync(path: Path) -> None:
 def unwritable(
     what: str, error: OSError, hint: str = "", *, code: str = "output-unwritable"
 ) -> OutputError:
-    """Make the error of a refused write, without the place; `hint` is for the transition only."""
+    """Make the error of a failed write, without paths; `hint` is for the transition only."""
     hint = hint or "Free disk space or choose another folder."
     return OutputError(code, f"{what} ({error.strerror or error}).", hint)
 
@@ -53,7 +55,7 @@ def unwritable(
 def remove_stale_partials(folder: Path) -> None:
     """Remove partial folders that killed processes left in `folder`, as far as possible.
 
-    One that holds what was about to be replaced stays: it may be the only copy.
+    A partial folder that holds earlier results stays: they may be the only copy.
     """
     with suppress(OSError):
         for left in folder.glob(f"{PARTIAL_PREFIX}*"):
@@ -64,28 +66,21 @@ def remove_stale_partials(folder: Path) -> None:
 def _is_stale(partial: Path) -> bool:
     inside = {one.name: one for one in partial.iterdir()}
     if not set(inside) <= {"new", "old"}:
-        return False  # not made by us
+        return False  # not written by this program
     if "old" in inside and any(inside["old"].iterdir()):
         return False
     touched = max(one.stat().st_mtime for one in (partial, *inside.values()))
     return time.time() - touched > STALE_S
 
 
-_BLOCK_BYTES = 1 << 20
+def file_sha256(path: Path, progress_callback: Callable[[int], None] = lambda size: None) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raises `OSError`.
 
-
-def _unheard(size_bytes: int) -> None:
-    """Nobody wants to know."""
-
-
-def file_sha256(path: Path, told: Callable[[int], None] = _unheard) -> str:
-    """The SHA-256 of a file, hexadecimal; raises `OSError`.
-
-    `told` hears the size of every block that was read, and may raise to stop.
+    `progress_callback` is called with the size of every block in bytes, and may raise to stop.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
-            told(len(block))
+            progress_callback(len(block))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What long work tells its caller, and how it is asked to stop."""
+"""Reporting the progress of long work, and cancelling it."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,50 +8,50 @@ from SpatialARAnomalyLib.engine.specs import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFigures(Spec):
-    """How one epoch of a training went."""
+    """Losses of one epoch of a training."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     train_mse: float
     """Mean squared error on the training slices, with feature noise."""
     held_out_nll: float
-    """Nats per channel on held-out normal volumes, each volume weighing the same."""
+    """NLL of the held-out scans in nats per channel, each scan with the same weight."""
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Hears the progress of a job; the engine knows nothing of who listens."""
+    """Receives the progress of a job; every front end implements its own."""
 
     def stage(self, name: str, index: int, of: int) -> None:
-        """A stage begins: the `index`-th (from 1) `of` so many."""
+        """Start stage number `index` (from 1) `of` all stages."""
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """`done` of `total` units of the current stage are finished."""
+        """Report that `done` of `total` units of the current stage are finished."""
 
     def notice(self, code: str, text: str) -> None:
-        """Something the user should know, which stops nothing."""
+        """Report a message that does not stop the job."""
 
     def epoch(self, figures: EpochFigures) -> None:
-        """An epoch of the training is over."""
+        """Report a finished epoch of the training."""
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` if the user asked to stop. Called between batches."""
+        """Raise `Cancelled` if the user cancelled the job. Called between batches."""
 
 
 class SilentReporter:
-    """A reporter nobody listens to."""
+    """A reporter that discards everything and never cancels."""
 
     def stage(self, name: str, index: int, of: int) -> None:
-        """Ignore the stage."""
+        """Do nothing."""
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Ignore the progress."""
+        """Do nothing."""
 
     def notice(self, code: str, text: str) -> None:
-        """Ignore the notice."""
+        """Do nothing."""
 
     def epoch(self, figures: EpochFigures) -> None:
-        """Ignore the figures."""
+        """Do nothing."""
 
     def check_cancelled(self) -> None:
-        """Never cancel."""
+        """Do nothing."""

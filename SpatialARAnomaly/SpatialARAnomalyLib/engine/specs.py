@@ -1,6 +1,7 @@
-"""The settings of every stage: frozen, checked, and the same on disk as in memory."""
+"""The settings of every stage: frozen, checked, and the same in code, JSON and model cards."""
 
 import dataclasses
+import functools
 import math
 import sys
 import textwrap
@@ -15,18 +16,18 @@ from typing import Any, TypeVar
 from SpatialARAnomalyLib.engine.errors import SpecError
 
 FREQUENCIES = (1, 2, 4)
-"""Of the sines and cosines, in half-periods per half field of view, that tell a position."""
+"""Frequencies of the sines and cosines of a position, in half-periods per half field of view."""
 
 POSITION_FEATURES = 2 + 3 * (1 + 2 * len(FREQUENCIES))
-"""What a network is told: two signs for the corner that its scan begins at, and for
-each coordinate itself and its waves."""
+"""Position features of a token: two signs for the corner at which its raster order starts,
+and for each of three coordinates itself, its sines and its cosines."""
 
 MAP_SHAPE = (7, 13, 13)
-"""Nodes of a map over the body, along slices, rows and columns, from −1 to 1."""
+"""Nodes of a variance map over the body along slices, rows and columns, from −1 to 1."""
 
 
 class Plane(StrEnum):
-    """The anatomical plane in which slices are cut."""
+    """Anatomical plane in which slices are cut."""
 
     AXIAL = "axial"
     CORONAL = "coronal"
@@ -34,107 +35,105 @@ class Plane(StrEnum):
 
 
 class Modality(StrEnum):
-    """What made the image (DICOM attribute Modality, 0008,0060)."""
+    """Supported values of the DICOM attribute Modality (0008,0060)."""
 
     MR = "MR"
     CT = "CT"
 
 
 class IntensityMethod(StrEnum):
-    """How voxel values become [0, 1]."""
+    """How voxel values are scaled to [0, 1]."""
 
     PERCENTILE = "percentile"
-    """Two percentiles of the body's voxels (MR has no absolute scale)."""
+    """Between two percentiles of the body's voxels (MR has no absolute scale)."""
     WINDOW = "window"
-    """Two values of the volume's own unit (CT: Hounsfield units)."""
+    """Between two values in the volume's own unit (CT: Hounsfield units)."""
 
 
 class Precision(StrEnum):
-    """How the encoder multiplies."""
+    """Arithmetic of the encoder."""
 
     FLOAT32 = "float32"
-    """On every device; the default on every CPU."""
+    """Available on every device; the default on CPUs."""
     BFLOAT16 = "bfloat16"
-    """Factors of 8 bits, sums in float32 (autocast): faster where there are units for it."""
+    """Products of 8-bit factors, sums in float32 (autocast): faster on suitable hardware."""
 
 
 class Variance(StrEnum):
-    """The variance of the Gaussian that the autoregressive model predicts."""
+    """Variance of the Gaussian that the autoregressive model predicts."""
 
     FIXED = "fixed"
     """One variance for all channels: ranks tokens as the paper's squared error does."""
     CHANNEL = "channel"
     """One variance per channel."""
     FULL = "full"
-    """The covariance of all channels: also an unusual combination of usual values counts."""
+    """The covariance of all channels, so that unusual combinations of usual values count."""
 
 
 class Preset(StrEnum):
-    """The paper's two networks, and ours by purpose (`Resources/Docs/method.md`)."""
+    """The paper's two networks, and this project's (`Resources/Docs/method.md`)."""
 
     STANDARD = "standard"
-    """The paper's: dilation 1 in all five layers."""
+    """The paper's, with dilation 1 in all five layers."""
     DILATED = "dilated"
-    """The paper's: dilation 4 in all five layers."""
+    """The paper's, with dilation 4 in all five layers."""
     FAST = "fast"
-    """For a look while the patient is still there, and for machines without a GPU."""
+    """For results during the examination, and for machines without a GPU."""
     BALANCED = "balanced"
     """The default."""
     THOROUGH = "thorough"
-    """Where a few times the computation does not matter."""
+    """A few times the computation of `BALANCED`."""
 
 
 SpecT = TypeVar("SpecT", bound="Spec")
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """`value` as parsed from JSON, turned into the annotated type `kind`."""
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Convert `value`, as parsed from JSON, to the annotated type `kind`."""
+
+    def error(code: str, expected: str) -> SpecError:
+        return SpecError(code, f"{where} must {expected}; found {value!r}.")
+
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
         (kind,) = (option for option in typing.get_args(kind) if option is not type(None))
-        return _read(kind, value, where)
+        return _parse(kind, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise SpecError("spec-type", f"{where} must be a list; found {value!r}.")
+            raise error("spec-type", "be a list")
         items = typing.get_args(kind)
         if items[-1] is not Ellipsis and len(items) != len(value):
-            raise SpecError("spec-type", f"{where} must hold {len(items)} values; found {value!r}.")
-        # Figures by the hundred, as a card has them, take a fraction of the time so.
+            raise error("spec-type", f"hold {len(items)} values")
+        # Much faster for the hundreds of numbers of a card.
         if items[0] is float and {*map(type, value)} == {float} and all(map(math.isfinite, value)):
             return tuple(value)
-        return tuple(_read(items[0], item, where) for item in value)
-    if origin is dict:
+        return tuple(_parse(items[0], item, where) for item in value)
+    is_spec = isinstance(kind, type) and issubclass(kind, Spec)
+    if is_spec or origin is dict:
         if not isinstance(value, Mapping):
-            raise SpecError("spec-type", f"{where} must be an object; found {value!r}.")
-        return dict(value)
-    if isinstance(kind, type) and issubclass(kind, Spec):
-        if not isinstance(value, Mapping):
-            raise SpecError("spec-type", f"{where} must be an object; found {value!r}.")
-        return kind.from_dict(value)
+            raise error("spec-type", "be an object")
+        return kind.from_dict(value) if is_spec else dict(value)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         try:
             return kind(value)
         except ValueError:
-            known = ", ".join(kind)
-            raise SpecError(
-                "spec-value", f"{where} must be one of {known}; found {value!r}."
-            ) from None
+            raise error("spec-value", f"be one of {', '.join(kind)}") from None
     if kind is float and type(value) in (int, float):
-        # Also false for NaN, which JSON in Python can carry.
+        # NaN, which Python's JSON can hold, fails every comparison.
         if not abs(value) <= sys.float_info.max:
-            raise SpecError("spec-value", f"{where} must be finite; found {value!r}.")
+            raise error("spec-value", "be finite")
         return float(value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if type(value) is not kind:
-        raise SpecError("spec-type", f"{where} must be {kind.__name__}; found {value!r}.")
+        raise error("spec-type", f"be {kind.__name__}")
     return value
 
 
-def _plain(value: Any) -> Any:
-    """`value` in the types JSON knows."""
+def _to_json(value: Any) -> Any:
+    """Convert `value` to the types of JSON."""
     if isinstance(value, Spec):
         return value.to_dict()
     if isinstance(value, StrEnum):
@@ -142,30 +141,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return value
 
 
-_hints: dict[type, dict[str, Any]] = {}
-
-
-def _type_hints(kind: type) -> dict[str, Any]:
-    """The fields' types, kept: finding them takes longer than reading a card."""
-    if kind not in _hints:
-        _hints[kind] = typing.get_type_hints(kind)
-    return _hints[kind]
+_type_hints = functools.cache(typing.get_type_hints)
+"""Cached, because finding the types takes longer than reading a card."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Settings that travel: checked when made, read back strictly."""
+    """Base of all settings: checked when made, read back strictly."""
 
     @classmethod
     def from_dict(cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
-        """The spec that `to_dict` wrote.
+        """Read what `to_dict` wrote.
 
-        Raises `SpecError` for a key it does not know (naming the known ones),
-        a missing key, or a value of the wrong type or out of range.
+        Raises `SpecError` for an unknown or missing key, or a value of the wrong type or out
+        of range.
         """
         hints = _type_hints(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -173,8 +166,8 @@ class Spec:
         if unknown:
             raise SpecError(
                 "spec-unknown-key",
-                f"{cls.__name__} does not know {', '.join(unknown)}; "
-                f"it knows: {', '.join(fields)}.",
+                f"{cls.__name__} has no key {', '.join(unknown)}; "
+                f"its keys are: {', '.join(fields)}.",
             )
         missing = [
             name
@@ -185,37 +178,37 @@ class Spec:
         ]
         if missing:
             raise SpecError("spec-missing-key", f"{cls.__name__} lacks {', '.join(missing)}.")
-        return cls(
-            **{
-                name: _read(hints[name], value, f"{cls.__name__}.{name}")
-                for name, value in values.items()
-            }
-        )
+        parsed = {
+            name: _parse(hints[name], value, f"{cls.__name__}.{name}")
+            for name, value in values.items()
+        }
+        return cls(**parsed)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings in the types JSON knows."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """Return the settings in the types of JSON."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: _to_json(getattr(self, name)) for name in names}
 
     def _require(self, holds: bool, rule: str) -> None:
+        """Raise `SpecError` with the rule and the fields it names, unless it holds."""
         if not holds:
             named = [field.name for field in dataclasses.fields(self) if field.name in rule]
-            told = ", ".join(f"{name} = {getattr(self, name)!r}" for name in named) or str(self)
-            found = textwrap.shorten(told, 300, placeholder=" …")
+            values = ", ".join(f"{name} = {getattr(self, name)!r}" for name in named)
+            found = textwrap.shorten(values or str(self), 300, placeholder=" …")
             raise SpecError("spec-value", f"{rule}; found {found}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntensitySpec(Spec):
-    """How voxel values become [0, 1]; the same in training and detection."""
+    """Scaling of voxel values to [0, 1], the same in training and detection."""
 
     method: IntensityMethod
     low: float
-    """Percentile of the body's voxels, or a value in the volume's unit: becomes 0."""
+    """Scaled to 0: a percentile of the body's voxels, or a value in the volume's unit."""
     high: float
-    """Likewise: becomes 1 − `headroom`."""
+    """Scaled to 1 − `headroom`; otherwise as `low`."""
     headroom: float = 0.0
-    """Share of the range kept for what is brighter than `high`, so that a bright
-    lesion does not drown in the clip."""
+    """Share of the range reserved above `high`, so that bright lesions are not clipped."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -230,7 +223,7 @@ class IntensitySpec(Spec):
     def for_modality(
         cls, modality: Modality, window_hu: tuple[float, float] | None = None
     ) -> "IntensitySpec":
-        """The default for a modality: robust percentiles for MR, a soft-tissue window for CT."""
+        """Return the default: robust percentiles for MR, a soft-tissue window for CT."""
         if modality is Modality.CT:
             low, high = window_hu or (-160.0, 240.0)
             return cls(method=IntensityMethod.WINDOW, low=low, high=high)
@@ -239,13 +232,13 @@ class IntensitySpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceSpec(Spec):
-    """How a volume becomes square images: one field of view and pixel size per model."""
+    """Slicing of volumes into square images: one field of view and pixel size per model."""
 
     plane: Plane = Plane.AXIAL
     fov_mm: float
-    """Side of the square field of view."""
+    """Side of the square field of view in mm."""
     size_px: int = 448
-    """Side of the image in pixels; a multiple of the encoder's patch."""
+    """Side of a slice image in pixels; a multiple of the encoder's patch."""
 
     def __post_init__(self) -> None:
         self._require(math.isfinite(self.fov_mm) and self.fov_mm > 0, "fov_mm must be positive")
@@ -253,30 +246,30 @@ class SliceSpec(Spec):
 
     @property
     def pixel_mm(self) -> float:
-        """Side of a pixel in mm, the same along rows and columns."""
+        """Side of a square pixel in mm."""
         return self.fov_mm / self.size_px
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveSpec(Spec):
-    """The masked CNN and its likelihood; the defaults are the paper's.
+    """The masked CNN and its likelihood.
 
-    What the others are worth is measured in `Resources/Docs/method.md`.
+    The defaults are the paper's; `Resources/Docs/method.md` compares the alternatives.
     """
 
     hidden_channels: int = 256
     dilations: tuple[int, ...] = (1, 1, 1, 1, 1)
-    """One 3×3 layer each."""
+    """Dilation of every 3×3 layer."""
     variance: Variance = Variance.FIXED
     whitened: bool = False
-    """Tokens enter centered, uncorrelated and of unit variance in the body of the
-    training scans; loss and variance then count the body only."""
+    """Whiten tokens by the body of the training scans; loss and variance then count the
+    body only."""
     position: bool = False
-    """The network is also told where in the body a token lies."""
+    """Give the network the position of every token in the body."""
     position_variance: bool = False
-    """The variance is larger where normal scans differ more."""
+    """Scale the variance by a map over the body."""
     directions: int = 1
-    """Raster scans from as many corners of the grid: 1, 2 (opposite ones) or 4."""
+    """Number of corners at which a raster order starts: 1, 2 (opposite ones) or 4."""
 
     def __post_init__(self) -> None:
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")
@@ -287,52 +280,48 @@ class AutoregressiveSpec(Spec):
         self._require(self.directions in (1, 2, 4), "directions must be 1, 2 or 4")
         self._require(
             self.position or self.directions == 1,
-            "directions other than 1 need position, which tells the network its direction",
+            "directions other than 1 need position, which includes the direction",
         )
 
     @property
     def uses_places(self) -> bool:
-        """Whether it asks where tokens lie (`token_place`)."""
+        """Whether the model needs the places of tokens (`engine.slices.slice_stack`)."""
         return self.whitened or self.position or self.position_variance
 
     @property
     def rich_variance(self) -> bool:
-        """Whether its variance has a shape, which training volumes give: a covariance, a map."""
+        """Whether training scans give the variance a shape: a covariance or a map."""
         return self.variance is Variance.FULL or self.position_variance
 
     @classmethod
     def from_preset(cls, preset: Preset, variance: Variance | None = None) -> "AutoregressiveSpec":
-        """The preset's network; `variance` replaces its own.
+        """Return the preset's network, with another `variance` if one is given.
 
-        `standard` and `dilated` are the paper's (arXiv 2603.02974, its results table).
+        `standard` and `dilated` are in the results table of arXiv 2603.02974.
         """
+        ours = functools.partial(
+            cls, variance=Variance.FULL, whitened=True, position=True, position_variance=True
+        )
         spec = {
             Preset.STANDARD: cls(),
             Preset.DILATED: cls(dilations=(4, 4, 4, 4, 4)),
-            Preset.FAST: _ours(hidden_channels=96, dilations=(2, 2)),
-            Preset.BALANCED: _ours(hidden_channels=192, dilations=(2, 2), directions=2),
-            Preset.THOROUGH: _ours(hidden_channels=256, dilations=(2, 2, 2), directions=4),
+            Preset.FAST: ours(hidden_channels=96, dilations=(2, 2)),
+            Preset.BALANCED: ours(hidden_channels=192, dilations=(2, 2), directions=2),
+            Preset.THOROUGH: ours(hidden_channels=256, dilations=(2, 2, 2), directions=4),
         }[preset]
         return spec if variance is None else dataclasses.replace(spec, variance=variance)
 
 
-def _ours(**network: Any) -> AutoregressiveSpec:
-    """What our own presets have in common."""
-    return AutoregressiveSpec(
-        variance=Variance.FULL, whitened=True, position=True, position_variance=True, **network
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec(Spec):
-    """One training run; the defaults are the paper's."""
+    """Optimization of a training run; the defaults are the paper's."""
 
     epochs: int = 40
     """Passes over the slices."""
     batch_size: int = 64
     """Slices per step."""
     learning_rate: float = 1e-3
-    """Learning rate of AdamW, constant."""
+    """Constant learning rate of AdamW."""
     weight_decay: float = 0.01
     """Weight decay of AdamW."""
     noise_probability: float = 0.2
@@ -340,9 +329,9 @@ class TrainingSpec(Spec):
     noise_scale: float = 0.03
     """Noise as a share of each slice's and channel's spatial standard deviation."""
     held_out_share: float = 0.2
-    """Share of the normal volumes (at least one) kept for selection and calibration."""
+    """Share of the normal scans (at least one) kept for selection and calibration."""
     seed: int = 42
-    """Seed of everything random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         self._require(self.epochs >= 1, "epochs must be at least 1")
@@ -357,12 +346,12 @@ class TrainingSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class FindingsSpec(Spec):
-    """Which voxels make a finding."""
+    """Which voxels form a finding."""
 
     false_positive_rate: float = 0.001
     """Share of the body voxels of held-out normal scans above the threshold."""
     min_volume_ml: float = 0.5
-    """Smaller connected regions are not findings."""
+    """Volume of the smallest finding in milliliters."""
 
     def __post_init__(self) -> None:
         self._require(0 < self.false_positive_rate < 1, "false_positive_rate must lie in (0, 1)")

@@ -365,7 +365,7 @@ def test_a_newer_schema_asks_for_an_update(file):
     ("values", "message"),
     [
         ({"schema": 0}, "its card is not valid: schema must be 1; found"),
-        ({"colour": "red"}, "its card is not valid: ModelCard does not know colour."),
+        ({"colour": "red"}, "its card is not valid: ModelCard has no key colour."),
         ({"modality": "PET"}, "ModelCard.modality must be one of MR, CT; found 'PET'."),
         ({"best_epoch": 1.5}, "ModelCard.best_epoch must be int; found 1.5."),
         ({"best_epoch": 9}, "best_epoch must be one of the curve"),

@@ -261,7 +261,7 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
 @pytest.mark.parametrize(
     ("changed", "code", "words"),
     [
-        ({"scan": 1}, "spec-unknown-key", "it knows: voxels, ras_from_voxel, modality, model."),
+        ({"scan": 1}, "spec-unknown-key", "its keys are: voxels, ras_from_voxel, modality, model."),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),
         ({"ras_from_voxel": np.eye(3).tolist()}, "spec-type", "4 values"),

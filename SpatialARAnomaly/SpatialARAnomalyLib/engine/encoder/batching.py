@@ -11,7 +11,7 @@ from torch import Tensor
 
 from SpatialARAnomalyLib.engine.device import (
     is_out_of_memory,
-    return_memory,
+    release_gpu_memory,
 )
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.encoder.key_layouts import (
@@ -87,7 +87,7 @@ def embed_batches(
             start += at_once
             continue
         # Outside of `except`, whose traceback holds what the device lacks.
-        return_memory()
+        release_gpu_memory()
         report.notice(
             "batch-halved",
             f"The device has too little free memory; {at_once} "

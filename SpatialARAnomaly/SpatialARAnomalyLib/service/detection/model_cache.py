@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SpatialARAnomalyLib.engine.device import return_memory
+from SpatialARAnomalyLib.engine.device import release_gpu_memory
 from SpatialARAnomalyLib.engine.model.model_file import (
     ModelCard,
     load_model,
@@ -65,7 +65,7 @@ class Warm:
         ):
             return kept.card, kept.network, True
         kept = self._model = None
-        return_memory()
+        release_gpu_memory()
         card, network = load_model(path, device)
         self._model = _KeptModel(path, stamp, device, card, network)
         return card, network, False
@@ -87,7 +87,7 @@ class Warm:
         ):
             return kept.encoder, True
         kept = self._encoder = None
-        return_memory()
+        release_gpu_memory()
         encoder = load_model_encoder(card, source, device, allow_download)
         self._encoder = _KeptEncoder(source, device, encoder)
         return encoder, False
@@ -95,7 +95,7 @@ class Warm:
     def release(self) -> None:
         """Keep nothing: after the device ran out of memory, that is what it lacks."""
         self._model = self._encoder = None
-        return_memory()
+        release_gpu_memory()
 
 
 def _stamp(path: Path) -> _Stamp | None:
