@@ -7,7 +7,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -145,7 +145,7 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-_type_hints = functools.cache(typing.get_type_hints)
+_type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
 """Cached, because finding the types takes longer than reading a card."""
 
 
