@@ -11,7 +11,7 @@ from SpatialARAnomalyLib.service.setup import doctor
 from SpatialARAnomalyLib.service.setup.doctor import (
     diagnose,
     probe_in_child,
-    why_no_torch_here,
+    no_torch_reason,
 )
 from SpatialARAnomalyLib.service.setup.packages import estimate
 
@@ -69,7 +69,7 @@ def test_the_light_install_is_told_what_it_lacks(monkeypatch):
     assert set(wrong) == {"torch", "transformers", "truststore"}
     assert wrong["torch"].found == "not installed (needed: >=2.4,!=2.12.*)"
     assert 'pip install "spatial-ar-anomaly[torch]"' in wrong["torch"].remedy
-    monkeypatch.setattr(doctor, "why_no_torch_here", lambda: "No torch for this platform.")
+    monkeypatch.setattr(doctor, "no_torch_reason", lambda: "No torch for this platform.")
     assert of(diagnose(probed()), "torch").remedy == "No torch for this platform."
     assert of(diagnose(probed()), "transformers").remedy.startswith("Install it")
 
@@ -102,9 +102,9 @@ def test_the_network_is_described_not_asked_and_no_secret_is_shown(monkeypatch):
     ("program", "words"),
     [
         ("#!/bin/sh\nkill -SEGV $$", "exit code -11"),
-        ("#!/bin/sh\necho hello", "before it said anything"),
-        ("#!/bin/sh\necho 3", "said no object"),
-        ("#!/bin/sh\nexec sleep 60", "said nothing for 0.5 s"),
+        ("#!/bin/sh\necho hello", "without an answer"),
+        ("#!/bin/sh\necho 3", "not a JSON object"),
+        ("#!/bin/sh\nexec sleep 60", "no answer within 0.5 s"),
     ],
 )
 def test_a_torch_that_takes_its_process_down_does_not_take_the_doctor(tmp_path, program, words):
@@ -119,9 +119,9 @@ def test_a_torch_that_takes_its_process_down_does_not_take_the_doctor(tmp_path, 
 
 
 def test_only_macos_on_x86_is_told_that_there_is_no_torch():
-    assert "macOS on x86-64" in why_no_torch_here("Darwin", "x86_64")
+    assert "macOS on x86-64" in no_torch_reason("Darwin", "x86_64")
     for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64"), ("Windows", "AMD64")):
-        assert why_no_torch_here(system, machine) == ""
+        assert no_torch_reason(system, machine) == ""
 
 
 def test_torch_for_a_gpu_is_much_larger():

@@ -2,7 +2,7 @@
 
 uv chooses the versions for the other machine, pip downloads their wheels. The kit
 is made in `FOLDER.partial`: an interrupted command leaves it, the next one
-resumes from it, and it becomes FOLDER when the kit is whole.
+resumes from it, and it becomes FOLDER when the kit is complete.
 """
 
 import json
@@ -22,30 +22,14 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DINOV3_NOTICE
-from SpatialARAnomalyLib.engine.errors import (
-    EncoderError,
-    OutputError,
-    SetupError,
-)
-from SpatialARAnomalyLib.engine.files import (
-    PARTIAL_PREFIX,
-    file_sha256,
-    sync,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.errors import EncoderError, OutputError, SetupError
+from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, file_sha256, sync, unwritable
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.dinov3_license import license_file
-from SpatialARAnomalyLib.service.encoders.hub import (
-    is_hub_id,
-    publish_commit,
-    repository_folder,
-)
-from SpatialARAnomalyLib.service.encoders.loading import (
-    hub_folder,
-    load_encoder,
-)
+from SpatialARAnomalyLib.service.encoders.hub import is_hub_id, publish_commit, repository_folder
+from SpatialARAnomalyLib.service.encoders.loading import hub_folder, load_encoder
 from SpatialARAnomalyLib.service.setup.kit_manifest import (
     ENCODERS,
     MANIFEST,
@@ -54,7 +38,7 @@ from SpatialARAnomalyLib.service.setup.kit_manifest import (
     KitFile,
     KitManifest,
     check_fits,
-    is_left_by_system,
+    is_system_file,
     list_files,
     verify_kit,
 )
@@ -94,13 +78,13 @@ UV_OPTIONS = {
     "PIP_EXTRA_INDEX_URL": "--index",
     "PIP_FIND_LINKS": "--find-links",
 }
-"""uv's options for pip's variables, so that one set of variables does for both."""
+"""uv's options by pip's variables: a site sets its package indexes only once."""
 
 NOTE = "machine.tmp"
-"""File of a partial kit that says which machine its wheels are for."""
+"""File of a partial kit that names the machine its wheels are for."""
 
 LAST_LINES = 12
-"""Lines of a failed program's output that are shown."""
+"""Lines of a failed program's output that the error shows."""
 
 LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
 """Names of license files and model cards that are copied with weights."""
@@ -108,7 +92,7 @@ LICENSES = ("LICENSE", "LICENSE.txt", "README.md")
 
 @dataclass(frozen=True, kw_only=True)
 class KitSpec(Spec):
-    """What to put into a kit, and for which machine."""
+    """Contents of a kit to make, and the machine it is for."""
 
     platform: str
     """pip's name of the platform: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64."""
@@ -121,9 +105,8 @@ class KitSpec(Spec):
     requirements: tuple[str, ...] = REQUIREMENTS
 
     def __post_init__(self) -> None:
-        parts = self.python_version.split(".")
         self._require(
-            len(parts) == 2 and all(part.isdigit() for part in parts),
+            re.fullmatch(r"\d+\.\d+", self.python_version) is not None,
             "python_version must be two numbers such as 3.12",
         )
         self._require(
@@ -136,35 +119,28 @@ def make_kit(
     spec: KitSpec,
     report: Reporter,
     *,
-    held: Mapping[str, str] | None = None,
+    held: Mapping[str, str] = SLICER_5_12,
     allow_download: bool = True,
 ) -> KitManifest:
-    """Collect wheels and weights into a new folder.
+    """Collect wheels and weights into a new folder, and return its manifest.
 
     Args:
         folder: The kit; must not exist.
-        spec: What to collect.
+        spec: Contents of the kit.
         report: Receives the stages packages, weights and manifest.
-        held: Versions that the other machine has and keeps, by normalized name;
-            by default those that Slicer 5.12 brings.
+        held: Versions that the other machine has and keeps, by normalized name.
         allow_download: Whether weights that are not in the hub's cache may be downloaded.
-
-    Returns:
-        The manifest of the kit.
 
     Raises:
         SetupError: `kit-platform`, `uv-missing`, `kit-unresolved` or `pip-failed`.
-        EncoderError: The weights cannot be had.
+        EncoderError: Weights cannot be obtained.
         OutputError: The folder exists or cannot be written.
         Cancelled: The user cancelled; the partial kit stays.
     """
-    held = SLICER_5_12 if held is None else held
-    uv_platform(spec.platform)  # refuse an unknown platform before anything is written
+    uv_platform(spec.platform)  # refuses an unknown platform before anything is written
     folder = folder.absolute()
     if folder.exists():
-        raise OutputError(
-            "output-exists", f"'{folder.name}' exists already.", "Choose another folder."
-        )
+        raise OutputError("output-exists", f"'{folder.name}' exists already.")
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         _prepare_folder(partial, spec)
@@ -204,28 +180,23 @@ def make_kit(
 def uv_platform(platform: str) -> tuple[str, dict[str, str]]:
     """Translate pip's name of a platform into uv's, and the variables that uv needs for it.
 
-    Raises `SetupError` `kit-platform` for a platform that torch is not built for.
+    Raises `SetupError` `kit-platform` for a platform without builds of torch.
     """
     windows = {"win_amd64": "x86_64-pc-windows-msvc", "win_arm64": "aarch64-pc-windows-msvc"}
     if platform in windows:
         return windows[platform], {}
-    mac = re.fullmatch(r"macosx_(\d+)_(\d+)_(arm64|x86_64)", platform)
-    if mac:
+    if mac := re.fullmatch(r"macosx_(\d+)_(\d+)_(arm64|x86_64)", platform):
         machine = "aarch64" if mac[3] == "arm64" else mac[3]
         return f"{machine}-apple-darwin", {"MACOSX_DEPLOYMENT_TARGET": f"{mac[1]}.{mac[2]}"}
     linux = re.fullmatch(r"manylinux_2_(\d+)_(x86_64|aarch64)", platform)
     if linux and int(linux[1]) >= min(UV_MANYLINUX):
         minor = max(minor for minor in UV_MANYLINUX if minor <= int(linux[1]))
         return f"{linux[2]}-manylinux_2_{minor}", {}
-    raise SetupError(
-        "kit-platform",
-        f"The platform {platform!r} is not known.",
-        "Give it as pip does: win_amd64, manylinux_2_28_x86_64, macosx_14_0_arm64.",
-    )
+    raise SetupError("kit-platform", f"The platform {platform!r} is not known.")
 
 
 def platform_tags(platform: str) -> list[str]:
-    """List a platform and the older ones whose wheels it runs; pip knows those of macOS alone."""
+    """List a platform's tag and those of older Linuxes; pip itself adds older versions of macOS."""
     linux = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", platform)
     if not linux:
         return [platform]
@@ -236,7 +207,7 @@ def platform_tags(platform: str) -> list[str]:
 
 
 def _prepare_folder(partial: Path, spec: KitSpec) -> None:
-    """Make a partial kit's folders; wheels that are left of another machine's are removed."""
+    """Make a partial kit's folders; wheels left for another machine are removed."""
     machine = json.dumps([spec.platform, spec.python_version, spec.build]).encode()
     note, wheels = partial / NOTE, partial / WHEELS
     if wheels.exists() and not (note.is_file() and note.read_bytes() == machine):
@@ -248,9 +219,9 @@ def _prepare_folder(partial: Path, spec: KitSpec) -> None:
 def _collect_wheels(
     partial: Path, spec: KitSpec, held: Mapping[str, str], report: Reporter
 ) -> list[str]:
-    """Download what the other machine lacks into the folder of wheels; their `name==version`."""
+    """Download the wheels that the other machine lacks, and return their `name==version`."""
     folder, lock = partial / WHEELS, partial / "lock.tmp"
-    _resolve(partial, lock, spec, held, report)
+    _resolve(lock, spec, held, report)
     wanted = lock.read_text(encoding="utf-8").split()
     platforms = (("--platform", tag) for tag in platform_tags(spec.platform))
     command = [
@@ -262,7 +233,7 @@ def _collect_wheels(
         *("--requirement", str(lock)),
     ]
     if wanted:
-        text = "pip could not download the packages; those that are there are kept."
+        text = "pip could not download the packages; those that were downloaded are kept."
         _run(command, report, "pip-failed", text)
     kept = {
         file.name
@@ -273,10 +244,8 @@ def _collect_wheels(
     return wanted
 
 
-def _resolve(
-    partial: Path, lock: Path, spec: KitSpec, held: Mapping[str, str], report: Reporter
-) -> None:
-    """Write the versions that the other machine needs beside what it holds, one a line.
+def _resolve(lock: Path, spec: KitSpec, held: Mapping[str, str], report: Reporter) -> None:
+    """Write the versions that the other machine needs beside its own, one a line.
 
     uv evaluates markers and tags for the other machine, which pip cannot, and keeps
     the versions of an existing lock file, so that a resumed kit downloads no others.
@@ -284,11 +253,7 @@ def _resolve(
     programs = (sysconfig.get_path("scripts"), os.environ.get("PATH", ""))
     uv = shutil.which("uv", path=os.pathsep.join(programs))
     if uv is None:
-        raise SetupError(
-            "uv-missing",
-            "An offline kit is made with uv, which is not installed.",
-            'Install it: pip install "spatial-ar-anomaly[kit]"',
-        )
+        raise SetupError("uv-missing", "An offline kit is made with uv, which is not installed.")
     platform, variables = uv_platform(spec.platform)
     with tempfile.TemporaryDirectory(prefix="spatial-ar-") as work:
         constraints, project = Path(work) / "constraints.txt", Path(work) / "pyproject.toml"
@@ -305,16 +270,16 @@ def _resolve(
         ]
         if "PIP_CERT" in os.environ:
             variables["SSL_CERT_FILE"] = os.environ["PIP_CERT"]
-        text = "uv found no versions that fit the other machine and what it has."
+        text = "uv found no versions that fit the other machine and its packages."
         _run(command, report, "kit-unresolved", text, os.environ | variables)
 
 
 def _index_options() -> list[str]:
     """Translate pip's settings of package indexes for uv, which does not read them."""
-    off = os.environ.get("PIP_NO_INDEX", "").lower() in ("", "0", "false", "no", "off")
     values = ((option, os.environ.get(name, "")) for name, option in UV_OPTIONS.items())
     options = [word for option, value in values for one in value.split() for word in (option, one)]
-    return options if off else ["--no-index", *options]
+    no_index = os.environ.get("PIP_NO_INDEX", "").lower() not in ("", "0", "false", "no", "off")
+    return ["--no-index", *options] if no_index else options
 
 
 def _torch_index(spec: KitSpec) -> str:
@@ -322,9 +287,9 @@ def _torch_index(spec: KitSpec) -> str:
 
 
 def _project(spec: KitSpec) -> str:
-    """Write the requirements as a project in which torch comes from the index of its build.
+    """Write a pyproject.toml that takes torch from the index of its build.
 
-    Strings of JSON are strings of TOML.
+    JSON strings are valid TOML strings.
     """
     lines = [
         *("[project]", 'name = "kit"', 'version = "0"'),
@@ -346,11 +311,11 @@ def _run(
     text: str,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program; raise `SetupError` with its last lines where it fails.
+    """Run a program; its downloads become notices.
 
-    Its downloads become notices; `Cancelled` is raised between lines.
+    Raises `SetupError` with the program's last lines if it fails, and `Cancelled`.
     """
-    said: list[str] = []
+    printed: list[str] = []
     try:
         process = subprocess.Popen(
             command,
@@ -367,7 +332,7 @@ def _run(
         try:
             for line in process.stdout or ():
                 report.check_cancelled()
-                said = [*said[-LAST_LINES:], line.rstrip()]
+                printed = [*printed[-LAST_LINES:], line.rstrip()]
                 if line.startswith("Downloading"):
                     report.notice("pip", line.strip())
         except BaseException:
@@ -375,8 +340,8 @@ def _run(
             raise
     if process.returncode:
         report.check_cancelled()  # Ctrl-C ends the program too, which is not a failure
-        wrong = [line for line in said if line.startswith("ERROR")] or said
-        raise SetupError(code, "\n".join([text, *wrong]))
+        errors = [line for line in printed if line.startswith("ERROR")] or printed
+        raise SetupError(code, "\n".join([text, *errors]))
 
 
 def _keep_only(folder: Path, kept: Iterable[str]) -> None:
@@ -409,21 +374,20 @@ In 3D Slicer: install the extension, open the module Spatial AR Anomaly, open
 Elsewhere: spatial-ar-anomaly install-offline FOLDER
 
 Every file is checked against its SHA-256 in {MANIFEST} before anything is
-installed. Nothing that Slicer brings is replaced.
+installed. Packages that Slicer brings are not replaced.
 
-The wheels, with what the other machine was said to have ("held" in
-{MANIFEST}), meet every requirement on that system. Not checked: that they run
-there (an older system may lack a library, a GPU driver may be too old for a
-CUDA build).
+The wheels meet every requirement on that system, together with the packages
+assumed there ("held" in {MANIFEST}). Whether they run there is not checked: an
+older system may lack a library, or a GPU driver may be too old for a CUDA build.
 
-The weights are under their own license, which lies beside them.
+The weights are under their own license, which is in their folder.
 """
 
 
 def install_kit(folder: Path, report: Reporter, *, pip: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Verify a kit, then install its packages and weights into the Python that runs this.
 
-    In Slicer the panel does it. Only packages that are missing or too old change.
+    Only packages that are missing or too old change. In Slicer the panel installs a kit.
 
     Args:
         folder: The kit.
@@ -460,16 +424,15 @@ def install_kit(folder: Path, report: Reporter, *, pip: tuple[str, ...] = ()) ->
 
 
 def _copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder:
-    """Copy weights, configuration and license into a kit; what is there already stays.
+    """Copy weights, configuration and license into a kit; files already there stay.
 
-    Raises `EncoderError` where the hub's cache has none of them and they cannot be
-    fetched, or may not before the license was accepted.
+    Raises `EncoderError` if the weights are not in the hub's cache and cannot be downloaded.
     """
     if not is_hub_id(hub_id):
         raise EncoderError(
             "encoder-missing",
-            f"A kit takes weights of the hub; '{hub_id}' is no hub id.",
-            "Give an id such as timm/vit_small_patch16_dinov3.lvd1689m.",
+            "A kit takes weights by hub id, such as timm/vit_small_patch16_dinov3.lvd1689m; "
+            f"found '{hub_id}'.",
         )
     source = hub_folder(hub_id, allow_download=allow_download)
     target = kit / ENCODERS / f"{hub_id.replace('/', '--')}--{source.name[:12]}"
@@ -477,7 +440,7 @@ def _copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder
     (target / "NOTICE.txt").write_text(
         f"{hub_id}\nhttps://huggingface.co/{hub_id}\n\n{DINOV3_NOTICE}\n", encoding="utf-8"
     )
-    # What is passed on comes with its license, which the cache need not have.
+    # Redistributed weights need their license; the hub's cache may lack it.
     shutil.copyfile(license_file(), target / "LICENSE.md")
     for file in source.iterdir():
         copied = target / file.name
@@ -493,22 +456,12 @@ def _copy_weights(hub_id: str, kit: Path, *, allow_download: bool) -> KitEncoder
 
 
 def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple[str, ...]:
-    """Put a verified kit's weights into the hub's cache of this machine and load each.
+    """Copy a verified kit's weights into this machine's hub cache, load each, return their ids.
 
-    Afterwards an id is found without a network, and so are the weights of a model
-    that was trained on them.
-
-    Returns:
-        Their hub ids.
-
-    Raises:
-        EncoderError: Weights cannot be loaded.
-        OutputError: They cannot be stored.
+    Afterwards the ids, and models trained on these weights, work without a network.
+    Raises `EncoderError` if weights cannot be loaded, `OutputError` if they cannot be stored.
     """
-    from SpatialARAnomalyLib.engine.device import (
-        Device,
-        resolve_device,
-    )
+    from SpatialARAnomalyLib.engine.device import Device, resolve_device
 
     device = resolve_device(Device.CPU)
     report.stage("weights", 1, 1)
@@ -518,11 +471,8 @@ def install_weights(kit: Path, manifest: KitManifest, report: Reporter) -> tuple
         try:
             _copy_into_cache(kit / encoder.folder, encoder)
         except OSError as error:
-            raise unwritable(
-                "The weights cannot be stored in the hub's cache folder",
-                error,
-                "Make room there, or set HF_HOME to a folder that can be written.",
-            ) from error
+            text = "The weights cannot be stored in the hub's cache folder"
+            raise unwritable(text, error, code="encoder-cache") from error
         loaded = load_encoder(encoder.hub_id, device=device, allow_download=False)
         registry.remember(loaded.card.weights_sha256, encoder.hub_id)
     report.progress(len(manifest.encoders), len(manifest.encoders), "encoder")
@@ -537,7 +487,7 @@ def _copy_into_cache(source: Path, encoder: KitEncoder) -> None:
     with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=repository) as work:
         for file in source.iterdir():
             place = snapshot / file.name
-            if file.is_file() and not is_left_by_system(file.name) and not place.exists():
+            if file.is_file() and not is_system_file(file.name) and not place.exists():
                 copied = Path(shutil.copyfile(file, Path(work) / file.name))
                 sync(copied)
                 os.replace(copied, place)

@@ -1,10 +1,10 @@
-"""What is in an offline kit: wheels and weights for a machine without internet, with their hashes.
+"""The manifest of an offline kit: wheels and weights for a machine without internet.
 
 FOLDER/
-kit.json        this manifest
-README.txt      what to do with it
+kit.json        this manifest, with the SHA-256 of every other file
+README.txt      how to install the kit
 wheels/…        the packages
-encoders/<owner>--<name>--<commit>/…   weights as the hub has them, with their license
+encoders/<owner>--<name>--<commit>/…   weights as on the hub, with their license
 """
 
 import json
@@ -14,10 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from SpatialARAnomalyLib.engine.errors import (
-    SetupError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import SetupError, SpecError
 from SpatialARAnomalyLib.engine.files import file_sha256
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
@@ -34,7 +31,7 @@ class KitFile(Spec):
     """A file of a kit."""
 
     path: str
-    """From the kit's folder on, with forward slashes."""
+    """Relative to the kit's folder, with forward slashes."""
     size_bytes: int
     sha256: str
 
@@ -45,26 +42,26 @@ class KitEncoder(Spec):
 
     hub_id: str
     revision: str
-    """The hub's commit."""
+    """Commit on the hub."""
     folder: str
-    """From the kit's folder on."""
+    """Relative to the kit's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KitManifest(Spec):
-    """What a kit holds and for which machines."""
+    """Contents of a kit, and the machines it is for."""
 
     schema: int = SCHEMA
     created: str
     python_version: str
-    """`3.12`: the wheels are for no other."""
+    """The only Python version that the wheels are for, such as `3.12`."""
     platforms: tuple[str, ...]
-    """As pip calls them; one of them must be the other machine's."""
+    """pip's platform tags; the other machine must support one of them."""
     requirements: tuple[str, ...]
     wheels: tuple[str, ...]
-    """`name==version` of each."""
+    """`name==version` of each wheel."""
     held: tuple[str, ...]
-    """`name==version` of what the other machine was taken to have already."""
+    """`name==version` of the packages that the other machine is assumed to have."""
     encoders: tuple[KitEncoder, ...] = ()
     files: tuple[KitFile, ...]
 
@@ -75,28 +72,25 @@ class KitManifest(Spec):
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files below a folder, as the manifest names them.
-
-    Without the manifest itself, and what file managers leave on the way.
-    """
+    """List a kit's files as in its manifest, without the manifest and system files."""
     found = (
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and not is_left_by_system(path.name)
+        if path.is_file() and not is_system_file(path.name)
     )
     return sorted(path for path in found if path != MANIFEST)
 
 
-def is_left_by_system(name: str) -> bool:
-    """Whether a file manager made the file: `._name` is what macOS adds on a USB stick.
+def is_system_file(name: str) -> bool:
+    """Return whether a file manager made the file, such as macOS's `._name` on a USB stick.
 
-    pip takes none of them for a wheel of one of our packages.
+    pip takes none of them for a wheel of a required package.
     """
     return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def read_manifest(folder: Path) -> KitManifest:
-    """The manifest of a kit.
+    """Read the manifest of a kit.
 
     Raises `SetupError`: `kit-missing`, `kit-damaged`, `kit-version`.
     """
@@ -106,18 +100,15 @@ def read_manifest(folder: Path) -> KitManifest:
         raise SetupError(
             "kit-missing",
             f"The folder holds no offline kit: {MANIFEST} is missing or cannot be read.",
-            "Choose the folder that 'spatial-ar-anomaly offline-kit' made.",
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(f"{MANIFEST} is not JSON") from error
     if not isinstance(values, dict):
-        raise _damaged(f"{MANIFEST} holds no object")
+        raise _damaged(f"{MANIFEST} is not a JSON object")
     schema = values.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise SetupError(
-            "kit-version",
-            f"The kit is of a newer kind ({schema}) than this version knows ({SCHEMA}).",
-            "Update the extension here, or make the kit with this version.",
+            "kit-version", f"The kit has schema {schema}; this version reads up to {SCHEMA}."
         )
     try:
         return KitManifest.from_dict(values)
@@ -126,38 +117,35 @@ def read_manifest(folder: Path) -> KitManifest:
 
 
 def verify_kit(folder: Path, report: Reporter) -> KitManifest:
-    """The manifest of a kit of which every file is there, unchanged, and no other beside them.
+    """Read a manifest, and check that every file is present and unchanged, with no others.
 
     Raises `SetupError` as `read_manifest`, and `Cancelled` through `report`.
     """
     manifest = read_manifest(folder)
-    places = [file.path for file in manifest.files]
-    places += [encoder.folder for encoder in manifest.encoders]
-    if not all(map(_is_encoder, manifest.encoders)):
-        raise _damaged("the manifest names weights that cannot be")
+    files = manifest.files
+    places = [file.path for file in files] + [encoder.folder for encoder in manifest.encoders]
+    if not all(map(_is_valid_encoder, manifest.encoders)):
+        raise _damaged("the manifest has an invalid hub id or commit")
     if not all(map(_stays_inside, places)):
         raise _damaged("the manifest names a file outside of the kit")
     if not all(map(_is_plain, manifest.requirements)):
-        raise _damaged("the manifest requires what is no package")
-    extra = set(list_files(folder)) - {file.path for file in manifest.files}
-    if extra:
-        # pip would take a wheel that somebody put beside ours.
+        raise _damaged("the manifest has an invalid requirement")
+    if extra := set(list_files(folder)) - {file.path for file in files}:
+        # pip would install a wheel that was added later.
         raise _damaged(f"{PurePosixPath(min(extra)).name} is not in the manifest")
     report.stage("verify", 1, 1)
-    for number, file in enumerate(manifest.files):
-        report.progress(number, len(manifest.files), "file")
+    for number, file in enumerate(files):
+        report.progress(number, len(files), "file")
         path = folder / file.path
-        name = PurePosixPath(file.path).name
         try:
-            changed = path.stat().st_size != file.size_bytes
-            changed = (
-                changed or file_sha256(path, lambda _size: report.check_cancelled()) != file.sha256
+            unchanged = path.stat().st_size == file.size_bytes and file.sha256 == file_sha256(
+                path, lambda _size: report.check_cancelled()
             )
         except OSError as error:
-            raise _damaged(f"{name} is missing or cannot be read") from error
-        if changed:
-            raise _damaged(f"{name} is not as it was packed")
-    report.progress(len(manifest.files), len(manifest.files), "file")
+            raise _damaged(f"{path.name} is missing or cannot be read") from error
+        if not unchanged:
+            raise _damaged(f"{path.name} has changed")
+    report.progress(len(files), len(files), "file")
     return manifest
 
 
@@ -166,33 +154,33 @@ def check_fits(
     python_version: tuple[int, int] | None = None,
     tags: list[str] | None = None,
 ) -> None:
-    """Raise `SetupError` where the kit is for another Python or platform than this one.
+    """Check that a kit is for this Python and platform, or for those given.
 
-    `kit-other-python`, `kit-other-platform`.
+    Raises `SetupError`: `kit-other-python`, `kit-other-platform`.
     """
     here = ".".join(map(str, python_version or sys.version_info[:2]))
     if here != manifest.python_version:
         raise SetupError(
             "kit-other-python",
             f"The kit is for Python {manifest.python_version}; this is Python {here}.",
-            f"Make it with --python-version {here}.",
+            python_version=here,
         )
     if tags is None:
         from packaging.tags import platform_tags
 
-        # `linux_x86_64` is the tag of what was built here; no wheel of an index has it.
+        # Wheels of an index never have the tag `linux_x86_64`.
         tags = [tag for tag in platform_tags() if not tag.startswith("linux_")]
     if manifest.platforms and not set(manifest.platforms) & set(tags):
         raise SetupError(
             "kit-other-platform",
             f"The kit is for {manifest.platforms[0]}; this is {platform.system()} "
             f"{platform.machine()}.",
-            f"Make it with --platform {tags[0]}." if tags else "Make it for this platform.",
+            **({"platform": tags[0]} if tags else {}),
         )
 
 
 def _is_plain(requirement: str) -> bool:
-    """Whether pip reads a package and versions: no option, and no address to fetch from."""
+    """Return whether a requirement is a package and versions: no option, no address."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -208,15 +196,10 @@ def _stays_inside(path: str) -> bool:
     )
 
 
-def _is_encoder(encoder: KitEncoder) -> bool:
-    """Whether hub id and commit can be names of folders: they become those of the hub's cache."""
-    revision = encoder.revision
-    return is_hub_id(encoder.hub_id) and bool(re.fullmatch(r"\w[\w.-]*", revision))
+def _is_valid_encoder(encoder: KitEncoder) -> bool:
+    """Return whether hub id and commit are safe folder names: the hub's cache gets them."""
+    return is_hub_id(encoder.hub_id) and bool(re.fullmatch(r"\w[\w.-]*", encoder.revision))
 
 
-def _damaged(what: str) -> SetupError:
-    return SetupError(
-        "kit-damaged",
-        f"The offline kit is not as it was made: {what}.",
-        "Copy it again, or make it again.",
-    )
+def _damaged(reason: str) -> SetupError:
+    return SetupError("kit-damaged", f"The offline kit is damaged: {reason}.")

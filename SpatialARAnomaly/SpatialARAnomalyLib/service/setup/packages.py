@@ -1,8 +1,8 @@
-"""Python packages: those needed, their state here, what an installation costs and must keep.
+"""Python packages: the required ones, their state, the size of an installation, constraints.
 
 A Slicer whose numpy, SimpleITK or requests was replaced may not start any more:
-pip is given the installed versions as constraints. `packaging` is imported where
-it is used, so that this module loads with the standard library alone.
+pip gets the installed versions as constraints. `packaging` is imported inside
+functions, so that this module loads with the standard library alone.
 """
 
 import codecs
@@ -37,7 +37,7 @@ REQUIREMENTS = (
     "truststore>=0.10",
     "typer>=0.15",
 )
-"""Packages that training and detection need beside those that Slicer brings."""
+"""Packages that training and detection need in addition to those that Slicer brings."""
 
 PARTS = {
     "torch": ("torchvision", "torchaudio", "torchtext", "triton", "pytorch-triton"),
@@ -45,10 +45,10 @@ PARTS = {
     "huggingface-hub": ("transformers", "tokenizers", "hf-xet"),
     "slicerio": ("pynrrd",),
 }
-"""Packages that change with one of ours; Slicer brings none of them."""
+"""By required package, others that may change with it; Slicer brings none of them."""
 
 TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
-"""Prefixes of the names of CUDA libraries that change with torch."""
+"""Name prefixes of CUDA libraries that may change with torch."""
 
 
 class PackageState(StrEnum):
@@ -57,9 +57,9 @@ class PackageState(StrEnum):
     READY = "ready"
     MISSING = "missing"
     OTHER_VERSION = "other-version"
-    """Installed in a version that is not among those needed."""
+    """Installed in a version that the requirement excludes."""
     BROKEN = "broken"
-    """Installed, in whole or in part, and cannot be imported."""
+    """Installed completely or in part, but cannot be imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +73,23 @@ class PackageCheck(Spec):
     """Installed version."""
     state: PackageState
     error: str = ""
-    """Error of its import, where it is broken."""
+    """Error of its import, if it is broken."""
 
     @property
     def requirement(self) -> str:
-        """The package and its specifier, as pip takes them."""
+        """Package and specifier in pip's form."""
         return f"{self.package}{self.needed}"
 
 
 def names(requirements: Iterable[str]) -> list[str]:
-    """Return the packages that requirements name."""
+    """Return the package names of requirements."""
     from packaging.requirements import Requirement
 
     return [Requirement(one).name for one in requirements]
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of an installed distribution; None where there is none."""
+    """Return the version of an installed distribution, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -102,8 +102,8 @@ def installed_versions(
     """Return the versions of installed distributions by normalized name.
 
     Args:
-        folders: Where to look; by default `sys.path`.
-        packages: Which to look for; by default all, which reads a hundred files.
+        folders: Folders to search; by default `sys.path`.
+        packages: Packages to look up; by default all, which reads a hundred files.
     """
     from packaging.utils import canonicalize_name
 
@@ -113,7 +113,7 @@ def installed_versions(
     for package in tuple(packages) or (None,):
         for one in distributions(name=package, path=path):
             name = one.metadata["Name"]
-            if name:  # a folder that an interrupted pip left has none
+            if name:  # None in a folder left by an interrupted pip
                 found.setdefault(canonicalize_name(name), one.version)
     return found
 
@@ -127,9 +127,8 @@ def check_packages(
 
     Args:
         installed: Versions by normalized name.
-        import_errors: By package, what a probe could not import; without them a
-            package counts by its metadata alone.
-        requirements: What is needed.
+        import_errors: Errors of a probe by package; without them the metadata decide.
+        requirements: Requirements in pip's form.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -148,11 +147,9 @@ def check_packages(
             state = PackageState.OTHER_VERSION
         else:
             state = PackageState.READY
-        needed = text.removeprefix(required.name)
+        name, needed = required.name, text.removeprefix(required.name)
         checks.append(
-            PackageCheck(
-                package=required.name, needed=needed, found=found, state=state, error=error
-            )
+            PackageCheck(package=name, needed=needed, found=found, state=state, error=error)
         )
     return tuple(checks)
 
@@ -160,7 +157,7 @@ def check_packages(
 def held_versions(installed: Mapping[str, str], packages: Iterable[str]) -> dict[str, str]:
     """Return the installed versions that an installation of `packages` must keep.
 
-    All but those of the packages themselves and of their parts.
+    These are all but `packages` and those that may change with them (`PARTS`).
     """
     from packaging.utils import canonicalize_name
 
@@ -175,7 +172,7 @@ def held_versions(installed: Mapping[str, str], packages: Iterable[str]) -> dict
 
 
 def constraint_lines(held: Mapping[str, str]) -> list[str]:
-    """Return the held versions as pip reads them; a version that pip cannot read is left out."""
+    """Return the held versions in pip's form, without versions that pip cannot parse."""
     from packaging.version import InvalidVersion, Version
 
     lines = []
@@ -199,8 +196,8 @@ def write_constraints(file: Path, held: Mapping[str, str]) -> None:
 def read_constraints(file: Path) -> dict[str, str]:
     """Read the versions, by normalized package, from a file of `pip freeze > FILE`.
 
-    Windows' PowerShell writes UTF-16. Lines other than `name==version` are left out.
-    Raises `SetupError` `constraints` where no line remains, so that nothing would be kept.
+    Windows' PowerShell writes UTF-16. Lines other than `name==version` are skipped.
+    Raises `SetupError` `constraints` if the file is unreadable or has no such line.
     """
     from packaging.utils import canonicalize_name
 
@@ -217,9 +214,8 @@ def read_constraints(file: Path) -> dict[str, str]:
     if not versions:
         raise SetupError(
             "constraints",
-            "The list of what the other machine has must hold lines such as numpy==2.4.6; it "
-            "cannot be read, or holds none.",
-            "Make it there with: PythonSlicer -m pip freeze > list.txt",
+            "The list of the other machine's packages must have lines such as numpy==2.4.6; it "
+            "has none, or cannot be read.",
         )
     return versions
 
@@ -227,7 +223,7 @@ def read_constraints(file: Path) -> dict[str, str]:
 def changed_versions(
     held: Mapping[str, str], installed: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Return by package the version before and after ('' if gone) of what changed though held."""
+    """Return, by package, the version before and after ('' if removed) of changed packages."""
     return {
         package: (before, installed.get(package, ""))
         for package, before in held.items()
@@ -238,61 +234,46 @@ def changed_versions(
 _CAUSES = (
     (
         ("ResolutionImpossible", "conflicting dependencies", "user requested (constraint)"),
-        "pip-conflict",
-        "A package needs other versions than Slicer has, which are kept as they are.",
-        "Update Slicer or the extension; the log names the package.",
+        ("pip-conflict", "A package needs other versions of packages that must not change."),
     ),
-    (
-        ("No space left", "Errno 28", "not enough space"),
-        "pip-disk",
-        "The disk is full.",
-        "Free some room and try again.",
-    ),
+    (("No space left", "Errno 28", "not enough space"), ("pip-disk", "The disk is full.")),
     (
         ("CERTIFICATE_VERIFY_FAILED", "SSLError", "SSLCertVerificationError"),
-        "pip-certificate",
-        "The package index could not be trusted: its certificate was refused.",
-        "Behind a proxy that inspects traffic, set PIP_CERT to the site's certificates.",
+        ("pip-certificate", "The certificate of the package index is not trusted."),
     ),
     (
-        (
-            "ProxyError",
-            "NewConnectionError",
-            "ConnectTimeoutError",
-            "ReadTimeoutError",
-            "Temporary failure in name resolution",
-            "getaddrinfo failed",
-        ),
-        "pip-network",
-        "The package index could not be reached.",
-        "Check the connection and the proxy (HTTPS_PROXY), or use Install from folder.",
+        ("ProxyError", "NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError")
+        + ("Temporary failure in name resolution", "getaddrinfo failed"),
+        ("pip-network", "The package index could not be reached."),
     ),
     (
         ("No matching distribution", "Could not find a version"),
-        "pip-no-version",
-        "A package has no version for this system and Python.",
-        "The log names it.",
+        ("pip-no-version", "A package has no version for this system and Python."),
     ),
     (
         ("Permission denied", "Access is denied", "WinError 5", "Read-only file system"),
-        "pip-permission",
-        "Slicer's folder cannot be written.",
-        "Start Slicer as a user who may, or install Slicer into a folder of your own.",
+        ("pip-permission", "The folder of this Python's packages cannot be written."),
     ),
 )
+"""Causes of a failure of pip: words in its output, with the error code and message.
+
+The order matters: an index that cannot be reached also leads to "No matching distribution".
+"""
+
+_LAST_LINES = 3
+"""Lines of pip's output that the message of an unknown failure shows."""
 
 
-def cause_of_failure(lines: Iterable[str]) -> tuple[str, str, str]:
-    """Return a code, what happened and what to do, from what pip printed before it failed."""
-    said = "\n".join(lines)
-    for words, code, text, hint in _CAUSES:
-        if any(word in said for word in words):
-            return code, text, hint
-    return "pip-failed", "pip could not install the packages.", "The log tells more."
+def cause_of_failure(lines: Iterable[str]) -> tuple[str, str]:
+    """Derive the error code and message from the output of a pip that failed."""
+    printed = [line.strip() for line in lines if line.strip()]
+    for words, cause in _CAUSES:
+        if any(word in line for word in words for line in printed):
+            return cause
+    text = "pip could not install the packages."
+    return "pip-failed", "\n".join([text, *printed[-_LAST_LINES:]])
 
 
-# Megabytes to download and on the disk, with dependencies; wheels of autumn 2026
-# for Python 3.12 (torch: the CPU build).
 _MEGABYTES = {
     "torch": (220, 900),
     "transformers": (25, 150),
@@ -303,6 +284,8 @@ _MEGABYTES = {
     "rich": (1, 6),
     "typer": (1, 2),
 }
+"""MB to download and on disk, with dependencies: Python 3.12, autumn 2026, torch for CPU."""
+
 _CUDA_MEGABYTES = (3000, 7500)
 _OTHER_MEGABYTES = (1, 3)
 
@@ -313,16 +296,16 @@ class InstallSize:
 
     download_bytes: int
     disk_bytes: int
-    """On the disk during the installation: downloads and what is unpacked from them."""
+    """Disk space during the installation: downloads and unpacked files."""
 
 
 def has_nvidia_driver() -> bool:
-    """Return whether an NVIDIA driver is there, without torch."""
+    """Return whether an NVIDIA driver is installed; works without torch."""
     return os.path.exists("/proc/driver/nvidia/gpus") or shutil.which("nvidia-smi") is not None
 
 
 def estimate(packages: Iterable[str], *, cuda: bool) -> InstallSize:
-    """Estimate the size of packages with their dependencies; `cuda`: torch is built for it."""
+    """Estimate the size of packages with their dependencies; `cuda`: torch is a CUDA build."""
     sizes = [
         _CUDA_MEGABYTES
         if cuda and package == "torch"
@@ -334,9 +317,9 @@ def estimate(packages: Iterable[str], *, cuda: bool) -> InstallSize:
 
 
 def free_bytes(folder: Path | None = None) -> int | None:
-    """Return the bytes free on the disk of a folder, by default of this Python's packages.
+    """Return the free bytes on a folder's disk, or None if the system gives no number.
 
-    None where the system does not tell.
+    The default folder is the one of this Python's packages.
     """
     try:
         return shutil.disk_usage(folder or sysconfig.get_paths()["purelib"]).free

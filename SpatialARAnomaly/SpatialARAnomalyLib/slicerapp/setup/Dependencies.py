@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.errors import (
     SetupError,
     SpatialARError,
 )
-from SpatialARAnomalyLib.service.setup.doctor import why_no_torch_here
+from SpatialARAnomalyLib.service.setup.doctor import no_torch_reason
 from SpatialARAnomalyLib.service.setup.packages import (
     REQUIREMENTS,
     PackageCheck,
@@ -82,7 +82,7 @@ class Dependencies:
         extension: TorchSource | None = None,
         site: SitePackages | None = None,
         freeBytes: Callable[[], int | None] = free_bytes,
-        nameTorchProblem: Callable[[], str] = why_no_torch_here,
+        nameTorchProblem: Callable[[], str] = no_torch_reason,
     ) -> None:
         self._worker = worker
         self._isBusy = isBusy

@@ -164,7 +164,7 @@ def installPackages(
             failure = _installAll(plan, append, packaging, extension, site)
     error = None
     if failure is not None:
-        code, cause, _hint = cause_of_failure(said)
+        code, cause = cause_of_failure(said)
         error = SetupError(code, f"{failure} {cause}".strip())
     after = site.versions()
     return InstallOutcome(
