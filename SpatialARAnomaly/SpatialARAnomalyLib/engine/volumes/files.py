@@ -1,4 +1,4 @@
-"""Volumes in files: which reader a file name calls for, and the writers."""
+"""Reading and writing volumes as NIfTI, NRRD and MetaImage files."""
 
 from pathlib import Path
 
@@ -10,7 +10,11 @@ from SpatialARAnomalyLib.engine.volumes.nifti import (
     write_nifti,
     write_nifti_labels,
 )
-from SpatialARAnomalyLib.engine.volumes.refusals import damaged, unicode_name, unreadable
+from SpatialARAnomalyLib.engine.volumes.refusals import (
+    damaged_error,
+    unicode_name,
+    unreadable_error,
+)
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 __all__ = [
@@ -27,12 +31,12 @@ VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 
 def has_volume_suffix(path: Path) -> bool:
-    """Whether the file name ends as a NIfTI, NRRD or MetaImage file does."""
+    """Return whether the file name ends as that of a NIfTI, NRRD or MetaImage file."""
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def volume_name(path: Path) -> str:
-    """The file's own name without its (double) suffix."""
+    """Return the file name without its (double) suffix."""
     name = path.name
     for suffix in sorted((*VOLUME_SUFFIXES, ".seg.nrrd"), key=len, reverse=True):
         if name.lower().endswith(suffix):
@@ -41,33 +45,33 @@ def volume_name(path: Path) -> str:
 
 
 def read_volume_file(path: Path, labels: bool = False) -> Volume:
-    """The volume of a NIfTI, NRRD or MetaImage file, with its rescale slope applied.
+    """Read a NIfTI, NRRD or MetaImage file, with its rescale slope and intercept applied.
 
-    Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, one whose
-    header says that it is a label map (unless `labels` are asked for) or does not
-    place it in space, or a name that is no Unicode.
+    Raises `InputError` for a missing, damaged, 2-D, 4-D or color image, one whose header
+    declares a label map (unless `labels` is true), one without a valid affine, or a name
+    that is not Unicode.
     """
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():
-            raise _no_volume_file("a folder")
+            raise _format_error("a folder")
         with path.open("rb"):
             pass
     except (FileNotFoundError, NotADirectoryError):
         raise InputError("input-missing", "The volume to read does not exist.") from None
     except OSError as error:
-        raise unreadable(error) from None
+        raise unreadable_error(error) from None
     if not has_volume_suffix(path):
-        raise _no_volume_file(f"a file of another kind ({path.suffix or 'without a suffix'})")
+        raise _format_error(f"a file of another kind ({path.suffix or 'without a suffix'})")
     unicode_name(path)
     if size_bytes == 0:
-        raise damaged("it is empty")
+        raise damaged_error("it is empty")
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti(path, labels)
     return read_itk(path, labels)
 
 
-def _no_volume_file(found: str) -> InputError:
+def _format_error(found: str) -> InputError:
     return InputError(
         "input-format",
         f"Expected a volume file ({', '.join(VOLUME_SUFFIXES)}) or a folder with a DICOM "

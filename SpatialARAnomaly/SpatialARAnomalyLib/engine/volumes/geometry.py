@@ -1,4 +1,4 @@
-"""Where voxels are: anatomical orientation, spacing, and checks of `ras_from_voxel`.
+"""Positions of voxels: anatomical orientation, spacing, and checks of `ras_from_voxel`.
 
 Arrays are indexed [k, j, i]; `ras_from_voxel` maps the homogeneous index
 (i, j, k, 1) to RAS millimeters (x to the patient's Right, y Anterior,
@@ -18,17 +18,17 @@ LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Negates x and y; its own inverse."""
 
 MIN_SPACING_MM = 1e-4
-"""A voxel thinner than this is a broken header, not a scan."""
+"""Smallest plausible voxel spacing; less is a broken header."""
 
 MIN_AXIS_VOLUME = 1e-3
-"""Least volume spanned by the three unit axes: below it they lie in a plane."""
+"""Smallest volume spanned by the three unit axes; less is a singular affine."""
 
 SAME_GRID_VOXELS = 0.05
-"""Grids whose corners lie apart by less than this share of the thinnest spacing are
-one: NIfTI keeps places in single precision, and some programs round them further."""
+"""Largest distance of the corners of equal grids, as a share of the smallest spacing.
+NIfTI stores affines in single precision, and some programs round them further."""
 
 # For every plane: the anatomical axis (0 R–L, 1 P–A, 2 I–S) and the sign in
-# which slices, rows and columns advance, as radiologists look at them:
+# which slices, rows and columns advance, in radiological convention:
 #   axial      slices to S, rows to P, columns to L
 #   coronal    slices to A, rows to I, columns to L
 #   sagittal   slices to R, rows to I, columns to P
@@ -40,20 +40,20 @@ _PLANE_AXES: dict[Plane, tuple[tuple[int, int], tuple[int, int], tuple[int, int]
 
 
 def voxel_spacing_mm(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
-    """Distance in mm between neighbors along i, j and k."""
+    """Return the distance in mm between neighboring voxels along i, j and k."""
     i, j, k = np.linalg.norm(ras_from_voxel[:3, :3], axis=0)
     return float(i), float(j), float(k)
 
 
 def voxel_ml(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
-    """Volume of one voxel in milliliters."""
+    """Return the volume of one voxel in milliliters."""
     return float(abs(np.linalg.det(ras_from_voxel[:3, :3]))) / 1000.0
 
 
 def grids_apart_mm(
     one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape_kji: tuple[int, ...]
 ) -> float:
-    """How far two affines put the corner voxels of one array apart, at most."""
+    """Return the largest distance in mm between the corners of an array under two affines."""
     corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]).T
     corners[:3] *= np.array(shape_kji[::-1])[:, None] - 1
     return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
@@ -62,7 +62,7 @@ def grids_apart_mm(
 def same_grid(
     one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape_kji: tuple[int, ...]
 ) -> bool:
-    """Whether two affines put the voxels of one array in the same places."""
+    """Return whether two affines give the voxels of an array the same positions."""
     tolerance_mm = SAME_GRID_VOXELS * min(voxel_spacing_mm(one))
     return grids_apart_mm(one, other, shape_kji) <= tolerance_mm
 
@@ -87,7 +87,7 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
 
 
 def _anatomical_axes(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[int, int, int]:
-    """For R, A and S: the voxel axis (0 i, 1 j, 2 k) nearest to it, each used once."""
+    """Return for R, A and S the nearest voxel axis (0 i, 1 j, 2 k), each used once."""
     cosines = np.abs(ras_from_voxel[:3, :3]) / np.asarray(voxel_spacing_mm(ras_from_voxel))
     best = max(
         permutations(range(3)),
@@ -98,20 +98,20 @@ def _anatomical_axes(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[int, int
 
 @dataclass(frozen=True)
 class PlaneOrientation:
-    """How a voxel array [k, j, i] turns into [slice, row, column] of a plane, and back.
+    """Reorders a voxel array [k, j, i] to [slice, row, column] of a plane, and back.
 
-    Axes are only permuted and reversed, never resampled, so the way back is
-    exact. An LPS, an LAS and a RAS copy of one scan turn into the same array.
+    Axes are permuted and reversed, never resampled, so the inverse is exact. LPS, LAS and
+    RAS copies of one scan give the same array.
     """
 
     axes: tuple[int, int, int]
-    """The array axis (0 k, 1 j, 2 i) that becomes slice, row and column."""
+    """Array axes (0 k, 1 j, 2 i) of slice, row and column."""
     reversed_: tuple[bool, bool, bool]
-    """Whether slice, row and column run against that axis."""
+    """Whether slice, row and column run against their array axis."""
 
     @classmethod
     def of(cls, ras_from_voxel: Float[np.ndarray, "4 4"], plane: Plane) -> "PlaneOrientation":
-        """The orientation in which a grid is cut along the voxel axes nearest to `plane`."""
+        """Return the orientation whose slices run along the voxel axes nearest to `plane`."""
         voxel_axis_of = _anatomical_axes(ras_from_voxel)
         axes, against = [], []
         for anatomical, sign in _PLANE_AXES[plane]:
@@ -125,17 +125,17 @@ class PlaneOrientation:
         return tuple(slice(None, None, -1) if flip else slice(None) for flip in self.reversed_)
 
     def apply(self, array: Shaped[np.ndarray, "k j i"]) -> Shaped[np.ndarray, "n r c"]:
-        """A view of the array as [slice, row, column]."""
+        """Return a view of the array as [slice, row, column]."""
         return array.transpose(self.axes)[self._flip]
 
     def undo(self, array: Shaped[np.ndarray, "n r c"]) -> Shaped[np.ndarray, "k j i"]:
-        """A view of a [slice, row, column] array on the volume's own axes."""
+        """Return a view of a [slice, row, column] array as [k, j, i]."""
         return array[self._flip].transpose(np.argsort(self.axes))
 
     def ras_from_plane(
         self, ras_from_voxel: Float[np.ndarray, "4 4"], shape_kji: tuple[int, int, int]
     ) -> Float[np.ndarray, "4 4"]:
-        """Maps (column, row, slice, 1) of the turned array to RAS mm."""
+        """Return the affine that maps (column, row, slice, 1) of the reordered array to RAS mm."""
         voxel_from_plane = np.zeros((4, 4))
         voxel_from_plane[3, 3] = 1.0
         for position, (axis, flip) in enumerate(zip(self.axes, self.reversed_, strict=True)):

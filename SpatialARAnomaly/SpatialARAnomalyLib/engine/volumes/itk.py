@@ -1,8 +1,7 @@
-"""NRRD and MetaImage through SimpleITK, and what its C code needs to be kept from.
+"""NRRD and MetaImage files through SimpleITK, checked before its C++ code reads them.
 
-ITK replaces places it cannot read by 0 or 1 mm and opens whatever file a header
-names, MetaIO takes damaged voxels for good ones or ends the process: such files are
-found out before it sees them.
+ITK replaces positions that it cannot parse by 0 or 1 mm and opens any file that a header
+names; MetaIO accepts damaged voxels or ends the process.
 """
 
 import math
@@ -11,7 +10,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -23,31 +22,27 @@ from SpatialARAnomalyLib.engine.volumes.refusals import (
     DEFLATE_RATIO,
     check_dimensions,
     check_size,
-    damaged,
-    label_map,
-    no_color,
-    no_spacing,
+    color_error,
+    damaged_error,
+    label_map_error,
     single_precision,
+    spacing_error,
     unicode_name,
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 TEXT_RATIO = 4
-"""Nor does a list of numbers as text: two characters for eight bytes."""
+"""Highest possible compression of numbers as text: two characters for eight bytes."""
 
 HEADER_BYTES = 1 << 20
-"""Longer than the text header of a NRRD or MetaImage file."""
+"""Longest text header of a NRRD or MetaImage file that is read."""
 
-_READERS = {
-    ".nrrd": "NrrdImageIO",
-    ".nhdr": "NrrdImageIO",
-    ".mha": "MetaImageIO",
-    ".mhd": "MetaImageIO",
-}
+_NRRD, _META = "NrrdImageIO", "MetaImageIO"
+_READERS = {".nrrd": _NRRD, ".nhdr": _NRRD, ".mha": _META, ".mhd": _META}
 ITK_SUFFIXES = tuple(_READERS)
 
 # The fields of a NRRD or MetaImage header, as bytes: binary voxels may follow.
-_LOST_PLACE = re.compile(
+_INVALID_POSITION = re.compile(
     rb"^(space (directions|origin)|spacings|Element(Spacing|Size)|Offset|Origin|Position"
     rb"|TransformMatrix|Rotation|Orientation)\s*[:=].*\b(nan|inf|none)\b",
     re.IGNORECASE | re.MULTILINE,
@@ -56,8 +51,8 @@ _COMPRESSED = re.compile(
     rb"^(encoding:\s*(gz|bz)|CompressedData\s*=\s*True)", re.IGNORECASE | re.MULTILINE
 )
 _DATA_FILE = {
-    "NrrdImageIO": re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
-    "MetaImageIO": re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
+    _NRRD: re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
+    _META: re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
 }
 _NRRD_END = re.compile(rb"\n\r?\n|\r\r")
 _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)
@@ -65,17 +60,16 @@ _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE
 
 @contextmanager
 def native_stderr_silenced() -> Iterator[None]:
-    """C libraries print what they then also raise; the user reads it once, from us.
+    """Suppress what C libraries print to stderr in addition to raising it.
 
-    Redirects file descriptor 2 of the whole process: for one thread only. Does
-    nothing where there is none, as in a program without a console.
+    Redirects file descriptor 2 of the whole process, so use it in one thread only. Does
+    nothing in a program without a console, which has no such descriptor.
     """
     if sys.stderr is not None:
         sys.stderr.flush()
-    try:
+    kept = None
+    with suppress(OSError):
         kept = os.dup(2)
-    except OSError:
-        kept = None
     if kept is None:
         yield
         return
@@ -88,9 +82,9 @@ def native_stderr_silenced() -> Iterator[None]:
         os.close(kept)
 
 
-def _check_place(start: bytes) -> None:
-    """Raise `InputError` for numbers that ITK would quietly replace by 0 or 1 mm."""
-    if _LOST_PLACE.search(start):
+def _check_position(start: bytes) -> None:
+    """Raise `InputError` for numbers that ITK would silently replace by 0 or 1 mm."""
+    if _INVALID_POSITION.search(start):
         raise InputError(
             "affine-not-finite",
             "The volume's origin, spacing and directions must be finite; its header holds "
@@ -99,41 +93,41 @@ def _check_place(start: bytes) -> None:
 
 
 def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
-    """The file with the header's voxels, and where they begin.
+    """Return the file that holds the header's voxels, and their offset in it.
 
-    Raises `InputError` unless it is the header's own or one beside it: a header from
-    elsewhere must not make ITK open another file of this computer or of a server.
+    Raises `InputError` unless it is the header itself or a file beside it: a header from
+    an unknown source must not make ITK open another file of this computer or of a server.
     """
-    is_meta = format_ == "MetaImageIO"
-    # All of them: which one counts is for ITK to say, and no header needs two.
-    found = list(_DATA_FILE[format_].finditer(start))
-    if not found and is_meta:
-        raise damaged("it is truncated or damaged")
+    is_meta = format_ == _META
+    # Every such field is checked, because ITK decides which of several it uses.
+    fields = list(_DATA_FILE[format_].finditer(start))
+    if is_meta and not fields:
+        raise damaged_error("it is truncated or damaged")
     if not is_meta and len(start) == HEADER_BYTES and not _NRRD_END.search(start):
-        raise damaged(f"its header is longer than {HEADER_BYTES:,} bytes")
+        raise damaged_error(f"its header is longer than {HEADER_BYTES:,} bytes")
     files = []
-    for field in found:
+    for field in fields:
         name = field[1].strip().decode(errors="surrogateescape")
         if is_meta and name.upper() == "LOCAL":
             files.append((path, field.end()))
         else:
-            files.append((path.parent / _name_beside(name), 0))
+            files.append((path.parent / _sibling_name(name), 0))
     file, offset = files[0] if files else (path, 0)
     if not os.path.isfile(file):
-        raise damaged("the file with its voxels is missing")
+        raise damaged_error("the file with its voxels is missing")
     return file, offset
 
 
-def _name_beside(name: str) -> str:
-    """The name, if it can only be that of one file in the header's own folder."""
+def _sibling_name(name: str) -> str:
+    """Return the name of one file in the header's own folder; raise `InputError` for others."""
     plain = name.removeprefix("./")
     if any(letter < " " for letter in plain):
-        raise damaged("it is truncated or damaged")
+        raise damaged_error("it is truncated or damaged")
     if not plain:
         found = "none"
     elif "%" in plain or plain.startswith("LIST"):
         found = "a list or pattern of files"
-    # Windows' rules know the separators of every system, drives and servers.
+    # Windows paths cover the separators of every system, drives and servers.
     elif plain == ".." or PureWindowsPath(plain).name != plain:
         found = "one in another folder"
     else:
@@ -145,42 +139,39 @@ def _name_beside(name: str) -> str:
 
 
 def _check_zlib(path: Path, offset: int) -> None:
-    """Refuse damaged voxels: MetaIO would leave them as memory was, or never end."""
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # zlib's or gzip's header
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while not stream.eof and (chunk := file.read(1 << 16)):
-                stream.decompress(chunk)
-    except zlib.error:
-        pass
+    """Raise `InputError` for damaged voxels: MetaIO would leave them unset, or never return."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # a header of zlib or gzip
+    with suppress(zlib.error), path.open("rb") as file:
+        file.seek(offset)
+        while not stream.eof and (chunk := file.read(1 << 16)):
+            stream.decompress(chunk)
     if not stream.eof:
-        raise damaged("its compressed voxels are damaged")
+        raise damaged_error("its compressed voxels are damaged")
 
 
 def read_itk(path: Path, labels: bool = False) -> Volume:
-    """The volume of a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
+    """Read a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
     import SimpleITK as sitk
 
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
     name, format_ = unicode_name(path), _READERS[path.suffix.lower()]
-    if format_ == "MetaImageIO" and not _DIMENSIONS.search(start):
-        raise damaged("it is truncated or damaged")  # MetaIO would end the process
+    if format_ == _META and not _DIMENSIONS.search(start):
+        raise damaged_error("it is truncated or damaged")  # MetaIO would end the process
     data_file, offset = _data_file(path, start, format_)
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
-    reader.SetImageIO(format_)  # by itself ITK knows suffixes in lower case only
+    reader.SetImageIO(format_)  # ITK itself recognizes lower-case suffixes only
     try:
         with native_stderr_silenced():
             reader.ReadImageInformation()
             keys = reader.GetMetaDataKeys()
             if not labels and any(key.startswith("Segment0_") for key in keys):
-                raise label_map("a Slicer segmentation")
+                raise label_map_error("a Slicer segmentation")
             check_dimensions(reader.GetSize()[::-1])
             if reader.GetNumberOfComponents() != 1:
-                raise no_color()
-            _check_place(start)
+                raise color_error()
+            _check_position(start)
             voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
             compressed = _COMPRESSED.search(start)
             check_size(
@@ -188,20 +179,20 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
                 data_file.stat().st_size,
                 DEFLATE_RATIO if compressed else TEXT_RATIO,
             )
-            if compressed and format_ == "MetaImageIO":
+            if compressed and format_ == _META:
                 _check_zlib(data_file, offset)
             image = reader.Execute()
     except RuntimeError as error:
-        _check_place(start)
+        _check_position(start)
         text = str(error)
         if "Zero-valued spacing" in text or "spacing (0) invalid" in text:
-            raise no_spacing() from None
+            raise spacing_error() from None
         if "determinant is 0" in text:
             raise InputError(
                 "affine-singular",
                 "The volume's three axes must span space; its directions are singular.",
             ) from None
-        raise damaged("it is truncated or damaged") from None
+        raise damaged_error("it is truncated or damaged") from None
     lps_from_voxel = np.eye(4)
     lps_from_voxel[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps_from_voxel[:3, 3] = image.GetOrigin()
@@ -212,10 +203,7 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
 def write_nrrd(
     path: Path, voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
 ) -> None:
-    """Write a compressed NRRD; its affine is kept in double precision.
-
-    Raises `OSError` where the disk is full or the folder not writable.
-    """
+    """Write a compressed NRRD, its affine in double precision; raises `OSError`."""
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(voxels)

@@ -1,4 +1,4 @@
-"""NIfTI through nibabel: the affine arrives as it is stored, sheared or left-handed."""
+"""NIfTI files through nibabel: sheared and left-handed affines are kept as stored."""
 
 import math
 import warnings
@@ -12,22 +12,23 @@ import numpy as np
 from jaxtyping import Float, Float32, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm
 from SpatialARAnomalyLib.engine.volumes.refusals import (
     DEFLATE_RATIO,
     check_dimensions,
     check_size,
-    damaged,
-    label_map,
-    no_color,
-    no_spacing,
+    color_error,
+    damaged_error,
+    label_map_error,
     single_precision,
+    spacing_error,
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 MAX_FORMS_APART_MM = 0.1
-"""Rounding of the qform's quaternion stays far below this."""
+"""Largest distance of a voxel between qform and sform; the rounding of quaternions is smaller."""
 
 NIFTI_INTENT_LABEL = 1002
 """The NIfTI-1 intent code of a label map."""
@@ -36,8 +37,8 @@ _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 
 
 @contextmanager
-def _repairs_untold() -> Iterator[None]:
-    """Hear nothing of the headers that nibabel repairs; what matters is refused below."""
+def _nibabel_silenced() -> Iterator[None]:
+    """Silence nibabel's warnings about headers it repairs; `read_nifti` checks what matters."""
     import nibabel
 
     logger = nibabel.imageglobals.logger
@@ -50,25 +51,24 @@ def _repairs_untold() -> Iterator[None]:
 
 
 def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
-    """The voxels of nibabel's array proxy, scaled in double precision and kept in single."""
+    """Read nibabel's array proxy, scaled in double precision and returned in single."""
     voxels = np.ascontiguousarray(stored.get_unscaled().reshape(shape, order="F").T)
     if (stored.slope, stored.inter) == (1.0, 0.0):
         return single_precision(voxels)
     scaled: Float32[np.ndarray, "k j i"] = np.empty(voxels.shape, dtype=np.float32)
     with np.errstate(over="ignore"):
-        for to, one_slice in zip(scaled, voxels, strict=True):  # nibabel: the volume in double
-            to[:] = one_slice.astype(np.float64) * stored.slope + stored.inter
+        # Slice by slice: nibabel would hold the whole volume in double precision.
+        for target, one_slice in zip(scaled, voxels, strict=True):
+            target[:] = one_slice.astype(np.float64) * stored.slope + stored.inter
     return scaled
 
 
-def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
-    """Refuse two forms that put the voxels in two places: programs disagree on which holds."""
-    qform, sform = image.get_qform(coded=True), image.get_sform(coded=True)
-    if not (qform[1] > 0 and sform[1] > 0):
+def _check_forms(image: Any, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` if qform and sform disagree: programs differ in which one they use."""
+    (qform, q_code), (sform, s_code) = image.get_qform(coded=True), image.get_sform(coded=True)
+    if not (q_code > 0 and s_code > 0):
         return
-    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]).T
-    corners[:3] *= np.array(shape)[:, None] - 1
-    apart_mm = float(np.abs((qform[0] - sform[0]) @ corners).max())
+    apart_mm = grids_apart_mm(qform, sform, shape[::-1])
     if apart_mm > MAX_FORMS_APART_MM:
         raise InputError(
             "affine-ambiguous",
@@ -77,14 +77,14 @@ def _check_one_place(image: Any, shape: tuple[int, ...]) -> None:
 
 
 def read_nifti(path: Path, labels: bool = False) -> Volume:
-    """The volume of a NIfTI file; raises `InputError` as `read_volume_file` does."""
+    """Read a NIfTI file; raises `InputError` as `read_volume_file` does."""
     import nibabel
 
     try:
-        with _repairs_untold():
+        with _nibabel_silenced():
             image: Any = nibabel.load(path, mmap=False)
             if not isinstance(image, nibabel.Nifti1Pair):
-                raise damaged("it is not a NIfTI volume")
+                raise damaged_error("it is not a NIfTI volume")
             header = image.header
             with nibabel.openers.ImageOpener(str(path)) as stream:
                 stored_header = type(header).from_fileobj(stream, check=False)
@@ -93,14 +93,14 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
                 shape = shape[:-1]
             check_dimensions(shape)
             if image.get_data_dtype().fields is not None:
-                raise no_color()
+                raise color_error()
             if image.get_data_dtype().kind == "c":
                 raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
             if not labels and int(header["intent_code"]) == NIFTI_INTENT_LABEL:
-                raise label_map("its NIfTI intent says so")
-            _check_one_place(image, shape)
+                raise label_map_error("its NIfTI intent says so")
+            _check_forms(image, shape)
             if 0 in stored_header["pixdim"][1:4]:
-                raise no_spacing()
+                raise spacing_error()
             check_size(
                 math.prod(shape) * image.get_data_dtype().itemsize,
                 path.stat().st_size,
@@ -117,7 +117,7 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
         nibabel.filebasedimages.ImageFileError,
         nibabel.spatialimages.HeaderDataError,
     ):
-        raise damaged("it is truncated, or not a NIfTI file") from None
+        raise damaged_error("it is truncated, or not a NIfTI file") from None
     ras_from_voxel = np.array(image.affine, dtype=np.float64)
     ras_from_voxel[:3] *= mm_per_unit
     return Volume(voxels, ras_from_voxel)
@@ -126,7 +126,7 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
 def write_nifti_labels(
     path: Path, labels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
 ) -> None:
-    """Write a NIfTI-1 label map. The format keeps the affine in single precision."""
+    """Write a NIfTI-1 label map; its affine is stored in single precision."""
     import nibabel
 
     image = nibabel.Nifti1Image(labels.T, ras_from_voxel, dtype=labels.dtype)
@@ -138,7 +138,7 @@ def write_nifti_labels(
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a scan as NIfTI-1. The format keeps the affine in single precision."""
+    """Write a scan as NIfTI-1; its affine is stored in single precision."""
     import nibabel
 
     image = nibabel.Nifti1Image(volume.voxels.T, volume.ras_from_voxel, dtype=volume.voxels.dtype)

@@ -1,4 +1,4 @@
-"""A scan in memory: voxels and where they are."""
+"""A scan in memory: its voxels, their positions, and checks that it is a scan."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,44 +17,41 @@ from SpatialARAnomalyLib.engine.volumes.geometry import (
 )
 
 MAX_LABEL_VALUES = 1024
-"""A label map has fewer distinct values than this; scanners rarely have."""
+"""Number of distinct values from which an image is a scan and no label map."""
 
 FEW_VALUES = 16
-"""Integers with no more distinct values than this are labels, however small."""
+"""Number of distinct integers up to which an image is a label map."""
 
 FLAT_ALONG_BEST, FLAT_ALONG_WORST = 0.7, 0.25
-"""Share of foreground voxels that equal their next neighbor, along the axis where
-most and where fewest do, from which integers are a label map. Noise keeps scans
-far below (at most 0.1; an 8-bit one without noise 0.33); fine parcellations reach
-0.75, thick slices of tissues still 0.4 across the slices."""
+"""Shares of foreground voxels that equal their next neighbor from which integers are a
+label map, along the axis with the largest and the one with the smallest share. Noisy scans
+reach 0.1 and an 8-bit one without noise 0.33; fine parcellations have 0.75, thick slices of
+tissue classes 0.4 across the slices."""
 
 PLACE_STEP_MM = 1e-3
-"""Places of copies that differ by less have, as a rule, one hash."""
+"""Rounding of affines before hashing: copies of a scan may differ by less."""
 
 CT_AIR_HU = -400.0
-"""The darkest voxels of a CT lie below this (air is −1000 HU). No MR magnitude image
-has such values; phase images do."""
+"""CT if the darkest voxel is below this (air is −1000 HU). MR phase images are an
+exception; magnitude images have no such values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Scalar voxels [k, j, i] and the affine that puts them into the patient.
-
-    Raises `InputError` for an affine that does not place voxels in space.
-    """
+    """Scalar voxels [k, j, i] with their affine; raises `InputError` if that is invalid."""
 
     voxels: Num[np.ndarray, "k j i"]
     ras_from_voxel: Float[np.ndarray, "4 4"]
     """Maps (i, j, k, 1) to RAS mm."""
     modality: Modality | None = None
-    """As the file says; None where it does not."""
+    """Modality that the file declares; None if it declares none."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbors along i, j and k."""
+        """Distance between neighboring voxels along i, j and k in mm."""
         return voxel_spacing_mm(self.ras_from_voxel)
 
     @property
@@ -63,12 +60,12 @@ class Volume:
         return voxel_ml(self.ras_from_voxel)
 
     def content_sha256(self) -> str:
-        """Hash of voxels and place, the same for copies stored in another orientation."""
+        """Return a hash of voxels and affine that copies in another orientation share."""
         orientation = PlaneOrientation.of(self.ras_from_voxel, Plane.AXIAL)
         shape = (self.voxels.shape[0], self.voxels.shape[1], self.voxels.shape[2])
         place = orientation.ras_from_plane(self.ras_from_voxel, shape)
-        # Shifted by an odd share of a step: spacings as 0.9375 mm, and sums of
-        # them, would lie on the border between two steps.
+        # The offset keeps common spacings (0.9375 mm), and sums of them, off the border
+        # between two steps.
         place = np.floor(place / PLACE_STEP_MM + 0.29)
         digest = hashlib.sha256(place.astype("<f8").tobytes())
         for one_slice in orientation.apply(self.voxels):
@@ -77,14 +74,14 @@ class Volume:
 
 
 def infer_modality(volume: Volume) -> Modality:
-    """The modality the file names, else CT where voxels are as dark as air in HU, else MR."""
+    """Return the file's modality, else CT if voxels are as dark as air in HU, else MR."""
     if volume.modality is not None:
         return volume.modality
     return Modality.CT if float(volume.voxels.min()) < CT_AIR_HU else Modality.MR
 
 
 def check_scan(volume: Volume) -> None:
-    """Raise `InputError` unless the voxels can be a scan: finite, varied, no label map."""
+    """Raise `InputError` for voxels that are not finite, are constant or are a label map."""
     voxels = volume.voxels
     if voxels.size == 0:
         raise InputError("volume-empty", "The volume must hold voxels; it is empty.")
@@ -104,7 +101,7 @@ def check_scan(volume: Volume) -> None:
     if _is_label_map(voxels):
         raise InputError(
             "label-map",
-            f"Expected a scan; found what looks like a label map "
+            "Expected a scan; found what looks like a label map "
             f"({np.unique(voxels).size} distinct integers, most beside an equal one).",
         )
 
@@ -133,7 +130,7 @@ def _is_label_map(voxels: Num[np.ndarray, "k j i"]) -> bool:
 
 
 def _flat_share(voxels: Num[np.ndarray, "k j i"], axis: int, background: np.number[Any]) -> float:
-    """Share of the voxels beside the background's that equal the next one along an axis."""
+    """Return the share of foreground voxels that equal the next one along an axis."""
     along = np.moveaxis(voxels, axis, 0)
     this, following = along[:-1], along[1:]
     foreground = this != background
