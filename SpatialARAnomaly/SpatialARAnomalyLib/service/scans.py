@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
     read_volume_file,
     volume_name,
 )
-from SpatialARAnomalyLib.engine.volumes.refusals import unreadable
+from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_voxels
 
@@ -102,7 +102,7 @@ def find_scans(
             if has_volume_suffix(one) and not one.name.startswith(".") and one.is_file():
                 files.append(one)
     except OSError as error:
-        raise unreadable(error) from None
+        raise unreadable_error(error) from None
     name = shown_name(path)
     if not exists:
         raise InputError("input-missing", f"{name!r} does not exist.")
@@ -130,6 +130,20 @@ def find_one_scan(
         f"Expected one scan; the folder {shown_name(path)!r} holds {len(scans)} volume files "
         f"({', '.join(names)}).",
     )
+
+
+def read_volume(path: Path | str, series: str | None = None) -> Volume:
+    """Read a scan: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
+
+    Args:
+        path: The file or folder.
+        series: Number or UID of the series, where the folder holds several.
+
+    Raises:
+        InputError: The path does not hold exactly one readable scan.
+    """
+    _, volume = find_one_scan(Path(path), series).read()
+    return volume
 
 
 def shown_name(path: Path) -> str:

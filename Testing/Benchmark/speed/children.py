@@ -47,8 +47,7 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
     """A detection as the command line does it."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.service.detection.detect import DetectRequest
-    from SpatialARAnomalyLib.service.detection.detect import detect as run
+    from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
 
     request = DetectRequest(
         input=Path(scan),
@@ -60,7 +59,7 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
         # A few slices of a tall body are what the model was not made for.
         allow_mismatch=True,
     )
-    run(request, SilentReporter())
+    detect_to_files(request, SilentReporter())
 
 
 def fit(store: str, slices: int, preset: str, device: str) -> None:

@@ -10,8 +10,7 @@ from Benchmark.speed.watches import Watches
 
 GROUPS = {
     "model and encoder at hand": (
-        "service.detection.model_cache:Warm.model",
-        "service.detection.model_cache:Warm.encoder",
+        "service.detection.model_cache:ModelCache.load",
     ),
     "read the file": ("service.scans:ScanSource.read",),
     "body mask": ("engine.slices.slice_stack:body_mask",),
@@ -24,8 +23,8 @@ GROUPS = {
         "engine.slices.slice_stack:SliceStack.put_back",
         "engine.slices.slice_stack:SliceStack.inside_volume",
     ),
-    "findings": ("service.detection.find_anomalies:find_in_box",),
-    "case score": ("service.detection.find_anomalies:case_score",),
+    "findings": ("service.detection.detect:find_in_box",),
+    "case score": ("service.detection.detect:case_score",),
     "write NLL volume": ("service.detection.result_files:write_nrrd",),
     "write segmentation": ("service.detection.result_files:write_segmentation",),
     "write label map": ("service.detection.result_files:write_nifti_labels",),

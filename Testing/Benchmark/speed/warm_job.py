@@ -1,7 +1,7 @@
 """A whole detection with everything warm: from a scan's file to all files written.
 
-The steps of `service.detect_job.detect` with the model and the encoder that the
-worker keeps from one detection to the next (`service.detection.model_cache`).
+The steps of `service.detection.result_files.detect_to_files` with the model that the worker
+keeps from one detection to the next (`service.detection.model_cache`).
 """
 
 from dataclasses import dataclass, field
@@ -12,15 +12,14 @@ from Benchmark.speed.encoders import QUICK_SIZE, SIZES, encoder_folder
 from Benchmark.speed.site import SIDE, SLICES, head_scan, trained_model
 from Benchmark.speed.tables import Options
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
-from SpatialARAnomalyLib.service.detection.find_anomalies import (
+from SpatialARAnomalyLib.service.detection.detect import (
     Clock,
     Detection,
-    SuitedScan,
-    find_anomalies,
-    suit,
+    PreparedScan,
+    detect,
+    prepare_scan,
 )
-from SpatialARAnomalyLib.service.detection.model_cache import Warm
+from SpatialARAnomalyLib.service.detection.model_cache import Model, ModelCache
 from SpatialARAnomalyLib.service.detection.result_files import (
     result_names,
     write_results,
@@ -31,7 +30,6 @@ from SpatialARAnomalyLib.service.scans import find_one_scan
 if TYPE_CHECKING:
     import torch
     from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
-    from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
     from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
 SIDE_PX = 448
@@ -61,7 +59,7 @@ class WarmJob:
     encoder_folder: Path
     out: Path
     device: "torch.device"
-    warm: Warm = field(default_factory=Warm)
+    models: ModelCache = field(default_factory=ModelCache)
     detection: Detection | None = None
     """Of the last call."""
 
@@ -84,29 +82,27 @@ class WarmJob:
     def __call__(self) -> Detection:
         """From the scan's file to all files of the command line."""
         report, clock = SilentReporter(), Clock()
-        scan, model, encoder, name = self.read()
+        scan, model, name = self.read()
         files = result_names(name)
         with write_atomically(self.out, list(files.values()), overwrite=True) as partial:
             clock.lap("read")
-            detection = find_anomalies(scan, model, encoder, FindingsSpec(), report, clock)
+            detection = detect(scan, model, report=report, clock=clock)
             write_results(detection, partial, files, report)
         clock.lap("write")
         self.detection = detection
         return detection
 
-    def read(self) -> "tuple[SuitedScan, AutoregressiveModel, Encoder, str]":
-        """The scan from its file, and what is kept."""
-        report = SilentReporter()
-        card, model, _ = self.warm.model(self.model, self.device)
+    def read(self) -> tuple[PreparedScan, Model, str]:
+        """The scan from its file, the model that is kept, and the scan's name."""
+        model = self.models.load(self.model, self.device.type, encoder=str(self.encoder_folder))
         name, volume = find_one_scan(self.scan).read()
-        scan = suit(volume, card, allow_mismatch=True, report=report)
-        encoder, _ = self.warm.encoder(card, str(self.encoder_folder), self.device, False)
-        return scan, model, encoder, name
+        return prepare_scan(volume, model.card, True, SilentReporter()), model, name
 
     def stack(self) -> "tuple[SliceStack, Encoder]":
         """The scan as the encoder sees it."""
         from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
-        scan, _, encoder, _ = self.read()
-        card = scan.card
-        return SliceStack(scan.turned, card.slices, card.intensity, card.encoder.patch_px), encoder
+        scan, model, _ = self.read()
+        card = model.card
+        stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
+        return stack, model.encoder

@@ -56,9 +56,9 @@ def test_a_warm_job_writes_all_that_the_command_line_does(options):
     with own_settings(options.work):
         job = WarmJob.make(options)
         detection = job()
-        _, _, encoder, name = job.read()
+        _, model, name = job.read()
         found = job()
-        assert job.read()[2] is encoder
+        assert job.read()[1].encoder is model.encoder
     written = {path.name for path in job.out.iterdir()}
     assert written == {name + suffix for suffix in RESULT_SUFFIXES.values()} | {RUN_FILE}
     assert set(found.seconds) == {"read", "embed", "find", "write"}

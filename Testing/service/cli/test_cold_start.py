@@ -7,22 +7,22 @@ import pytest
 from service.small_site import run
 from SpatialARAnomalyLib.engine import device
 from SpatialARAnomalyLib.engine.errors import DeviceError
-from SpatialARAnomalyLib.service.detection import detect
+from SpatialARAnomalyLib.service.detection import result_files
 
 
 def test_the_scan_is_read_and_masked_while_torch_is_imported(site, tmp_path, monkeypatch):
     masked = threading.Event()
     in_time: list[bool] = []
-    suit = detect.suit
+    prepare_scan = result_files.prepare_scan
 
-    def suit_and_tell(*arguments):
-        scan = suit(*arguments)
+    def prepare_and_signal(*arguments):
+        scan = prepare_scan(*arguments)
         masked.set()
         return scan
 
     # Imports that end only when the scan is masked: waiting for them first would never end.
     monkeypatch.setattr(device, "_import_all", lambda: in_time.append(masked.wait(60)))
-    monkeypatch.setattr(detect, "suit", suit_and_tell)
+    monkeypatch.setattr(result_files, "prepare_scan", prepare_and_signal)
     options = ("--model", site.model, "--out", tmp_path / "out", "--device", "cpu")
     result = run("detect", site.normals[0], *options)
     assert result.exit_code == 0, result.stderr

@@ -27,7 +27,7 @@ def scan(spacing_ijk=(1.0, 1.0, 2.0), body_mm=(180.0, 180.0), modality=None) -> 
 
 
 def errors(volume: Volume, card=AXIAL, plane=Plane.AXIAL):
-    return compatibility.mismatches(card, volume, PlaneVolume(volume, plane, card.modality))
+    return compatibility.find_mismatches(card, volume, PlaneVolume(volume, plane, card.modality))
 
 
 def mismatches(volume: Volume) -> list[str]:

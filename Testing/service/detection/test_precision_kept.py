@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from service.small_site import TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine.model.model_file import (
     load_model,
@@ -14,7 +13,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     save_model,
 )
 from SpatialARAnomalyLib.engine.specs import Precision
-from SpatialARAnomalyLib.service.detection.model_cache import Warm
+from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,10 @@ def test_a_detection_uses_it(site, rounded, tmp_path):
     assert np.corrcoef(exact.ravel(), coarse.ravel())[0, 1] > 0.99
 
 
-def test_a_warm_encoder_of_another_precision_is_not_taken(site, rounded):
-    kept, cpu = Warm(), torch.device("cpu")
-    exact, _ = kept.encoder(read_card(site.model), None, cpu, False)
-    other, was_warm = kept.encoder(read_card(rounded), None, cpu, False)
-    assert (was_warm, other.card.precision) == (False, Precision.BFLOAT16)
+def test_a_cached_encoder_of_another_precision_is_not_used(site, rounded):
+    cache = ModelCache()
+    exact = cache.load(site.model, "cpu").encoder
+    other = cache.load(rounded, "cpu").encoder
+    assert (cache.reused["encoder"], other.card.precision) == (False, Precision.BFLOAT16)
     assert exact.card.weights_sha256 == other.card.weights_sha256
-    assert kept.encoder(read_card(rounded), None, cpu, False) == (other, True)
+    assert cache.load(rounded, "cpu").encoder is other

@@ -1,4 +1,4 @@
-"""What is said of a calibration names its scans, its doubt, and why something is missing."""
+"""The words for a calibration name its scans, how rough it is, and why something is missing."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
-from SpatialARAnomalyLib.service.detection.find_anomalies import tell_few_normals
+from SpatialARAnomalyLib.service.detection.detect import report_few_normals
 from SpatialARAnomalyLib.service.models.wording import case_basis, case_text, rates_text
 
 
@@ -48,7 +48,7 @@ def test_the_case_is_told_with_its_scans():
 
 def test_what_is_missing_is_told_with_its_reason():
     alone = calibration(1)
-    assert rates_text(alone) == "unknown: one held-out normal scan tells nothing of others"
+    assert rates_text(alone) == "unknown: needs 2 held-out normal scans; found 1"
     assert case_text(alone, alone.case_p_value(5.0)) == (
         "Case p-value: none: needs 3 held-out normal scans; found 1."
     )
@@ -62,7 +62,7 @@ def test_what_is_missing_is_told_with_its_reason():
 @pytest.mark.parametrize(("volumes", "notices"), [(1, 1), (19, 1), (20, 0)])
 def test_few_normals_are_noticed(volumes, notices):
     reporter = Notices()
-    tell_few_normals(calibration(volumes), reporter)
+    report_few_normals(calibration(volumes), reporter)
     assert len(reporter.told) == notices
     for code, text in reporter.told:
         assert code == "few-normals"

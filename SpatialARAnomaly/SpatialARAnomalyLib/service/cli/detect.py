@@ -60,8 +60,10 @@ def detect(
     """
 
     def job(report: "EventReporter") -> Any:
-        from SpatialARAnomalyLib.service.detection.detect import DetectRequest
-        from SpatialARAnomalyLib.service.detection.detect import detect as run
+        from SpatialARAnomalyLib.service.detection.result_files import (
+            DetectRequest,
+            detect_to_files,
+        )
 
         request = DetectRequest(
             input=input_,
@@ -78,7 +80,7 @@ def detect(
             allow_mismatch=allow_mismatch,
             overwrite=overwrite,
         )
-        return run(request, report)
+        return detect_to_files(request, report)
 
     def as_result(outcome: Any) -> dict[str, Any]:
         from SpatialARAnomalyLib.service.detection.result_files import as_result

@@ -18,8 +18,8 @@ from SpatialARAnomalyLib.service.demo.sample_scans import (
     train_demonstration,
     write_normals,
 )
-from SpatialARAnomalyLib.service.detection.detect import DetectRequest, detect
-from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
+from SpatialARAnomalyLib.service.detection.detect import Detection
+from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
 from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, write_marker
 from SpatialARAnomalyLib.service.training.folder import TrainingFolder
 
@@ -79,7 +79,7 @@ def run_demo(
     report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
     train_demonstration(normals, model, device, report)
-    detection, files = detect(
+    detection, files = detect_to_files(
         DetectRequest(
             input=with_lesion,
             model=model,

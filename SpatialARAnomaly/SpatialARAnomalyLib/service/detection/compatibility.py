@@ -1,4 +1,4 @@
-"""Does a volume suit a model? Wrong input gets a sentence, not a meaningless overlay."""
+"""Compare a scan with the normal scans of a model: modality, spacing and size of the body."""
 
 from collections.abc import Iterator
 
@@ -6,17 +6,14 @@ from SpatialARAnomalyLib.engine.errors import ModelError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    infer_modality,
-)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
 
 MAX_FACTOR = 2.0
-"""A spacing or extent this many times beyond what a model was trained on is far from it."""
+"""Factor by which a spacing or size may lie outside the range of the model's normal scans."""
 
 
-def mismatches(card: ModelCard, volume: Volume, plane_volume: PlaneVolume) -> list[ModelError]:
-    """Why the volume does not suit the model, as errors to raise or to tell; none if it does."""
+def find_mismatches(card: ModelCard, volume: Volume, plane_volume: PlaneVolume) -> list[ModelError]:
+    """Return every mismatch between a scan and a model, as an error that can be raised."""
     return [*_modality_mismatch(card, volume), *_geometry_mismatches(card, plane_volume)]
 
 
@@ -24,7 +21,7 @@ def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
     found = infer_modality(volume)
     if found is card.modality:
         return
-    how = (
+    reason = (
         "as its DICOM header says"
         if volume.modality is not None
         else "its darkest voxels are as dark as air in Hounsfield units"
@@ -33,7 +30,7 @@ def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
     )
     yield ModelError(
         "model-modality",
-        f"Model {card.name!r} expects {card.modality}; the volume looks like {found} ({how}).",
+        f"Model {card.name!r} expects {card.modality}; the volume looks like {found} ({reason}).",
         modality=found.value,
     )
 
@@ -46,11 +43,11 @@ def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator
         ("slice spacing", (slice_mm,), normals.slice_spacing_mm),
         ("body size in the plane", plane_volume.extent_mm, normals.extent_mm),
     )
-    for what, found, (least, largest) in measures:
+    for name, found, (least, largest) in measures:
         if min(found) < least / MAX_FACTOR or max(found) > largest * MAX_FACTOR:
             values = " × ".join(f"{value:.3g}" for value in found)
             yield ModelError(
                 "model-geometry",
-                f"Model {card.name!r} was trained with a {what} of {least:.3g} to "
+                f"Model {card.name!r} was trained with a {name} of {least:.3g} to "
                 f"{largest:.3g} mm; the volume has {values} mm.",
             )

@@ -1,82 +1,194 @@
-"""The detection job: a scan and a model in, NLL volume, findings and pictures out."""
+"""Detection in memory: a volume and a loaded model in, NLL volume and findings out."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from dataclasses import dataclass
+from functools import cached_property
 
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-    resolve_device,
-    start_imports,
-)
-from SpatialARAnomalyLib.engine.errors import SpecError
-from SpatialARAnomalyLib.engine.model.model_file import (
-    load_model,
-    read_card,
-)
-from SpatialARAnomalyLib.engine.progress import Reporter
+import numpy as np
+from jaxtyping import Float, UInt16
+
+from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, Calibration
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
+from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
-from SpatialARAnomalyLib.service.detection.find_anomalies import (
-    Clock,
-    Detection,
-    find_anomalies,
-    suit,
-)
-from SpatialARAnomalyLib.service.detection.result_files import (
-    result_names,
-    write_results,
-)
-from SpatialARAnomalyLib.service.encoders.loading import load_model_encoder
-from SpatialARAnomalyLib.service.outputs import write_atomically
-from SpatialARAnomalyLib.service.scans import find_one_scan
+from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
+from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
+from SpatialARAnomalyLib.service.detection.model_cache import Model
+from SpatialARAnomalyLib.service.models.wording import count_normals
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectRequest:
-    """What the user asks a detection to do."""
+class Clock:
+    """Measures the stages of a job."""
 
-    input: Path
-    model: Path
-    out: Path
-    series: str | None = None
-    name: str | None = None
-    """Of the result files; by default the input's."""
-    encoder: str | None = None
-    """Where the model's encoder is; by default where it was last found."""
-    findings: FindingsSpec = field(default_factory=FindingsSpec)
-    device: Device = Device.AUTO
-    allow_download: bool = False
-    allow_mismatch: bool = False
-    overwrite: bool = False
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        """Seconds by stage."""
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Record the time since the last lap as that of a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._since, 3)
+        self._since = now
 
 
-def detect(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
-    """Find anomalies in a scan and write the results; the files by what they hold.
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan that was checked against a model's card, in the model's plane."""
 
-    Raises `SpatialARError` for an input, model or output that cannot be used,
-    `Cancelled` through `report`; nothing is written in either case.
+    volume: Volume
+    plane_volume: PlaneVolume
+    mismatches: tuple[str, ...]
+    """Differences from the model's normal scans, where they are allowed."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Detection:
+    """What a detection found in a scan."""
+
+    volume: Volume
+    stack: SliceStack
+    """Slices of the volume as the encoder took them."""
+    card: ModelCard
+    nll: Float[np.ndarray, "k j i"]
+    """NLL of every voxel, in nats per channel."""
+    outside_nll: float
+    """Value of `nll` outside the body or the field of view."""
+    threshold_nll: float
+    case_score: float
+    """Case score in nats per channel (`engine.scoring.calibration_fit`)."""
+    case_p_value: float | None
+    """Share of normal scans with a case score at least as high; None with too few held-out ones."""
+    spec: FindingsSpec
+    findings: list[Finding]
+    """By rank: the highest peak NLL first."""
+    label_box: LabelBox | None
+    """Part of the label map that holds all findings; None without findings."""
+    mismatches: tuple[str, ...]
+    """Differences of the scan from the model's normal scans, where they were allowed."""
+    device: str
+    seconds: dict[str, float]
+    """Seconds by stage."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """Calibration of the model."""
+        return self.card.calibration
+
+    @cached_property
+    def labels(self) -> UInt16[np.ndarray, "k j i"]:
+        """The label map on the volume's grid (value = rank)."""
+        if self.label_box is None:
+            return np.zeros(self.nll.shape, dtype=np.uint16)
+        return self.label_box.on_grid(self.nll.shape)
+
+
+def prepare_scan(
+    volume: Volume, card: ModelCard, allow_mismatch: bool, report: Reporter
+) -> PreparedScan:
+    """Check a scan, find its body and cut it along the model's plane.
+
+    Raises:
+        InputError: The voxels cannot be those of a scan.
+        ModelError: The scan differs from the model's normal scans; with `allow_mismatch`, a
+            notice is reported instead.
     """
-    if request.name is not None and not request.name.strip():
-        raise SpecError("name-empty", "The name of the results must not be empty.")
-    require_torch()
-    clock = Clock()
-    report.stage("read", 1, 4)
-    card = read_card(request.model)
-    start_imports()
-    own_name, volume = find_one_scan(request.input, request.series, report.check_cancelled).read(
-        report.check_cancelled
-    )
-    name = own_name if request.name is None else request.name
-    scan = suit(volume, card, request.allow_mismatch, report)
-    files = result_names(name)
-    device = resolve_device(request.device)
-    _, model = load_model(request.model, device)
-    with write_atomically(
-        request.out, list(files.values()), overwrite=request.overwrite
-    ) as partial:
-        encoder = load_model_encoder(card, request.encoder, device, request.allow_download)
+    voxels = single_precision(volume.voxels)
+    if voxels is not volume.voxels:
+        volume = Volume(np.asarray(voxels), volume.ras_from_voxel, volume.modality)
+    check_scan(volume)
+    plane_volume = PlaneVolume(volume, card.slices.plane, card.modality)
+    mismatches = find_mismatches(card, volume, plane_volume)
+    for mismatch in mismatches:
+        if not allow_mismatch:
+            raise mismatch
+        report.notice(mismatch.code, mismatch.message)
+    return PreparedScan(volume, plane_volume, tuple(one.message for one in mismatches))
+
+
+def detect(
+    volume: Volume | PreparedScan,
+    model: Model,
+    findings: FindingsSpec = FindingsSpec(),
+    *,
+    allow_mismatch: bool = False,
+    report: Reporter = SilentReporter(),
+    clock: Clock | None = None,
+) -> Detection:
+    """Score every voxel of a scan and find what is unlikely in it.
+
+    Args:
+        volume: The scan; or, checked already, what `prepare_scan` returned for the model's card.
+        model: From `load_model`; one model scores any number of scans.
+        findings: Which voxels make a finding.
+        allow_mismatch: Score a scan of another modality, spacing or size than the model's.
+        report: Receives stages, progress and notices, and may cancel by raising `Cancelled`.
+        clock: Clock to record the stages in; by default a new one.
+
+    Raises:
+        InputError: The voxels cannot be those of a scan.
+        ModelError: The scan differs from the model's normal scans.
+    """
+    from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
+
+    card, clock = model.card, clock or Clock()
+    if isinstance(volume, PreparedScan):
+        scan = volume
+    else:
+        scan = prepare_scan(volume, card, allow_mismatch, report)
         clock.lap("read")
-        detection = find_anomalies(scan, model, encoder, request.findings, report, clock)
-        report.stage("write", 4, 4)
-        write_results(detection, partial, files, report)
-    return detection, {kind: request.out / file for kind, file in files.items()}
+    report.stage("embed", 2, 4)
+    stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
+    nll = nll_volume(stack, model.encoder, model.network, report)
+    clock.lap("embed")
+
+    report.stage("find", 3, 4)
+    rate = findings.false_positive_rate
+    threshold = card.calibration.threshold(rate)
+    report_rough_threshold(card.calibration, rate, report)
+    report_few_normals(card.calibration, report)
+    found, label_box = find_in_box(
+        nll, scan.volume.ras_from_voxel, card.calibration, threshold, findings.min_volume_ml
+    )
+    score = case_score(nll[stack.inside_volume()])
+    clock.lap("find")
+    return Detection(
+        volume=scan.volume,
+        stack=stack,
+        card=card,
+        nll=nll,
+        outside_nll=model.network.lowest_nll,
+        threshold_nll=threshold,
+        case_score=score,
+        case_p_value=card.calibration.case_p_value(score),
+        spec=findings,
+        findings=found,
+        label_box=label_box,
+        mismatches=scan.mismatches,
+        device=str(model.encoder.device),
+        seconds=clock.seconds,
+    )
+
+
+def report_rough_threshold(calibration: Calibration, rate: float, report: Reporter) -> None:
+    """Report a notice if the rate is lower than the held-out scans can support."""
+    if not calibration.supports(rate):
+        report.notice(
+            "threshold-rough",
+            f"A rate of {rate:g} is lower than {calibration.tokens} tokens of held-out "
+            "normal body can support; the threshold is rough.",
+        )
+
+
+def report_few_normals(calibration: Calibration, report: Reporter) -> None:
+    """Report a notice if the held-out scans are too few for exact rates and p-values."""
+    if calibration.is_rough:
+        report.notice(
+            "few-normals",
+            f"False-positive rates and p-values of this model are rough: they rest on "
+            f"{count_normals(calibration)}, fewer than {ENOUGH_NORMALS}.",
+        )

@@ -1,4 +1,4 @@
-"""Findings as CSV that a spreadsheet can open without running what a user typed."""
+"""The table of findings: columns, colors, terminology, and CSV that is safe in a spreadsheet."""
 
 import csv
 import re
@@ -11,19 +11,20 @@ from SpatialARAnomalyLib.engine.errors import InputError
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.scoring.findings import Finding
 
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A cell that begins so may be taken for a formula."""
+"""Beginnings of a text that a spreadsheet may take for a formula."""
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows under the names of their columns; what a row lacks stays empty.
+    """Write rows as CSV; a column that a row lacks stays empty.
 
-    A text that a spreadsheet would run gets an apostrophe before it. Raises
-    `InputError` for a cell that is no text, number, truth value or None, and
-    `OSError` where the disk is full or the folder not writable.
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Raises:
+        InputError: A cell is something else than text, a number, true, false or None.
+        OSError: The disk is full, or the folder not writable.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -51,12 +52,12 @@ def _cell(value: Any) -> str | int | float:
 
 TERMINOLOGY: dict[str, Any] = {
     "contextName": "Segmentation category and type - DICOM master list",
-    # SNOMED CT, DICOM PS3.16 CID 7150's carrier of what is not as it should be
+    # SNOMED CT; a category of DICOM PS3.16 CID 7150
     "category": ["SCT", "49755003", "Morphologically Altered Structure"],
-    # DICOM PS3.16 annex D: says that a region is abnormal, and no more
+    # DICOM PS3.16 annex D
     "type": ["DCM", "122451", "Abnormal Region"],
 }
-"""Neutral terms: a finding is never called more than is known of it."""
+"""Terminology of a finding's segment: an abnormal region, without a diagnosis."""
 
 FINDING_COLUMNS = (
     "rank",
@@ -72,11 +73,11 @@ FINDING_COLUMNS = (
     "peak_s_mm",
     "voxels",
 )
-"""Of a table of findings: NLL in nats per channel, places in RAS mm."""
+"""Columns of the table of findings: NLL in nats per channel, positions in RAS mm."""
 
 
 def finding_row(finding: "Finding") -> dict[str, float | int]:
-    """A finding as a flat row of `FINDING_COLUMNS` (NLL in nats per channel, RAS mm)."""
+    """Return a finding as a row of `FINDING_COLUMNS`."""
     return dict(
         zip(
             FINDING_COLUMNS,
@@ -95,7 +96,7 @@ def finding_row(finding: "Finding") -> dict[str, float | int]:
     )
 
 
-# Okabe & Ito's palette (told apart with color-blind eyes and on gray), without black.
+# Okabe and Ito's palette without black: distinct for color-blind readers and on gray.
 _PALETTE = (
     (0.835, 0.369, 0.000),
     (0.337, 0.706, 0.914),
@@ -108,5 +109,5 @@ _PALETTE = (
 
 
 def rank_color(rank: int) -> tuple[float, float, float]:
-    """RGB in [0, 1] of the finding of that rank (from 1)."""
+    """Return the RGB color, in [0, 1], of the finding of a rank."""
     return _PALETTE[(rank - 1) % len(_PALETTE)]

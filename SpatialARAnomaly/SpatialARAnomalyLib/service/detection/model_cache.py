@@ -1,15 +1,12 @@
-"""What a detection loaded, kept for the next one, which then loads nothing."""
+"""A model with its encoder in a device's memory, and a cache of the last one that was used."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SpatialARAnomalyLib.engine.device import release_gpu_memory
-from SpatialARAnomalyLib.engine.model.model_file import (
-    ModelCard,
-    load_model,
-    model_path,
-)
+from SpatialARAnomalyLib.engine.device import Device, release_gpu_memory, resolve_device
+from SpatialARAnomalyLib.engine.model import model_file
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard, model_path
 from SpatialARAnomalyLib.service.encoders.loading import load_model_encoder
 
 if TYPE_CHECKING:
@@ -22,7 +19,16 @@ _Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class _KeptModel:
+class Model:
+    """A trained model with its encoder, loaded on one device."""
+
+    card: ModelCard
+    network: "AutoregressiveModel"
+    encoder: "Encoder"
+
+
+@dataclass(frozen=True, eq=False)
+class _CachedNetwork:
     path: Path
     stamp: _Stamp | None
     device: "torch.device"
@@ -31,71 +37,102 @@ class _KeptModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _KeptEncoder:
+class _CachedEncoder:
     source: str | None
     device: "torch.device"
     encoder: "Encoder"
 
 
-class Warm:
-    """The model and the encoder of the last detection, in its device's memory.
+class ModelCache:
+    """Loads models, and keeps the network and the encoder of the last one.
 
-    What is not needed any more goes before its successor comes, so that the
-    memory of one of each is enough.
+    Each is released before its successor is loaded, so that memory for one of each is enough.
     """
 
     def __init__(self) -> None:
-        self._model: _KeptModel | None = None
-        self._encoder: _KeptEncoder | None = None
+        self._network: _CachedNetwork | None = None
+        self._encoder: _CachedEncoder | None = None
+        self.reused = {"encoder": False, "model": False}
+        """Parts that the last `load` found in the cache."""
 
-    def model(
-        self, path: Path, device: "torch.device"
-    ) -> "tuple[ModelCard, AutoregressiveModel, bool]":
-        """The model of a file on `device`, and whether it was warm.
+    def load(
+        self,
+        path: Path | str,
+        device: str = Device.AUTO,
+        *,
+        encoder: str | None = None,
+        allow_download: bool = False,
+    ) -> Model:
+        """Return a model; arguments and errors are those of `load_model`.
 
-        A model whose file was touched since is loaded, and so verified, again.
-        Raises `ModelError` as `load_model` does.
+        A model file that changed since is loaded, and so verified, again.
         """
+        torch_device = resolve_device(Device(device))
+        card, network = self._load_network(Path(path), torch_device)
+        return Model(card, network, self._load_encoder(card, encoder, torch_device, allow_download))
+
+    def _load_network(
+        self, path: Path, device: "torch.device"
+    ) -> "tuple[ModelCard, AutoregressiveModel]":
         stamp = _stamp(path)
-        kept = self._model
-        if (
+        kept = self._network
+        self.reused["model"] = (
             kept is not None
             and stamp is not None
             and (kept.path, kept.stamp, kept.device) == (path, stamp, device)
-        ):
-            return kept.card, kept.network, True
-        kept = self._model = None
-        release_gpu_memory()
-        card, network = load_model(path, device)
-        self._model = _KeptModel(path, stamp, device, card, network)
-        return card, network, False
+        )
+        if kept is None or not self.reused["model"]:
+            kept = self._network = None
+            release_gpu_memory()
+            card, network = model_file.load_model(path, device)
+            kept = self._network = _CachedNetwork(path, stamp, device, card, network)
+        return kept.card, kept.network
 
-    def encoder(
+    def _load_encoder(
         self, card: ModelCard, source: str | None, device: "torch.device", allow_download: bool
-    ) -> "tuple[Encoder, bool]":
-        """The encoder of a model on `device`, and whether it was warm.
-
-        Raises `EncoderError` as `load_model_encoder` does.
-        """
+    ) -> "Encoder":
         kept = self._encoder
-        if (
+        self.reused["encoder"] = (
             kept is not None
             and kept.device == device
             and kept.encoder.card.weights_sha256 == card.encoder.weights_sha256
             and kept.encoder.card.precision is card.encoder.precision
             and source in (None, kept.source)
-        ):
-            return kept.encoder, True
-        kept = self._encoder = None
-        release_gpu_memory()
-        encoder = load_model_encoder(card, source, device, allow_download)
-        self._encoder = _KeptEncoder(source, device, encoder)
-        return encoder, False
+        )
+        if kept is None or not self.reused["encoder"]:
+            kept = self._encoder = None
+            release_gpu_memory()
+            encoder = load_model_encoder(card, source, device, allow_download)
+            kept = self._encoder = _CachedEncoder(source, device, encoder)
+        return kept.encoder
 
     def release(self) -> None:
-        """Keep nothing: after the device ran out of memory, that is what it lacks."""
-        self._model = self._encoder = None
+        """Release the network and the encoder, and PyTorch's cached GPU memory."""
+        self._network = self._encoder = None
         release_gpu_memory()
+
+
+def load_model(
+    path: Path | str,
+    device: str = Device.AUTO,
+    *,
+    encoder: str | None = None,
+    allow_download: bool = False,
+) -> Model:
+    """Load a model and the encoder that it was trained with.
+
+    Args:
+        path: The model's file; `.safetensors` is added where it lacks it.
+        device: `cpu`, `cuda` or `mps`; `auto` takes the fastest there is.
+        encoder: Folder, file or hub id of the encoder; by default where it was last found.
+        allow_download: Whether weights that are not on this machine may be downloaded.
+
+    Raises:
+        DeviceError: The device, or PyTorch, is not there.
+        ModelError: The file is missing, damaged or changed.
+        EncoderError: The encoder is not found, or has other weights than those of the training.
+    """
+    return ModelCache().load(path, device, encoder=encoder, allow_download=allow_download)
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -1,36 +1,39 @@
-"""The files of a detection: volumes, segmentation, table, picture and manifest."""
+"""A detection from a scan's file to its result files.
+
+They are the NLL volume, the segmentation, the label map, the table, the picture and the manifest.
+"""
 
 import dataclasses
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
+from SpatialARAnomalyLib.engine.errors import SpecError
+from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
-from SpatialARAnomalyLib.engine.volumes.files import (
-    write_nifti_labels,
-    write_nrrd,
-)
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
+from SpatialARAnomalyLib.service.detection.detect import Clock, Detection, detect, prepare_scan
 from SpatialARAnomalyLib.service.detection.findings_table import (
     FINDING_COLUMNS,
     finding_row,
     rank_color,
     write_table,
 )
+from SpatialARAnomalyLib.service.detection.model_cache import load_model
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
-from SpatialARAnomalyLib.service.detection.segmentation_file import (
-    Segment,
-    write_segmentation,
-)
+from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
+from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.scans import find_one_scan
 from SpatialARAnomalyLib.service.setup.packages import installed_version
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
 
 RESULT_SUFFIXES = {
     "nll": "_nll.nrrd",
@@ -39,28 +42,80 @@ RESULT_SUFFIXES = {
     "findings": "_findings.csv",
     "review": "_review.png",
 }
-"""What a detection writes: kind, and what follows the scan's name."""
+"""Ends of the result files' names after the name of the scan, by kind."""
 
 RUN_FILE = "run.json"
-"""The manifest of the run."""
+"""Name of the manifest."""
 
 _PACKAGES = ("numpy", "torch", "transformers", "SimpleITK", "nibabel", "scipy")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectRequest:
+    """A detection from file to files."""
+
+    input: Path
+    model: Path
+    out: Path
+    series: str | None = None
+    name: str | None = None
+    """Name of the result files; by default that of the input."""
+    encoder: str | None = None
+    """Folder, file or hub id of the encoder; by default where it was last found."""
+    findings: FindingsSpec = FindingsSpec()
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    allow_mismatch: bool = False
+    overwrite: bool = False
+
+
+def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
+    """Detect anomalies in a scan and write the result files; return them by kind.
+
+    Raises:
+        SpatialARError: The input, model or output cannot be used; nothing is written.
+        Cancelled: Through `report`; nothing is written.
+    """
+    if request.name is not None and not request.name.strip():
+        raise SpecError("name-empty", "The name of the results must not be empty.")
+    require_torch()
+    clock = Clock()
+    report.stage("read", 1, 4)
+    card = read_card(request.model)
+    start_imports()  # while the scan is read
+    name, volume = find_one_scan(request.input, request.series, report.check_cancelled).read(
+        report.check_cancelled
+    )
+    scan = prepare_scan(volume, card, request.allow_mismatch, report)
+    files = result_names(name if request.name is None else request.name)
+    with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
+        model = load_model(
+            request.model,
+            request.device,
+            encoder=request.encoder,
+            allow_download=request.allow_download,
+        )
+        clock.lap("read")
+        detection = detect(scan, model, request.findings, report=report, clock=clock)
+        report.stage("write", 4, 4)
+        write_results(detection, new, files, report)
+    return detection, {kind: request.out / file for kind, file in files.items()}
+
+
 def result_names(name: str) -> dict[str, str]:
-    """The files of a detection of a scan of this name, by what they hold."""
+    """Return the names of the result files of a scan, by kind."""
     return {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
 
 
 def write_results(
-    detection: "Detection", folder: Path, files: dict[str, str], report: Reporter
+    detection: Detection, folder: Path, files: dict[str, str], report: Reporter
 ) -> None:
-    """Write all files of a detection into `folder`, under the names of `files`."""
+    """Write the result files `files` (name by kind) of a detection into `folder`."""
     ras_from_voxel = detection.volume.ras_from_voxel
     writers: dict[str, Callable[[Path], None]] = {
         "nll": lambda path: write_nrrd(path, detection.nll, ras_from_voxel),
         "segmentation": lambda path: write_segmentation(
-            path, detection.labels, ras_from_voxel, _segments(detection.findings)
+            path, detection.labels, ras_from_voxel, list(map(_segment, detection.findings))
         ),
         "labels": lambda path: write_nifti_labels(path, detection.labels, ras_from_voxel),
         "findings": lambda path: write_table(
@@ -75,21 +130,17 @@ def write_results(
         report.progress(done, len(writers), "file")
 
 
-def _segments(findings: list[Finding]) -> list[Segment]:
-    """One segment per finding."""
-    return [
-        Segment(
-            value=finding.rank,
-            id=f"Finding_{finding.rank}",
-            name=f"Finding {finding.rank}",
-            color=rank_color(finding.rank),
-        )
-        for finding in findings
-    ]
+def _segment(finding: Finding) -> Segment:
+    return Segment(
+        value=finding.rank,
+        id=f"Finding_{finding.rank}",
+        name=f"Finding {finding.rank}",
+        color=rank_color(finding.rank),
+    )
 
 
-def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -> None:
-    """Write what was run on what with which result; no name of a scan or patient, no path."""
+def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> None:
+    """Write versions, settings, hashes and results; no name of a scan or patient, no path."""
     card = detection.card
     k, j, i = detection.nll.shape
     manifest = {
@@ -131,8 +182,8 @@ def _write_manifest(path: Path, detection: "Detection", files: dict[str, str]) -
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def case_values(detection: "Detection") -> dict[str, Any]:
-    """What is said of the scan as a whole, and of the rate of its threshold."""
+def case_values(detection: Detection) -> dict[str, Any]:
+    """Return the values of the case, and the interval of the threshold's false-positive rate."""
     calibration = detection.calibration
     interval = calibration.rate_interval(detection.spec.false_positive_rate)
     return {
@@ -144,8 +195,8 @@ def case_values(detection: "Detection") -> dict[str, Any]:
     }
 
 
-def as_result(detection: "Detection", files: dict[str, Path]) -> dict[str, Any]:
-    """What the `result` event of a detection says."""
+def as_result(detection: Detection, files: dict[str, Path]) -> dict[str, Any]:
+    """Return the values of the `result` event of a detection."""
     return {
         "threshold_nll": detection.threshold_nll,
         **case_values(detection),

@@ -1,4 +1,4 @@
-"""The review picture: the slices of the top findings beside their overlay."""
+"""The review picture: the slices through the first findings, beside their overlay."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,23 +11,19 @@ from jaxtyping import Float, Num
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
 from SpatialARAnomalyLib.engine.specs import Plane
+from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
-from SpatialARAnomalyLib.service.text import (
-    RESEARCH_NOTICE,
-    count_findings,
-)
+from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, count_findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-    from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
-
 MAX_ROWS = 4
-"""Rows of the picture."""
+"""Findings that are shown, one per row."""
 
 PANEL_INCHES = 3.6
-"""Longer side of one slice."""
+"""Longer side of one slice in inches."""
 
 OVERLAY_OPACITY = 0.65
 
@@ -36,24 +32,24 @@ _SIDES = {
     Plane.CORONAL: ("R", "L", "S", "I"),
     Plane.SAGITTAL: ("A", "P", "S", "I"),
 }
-"""What lies left, right, at the top and at the bottom of a slice."""
+"""Directions at the left, right, top and bottom of a slice."""
 
 _COLOR_MAP = "inferno"
 
 
-def overlay_range(detection: "Detection") -> tuple[float, float]:
-    """The NLL at which the color map begins and ends: one pair per model, not per scan.
+def overlay_range(detection: Detection) -> tuple[float, float]:
+    """Return the NLL at which the color map begins and ends: one range per model.
 
-    It begins where one in ten normal body voxels is reached and ends as far
-    above the most unlikely normal voxel as that lies above the beginning.
+    It begins at the NLL that one in ten normal body voxels exceeds, and ends as far above the
+    highest normal NLL as that lies above the beginning.
     """
     low = detection.calibration.threshold(0.1)
     highest = detection.calibration.nll[-1]
     return low, highest + max(highest - low, 1e-6)
 
 
-def write_review(path: Path, detection: "Detection") -> None:
-    """Write the picture as PNG: gray slice, and the same with NLL overlay and outlines."""
+def write_review(path: Path, detection: Detection) -> None:
+    """Write the picture as PNG: every slice plain, and with NLL overlay and outlines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,7 +72,7 @@ def write_review(path: Path, detection: "Detection") -> None:
     bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
-    # A model's name is no formula, and may have letters that the font lacks.
+    # A model's name is plain text, and may have letters that the font lacks.
     figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10, parse_math=False)
     figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
     with warnings.catch_warnings():
@@ -84,8 +80,8 @@ def write_review(path: Path, detection: "Detection") -> None:
         figure.savefig(path, facecolor="black")
 
 
-def _slices_of(detection: "Detection", findings: list[Finding]) -> list[int]:
-    """The slice of every finding's peak; without findings that of the highest NLL."""
+def _slices_of(detection: Detection, findings: list[Finding]) -> list[int]:
+    """Return the slice of every finding's peak; without findings that of the highest NLL."""
     volume, orientation = detection.volume, detection.stack.plane_volume.orientation
     if not findings:
         nll = orientation.apply(detection.nll)
@@ -106,24 +102,24 @@ def _title(finding: Finding) -> str:
     )
 
 
-def _heading(detection: "Detection", shown: int) -> str:
+def _heading(detection: Detection, shown: int) -> str:
     heading = f"{detection.card.name} · {count_findings(detection.findings)}"
     heading += f" at {detection.spec.false_positive_rate:g} of normal voxels"
     return heading + (f" (top {shown} shown)" if len(detection.findings) > shown else "")
 
 
-def _draw_row(axes: "Sequence[Axes]", detection: "Detection", index: int) -> "AxesImage":
-    """Draw one slice twice: plain, and under its overlay with every finding outlined."""
+def _draw_row(axes: "Sequence[Axes]", detection: Detection, index: int) -> "AxesImage":
+    """Draw one slice plain, and under its overlay with every finding outlined."""
     stack = detection.stack
-    turned, plane = stack.plane_volume, detection.card.slices.plane
-    nll = turned.orientation.apply(detection.nll)[index]
-    labels = turned.orientation.apply(detection.labels)[index]
+    plane_volume, plane = stack.plane_volume, detection.card.slices.plane
+    nll = plane_volume.orientation.apply(detection.nll)[index]
+    labels = plane_volume.orientation.apply(detection.labels)[index]
     gray = scale_intensity(stack.voxels[index], stack.value_range, stack.intensity)
-    # Half of what is kept for the very bright is shown, else all else would be dim.
+    # Only half of the headroom is shown: with all of it, the tissue would be dim.
     gray = gray / (1.0 - stack.intensity.headroom / 2)
-    _, row_mm, column_mm = turned.spacing_mm
+    _, row_mm, column_mm = plane_volume.spacing_mm
     for axis in axes:
-        _draw_slice(axis, gray, row_mm / column_mm, turned.box, _SIDES[plane])
+        _draw_slice(axis, gray, row_mm / column_mm, plane_volume.box, _SIDES[plane])
     axes[0].set_title(
         f"slice {index + 1} of {len(stack.voxels)} ({plane})", color="0.75", fontsize=8
     )
@@ -141,7 +137,7 @@ def _draw_slice(
     box: tuple[tuple[int, int], tuple[int, int]],
     sides: tuple[str, str, str, str],
 ) -> None:
-    """Draw one slice, cut to the body, with the patient's sides named."""
+    """Draw one slice, cut to the body, with its four directions."""
     axis.imshow(gray, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
     (top, bottom), (left, right) = box
     axis.set_xlim(left - 0.5, right + 0.5)
@@ -162,9 +158,9 @@ def _draw_slice(
 
 
 def _draw_overlay(
-    axis: "Axes", detection: "Detection", nll: Num[np.ndarray, "r c"], aspect: float
+    axis: "Axes", detection: Detection, nll: Num[np.ndarray, "r c"], aspect: float
 ) -> "AxesImage":
-    """Draw the NLL over the slice: clear where normal scans are as unlikely, else opaque."""
+    """Draw the NLL over the slice, more opaque the nearer it comes to the threshold."""
     low, high = overlay_range(detection)
     opacity = np.clip((nll - low) / max(detection.threshold_nll - low, 1e-6), 0, 1)
     return axis.imshow(

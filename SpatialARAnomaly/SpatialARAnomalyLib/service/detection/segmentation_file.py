@@ -1,4 +1,4 @@
-"""Slicer's segmentation format (.seg.nrrd): a label map and what its values are."""
+"""Slicer's segmentation format (.seg.nrrd): a label map and the segments of its values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS
 from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY
 
-_LATER = "-"
-"""In the place of a text that is put in later."""
+_PLACEHOLDER = "-"
+"""Placeholder of a text that `_write_texts` replaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Segment(Spec):
     """One segment of a segmentation."""
 
     value: int
-    """In the label map."""
+    """Value in the label map."""
     id: str
     name: str
     color: tuple[float, float, float]
@@ -38,7 +38,7 @@ def write_segmentation(
     ras_from_voxel: Float[np.ndarray, "4 4"],
     segments: Sequence[Segment],
 ) -> None:
-    """Write the segments of a label map; all of them get the neutral terms of a finding.
+    """Write a label map with its segments, all with the terminology of a finding.
 
     Raises `OSError` where the disk is full or the folder not writable.
     """
@@ -51,8 +51,8 @@ def write_segmentation(
         "containedRepresentationNames": ["Binary labelmap"],
         "segments": [
             {
-                "id": _LATER,
-                "name": _LATER,
+                "id": _PLACEHOLDER,
+                "name": _PLACEHOLDER,
                 "color": list(segment.color),
                 "labelValue": segment.value,
                 "layer": 0,
@@ -67,16 +67,15 @@ def write_segmentation(
 
 
 def _write_texts(path: Path, segments: Sequence[Segment]) -> None:
-    """Put ids and names into the header, in UTF-8 as Slicer does; pynrrd writes ASCII only."""
+    """Write ids and names into the header in UTF-8, as Slicer does; pynrrd writes ASCII only."""
     header, end, voxels = path.read_bytes().partition(b"\n\n")
     lines = header.split(b"\n")
     for number, segment in enumerate(segments):
         for key, text in (("ID", segment.id), ("Name", segment.name)):
-            place = lines.index(f"Segment{number}_{key}:={_LATER}".encode())
+            place = lines.index(f"Segment{number}_{key}:={_PLACEHOLDER}".encode())
             lines[place] = f"Segment{number}_{key}:={_in_one_line(text)}".encode()
     path.write_bytes(b"\n".join(lines) + end + voxels)
 
 
 def _in_one_line(text: str) -> str:
-    """The text as a header line can hold it."""
-    return "".join(one if one.isprintable() else " " for one in text).strip() or _LATER
+    return "".join(one if one.isprintable() else " " for one in text).strip() or _PLACEHOLDER

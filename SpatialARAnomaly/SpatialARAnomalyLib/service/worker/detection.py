@@ -1,4 +1,4 @@
-"""The worker's detection, and its findings at another threshold: arrays in files in and out."""
+"""The jobs `detect`, and `find`, which finds again at another threshold; arrays travel in files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,69 +7,42 @@ from typing import Any
 import numpy as np
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-    resolve_device,
-    start_imports,
-)
+from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.scoring.findings import (
-    Finding,
-    LabelBox,
-    find_in_box,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    FindingsSpec,
-    Modality,
-    Spec,
-)
+from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality, Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-)
-from SpatialARAnomalyLib.service.array_files import (
-    Affine,
-    affine_array,
-    read_nll,
-    read_voxels,
-)
-from SpatialARAnomalyLib.service.detection.find_anomalies import (
-    Clock,
-    find_anomalies,
-    suit,
-)
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_nll, read_voxels
+from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan
+from SpatialARAnomalyLib.service.detection.detect import detect as detect_in_memory
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
-from SpatialARAnomalyLib.service.detection.model_cache import Warm
-from SpatialARAnomalyLib.service.outputs import (
-    check_names,
-    write_atomically,
-)
+from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
+from SpatialARAnomalyLib.service.outputs import check_names, write_atomically
 
 NLL_FILE = "nll.npy"
 LABELS_FILE = "labels.npy"
 
-MODELS = Warm()
-"""Model and encoder of the last detection, kept for the next one in this process."""
+MODELS = ModelCache()
+"""Keeps the model of the last detection for the next one in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectInputs(Spec):
-    """The scan and the model."""
+    """A scan and a model."""
 
     voxels: str
-    """A `.npy` file of [k, j, i]."""
+    """A `.npy` file of an array [k, j, i]."""
     ras_from_voxel: Affine
     modality: Modality | None = None
     model: str
-    """The model's file."""
+    """Path of the model's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectSpec(FindingsSpec):
-    """How to detect."""
+    """Settings of a detection."""
 
     device: Device = Device.AUTO
     encoder: str | None = None
@@ -79,10 +52,10 @@ class DetectSpec(FindingsSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class FindInputs(Spec):
-    """An NLL volume and the calibration that gives it meaning."""
+    """An NLL volume and the calibration of its model."""
 
     nll: str
-    """A `.npy` file of [k, j, i]."""
+    """A `.npy` file of an array [k, j, i]."""
     ras_from_voxel: Affine
     calibration: Calibration
 
@@ -95,10 +68,11 @@ class FindSpec(FindingsSpec):
 def detect(
     inputs: DetectInputs, spec: DetectSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Score a scan, find anomalies in it, and write the NLL volume and the label map.
+    """Detect anomalies in a scan, and write the NLL volume and the label map.
 
-    Raises `SpatialARError` for a scan, model or output that cannot be used,
-    `Cancelled` through `report`; nothing is written in either case.
+    Raises:
+        SpatialARError: The scan, model or output cannot be used; nothing is written.
+        Cancelled: Through `report`; nothing is written.
     """
     clock = Clock()
     report.stage("read", 1, 4)
@@ -109,15 +83,14 @@ def detect(
     volume = Volume(
         read_voxels(Path(inputs.voxels)), affine_array(inputs.ras_from_voxel), inputs.modality
     )
-    check_scan(volume)
     report.check_cancelled()
-    scan = suit(volume, card, spec.allow_mismatch, report)
-    device = resolve_device(spec.device)
-    _, model, model_was_warm = MODELS.model(Path(inputs.model), device)
+    scan = prepare_scan(volume, card, spec.allow_mismatch, report)
     report.check_cancelled()
-    encoder, encoder_was_warm = MODELS.encoder(card, spec.encoder, device, spec.allow_download)
+    model = MODELS.load(
+        inputs.model, spec.device, encoder=spec.encoder, allow_download=spec.allow_download
+    )
     clock.lap("read")
-    detection = find_anomalies(scan, model, encoder, spec, report, clock)
+    detection = detect_in_memory(scan, model, spec, report=report, clock=clock)
 
     report.stage("write", 4, 4)
     box = detection.label_box
@@ -144,15 +117,16 @@ def detect(
         "device": detection.device,
         "seconds": detection.seconds,
         "mismatches": list(detection.mismatches),
-        "warm": {"encoder": encoder_was_warm, "model": model_was_warm},
+        "warm": dict(MODELS.reused),
     }
 
 
 def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Find anomalies in an NLL volume without torch, and write their label map.
+    """Find anomalies in an NLL volume, without torch, and write their label map.
 
-    Raises `SpatialARError` for an input or output that cannot be used,
-    `Cancelled` through `report`; nothing is written in either case.
+    Raises:
+        SpatialARError: An input or the output cannot be used; nothing is written.
+        Cancelled: Through `report`; nothing is written.
     """
     report.stage("find", 1, 1)
     check_names(output, [LABELS_FILE], overwrite=False)
@@ -170,7 +144,7 @@ def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> 
 
 
 def finding_values(finding: Finding) -> dict[str, Any]:
-    """Return the finding's row of the table, with the voxel index (i, j, k) of its peak."""
+    """Return a row of the findings table with the voxel index (i, j, k) of the peak."""
     return finding_row(finding) | {"peak_ijk": list(finding.peak_ijk)}
 
 
@@ -179,7 +153,7 @@ def _label_names(box: LabelBox | None) -> list[str]:
 
 
 def _write_labels(folder: Path, box: LabelBox | None) -> None:
-    """Write the part of the label map that holds all findings, if there are any."""
+    """Write the part of the label map that holds all findings, if there are findings."""
     if box is not None:
         np.save(folder / LABELS_FILE, box.labels, allow_pickle=False)
 
@@ -192,7 +166,7 @@ def _finding_values(
     spec: FindingsSpec,
     threshold_nll: float,
 ) -> dict[str, Any]:
-    """Return what the results of `detect` and `find` have in common."""
+    """Return the values that the results of `detect` and `find` have in common."""
     return {
         "files": {"labels": None if box is None else str(output / LABELS_FILE)},
         "labels_start_kji": None if box is None else list(box.start_kji),
