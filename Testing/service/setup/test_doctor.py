@@ -10,8 +10,8 @@ from service.small_site import run
 from SpatialARAnomalyLib.service.setup import doctor
 from SpatialARAnomalyLib.service.setup.doctor import (
     diagnose,
-    probe_in_child,
     no_torch_reason,
+    probe_in_child,
 )
 from SpatialARAnomalyLib.service.setup.packages import estimate
 

@@ -365,11 +365,11 @@ def test_the_question_names_all_that_matters(setting, monkeypatch):
     assert "torch>=2.4,!=2.12.*, typer>=0.15" in question
     assert "3 GB are downloaded" in question
     assert "1,000 GB are free" in question
-    assert "through the PyTorch extension" in question
+    assert "The PyTorch extension installs PyTorch" in question
     assert "not changed" in question
     assert "restarts" not in question
     setting.extension.there = False
-    assert "Slicer restarts for it" in dependencies.question(plan)
+    assert "then Slicer restarts" in dependencies.question(plan)
     assert dependencies.nameDiskProblem(plan) is None
     dependencies._freeBytes = lambda: 10**9
     assert "10.5 GB of disk are needed; 1 GB are free" in dependencies.nameDiskProblem(plan)

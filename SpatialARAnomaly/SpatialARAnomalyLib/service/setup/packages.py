@@ -242,8 +242,10 @@ _CAUSES = (
         ("pip-certificate", "The certificate of the package index is not trusted."),
     ),
     (
-        ("ProxyError", "NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError")
-        + ("Temporary failure in name resolution", "getaddrinfo failed"),
+        (
+            *("ProxyError", "NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError"),
+            *("Temporary failure in name resolution", "getaddrinfo failed"),
+        ),
         ("pip-network", "The package index could not be reached."),
     ),
     (

@@ -1,7 +1,7 @@
-"""What the extension needs of Slicer's Python, what of it is there, and getting the rest.
+"""The extension's Python packages in Slicer: their state, and the installation of missing ones.
 
-Nothing here asks or shows: the panel does. Whether a package works is tried in
-the worker, never in Slicer's own process.
+This module shows nothing and opens no dialogs: the panel does. Packages are tried
+in the worker, never in Slicer's own process.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.engine.errors import (
-    SetupError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import SetupError, SpatialARError
 from SpatialARAnomalyLib.service.setup.doctor import no_torch_reason
 from SpatialARAnomalyLib.service.setup.packages import (
     REQUIREMENTS,
@@ -40,12 +37,15 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import errorOf
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event
 
 CRASHES = ("worker-died", "worker-silent", "worker-garbage")
-"""How a probe ends where a package takes its process down."""
+"""Error codes of a probe whose process was ended by a package."""
+
+KitEnd = Callable[[Event | None, SpatialARError | None], None]
+"""Receives the result of a job on an offline kit, or its error."""
 
 
 @runtime_checkable
 class Worker(Protocol):
-    """What is used of `WorkerProcess`."""
+    """The methods used of `WorkerProcess`."""
 
     busy: bool
 
@@ -57,20 +57,20 @@ class Worker(Protocol):
         onEnd: Callable[[Event], None],
         onEvent: Callable[[Event], None] = lambda event: None,
     ) -> int:
-        """Give it a job."""
+        """Submit a job."""
 
     def hold(self, reason: str) -> None:
-        """End it and start none."""
+        """End the process, and refuse jobs with a reason."""
 
     def release(self) -> None:
-        """Let it start again."""
+        """Accept jobs again."""
 
     def restartWhenIdle(self) -> None:
-        """Go on in a new process, once what runs has ended."""
+        """Use a new process after the running jobs."""
 
 
 class Dependencies:
-    """The state of the packages, and what changes it; one thing at a time."""
+    """The state of the packages; checks them and installs missing ones, one job at a time."""
 
     def __init__(
         self,
@@ -92,44 +92,36 @@ class Dependencies:
         self._site = site or SitePackages()
         self._freeBytes = freeBytes
         self._nameTorchProblem = nameTorchProblem
-        self._checking = False
-        self._installing = False
+        self.checking = False
+        """Whether the worker is checking packages or a kit."""
+        self.installing = False
+        """Whether packages are being installed."""
         self.probed: dict[str, Any] | None = None
-        """What the last probe said; None before one, or where its process died."""
+        """Result of the last probe; None before the first, and after one that crashed."""
         self._crash = ""
         self._checks: tuple[PackageCheck, ...] | None = None
 
     @property
-    def checking(self) -> bool:
-        """Whether the worker is at work for us."""
-        return self._checking
-
-    @property
-    def installing(self) -> bool:
-        """Whether packages are being installed."""
-        return self._installing
-
-    @property
     def inUse(self) -> bool:
-        """Whether a task of any section needs the packages now."""
+        """Whether a task of any section is using the packages."""
         return self._isBusy() or any(worker.busy for worker in self._workers)
 
     @property
     def external(self) -> bool:
-        """Whether another Python than Slicer's computes, whose packages are the user's own."""
+        """Whether the user chose another Python than Slicer's, with its own packages."""
         return bool(Settings.workerPython())
 
     def checks(self) -> tuple[PackageCheck, ...]:
-        """The state of each package, as far as it is known: by metadata until it was tried."""
+        """Return the state of each package; until it was tried, by its metadata."""
         if self._checks is None:
-            self._checks = self._look()
+            self._checks = self._checkPackages()
         return self._checks
 
     def lookAgain(self) -> None:
-        """Forget what was seen of the disk: others may have installed something."""
+        """Read the metadata again at the next check: other programs may install packages."""
         self._checks = None
 
-    def _look(self) -> tuple[PackageCheck, ...]:
+    def _checkPackages(self) -> tuple[PackageCheck, ...]:
         if self.probed is not None:
             packages = self.probed["packages"]
             versions = {name: one for name, one in packages.items() if one is not None}
@@ -139,21 +131,21 @@ class Dependencies:
         return check_packages(versions, {"torch": self._crash} if crashed else {})
 
     def missing(self) -> tuple[PackageCheck, ...]:
-        """The packages that cannot be used."""
+        """Return the packages that cannot be used."""
         return tuple(one for one in self.checks() if one.state is not PackageState.READY)
 
     def torchIsBroken(self) -> bool:
-        """Whether there is a torch that cannot be loaded."""
+        """Return whether torch is installed but cannot be loaded."""
         return any(
             one.package == "torch" and one.state is PackageState.BROKEN for one in self.missing()
         )
 
     def check(self, onEnd: Callable[[SpatialARError | None], None]) -> None:
         """Try all packages in the worker."""
-        self.probed, self._crash, self._checks = None, "", None
+        self._forget()
 
-        def answered(event: Event) -> None:
-            self._checking, self._checks = False, None
+        def finish(event: Event) -> None:
+            self.checking, self._checks = False, None
             if event["event"] == "result":
                 self.probed = event
                 onEnd(None)
@@ -162,114 +154,100 @@ class Dependencies:
                 self._crash = str(event.get("text"))
             onEnd(_errorOf(event))
 
-        self._checking = True  # before: a worker that cannot start says so at once
-        self._worker.submit("probe", onEnd=answered)
+        self.checking = True  # a worker that cannot start may call `finish` at once
+        self._worker.submit("probe", onEnd=finish)
+
+    def _forget(self) -> None:
+        self.probed, self._crash, self._checks = None, "", None
 
     def restartWorkers(self) -> None:
-        """Run in the Python that is chosen now, once what runs has ended."""
-        self.probed, self._crash, self._checks = None, "", None
+        """Restart idle workers in the Python chosen now, and busy ones after their jobs."""
+        self._forget()
         for worker in self._workers:
             worker.restartWhenIdle()
 
     def nameInstallProblem(self) -> str | None:
-        """Why nothing can be installed now; None if it can."""
+        """Return why nothing can be installed now, or None."""
         if self.installing:
             return _("Packages are being installed.")
         if self.external:
             return _(
-                "Another Python than Slicer's computes (see below). Install the packages there: "
+                "Another Python is chosen below. Install the packages there: "
                 "pip install spatial-ar-anomaly[torch]"
             )
         if self._nameTorchProblem():
             return self._nameTorchProblem()
         if self.checking:
-            return _("The packages are being tried.")
+            return _("The packages are being checked.")
         if self.inUse:
             return _("Wait for the running task, or cancel it: the packages are in use.")
         return None
 
     def nameTorchProblem(self) -> str:
-        """The sentence for a platform that has no PyTorch; '' for all others."""
+        """Return why this platform has no PyTorch, or ''."""
         return self._nameTorchProblem()
 
     def plan(self, *, repair: bool = False) -> InstallPlan | None:
-        """What is to be installed now; None if there is nothing. `repair` replaces torch."""
+        """Plan the installation of what is missing; None if nothing is. `repair` replaces torch."""
         checks = [
             one
             for one in self.checks()
             if one.state is not PackageState.READY or (repair and one.package == "torch")
         ]
-        if not checks:
-            return None
         repair = repair or any(
             one.package == "torch" and one.state is not PackageState.MISSING for one in checks
         )
-        return InstallPlan(
-            requirements=tuple(one.requirement for one in checks),
-            size=estimate([one.package for one in checks], cuda=has_nvidia_driver()),
-            repair=repair,
-        )
+        return _makePlan(checks, repair=repair)
 
     def kitPlan(self, kit: Path, requirements: list[str]) -> InstallPlan | None:
-        """What of a verified kit is to be installed; None if all of it is there."""
+        """Plan the installation of a verified kit; None if all of it is installed."""
         unusable = {one.package for one in self.missing()}
+        versions = self._site.versions(names(requirements))
         checks = [
             one
-            for one in check_packages(
-                self._site.versions(names(requirements)), requirements=requirements
-            )
+            for one in check_packages(versions, requirements=requirements)
             if one.state is not PackageState.READY or one.package in unusable
         ]
-        if not checks:
-            return None
-        return InstallPlan(
-            requirements=tuple(one.requirement for one in checks),
-            size=estimate([one.package for one in checks], cuda=has_nvidia_driver()),
-            repair=self.torchIsBroken(),
-            kit=kit,
-        )
+        return _makePlan(checks, repair=self.torchIsBroken(), kit=kit)
 
     def question(self, plan: InstallPlan) -> str:
-        """The one question: what, how large, and what stays as it is."""
-        names = ", ".join(plan.requirements)
+        """Return the question before an installation: packages, sizes, what stays unchanged."""
+        size, disk = sizeText(plan.size.download_bytes), sizeText(plan.size.disk_bytes)
         free = self._freeBytes()
-        sentences = [
-            _("These Python packages are to be installed into Slicer: {names}.").format(names=names)
-        ]
         if plan.kit is None:
-            sentences.append(
+            details = [
                 _("About {size} are downloaded; {disk} of disk are needed.").format(
-                    size=sizeText(plan.size.download_bytes), disk=sizeText(plan.size.disk_bytes)
+                    size=size, disk=disk
                 )
-            )
+            ]
         else:
-            sentences.append(
-                _("They come from the folder; about {disk} of disk are needed.").format(
-                    disk=sizeText(plan.size.disk_bytes)
-                )
-            )
+            text = _("They come from the folder; about {disk} of disk are needed.")
+            details = [text.format(disk=disk)]
         if free is not None:
-            sentences.append(_("{free} are free.").format(free=sizeText(free)))
+            details.append(_("{free} are free.").format(free=sizeText(free)))
         if plan.repair:
-            sentences.append(_("What is there of PyTorch is removed first."))
+            details.append(_("The installed PyTorch is removed first."))
         if plan.torch is not None and plan.kit is None:
-            if self.extension.isThere():
-                sentences.append(
-                    _("PyTorch comes through the PyTorch extension; Slicer does not answer then.")
-                )
-            else:
-                sentences.append(
-                    _("Slicer's PyTorch extension is installed first; Slicer restarts for it.")
-                )
-        sentences.append(_("Packages that Slicer brings are not changed. Install?"))
-        return "\n\n".join([sentences[0], " ".join(sentences[1:-1]), sentences[-1]])
+            details.append(
+                _("The PyTorch extension installs PyTorch; Slicer does not respond meanwhile.")
+                if self.extension.isThere()
+                else _("Slicer's PyTorch extension is installed first; then Slicer restarts.")
+            )
+        paragraphs = (
+            _("These Python packages will be installed into Slicer: {names}.").format(
+                names=", ".join(plan.requirements)
+            ),
+            " ".join(details),
+            _("Packages that Slicer brings are not changed. Install?"),
+        )
+        return "\n\n".join(paragraphs)
 
     def nameDiskProblem(self, plan: InstallPlan) -> str | None:
-        """Why the disk is too small for a plan; None if it is not."""
+        """Return that the disk is too small for a plan, or None."""
         free = self._freeBytes()
         if free is None or free >= plan.size.disk_bytes:
             return None
-        return _("{needed} of disk are needed; {free} are free. Free some room first.").format(
+        return _("{needed} of disk are needed; {free} are free. Free disk space first.").format(
             needed=sizeText(plan.size.disk_bytes), free=sizeText(free)
         )
 
@@ -279,61 +257,60 @@ class Dependencies:
         log: Callable[[str], None],
         onEnd: Callable[[InstallOutcome], None],
     ) -> None:
-        """Install, then try the packages in a new worker; `onEnd` is called once, after both.
+        """Install, check the packages in a new worker, then call `onEnd`.
 
-        Raises `SetupError` `install-not-now` where `nameInstallProblem` says so, `busy`
+        Raises `SetupError` `install-not-now` if `nameInstallProblem` returns a reason, `busy`
         while another module installs packages, and `OutputError`.
         """
         reason = self.nameInstallProblem()
         if reason is not None:
             raise SetupError("install-not-now", reason)
-        self._installing = True
+        self.installing = True
         for worker in self._workers:
-            worker.hold(_("Python packages are being installed; try again when they are."))
+            worker.hold(_("Python packages are being installed; try again afterwards."))
         try:
             outcome = installPackages(
                 plan, log, packaging=self._packaging, extension=self.extension, site=self._site
             )
         finally:
-            self._installing, self._checks = False, None
+            self.installing, self._checks = False, None
             for worker in self._workers:
                 worker.release()
         self.check(lambda error: onEnd(outcome))
 
-    def verifyKit(
-        self,
-        kit: Path,
-        onEvent: Callable[[Event], None],
-        onEnd: Callable[[Event | None, SpatialARError | None], None],
-    ) -> None:
-        """Check every file of an offline kit in the worker; what it holds, or what is wrong."""
+    def verifyKit(self, kit: Path, onEvent: Callable[[Event], None], onEnd: KitEnd) -> None:
+        """Check every file of an offline kit in the worker; the result lists its contents."""
         self._submitKit("kit_verify", kit, onEvent, onEnd)
 
-    def installWeights(
-        self,
-        kit: Path,
-        onEvent: Callable[[Event], None],
-        onEnd: Callable[[Event | None, SpatialARError | None], None],
-    ) -> None:
-        """Put a kit's weights where the hub's are, and load each."""
+    def installWeights(self, kit: Path, onEvent: Callable[[Event], None], onEnd: KitEnd) -> None:
+        """Copy a kit's weights into the hub's cache, and load each, in the worker."""
         self._submitKit("kit_weights", kit, onEvent, onEnd)
 
     def _submitKit(
-        self,
-        job: str,
-        kit: Path,
-        onEvent: Callable[[Event], None],
-        onEnd: Callable[[Event | None, SpatialARError | None], None],
+        self, job: str, kit: Path, onEvent: Callable[[Event], None], onEnd: KitEnd
     ) -> None:
-        def answered(event: Event) -> None:
-            self._checking = False
+        def finish(event: Event) -> None:
+            self.checking = False
             if event["event"] == "result":
                 onEnd(event, None)
             else:
                 onEnd(None, _errorOf(event))
 
-        self._checking = True
-        self._worker.submit(job, inputs={"kit": str(kit)}, onEvent=onEvent, onEnd=answered)
+        self.checking = True
+        self._worker.submit(job, inputs={"kit": str(kit)}, onEvent=onEvent, onEnd=finish)
+
+
+def _makePlan(
+    checks: Sequence[PackageCheck], *, repair: bool, kit: Path | None = None
+) -> InstallPlan | None:
+    if not checks:
+        return None
+    return InstallPlan(
+        requirements=tuple(one.requirement for one in checks),
+        size=estimate([one.package for one in checks], cuda=has_nvidia_driver()),
+        repair=repair,
+        kit=kit,
+    )
 
 
 def _errorOf(event: Event) -> SpatialARError:

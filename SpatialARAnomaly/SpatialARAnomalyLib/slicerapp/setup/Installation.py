@@ -1,9 +1,8 @@
-"""One installation of packages into Slicer's Python, by Slicer's own means.
+"""Installation of packages into Slicer's Python, by Slicer's own means.
 
-`slicer.packaging.pip_ensure` installs, with Slicer's progress dialog, and the
-PyTorch extension installs torch. Neither takes options of pip, which has an
-environment variable for each; so both are held to the versions that are there,
-which are compared afterwards.
+`slicer.packaging.pip_ensure` installs with Slicer's progress dialog, and the
+PyTorch extension installs torch. Neither takes pip's options, so environment
+variables constrain both to the installed versions, which are compared afterwards.
 """
 
 import importlib
@@ -21,10 +20,7 @@ from typing import Protocol, runtime_checkable
 import slicer
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.engine.errors import (
-    SetupError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import SetupError, SpatialARError
 from SpatialARAnomalyLib.service.setup.kit_manifest import WHEELS
 from SpatialARAnomalyLib.service.setup.packages import (
     InstallSize,
@@ -45,21 +41,21 @@ TORCH_PARTS = ("torch", "torchvision")
 
 @runtime_checkable
 class Packaging(Protocol):
-    """What is used of `slicer.packaging`."""
+    """The functions used of `slicer.packaging`."""
 
     def pip_ensure(self, requirements: list[str], **options: object) -> object:
-        """Install what is missing; raises `CalledProcessError` where pip fails."""
+        """Install what is missing; raises `CalledProcessError` if pip fails."""
 
     def pip_uninstall(self, requirements: list[str], **options: object) -> object:
         """Remove packages."""
 
     def isPipInstallInProgress(self) -> bool:
-        """Return whether another module installs packages behind the event loop."""
+        """Return whether another module is installing packages."""
 
 
 @runtime_checkable
 class TorchSource(Protocol):
-    """What is used of `PyTorchExtension`."""
+    """The methods of `PyTorchExtension`."""
 
     def isThere(self) -> bool:
         """Return whether the extension is loaded."""
@@ -76,7 +72,7 @@ class TorchSource(Protocol):
 
 @dataclass(frozen=True)
 class SitePackages:
-    """Where packages are installed: on `sys.path`, or in these folders."""
+    """The installed packages: on `sys.path`, or in these folders."""
 
     folders: tuple[str, ...] | None = None
 
@@ -87,19 +83,19 @@ class SitePackages:
 
 @dataclass(frozen=True, kw_only=True)
 class InstallPlan:
-    """What to install, and how."""
+    """An installation to do."""
 
     requirements: tuple[str, ...]
-    """All of it, torch included."""
+    """All requirements, including torch."""
     size: InstallSize
     repair: bool = False
     """Remove torch first."""
     kit: Path | None = None
-    """Offline kit whose wheels are the only ones that are taken."""
+    """Offline kit to take all wheels from, instead of a package index."""
 
     @property
     def torch(self) -> str | None:
-        """The requirement of torch, if it is among them."""
+        """The requirement of torch, if it is one of them."""
         found = zip(self.requirements, names(self.requirements), strict=True)
         return next((requirement for requirement, name in found if name == "torch"), None)
 
@@ -111,14 +107,14 @@ class InstallPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class InstallOutcome:
-    """What an installation changed."""
+    """The changes of an installation."""
 
     added: tuple[str, ...] = ()
-    """Packages that are new or of another version."""
+    """Packages that are new or have another version."""
     changed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Packages that were to stay and did not: version before and after."""
+    """Versions before and after of packages that should not have changed."""
     restart: bool = False
-    """Slicer may have the removed torch in memory."""
+    """Whether Slicer may have the removed torch in memory."""
     error: SpatialARError | None = None
 
 
@@ -130,17 +126,17 @@ def installPackages(
     extension: TorchSource,
     site: SitePackages,
 ) -> InstallOutcome:
-    """Install what a plan says; Slicer shows the progress, and a failure of pip with its log.
+    """Carry out a plan; Slicer shows the progress, and pip's log after a failure.
 
     Args:
-        plan: What to install; the user has agreed to it.
-        log: Receives every line of pip.
+        plan: The installation, which the user has agreed to.
+        log: Receives every line that pip prints.
         packaging: By default `slicer.packaging`.
         extension: Installs torch.
-        site: Where the packages are installed.
+        site: The installed packages.
 
     Raises:
-        SetupError: `busy`, another module is installing packages.
+        SetupError: `busy`: another module is installing packages.
         OutputError: The constraints cannot be written; nothing was changed.
     """
     packaging = packaging or importlib.import_module("slicer.packaging")
@@ -149,10 +145,10 @@ def installPackages(
     before = site.versions()
     held = held_versions(before, names(plan.requirements))
     held.pop("pip", None)  # the extension's installer (light-the-torch) needs an older one
-    said: list[str] = []
+    printed: list[str] = []
 
     def append(line: str) -> None:
-        said.append(line)
+        printed.append(line)
         log(line)
 
     with tempfile.TemporaryDirectory(
@@ -164,7 +160,7 @@ def installPackages(
             failure = _installAll(plan, append, packaging, extension, site)
     error = None
     if failure is not None:
-        code, cause = cause_of_failure(said)
+        code, cause = cause_of_failure(printed)
         error = SetupError(code, f"{failure} {cause}".strip())
     after = site.versions()
     return InstallOutcome(
@@ -182,14 +178,14 @@ def _installAll(
     extension: TorchSource,
     site: SitePackages,
 ) -> str | None:
-    """Do the steps of a plan; return None, or what failed where that is not pip ('')."""
+    """Do the steps of a plan; return None, '' if pip failed, or what else failed."""
     failure = ""
     try:
         if plan.repair:
-            log(_("Removing what is left of PyTorch…"))
+            log(_("Removing PyTorch…"))
             packaging.pip_uninstall(list(TORCH_PARTS))
         if plan.torch is not None and plan.kit is None:
-            log(_("Installing PyTorch; Slicer does not answer meanwhile…"))
+            log(_("Installing PyTorch; Slicer does not respond meanwhile…"))
             failure = _("The PyTorch extension could not install PyTorch.")
             extension.installTorch(plan.torch.removeprefix("torch"))
             if "torch" not in site.versions(["torch"]):
@@ -199,26 +195,26 @@ def _installAll(
             log(_("Installing {packages}…").format(packages=", ".join(names(plan.others))))
             packaging.pip_ensure(
                 list(plan.others),
-                prompt_install=False,  # the user has answered a question that says more
+                prompt_install=False,  # the panel has asked, with more details
                 prompt_restart=not plan.repair,  # after a repair the panel asks
                 requester=REQUESTER,
                 skip_in_testing=False,
             )
-    except Exception as error:  # of pip, of the extension, of a torch that does not load
+    except Exception as error:  # from pip, the extension or a torch that cannot be loaded
         log(f"{type(error).__name__}: {error}")
         return failure
     return None
 
 
 class _Lines(io.TextIOBase):
-    """Passes whole lines that this thread prints to a function, and all of it on to stdout."""
+    """A stdout that also passes the lines printed by this thread to a function."""
 
     def __init__(self, onLine: Callable[[str], None]) -> None:
         self._onLine, self._stdout, self._rest = onLine, sys.stdout, ""
         self._thread = threading.get_ident()
 
     def write(self, text: str) -> int:
-        """Pass on what is printed; other threads may not touch the widgets that show it."""
+        """Write to stdout; lines of other threads go only there: widgets are not thread-safe."""
         self._stdout.write(text)
         if threading.get_ident() == self._thread:
             *lines, self._rest = (self._rest + text).split("\n")
@@ -229,8 +225,8 @@ class _Lines(io.TextIOBase):
 
 @contextmanager
 def _pipEnvironment(constraints: Path, kit: Path | None) -> Iterator[None]:
-    """Set options for every pip that is started within, by whomever."""
-    # As addresses: pip splits the variables at spaces.
+    """Set options for every pip that starts within the context."""
+    # As URIs: pip splits the variables at spaces.
     ours = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_ONLY_BINARY": ":all:"}
     if kit is not None:
         ours |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (kit / WHEELS).absolute().as_uri()}
@@ -247,24 +243,24 @@ def _pipEnvironment(constraints: Path, kit: Path | None) -> Iterator[None]:
 
 
 NAME = "PyTorch"
-"""Its name in the Extensions Manager."""
+"""Name of the PyTorch extension in the Extensions Manager."""
 
 
 class PyTorchExtension:
-    """Installs torch; where the extension itself is missing, it can be installed first."""
+    """Slicer's PyTorch extension, which installs torch; it can be installed itself."""
 
     def isThere(self) -> bool:
-        """Whether the extension is installed and loaded."""
+        """Return whether the extension is installed and loaded."""
         return self._utilities() is not None
 
     def canBeInstalled(self) -> bool:
-        """Whether this Slicer has an Extensions Manager to install it with."""
+        """Return whether this Slicer has an Extensions Manager."""
         return self._manager() is not None
 
     def install(self) -> bool:
-        """Install the extension without further questions; it is there after a restart.
+        """Install the extension without further questions; it is loaded after a restart.
 
-        Slicer does not answer meanwhile: some seconds, with a network.
+        Blocks Slicer for some seconds, with a network.
         """
         manager = self._manager()
         if manager is None:
@@ -276,13 +272,9 @@ class PyTorchExtension:
             manager.interactive = True
 
     def installTorch(self, requirement: str) -> None:
-        """Install torch in the build for this machine; raises what the extension raises.
+        """Install torch, in the build for this machine and a version such as `>=2.4`.
 
-        Slicer does not answer meanwhile: the extension offers no other way. It takes no
-        options of pip, whose environment variables do instead.
-
-        Args:
-            requirement: Version specifier, such as `>=2.4`.
+        Blocks Slicer, and raises any error of the extension.
         """
         self._utilities().installTorch(askConfirmation=False, torchVersionRequirement=requirement)
 
