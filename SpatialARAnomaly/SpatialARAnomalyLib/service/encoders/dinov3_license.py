@@ -1,7 +1,7 @@
 """The license of the DINOv3 weights: shown and accepted once by every user, before any request.
 
 The text lies beside this file, as Meta published it (github.com/facebookresearch/dinov3,
-LICENSE.md): whoever gets weights through us gets the agreement that comes with them.
+LICENSE.md): the agreement must come with the weights.
 """
 
 import hashlib
@@ -10,29 +10,26 @@ import time
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.files import (
-    replacing,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.service.encoders.catalog import LICENSE
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
 ADDRESS = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
-"""Where Meta shows it."""
+"""Meta's page of the license."""
 
 
 def license_file() -> Path:
-    """The file with the whole text."""
+    """Return the file with the whole text."""
     return Path(__file__).with_name("DINOv3-LICENSE.md")
 
 
 def license_text() -> str:
-    """The whole text, as Markdown."""
+    """Return the whole text, as Markdown."""
     return license_file().read_text(encoding="utf-8")
 
 
 def is_accepted() -> bool:
-    """Whether this user accepted this very text; a changed one is asked for again."""
+    """Return whether this user accepted this version of the text."""
     try:
         known = json.loads(_record().read_text(encoding="utf-8"))
         return bool(known[LICENSE]["sha256"] == _sha256())
@@ -41,9 +38,10 @@ def is_accepted() -> bool:
 
 
 def accept() -> None:
-    """Note that this user read and accepted the text, and when.
+    """Record that this user read and accepted the text, and when.
 
-    Raises `OutputError` `output-unwritable` where the user's folder cannot be written.
+    Raises:
+        OutputError: `output-unwritable` where the user's folder cannot be written.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {LICENSE: {"sha256": _sha256(), "accepted": now}}
@@ -52,7 +50,7 @@ def accept() -> None:
         with replacing(_record()) as partial:
             partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
-        raise unwritable("That the license was accepted cannot be noted", error) from error
+        raise unwritable("The acceptance of the license cannot be recorded", error) from error
 
 
 def require_accepted() -> None:
@@ -61,7 +59,7 @@ def require_accepted() -> None:
         raise EncoderError(
             "license-not-accepted",
             f"DINOv3 weights come under the {LICENSE}, which must be read and accepted once "
-            "before anything is downloaded; it has not been.",
+            "before anything is downloaded.",
         )
 
 

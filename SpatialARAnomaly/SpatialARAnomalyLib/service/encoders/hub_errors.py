@@ -1,274 +1,172 @@
-"""Why a download from the Hugging Face hub failed, and what can be done about it.
+"""Failures of a download from the Hugging Face hub, as errors of this program.
 
-huggingface_hub wraps an HTTP client (requests, httpx or httpx2, depending on its version). The
-exceptions are recognized by the names of their classes and by the operating system's errors
-they were raised from, so that this file imports neither.
+huggingface_hub 1 raises the exceptions of httpx, version 2 those of httpx2. They are
+recognized by the names of their classes, so that this module imports neither. Their text is
+not repeated: it may hold a token or a signed address.
 """
 
 import errno
-import http.client
-import os
 import re
-import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
 
-UNGATED_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
-"""Hub id of the paper's ViT-S/16, without a gate; the license is the same as for Meta's copies."""
+MAX_WAIT_S = 86400
+"""Longest `Retry-After` of a server, in seconds, that is passed on to the user."""
 
-OTHER_WAYS = (
-    f"or give a local folder or .safetensors file; or use the ungated '{UNGATED_ID}', which "
-    "needs no account."
-)
+_MESSAGES = {
+    "encoder-cut": "The connection to '{host}' broke off.",
+    "encoder-hub-down": "'{host}' gave an unexpected answer ({reason}).",
+    "encoder-missing": "The hub's '{hub_id}' cannot be used: {reason}.",
+    "encoder-not-a-hub": (
+        "'{host}' is not the address of a Hugging Face hub, or the login page of a network "
+        "answered in its place."
+    ),
+    "encoder-offline": "'{host}' cannot be reached ({reason}).",
+    "encoder-proxy": "The proxy {proxy} on the way to '{host}' {reason}.",
+    "encoder-slow": "'{host}' sent nothing for {timeout_s} s.",
+    "encoder-tls": (
+        "The encrypted connection to '{host}' is not trusted or could not be made ({reason}). "
+        "Networks of hospitals often inspect connections with a certificate of their own."
+    ),
+    "encoder-token": "The hub does not accept the token: it is wrong or was revoked.",
+}
 
-_DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 1, 86400
-"""Range of a server's `Retry-After` that is repeated to the user."""
+LACKS_FILES = "it lacks config.json, or weights in .safetensors files"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """The weights asked for, the server, and the way to it."""
+    """The weights to download, the server, and the way to it."""
 
     hub_id: str
-    page: str
-    """Address at which the hub shows the weights, and where access is requested."""
-    host: str
+    endpoint: str
+    """Address of the hub, such as `https://huggingface.co`."""
     proxy: str | None
     """`host:port` of the proxy, if there is one."""
-    timeout_s: float
+    timeout_s: int
     """Seconds of silence after which a download fails."""
 
+    @property
+    def host(self) -> str:
+        """`host:port` of the hub, or the host alone."""
+        return host_of(self.endpoint)
 
-def refusal(error: BaseException, connection: Connection) -> EncoderError:
-    """Translate an exception of huggingface_hub or its HTTP client into an `EncoderError`.
 
-    The text of `error` is not repeated: it may hold a token or a signed address.
-    """
+def host_of(address: str) -> str:
+    """Return `host:port` of an address, without the user name and password it may hold."""
+    return address.rpartition("//")[2].rpartition("@")[2].partition("/")[0]
+
+
+def hub_error(code: str, connection: Connection, reason: str = "") -> EncoderError:
+    """Make the error of a code that has its message in `_MESSAGES`."""
+    facts = {"host": connection.host, "hub_id": connection.hub_id, "reason": reason}
+    facts |= {"timeout_s": connection.timeout_s, "proxy": connection.proxy or "of this network"}
+    return EncoderError(code, _MESSAGES[code].format_map(facts))
+
+
+def translate(error: BaseException, connection: Connection) -> EncoderError:
+    """Translate an exception of a download into an `EncoderError`."""
+    if isinstance(error, ImportError):
+        return EncoderError(
+            "package-missing",
+            f"A download needs the Python package '{error.name or 'huggingface_hub'}'; it is not "
+            "installed, or cannot be loaded.",
+        )
     causes = list(_causes(error))
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     for cause in causes:
         if isinstance(cause, EncoderError):
             return cause
-        response = getattr(cause, "response", None)
-        if response is not None:
+        if (response := getattr(cause, "response", None)) is not None:
             with_token = "authorization" in response.request.headers
-            return _http_refusal(response.status_code, response.headers, with_token, connection)
-    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    if "HFValidationError" in names:
-        return _missing(connection)
-    for cause in causes:
+            return _http_error(response.status_code, response.headers, with_token, connection)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return _untrusted(cause, connection)
-    for cause in causes:
+            reason = getattr(cause, "verify_message", "") or cause.reason or type(cause).__name__
+            return hub_error("encoder-tls", connection, reason)
         if type(cause).__name__ == "ProxyError":
             status = re.match(r"\d{3}", str(cause))
-            what = f"refuses the connection (HTTP {status[0]})" if status else "cannot be reached"
-            return _proxy_refusal(connection, what)
-    if names & {"TimeoutException", "Timeout", "TimeoutError"}:
-        return slow(connection)
-    if names & {"TransportError", "RequestException", "OfflineModeIsEnabled"}:
-        return _unreachable(causes, names, connection)
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return disk_refusal(cause, connection.hub_id)
-    if names & {"FileMetadataError", "ValueError", "InvalidURL"}:
-        return not_a_hub(connection)
-    if "OSError" in names:  # huggingface_hub: the file is shorter than announced
-        return cut(connection)
-    return EncoderError(
-        "encoder-hub-down",
-        f"'{connection.host}' gave an unexpected answer ({type(error).__name__}).",
-        f"Open {connection.page} in a browser to see whether it can be reached.",
-    )
+            reason = f"refuses the connection (HTTP {status[0]})" if status else "does not answer"
+            return hub_error("encoder-proxy", connection, reason)
+    if "OfflineModeIsEnabled" in names:
+        reason = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids it"
+        return hub_error("encoder-offline", connection, reason)
+    if "HFValidationError" in names:
+        return hub_error("encoder-missing", connection, "this is not a valid id")
+    if names & {"TimeoutException", "TimeoutError"}:
+        return hub_error("encoder-slow", connection)
+    if names & {"JSONDecodeError", "FileMetadataError", "TypeError", "AttributeError", "KeyError"}:
+        return hub_error("encoder-not-a-hub", connection)
+    if names & {"UnsupportedProtocol", "InvalidURL", "ValueError"}:
+        if connection.proxy is not None:
+            return hub_error("encoder-proxy", connection, "has no valid address")
+        return hub_error("encoder-not-a-hub", connection)
+    if "TransportError" in names:
+        unknown = "gaierror" in names
+        if connection.proxy is not None and (unknown or "ConnectionRefusedError" in names):
+            return hub_error("encoder-proxy", connection, "cannot be reached")
+        if names & {"ReadError", "WriteError", "ProtocolError", "SSLError", "ConnectionResetError"}:
+            return hub_error("encoder-cut", connection)
+        reason = "its name is not known to this network" if unknown else "no connection"
+        return hub_error("encoder-offline", connection, reason)
+    if isinstance(error, OSError):
+        # huggingface_hub raises one without a number for a file that is too short.
+        return disk_error(error) if error.errno else hub_error("encoder-cut", connection)
+    return hub_error("encoder-hub-down", connection, type(error).__name__)
 
 
-def _http_refusal(
+def _http_error(
     status: int, headers: Mapping[str, str], with_token: bool, connection: Connection
 ) -> EncoderError:
-    code, said = headers.get("X-Error-Code") or "", headers.get("X-Error-Message") or ""
-    name, host = f"'{connection.hub_id}'", connection.host
+    """Make the error of a server's answer; the hub sends its own code in `X-Error-Code`."""
+    code = headers.get("X-Error-Code")
     if status == 407:
-        return _proxy_refusal(connection, "asks for a user name and a password")
-    if status == 404 and code == "EntryNotFound":
-        return lacks_files(connection.hub_id)
-    if status == 404 or code == "RepoNotFound" or "Repository Not Found" in said:
-        return _missing(connection)
+        return hub_error("encoder-proxy", connection, "asks for a user name and a password")
+    if code == "EntryNotFound":
+        return hub_error("encoder-missing", connection, LACKS_FILES)
+    if status == 404 or code == "RepoNotFound":
+        return hub_error("encoder-missing", connection, "there is none, or it is private")
     if status == 401 and with_token and code != "GatedRepo":
-        return EncoderError(
-            "encoder-token",
-            "The hub does not accept the token: it is wrong or was revoked.",
-            "Make a new one on your account's page (Settings, Access Tokens; the role 'read' is "
-            "enough), or log in again with 'hf auth login'.",
-        )
-    if status in (401, 403) and not with_token:
-        if status == 403 and code != "GatedRepo":
-            return EncoderError(
-                "encoder-gated",
-                f"'{host}' refuses {name} (HTTP 403): access has to be granted, or a web filter "
-                "of your network forbids it.",
-                f"Open {connection.page} in a browser to see which; {OTHER_WAYS}",
-            )
-        return EncoderError(
-            "encoder-gated",
-            f"The hub gives {name} only to accounts that were granted access, and nobody is "
-            "logged in.",
-            f"Accept the terms on {connection.page}, make a token in your account's settings, "
-            f"and give it here or log in with 'hf auth login'; {OTHER_WAYS}",
-        )
+        return hub_error("encoder-token", connection)
     if status in (401, 403):
+        if with_token:
+            reason = "yours was not, or its token may not read gated weights"
+        elif status == 401 or code == "GatedRepo":
+            reason = "no account is logged in"
+        else:
+            reason = "or a web filter of this network forbids it (HTTP 403)"
         return EncoderError(
             "encoder-gated",
-            f"The hub gives {name} only to accounts that were granted access; yours was not, or "
-            "its token is wrong or may not read gated weights.",
-            f"Ask for access on {connection.page} and wait until it is granted; check the token "
-            f"on your account's page (Settings, Access Tokens); {OTHER_WAYS}",
+            f"'{connection.host}' gives '{connection.hub_id}' only to accounts that were granted "
+            f"access; {reason}.",
+            page=f"{connection.endpoint}/{connection.hub_id}",
         )
     if status == 429:
         return EncoderError(
             "encoder-too-many",
-            f"'{host}' accepts no more requests for now: there were too many from your network.",
-            _wait(headers.get("Retry-After")),
+            f"'{connection.host}' accepts no more requests from this network for now.",
+            wait=_wait(headers.get("Retry-After", "")),
         )
-    if status >= 500:
-        return EncoderError(
-            "encoder-hub-down",
-            f"'{host}' has an internal fault (HTTP {status}).",
-            "Try again in a few minutes.",
-        )
-    return EncoderError(
-        "encoder-hub-down",
-        f"'{host}' gave an unexpected answer (HTTP {status}).",
-        f"Open {connection.page} in a browser to see whether it can be reached.",
-    )
+    return hub_error("encoder-hub-down", connection, f"HTTP {status}")
 
 
-def _unreachable(
-    causes: list[BaseException], names: set[str], connection: Connection
-) -> EncoderError:
-    """The error for a request that got no answer, or half of one."""
-    unknown = any(isinstance(cause, socket.gaierror) for cause in causes)
-    refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
-    if names & {"UnsupportedProtocol", "InvalidURL"}:
-        return not_a_hub(connection)
-    if connection.proxy is not None and (unknown or refused):
-        return _proxy_refusal(connection, "cannot be reached")
-    broken = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, http.client.HTTPException)
-    if names & {"ProtocolError", "ReadError", "WriteError", "ChunkedEncodingError"} or any(
-        isinstance(cause, broken) for cause in causes
-    ):
-        return cut(connection)
-    why = "its name is not known to this network" if unknown else type(causes[-1]).__name__
-    return EncoderError(
-        "encoder-offline",
-        f"'{connection.host}' cannot be reached ({why}). This machine may be offline.",
-        "Check the connection, and HTTPS_PROXY if your network has a proxy; or copy the weights "
-        "from another machine and give the local folder or .safetensors file.",
-    )
-
-
-def slow(connection: Connection) -> EncoderError:
-    """The error for a server that was silent for too long."""
-    return EncoderError(
-        "encoder-slow",
-        f"'{connection.host}' sent nothing for {connection.timeout_s:g} s.",
-        "Try again. On a slow connection set HF_HUB_DOWNLOAD_TIMEOUT to more seconds.",
-    )
-
-
-def cut(connection: Connection) -> EncoderError:
-    """The error for a connection that ended before the file did."""
-    return EncoderError(
-        "encoder-cut",
-        f"The connection to '{connection.host}' broke off.",
-        "Try again. If it breaks off every time, bring the weights from another machine.",
-    )
-
-
-def not_a_hub(connection: Connection) -> EncoderError:
-    """The error for an answer that no hub gives."""
-    named = " (HF_ENDPOINT names it)" if os.environ.get("HF_ENDPOINT") else ""
-    return EncoderError(
-        "encoder-not-a-hub",
-        f"What answered at '{connection.host}' is not a Hugging Face hub{named}: perhaps the "
-        "login or warning page of a network.",
-        "Open the address in a browser, log in to the network or have your IT allow it, then "
-        "try again.",
-    )
-
-
-def lacks_files(hub_id: str) -> EncoderError:
-    """The error for an id of the hub without weights that can be read."""
-    return EncoderError(
-        "encoder-missing",
-        f"The hub's '{hub_id}' lacks config.json, or weights in .safetensors files.",
-        "Choose weights as transformers or timm publish them, in .safetensors files.",
-    )
-
-
-def disk_refusal(error: OSError, hub_id: str) -> EncoderError:
-    """The error for a cache folder that cannot be written; it names no path."""
-    full = error.errno in _DISK_FULL
+def disk_error(error: OSError) -> EncoderError:
+    """Make the error of a cache folder that cannot be written; it names no path."""
+    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     return EncoderError(
         "encoder-disk-full" if full else "encoder-cache",
-        f"The weights of '{hub_id}' cannot be stored in the hub's cache folder "
+        "The weights cannot be stored in the hub's cache folder "
         f"({error.strerror or type(error).__name__}).",
-        "Free disk space, or set HF_HOME to a folder on another disk."
-        if full
-        else "Set HF_HOME to a folder that can be written.",
     )
 
 
-def _missing(connection: Connection) -> EncoderError:
-    return EncoderError(
-        "encoder-missing",
-        f"The hub has no '{connection.hub_id}', or it is private.",
-        f"Check the id; the ungated DINOv3 ViT-S is '{UNGATED_ID}'.",
-    )
-
-
-def _untrusted(error: ssl.SSLError, connection: Connection) -> EncoderError:
-    reason = getattr(error, "verify_message", "") or error.reason or type(error).__name__
-    return EncoderError(
-        "encoder-tls",
-        f"The encrypted connection to '{connection.host}' is not trusted or could not be made "
-        f"({reason}).",
-        "Networks of hospitals often inspect connections with a certificate of their own: have "
-        "your IT install it in the system, or set REQUESTS_CA_BUNDLE to its .pem file. Check "
-        "this machine's date, too.",
-    )
-
-
-def _proxy_refusal(connection: Connection, what: str) -> EncoderError:
-    return EncoderError(
-        "encoder-proxy",
-        f"The proxy {connection.proxy or 'of your network'} on the way to '{connection.host}' "
-        f"{what}.",
-        "Check HTTPS_PROXY (http://user:password@host:port), or ask your IT to let "
-        f"'{connection.host}' through.",
-    )
-
-
-def _wait(retry_after: str | None) -> str:
-    """Say how long to wait, from `Retry-After` in seconds or as a date."""
-    seconds = 0.0
-    try:
-        if retry_after and retry_after.strip().isdecimal():
-            seconds = float(retry_after)
-        elif retry_after:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
-    except (ValueError, OverflowError):
-        seconds = 0.0
-    if not _SHORTEST_WAIT_S <= seconds <= _LONGEST_WAIT_S:
-        return "Wait a few minutes, then try again."
-    if seconds < 120:
-        return f"Wait {round(seconds)} s, then try again."
-    return f"Wait {round(seconds / 60)} min, then try again."
+def _wait(retry_after: str) -> str:
+    """Return how long to wait, for the user, from `Retry-After` in seconds."""
+    if not retry_after.isdecimal() or not 0 < (seconds := float(retry_after)) <= MAX_WAIT_S:
+        return "a few minutes"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""What can be done with encoders: get, add one's own, remove."""
+"""List, get, add, check and remove encoders."""
 
 import os
 import shutil
@@ -10,42 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from SpatialARAnomalyLib.engine.cards.encoder_card import (
-    DEMONSTRATION,
-    EncoderCard,
-)
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    resolve_device,
-)
-from SpatialARAnomalyLib.engine.errors import (
-    EncoderError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION, EncoderCard
+from SpatialARAnomalyLib.engine.device import Device, resolve_device
+from SpatialARAnomalyLib.engine.errors import EncoderError, SpecError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.encoders.catalog import (
-    DEFAULT_ID,
-    KNOWN,
-    KnownEncoder,
-    local_encoders,
-)
-from SpatialARAnomalyLib.service.encoders.dinov3_license import require_accepted
+from SpatialARAnomalyLib.service.encoders.catalog import KNOWN, KnownEncoder, local_encoders
 from SpatialARAnomalyLib.service.encoders.hub import (
     cached_bytes,
-    cached_folder,
-    download,
     is_hub_id,
     lock_repository,
     repository_folder,
 )
-from SpatialARAnomalyLib.service.encoders.loading import load_encoder
+from SpatialARAnomalyLib.service.encoders.loading import hub_folder, load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderEntry:
-    """An encoder that can be got, is here, or both."""
+    """An encoder of the hub, on this machine, or both."""
 
     source: str
     """The hub id, or the path of the user's own folder or file."""
@@ -58,29 +41,20 @@ class EncoderEntry:
     """It is the user's own folder or file: forgotten, never deleted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As one flat JSON object."""
-        known = self.known
-        figures = {
-            "architecture": known.architecture if known else None,
-            "parameters": known.parameters if known else None,
-            "download_bytes": known.download_bytes if known else None,
-            "memory_bytes": known.memory_bytes if known else None,
-            "gated": known.gated if known else None,
-            "license": known.license if known else None,
-            "page": known.page if known else None,
-        }
+        """Return the entry as one flat JSON object."""
+        figures = "architecture parameters download_bytes memory_bytes gated license page"
         return {
             "source": self.source,
             "title": self.title,
             "here": self.here,
             "disk_bytes": self.disk_bytes,
             "own": self.own,
-            **figures,
+            **{name: getattr(self.known, name, None) for name in figures.split()},
         }
 
 
 def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
-    """The known ones in their order, then others that are on this machine, and the ids `also`."""
+    """List the known encoders in their order, then others on this machine, then the ids `also`."""
     also = list(also)
     local = {one.source: one for one in local_encoders(also)}
     known = {one.hub_id: one for one in KNOWN}
@@ -106,45 +80,35 @@ def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path
 
     Raises:
         EncoderError: `license-not-accepted` before anything is requested, `encoder-missing` for
-            a source that is not a hub id, and those of `encoder_hub.download`.
+            a source that is not a hub id, and those of `hub.download`.
     """
     if not is_hub_id(hub_id):
         raise EncoderError(
-            "encoder-missing",
-            f"Expected a hub id 'owner/name'; found '{Path(hub_id).name}'.",
-            f"The ungated DINOv3 ViT-S is '{DEFAULT_ID}'.",
+            "encoder-missing", f"Expected a hub id 'owner/name'; found '{Path(hub_id).name}'."
         )
-    folder = cached_folder(hub_id)
-    if folder is not None:
-        return folder
-    require_accepted()
-    return download(hub_id, report, token)
+    return hub_folder(hub_id, allow_download=True, report=report, token=token)
 
 
 def add_encoder(path: Path) -> EncoderCard:
     """Verify a folder or file of weights by loading it, and remember where it lies.
 
-    Raises `EncoderError` where it is none, or not a DINOv3.
+    Raises:
+        EncoderError: It does not exist, is damaged, or is not a DINOv3.
     """
     from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
     source = os.path.abspath(path.expanduser())
-    if not os.path.exists(source):
-        raise EncoderError(
-            "encoder-missing",
-            f"Expected a folder or a .safetensors file; there is no '{Path(source).name}' at "
-            "the path given.",
-            "Check the path, and that its drive is connected.",
-        )
     card = load_encoder(source).card
     registry.remember(card.weights_sha256, source)
     return card
 
 
 def remove_encoder(source: str) -> int:
-    """Remove what the hub's cache has of an encoder, or forget the user's own; bytes set free.
+    """Remove an encoder from the hub's cache, or forget the user's own; return the bytes freed.
 
-    Raises `EncoderError` `encoder-not-here` and `encoder-busy`, `OutputError`.
+    Raises:
+        EncoderError: `encoder-not-here` or `encoder-busy`.
+        OutputError: The disk refuses.
     """
     own = os.path.abspath(Path(source).expanduser())
     try:
@@ -157,21 +121,17 @@ def remove_encoder(source: str) -> int:
     except OSError as error:
         raise unwritable("The encoder cannot be removed", error) from error
     if source == DEMONSTRATION:
-        raise EncoderError(
-            "encoder-not-here", "The demonstration encoder is a part of this program.", ""
-        )
-    raise EncoderError(
-        "encoder-not-here",
-        f"There is no encoder '{Path(source).name if Path(source).is_absolute() else source}' in "
-        "the hub's cache, and none was added from there.",
-        "See 'spatial-ar-anomaly encoders list'.",
-    )
+        message = "The demonstration encoder is a part of this program and cannot be removed."
+    else:
+        name = Path(source).name if Path(source).is_absolute() else source
+        message = f"There is no encoder '{name}' in the hub's cache or among those added."
+    raise EncoderError("encoder-not-here", message)
 
 
 def _remove_cached(hub_id: str) -> int:
     with lock_repository(hub_id):
         size = cached_bytes(hub_id)
-        # First the reference by which it is found: half of it must not look whole.
+        # First the reference by which it is found, so that a half-removed one is not.
         (repository_folder(hub_id) / "refs" / "main").unlink(missing_ok=True)
         shutil.rmtree(repository_folder(hub_id))
     return size
@@ -179,7 +139,7 @@ def _remove_cached(hub_id: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCheck:
-    """What an encoder is, and its speed on this machine."""
+    """An encoder's card, and its speed on this machine."""
 
     card: EncoderCard
     device: str
@@ -187,7 +147,7 @@ class EncoderCheck:
     seconds_per_slice: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Card and speed as one flat JSON object."""
+        """Return card and speed as one flat JSON object."""
         speed = {"size_px": self.size_px, "seconds_per_slice": self.seconds_per_slice}
         return self.card.to_dict() | {"device": self.device} | speed
 
@@ -199,9 +159,11 @@ def check_encoder(
     allow_download: bool,
     report: Reporter | None = None,
 ) -> EncoderCheck:
-    """Load the encoder and embed a test slice twice (the second time is told).
+    """Load the encoder and measure the time to embed a random slice, after a first one.
 
-    Raises `EncoderError` where it cannot be loaded or its tokens are not finite.
+    Raises:
+        EncoderError: It cannot be loaded, or its tokens are not finite.
+        SpecError: `size-not-positive`.
     """
     if size_px < 1:
         raise SpecError("size-not-positive", f"The size must be positive; found {size_px} px.")
@@ -219,11 +181,7 @@ def check_encoder(
         tokens = encoder.embed(image).cpu()  # the copy waits for the device
         seconds = time.perf_counter() - begin
     if not torch.isfinite(tokens).all():
-        raise EncoderError(
-            "encoder-not-finite",
-            "The encoder's tokens must be finite; they are not.",
-            "Get its weights again.",
-        )
+        raise EncoderError("encoder-not-finite", "The encoder gave tokens that are not finite.")
     registry.remember(encoder.card.weights_sha256, source)
     return EncoderCheck(
         card=encoder.card,

@@ -1,29 +1,17 @@
 """Load an encoder for a job; nothing is downloaded before the license was accepted."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
-from SpatialARAnomalyLib.engine.progress import (
-    Reporter,
-    SilentReporter,
-)
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Precision
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.dinov3_license import require_accepted
-from SpatialARAnomalyLib.service.encoders.hub import (
-    cached_folder,
-    download,
-    is_hub_id,
-    looks_like_path,
-)
-from SpatialARAnomalyLib.service.encoders.hub_errors import (
-    OTHER_WAYS,
-    UNGATED_ID,
-)
+from SpatialARAnomalyLib.service.encoders.hub import cached_folder, download, is_hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -44,27 +32,25 @@ def load_encoder(
     Args:
         source: `demonstration`, a folder, a `.safetensors` file, or a hub id. A path that exists
             wins over a hub id, which is looked up in the hub's cache on this machine first.
-        device: Where it computes.
-        precision: How it multiplies.
-        allow_download: Whether weights that are not on this machine may be downloaded.
+        device: The device to compute on.
+        precision: Precision of the matrix products.
+        allow_download: Download weights that are not on this machine.
         report: Receives the progress of a download.
 
     Raises:
         EncoderError: `license-not-accepted`, `encoder-not-local`, `encoder-missing`, and those of
-            `engine.encoder.load_encoder` and `encoder_hub.download`.
+            `engine.encoder.load_encoder` and `hub.download`.
     """
-    is_here = source == DEMONSTRATION or os.path.exists(Path(source).expanduser())
     hub_id, revision = None, None
-    if not is_here and is_hub_id(source):
+    if source != DEMONSTRATION and not os.path.exists(Path(source).expanduser()):
+        if not is_hub_id(source):
+            raise EncoderError(
+                "encoder-missing",
+                "Expected 'demonstration', a folder, a .safetensors file or a hub id "
+                f"'owner/name'; there is no '{PureWindowsPath(source).name}'.",
+            )
         folder = hub_folder(source, allow_download=allow_download, report=report)
         hub_id, revision, source = source, folder.name, os.fspath(folder)
-    elif not is_here and not looks_like_path(source):
-        raise EncoderError(
-            "encoder-missing",
-            "Expected 'demonstration', a folder, a .safetensors file or a hub id "
-            f"'owner/name'; found '{source}'.",
-            f"The ungated DINOv3 ViT-S is '{UNGATED_ID}'.",
-        )
     from SpatialARAnomalyLib.engine.encoder import encoder
 
     return encoder.load_encoder(
@@ -72,62 +58,61 @@ def load_encoder(
     )
 
 
-def hub_folder(hub_id: str, *, allow_download: bool, report: Reporter | None = None) -> Path:
-    """Return the folder of the hub's cache with the weights; its name is the commit.
+def hub_folder(
+    hub_id: str,
+    *,
+    allow_download: bool,
+    report: Reporter | None = None,
+    token: str | None = None,
+) -> Path:
+    """Return the folder with the weights in the hub's cache, after a download if it lacks them.
 
-    No request is made where it is there.
+    Its name is the commit. Weights that are there are used without any request.
 
     Raises:
-        EncoderError: `license-not-accepted`, `encoder-not-local`, and those of
-            `encoder_hub.download`.
+        EncoderError: `license-not-accepted`, `encoder-not-local`, and those of `hub.download`.
     """
     folder = cached_folder(hub_id)
     if folder is not None:
         return folder
-    if allow_download:
-        require_accepted()
-        return download(hub_id, report or SilentReporter())
-    raise EncoderError(
-        "encoder-not-local",
-        f"The weights of '{hub_id}' are not on this machine, and nothing is downloaded "
-        "without permission.",
-        f"Get them (spatial-ar-anomaly encoders get {hub_id}, or --allow-download); {OTHER_WAYS}",
-    )
+    if not allow_download:
+        raise EncoderError(
+            "encoder-not-local",
+            f"The weights of '{hub_id}' are not on this machine, and nothing is downloaded "
+            "without permission.",
+        )
+    require_accepted()
+    return download(hub_id, report or SilentReporter(), token)
 
 
 def load_model_encoder(
     card: ModelCard, source: str | None, device: "torch.device", allow_download: bool
 ) -> "Encoder":
-    """The model's encoder on `device`, from `source` or else from where it was last found.
+    """Load the model's encoder from `source`, or else from where it was last found.
 
-    Raises `EncoderError` where it is not found, or has other weights than the
-    model was trained on.
+    Raises:
+        EncoderError: The encoder is not found, or has other weights than the one that the
+            model was trained on.
     """
-    known = registry.recall(card.encoder.weights_sha256)
-    named = card.encoder.name
-    if source is None and known is None and not _can_be_found(named):
+    wanted = card.encoder
+    known = source or registry.recall(wanted.weights_sha256)
+    if known is None and wanted.name != DEMONSTRATION and "/" not in wanted.name:
         raise EncoderError(
             "encoder-not-found",
-            f"Model {card.name!r} needs the encoder {named!r}, which was not found on this "
+            f"Model {card.name!r} needs the encoder {wanted.name!r}, which was not found on this "
             "machine.",
-            "Say where it is with --encoder (a folder, a .safetensors file or a hub id).",
         )
-    source = source or known or named
+    source = known or wanted.name
     encoder = load_encoder(
-        source, device=device, precision=card.encoder.precision, allow_download=allow_download
+        source, device=device, precision=wanted.precision, allow_download=allow_download
     )
-    if encoder.card.weights_sha256 != card.encoder.weights_sha256:
+    found = encoder.card
+    if found.weights_sha256 != wanted.weights_sha256:
         raise EncoderError(
             "encoder-other",
-            f"Model {card.name!r} was trained on the encoder {named!r} "
-            f"(weights {card.encoder.weights_sha256[:12]}…); the one given is "
-            f"{encoder.card.name!r} ({encoder.card.weights_sha256[:12]}…).",
-            "Give the very encoder the model was trained on.",
+            f"Model {card.name!r} was trained on the encoder {wanted.name!r} "
+            f"(weights {wanted.weights_sha256[:12]}…); this one is {found.name!r} "
+            f"({found.weights_sha256[:12]}…).",
         )
-    registry.remember(encoder.card.weights_sha256, source)
+    registry.remember(found.weights_sha256, source)
     return encoder
-
-
-def _can_be_found(name: str) -> bool:
-    """Whether an encoder's name alone tells where it is: the embedded one, or a hub id."""
-    return name == DEMONSTRATION or "/" in name

@@ -1,17 +1,15 @@
 """Where this user's encoders lie, by the hash of their weights.
 
-Models hold no paths; this small file in the user's settings lets a model find
-its encoder again.
+Models hold no paths; this small file in the user's settings lets a model find its encoder.
 """
 
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX
+from SpatialARAnomalyLib.engine.files import replacing
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
 
@@ -22,15 +20,19 @@ def _file() -> Path:
 def _read() -> dict[str, str]:
     try:
         known = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    if not isinstance(known, dict):
-        return {}
-    return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
+
+
+def _write(known: dict[str, str]) -> None:
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    with replacing(_file()) as partial:
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 
 def remember(weights_sha256: str, source: str) -> None:
-    """Note where an encoder was loaded from; a folder that cannot be written changes nothing."""
+    """Note where an encoder was loaded from, if the user's folder can be written."""
     if source != DEMONSTRATION and os.path.exists(source):
         source = str(Path(source).resolve())
     known = _read()
@@ -40,29 +42,20 @@ def remember(weights_sha256: str, source: str) -> None:
 
 
 def forget(source: str) -> None:
-    """Note no more where an encoder was loaded from; raises `OSError`."""
+    """Remove an encoder from the registry; raises `OSError`."""
     known = _read()
     kept = {sha256: one for sha256, one in known.items() if one != source}
     if kept != known:
         _write(kept)
 
 
-def _write(known: dict[str, str]) -> None:
-    file = _file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=file.parent) as work:
-        partial = Path(work) / file.name
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        os.replace(partial, file)
-
-
 def sources() -> list[str]:
-    """All encoders used or added on this machine: hub ids and paths, each once."""
+    """Return all encoders used or added on this machine: hub ids and paths, each once."""
     return list(dict.fromkeys(_read().values()))
 
 
 def recall(weights_sha256: str) -> str | None:
-    """The source of an encoder used before on this machine, if known and still there."""
+    """Return the source of an encoder used before on this machine, if it is still there."""
     source = _read().get(weights_sha256)
     # Not `Path.exists`, which raises where a folder may not be searched any more.
     if source is None or (Path(source).is_absolute() and not os.path.exists(source)):
