@@ -1,4 +1,4 @@
-"""DICOM series in a study folder: list them, choose one, read it as a volume."""
+"""DICOM series of a study folder: list them, choose one, read it as a volume."""
 
 import warnings
 from collections import defaultdict
@@ -18,39 +18,29 @@ from SpatialARAnomalyLib.engine.volumes.refusals import unicode_name
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 POSITION_TOLERANCE = 0.1
-"""A slice may stand off its place by this share of the slice distance (scanners round)."""
+"""Largest deviation of a slice's position, as a share of the slice distance (rounding)."""
 
 SAME_POSITION_MM = 1e-3
-"""Images no further apart are at one position."""
+"""Largest distance of images at one position."""
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines, and share of the spacing, within one series."""
 
 UNIT_TOLERANCE = 1e-2
-"""Largest error of the length and angle of direction cosines, which some devices round."""
+"""Largest error of the length and angle of direction cosines (some devices round them)."""
 
 PIXEL_DATA = 0x7FE00010
+"""Tag of Pixel Data (7FE0,0010)."""
+
 ENCAPSULATED = 0xFFFFFFFF
 """Length of compressed Pixel Data (DICOM PS3.5 A.4)."""
 
-_TAGS = [
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Modality",
-    "SOPInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-]
+_TAGS = (
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "SOPInstanceUID",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,25 +48,25 @@ class _Instance:
     path: Path
     header: Any
     stored_bytes: int
-    """Length of the pixel data; `ENCAPSULATED` where they are compressed."""
+    """Length of the pixel data in bytes; `ENCAPSULATED` if they are compressed."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns; 0 where the image does not say."""
+        """Rows and columns; 0 if missing."""
         return self.integer("Rows") or 0, self.integer("Columns") or 0
 
     def text(self, tag: str) -> str:
         return str(self._value(tag) or "")
 
     def integer(self, tag: str) -> int | None:
-        """The attribute's number; None where it is missing, empty or no whole number."""
+        """Return the attribute as an integer; None if it is missing or not an integer."""
         try:
             return int(self._value(tag))
         except (TypeError, ValueError, OverflowError):
             return None
 
     def numbers(self, tag: str, *shape: int) -> Float64[np.ndarray, "..."] | None:
-        """The attribute's finite numbers; None where it is anything else than that many."""
+        """Return the attribute as an array; None unless it has that shape and is finite."""
         try:
             values = np.array(self._value(tag), dtype=np.float64)
         except (TypeError, ValueError):
@@ -87,7 +77,7 @@ class _Instance:
         try:
             with warnings.catch_warnings(action="ignore"):
                 return self.header.get(tag)
-        except Exception:  # pydicom converts only now, and raises anything
+        except Exception:  # pydicom converts values on access, and raises anything
             return None
 
 
@@ -97,21 +87,20 @@ def _read_header(path: Path) -> _Instance:
 
     stored_bytes = 0
 
-    def at_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
+    def is_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
         nonlocal stored_bytes
-        if tag != PIXEL_DATA:
-            return False
-        stored_bytes = length
-        return True
+        if tag == PIXEL_DATA:
+            stored_bytes = length
+        return tag == PIXEL_DATA
 
     with warnings.catch_warnings(action="ignore"), path.open("rb") as stream:
-        header = read_partial(stream, at_pixel_data, specific_tags=[Tag(tag) for tag in _TAGS])
+        header = read_partial(stream, is_pixel_data, specific_tags=[Tag(tag) for tag in _TAGS])
     return _Instance(path, header, stored_bytes)
 
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The images of one Series Instance UID (0020,000E)."""
+    """Images that share a Series Instance UID (0020,000E)."""
 
     uid: str
     number: int | None
@@ -125,18 +114,18 @@ class DicomSeries:
 
     @property
     def image_names(self) -> frozenset[str]:
-        """What tells the images apart: SOP Instance UIDs (0008,0018)."""
+        """SOP Instance UIDs (0008,0018) of the images."""
         return frozenset(one.text("SOPInstanceUID") or str(one.path) for one in self.instances)
 
-    def joined(self, other: "DicomSeries") -> "DicomSeries":
-        """The series with the images of another part of it."""
+    def merge(self, other: "DicomSeries") -> "DicomSeries":
+        """Return the series with the images of another part of it added."""
         return replace(self, instances=self.instances + other.instances)
 
 
 def list_series(
     folder: Path, check_cancelled: Callable[[], None] = lambda: None
 ) -> list[DicomSeries]:
-    """The image series below a folder, by series number; other files are passed over.
+    """List the image series below a folder by series number, ignoring other files.
 
     `check_cancelled` is called before every file, and may raise to stop.
     """
@@ -146,7 +135,7 @@ def list_series(
 def series_of_files(
     files: Iterable[Path], check_cancelled: Callable[[], None] = lambda: None
 ) -> list[DicomSeries]:
-    """The image series that some files hold, as `list_series` says."""
+    """List the image series of some files, as `list_series` does."""
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
     for path in files:
@@ -158,7 +147,7 @@ def series_of_files(
         except Exception:  # noqa: S112 - pydicom raises anything on what is not DICOM, or half of it
             continue
         uid = instance.text("SeriesInstanceUID")
-        # A copy of an image (exports often hold two) is not a second slice.
+        # Exports often hold copies of an image, which are not further slices.
         name = instance.text("SOPInstanceUID") or str(path)
         if not uid or name in seen:
             continue
@@ -179,9 +168,9 @@ def series_of_files(
 
 
 def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
-    """The series of that number or UID; without one, the only series there is.
+    """Return the series of the wanted number or UID, or the only series if none is wanted.
 
-    Raises `InputError` listing the series where the choice is not clear.
+    Raises `InputError` with a list of the series if the choice is ambiguous.
     """
     if not series:
         raise InputError(
@@ -200,27 +189,28 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
         for one in series
         if wanted == one.uid or (one.number is not None and wanted == str(one.number))
     ]
-    if len(chosen) == 1:
-        return chosen[0]
-    if chosen:
+    if not chosen:
+        raise InputError(
+            "series-missing",
+            f"No series has the number or UID {wanted}; the folder holds {listing}.",
+        )
+    if len(chosen) > 1:
         raise InputError(
             "series-ambiguous",
             f"Series number {wanted} stands for {len(chosen)} series "
             f"({', '.join(one.uid for one in chosen)}).",
         )
-    raise InputError(
-        "series-missing", f"No series has the number or UID {wanted}; the folder holds {listing}."
-    )
+    return chosen[0]
 
 
-def _damaged() -> InputError:
+def _damaged_error() -> InputError:
     return InputError(
         "input-damaged", "An image of the DICOM series is truncated or cannot be decoded."
     )
 
 
 def read_series(series: DicomSeries, check_cancelled: Callable[[], None] = lambda: None) -> Volume:
-    """The series as a volume, rescale slope and intercept (0028,1053 and 1052) applied.
+    """Read a series as a volume, with rescale slope and intercept (0028,1053 and 1052) applied.
 
     Voxel axes are the image's columns and rows and the order of slices along
     their normal (DICOM PS3.3 C.7.6.2.1.1); a tilted gantry gives a sheared grid.
@@ -241,15 +231,15 @@ def read_series(series: DicomSeries, check_cancelled: Callable[[], None] = lambd
     with native_stderr_silenced():
         for k, index in enumerate(order):
             check_cancelled()
-            image = _pixels(series.instances[index], reader)
-            if k == 0:  # only now is the size more than what a header promises
+            image = _read_pixels(series.instances[index], reader)
+            if k == 0:  # allocated by the decoded image, not by what a header promises
                 voxels = np.empty((len(order), *image.shape), dtype=np.float32)
             voxels[k] = image
     return Volume(voxels, LPS_FROM_RAS @ lps_from_voxel, modality=modality)
 
 
 def _modality(series: DicomSeries) -> Modality | None:
-    """As the header says; None where it is empty, as in volume files."""
+    """Return the series' modality; None if its attribute is empty."""
     if not series.modality:
         return None
     if series.modality not in set(Modality):
@@ -261,12 +251,13 @@ def _modality(series: DicomSeries) -> Modality | None:
 
 
 def _check_images(series: DicomSeries) -> None:
+    """Raise `InputError` unless all images are single gray slices of one size."""
     for one in series.instances:
         rows, columns = one.size
         needed = rows * columns * (one.integer("BitsAllocated") or 0) // 8
-        # GDCM would leave what is missing as memory was. (`ENCAPSULATED` is never less.)
+        # GDCM would leave missing pixels unset. (`ENCAPSULATED` exceeds every size.)
         if one.stored_bytes < max(needed, 1) or min(one.size) < 1:
-            raise _damaged()
+            raise _damaged_error()
     if any((one.integer("NumberOfFrames") or 1) != 1 for one in series.instances):
         raise InputError(
             "dicom-multiframe", "Expected one image per DICOM file; found multi-frame images."
@@ -292,7 +283,7 @@ def _check_images(series: DicomSeries) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether compressed pixel data have an end: GDCM would search long for it."""
+    """Return whether compressed pixel data have an end, for which GDCM would search long."""
     import pydicom
 
     try:
@@ -302,24 +293,23 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _pixels(instance: _Instance, reader: Any) -> Float32[np.ndarray, "j i"]:
+def _read_pixels(instance: _Instance, reader: Any) -> Float32[np.ndarray, "j i"]:
     import SimpleITK as sitk
 
     if instance.stored_bytes == ENCAPSULATED and not _is_whole(instance.path):
-        raise _damaged()
+        raise _damaged_error()
     try:
         reader.SetFileName(unicode_name(instance.path))
         pixels = sitk.GetArrayFromImage(reader.Execute())
     except (RuntimeError, MemoryError):
-        raise _damaged() from None
+        raise _damaged_error() from None
     if pixels.shape != (1, *instance.size):
-        raise _damaged()
-    (image,) = pixels
-    return np.asarray(image, np.float32)
+        raise _damaged_error()
+    return np.asarray(pixels[0], np.float32)
 
 
 def _stacked(series: DicomSeries, tag: str, count: int) -> Float64[np.ndarray, "n m"]:
-    """The `count` numbers of an attribute in every image."""
+    """Return an attribute of `count` numbers of every image, one row each."""
     rows = [one.numbers(tag, count) for one in series.instances]
     found = [row for row in rows if row is not None]
     if len(found) < len(rows):
@@ -332,7 +322,7 @@ def _stacked(series: DicomSeries, tag: str, count: int) -> Float64[np.ndarray, "
 
 
 def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
-    """`lps_from_voxel` of the series and the order of its instances along the normal."""
+    """Return `lps_from_voxel` and the order of the instances along the slice normal."""
     positions = _stacked(series, "ImagePositionPatient", 3)
     orientations = _stacked(series, "ImageOrientationPatient", 6)
     spacings = _stacked(series, "PixelSpacing", 2)
@@ -358,12 +348,10 @@ def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
     heights = positions @ normal
     order = [int(index) for index in np.argsort(heights, kind="stable")]
     positions, heights = positions[order], heights[order]
-    if len(order) == 1:
-        step = normal * _thickness_mm(series.instances[0])
-    else:
-        step = _step(positions, heights)
+    single = len(order) == 1
+    step = normal * _thickness_mm(series.instances[0]) if single else _step(positions, heights)
     lps_from_voxel = np.eye(4)
-    lps_from_voxel[:3, 0] = along_row * spacings[0, 1]  # PixelSpacing: between rows, columns
+    lps_from_voxel[:3, 0] = along_row * spacings[0, 1]  # PixelSpacing: rows first
     lps_from_voxel[:3, 1] = along_column * spacings[0, 0]
     lps_from_voxel[:3, 2] = step
     lps_from_voxel[:3, 3] = positions[0]
@@ -371,11 +359,11 @@ def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
 
 
 def _thickness_mm(instance: _Instance) -> float:
-    """How far a slice without neighbors reaches along its normal."""
+    """Return the extent of a single slice along its normal."""
     for tag in ("SpacingBetweenSlices", "SliceThickness"):
         thickness = instance.numbers(tag)
         if thickness:
-            return abs(float(thickness))  # nuclear medicine may count against the normal
+            return abs(float(thickness))  # nuclear medicine allows negative spacing
     raise InputError(
         "dicom-geometry", "A series of one image must have its SliceThickness; it has none."
     )
@@ -384,7 +372,7 @@ def _thickness_mm(instance: _Instance) -> float:
 def _step(
     positions: Float64[np.ndarray, "n 3"], heights: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " 3"]:
-    """From one slice to the next, in mm, for positions sorted by height."""
+    """Return the vector from one slice to the next in mm, for positions sorted by height."""
     last = len(heights) - 1
     step: Float64[np.ndarray, " 3"] = (positions[-1] - positions[0]) / last
     distance = float(heights[-1] - heights[0]) / last
