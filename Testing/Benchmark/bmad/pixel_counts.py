@@ -41,7 +41,7 @@ class PixelCounts:
         PRO is averaged up to a false-positive rate of 0.3, as in BMAD.
         """
         pooled = PooledCounts.of([*self._folded, *self._fresh])
-        tally = pooled.tally(np.ones(len(pooled.normal)))
+        tally = pooled.tally(np.ones(len(pooled.counts)))
         values = {
             "pixel_auroc": voxel_metrics.auroc(tally),
             "pixel_ap": voxel_metrics.average_precision(tally),
@@ -56,13 +56,4 @@ class PixelCounts:
 def _merge(images: Sequence[ScoreCounts]) -> ScoreCounts:
     """Merge the counts of several images into those of one."""
     pooled = PooledCounts.of(images)
-    tally = pooled.tally(np.ones(len(images)))
-    return ScoreCounts(
-        scores=pooled.scores,
-        normal=tally.normal[1:],
-        lesion=tally.lesion[1:],
-        overlap=tally.overlap[1:],
-        missed=float(tally.lesion[0]),
-        missed_overlap=float(tally.overlap[0]),
-        exact=pooled.exact,
-    )
+    return ScoreCounts(scores=pooled.scores, counts=pooled.counts.sum(axis=0), exact=pooled.exact)

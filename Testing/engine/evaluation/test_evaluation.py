@@ -172,13 +172,13 @@ def flood(mask):
 def test_a_lesion_is_found_where_a_large_enough_finding_overlaps_it(seed, least):
     scores, _, truth = random_scan(seed, lesions=0.06, body=1.0)
     thresholds = (5.0, 7.0, 9.0, 50.0)
-    outcome = search(scores, Lesions.of(truth), thresholds, UNIT, least)
+    counted = search(scores, Lesions.of(truth), thresholds, UNIT, least)
     for place, threshold in enumerate(thresholds):
         lesions = flood(truth)
         findings = [one for one in flood(scores >= threshold) if len(one) / 1000 >= least - 1e-9]
         found = sum(any(lesion & finding for finding in findings) for lesion in lesions)
         false = sum(not any(lesion & finding for lesion in lesions) for finding in findings)
-        assert (outcome.found[place], outcome.false_findings[place]) == (found, false)
+        assert counted[:, place].tolist() == [found, false]
 
 
 def test_a_search_has_the_findings_of_a_detection():
@@ -189,7 +189,7 @@ def test_a_search_has_the_findings_of_a_detection():
     findings, _ = find(scores, UNIT, calibration, 8.0, 0.002)
     nothing = Lesions.of(np.zeros(SHAPE, dtype=bool))
     assert len(findings) > 1
-    assert search(scores, nothing, (8.0,), UNIT, 0.002).false_findings.tolist() == [len(findings)]
+    assert search(scores, nothing, (8.0,), UNIT, 0.002).tolist() == [[0], [len(findings)]]
 
 
 def test_lesion_wise_figures_are_shares_of_all_lesions_and_means_over_scans():

@@ -1,7 +1,7 @@
-"""Scores held against the truth: voxel, lesion and scan metrics with intervals by patient.
+"""Evaluation of scores against ground truth: voxel, lesion and scan metrics with intervals.
 
-Scans are folded in one by one (`score_case`) and kept as counts, so that memory
-does not grow with their voxels; `evaluate` turns the counts into metrics.
+`score_case` reduces one scan at a time to counts, so that memory does not grow with the
+number of voxels; `evaluate_cases` computes metrics from the counts.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
 
 NO_THRESHOLD = "these scores have no calibrated threshold"
+NO_NORMAL_SCAN = "no scan is normal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,31 +35,30 @@ class SearchRule:
     """How scores become findings, the same for every scan."""
 
     threshold: float | None
-    """Calibrated on other scans; none for scores without a calibration."""
+    """Threshold calibrated on other scans; None for scores without a calibration."""
     min_volume_ml: float
-    """Smaller regions are not findings."""
+    """Volume of the smallest finding in milliliters."""
     thresholds: tuple[float, ...]
-    """Where the curve of lesions found against false findings is taken; at least one."""
+    """Thresholds of the curve of lesions found against false findings; at least one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScoredCase:
-    """All that is kept of one scan."""
+    """Counts of one scan."""
 
     patient: str
-    """Told only whether two scans have the same."""
+    """Name of the patient, which is only compared with others."""
     counts: ScoreCounts
     lesions: int
     lesion_voxels: int
     body_voxels: int
     case_score: float
-    """`case_score` of these scores."""
     true_positives: int
-    """Voxels of lesions that reach the calibrated threshold."""
+    """Lesion voxels that reach the calibrated threshold."""
     false_positives: int
-    """Voxels of normal body that reach it."""
+    """Voxels of normal body that reach the calibrated threshold."""
     found: Int[np.ndarray, " t"]
-    """Lesions found at the calibrated threshold (if any), then at the curve's."""
+    """Lesions found at the calibrated threshold (if any), then at those of the curve."""
     false_findings: Int[np.ndarray, " t"]
 
     @property
@@ -69,7 +69,7 @@ class ScoredCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure with its interval, or why there is none."""
+    """A metric and its interval."""
 
     value: float | None
     interval: Interval | None
@@ -79,32 +79,30 @@ class Metric:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curves:
-    """What the areas are areas of, and lesions found against false findings."""
+    """The ROC, precision–recall and PRO curves, and lesions found against false findings."""
 
     false_positive_rate: Float[np.ndarray, " r"]
-    """With `recall_at_rate`: the ROC curve."""
     recall_at_rate: Float[np.ndarray, " r"]
     recall: Float[np.ndarray, " p"]
     precision: Float[np.ndarray, " p"]
     pro_rate: Float[np.ndarray, " o"]
-    """False-positive rate, beside `overlap`; PRO counts it up to its limit."""
     overlap: Float[np.ndarray, " o"]
-    """Mean per-region overlap."""
+    """Mean per-region overlap at the false-positive rates `pro_rate`."""
     false_findings_per_scan: Float[np.ndarray, " t"]
-    """From the highest threshold to the one with most of them."""
+    """From the highest threshold to that with the most false findings."""
     lesions_found: Float[np.ndarray, " t"]
     """Share of all lesions."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
-    """How well one kind of scores tells what is not normal."""
+    """Metrics and curves of one kind of scores."""
 
     metrics: dict[str, Metric]
-    """By name, in the order of `METRICS`."""
+    """Metrics by name, in the order of `METRICS`."""
     curves: Curves
     exact: bool
-    """Whether every distinct score was a threshold of its own."""
+    """Whether every distinct score is a threshold of its own."""
     resamples: int
 
 
@@ -123,12 +121,6 @@ METRICS = (
 )
 
 
-NORMAL_RATE, CASE_AUROC = "false_positive_rate", "case_auroc"
-
-OF_NORMAL_SCANS = (NORMAL_RATE, "false_findings_per_scan")
-"""The metrics that scans without a lesion define by themselves."""
-
-
 def score_case(
     scores: Float[np.ndarray, "k j i"],
     body: Bool[np.ndarray, "k j i"],
@@ -137,35 +129,32 @@ def score_case(
     rule: SearchRule,
     patient: str,
 ) -> ScoredCase:
-    """The counts of one scan; only voxels of the body have a score.
+    """Count one scan; only voxels of the body have a score.
 
     A lesion's voxels outside the body count as missed at every threshold.
-    Raises `InputError` where there is no body, or a score in it is not finite.
+    Raises `InputError` if there is no body, or a score in it is not finite.
     """
-    # What lies outside both says nothing; regions are the same in the box around them.
+    # The box around body and truth holds everything that counts.
     box = ndimage.find_objects((body | truth).astype(np.uint8))
     scores, body, truth = (one[box[0] if box else ...] for one in (scores, body, truth))
     lesions = Lesions.of(truth)
-    counts = count_scores(scores, body, lesions)
     inside = np.where(body, scores, -np.inf).astype(scores.dtype)
+    reached = np.zeros_like(body) if rule.threshold is None else inside >= rule.threshold
     own = () if rule.threshold is None else (rule.threshold,)
-    found = search(inside, lesions, own + rule.thresholds, ras_from_voxel, rule.min_volume_ml)
-    true_positives = positives = 0
-    if rule.threshold is not None:
-        reaching = inside >= rule.threshold
-        positives = int(np.count_nonzero(reaching))
-        true_positives = int(np.count_nonzero(reaching & truth))
+    found, false_findings = search(
+        inside, lesions, own + rule.thresholds, ras_from_voxel, rule.min_volume_ml
+    )
     return ScoredCase(
         patient=patient,
-        counts=counts,
+        counts=count_scores(scores, body, lesions),
         lesions=lesions.count,
         lesion_voxels=lesions.voxels.size,
         body_voxels=int(np.count_nonzero(body)),
         case_score=case_score(scores[body]),
-        true_positives=true_positives,
-        false_positives=positives - true_positives,
-        found=found.found,
-        false_findings=found.false_findings,
+        true_positives=int(np.count_nonzero(reached & truth)),
+        false_positives=int(np.count_nonzero(reached & ~truth)),
+        found=found,
+        false_findings=false_findings,
     )
 
 
@@ -176,19 +165,19 @@ def evaluate_cases(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """The metrics of scans that `score_case` counted under this rule.
+    """Compute the metrics of at least one scan that `score_case` counted under this rule.
 
-    Needs at least one scan. Raises `Cancelled` through `report`.
+    Raises `Cancelled` through `report`.
     """
     from sklearn import config_context
 
     pool = _Pool(cases, rule)
     values = pool.metrics(np.ones(len(cases)))
-    missing = _no_interval(cases)
+    missing = _missing_intervals(cases)
     drawn: dict[str, list[float]] = {name: [] for name in METRICS if name not in missing}
     resamples = resamples if drawn else 0
     weights = patient_weights([case.patient for case in cases], resamples, seed)
-    # The figures are ours and were checked once: else checks take most of the time.
+    # scikit-learn's checks would take most of the time, and the counts are checked already.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for done, weight in enumerate(weights, start=1):
             report.check_cancelled()
@@ -205,11 +194,11 @@ def evaluate_cases(
     )
 
 
-def _no_interval(cases: Sequence[ScoredCase]) -> dict[str, str]:
-    """Metrics that so few patients give no interval, and why.
+def _missing_intervals(cases: Sequence[ScoredCase]) -> dict[str, str]:
+    """Return the metrics that have no interval because of too few patients, and why.
 
-    Of one patient with a lesion all resamples have the same lesions: what looks
-    like a narrow interval would only be how much the normal scans differ.
+    If one patient has all the lesions, all resamples have the same lesions, and a narrow
+    interval would only show how much the normal scans differ.
     """
     ill = {case.patient for case in cases if not case.normal}
     well = {case.patient for case in cases if case.normal}
@@ -217,9 +206,9 @@ def _no_interval(cases: Sequence[ScoredCase]) -> dict[str, str]:
     for name in METRICS:
         if len(ill | well) < 2:
             missing[name] = "an interval needs two patients"
-        elif name not in OF_NORMAL_SCANS and len(ill) < 2:
+        elif name not in ("false_positive_rate", "false_findings_per_scan") and len(ill) < 2:
             missing[name] = "an interval needs two patients with a lesion"
-        elif name in (NORMAL_RATE, CASE_AUROC) and len(well) < 2:
+        elif name in ("false_positive_rate", "case_auroc") and len(well) < 2:
             missing[name] = "an interval needs two patients with a normal scan"
     return missing
 
@@ -232,34 +221,32 @@ def _metric(
     if no_interval or not resamples:
         return Metric(value=value, interval=None, reason=no_interval)
     found = interval(drawn, resamples)
-    reason = (
-        f"defined in only {len(drawn)} of {resamples} resamples of the patients"
-        if found is None
-        else ""
-    )
-    return Metric(value=value, interval=found, reason=reason)
+    reason = f"defined in only {len(drawn)} of {resamples} resamples of the patients"
+    return Metric(value=value, interval=found, reason="" if found else reason)
 
 
 class _Pool:
-    """Scans side by side, to be weighed."""
+    """The counts of all scans as arrays, for metrics with a weight for every scan."""
 
     def __init__(self, cases: Sequence[ScoredCase], rule: SearchRule) -> None:
+        def column(name: str) -> Float[np.ndarray, "n ..."]:
+            return np.array([getattr(case, name) for case in cases], dtype=np.float64)
+
         self.calibrated = rule.threshold is not None
         self.curve_thresholds = np.array(rule.thresholds, dtype=np.float64)
         self.counts = PooledCounts.of([case.counts for case in cases])
         self.normal = np.array([case.normal for case in cases])
-        self.case_scores = np.array([case.case_score for case in cases])
-        self.lesions, self.lesion_voxels, self.body_voxels = _columns(
-            [(case.lesions, case.lesion_voxels, case.body_voxels) for case in cases]
-        )
-        self.true_positives, self.false_positives = _columns(
-            [(case.true_positives, case.false_positives) for case in cases]
-        )
-        self.found = np.stack([case.found for case in cases]).astype(np.float64)
-        self.false_findings = np.stack([case.false_findings for case in cases]).astype(np.float64)
+        self.case_scores = column("case_score")
+        self.lesions = column("lesions")
+        self.lesion_voxels = column("lesion_voxels")
+        self.body_voxels = column("body_voxels")
+        self.true_positives = column("true_positives")
+        self.false_positives = column("false_positives")
+        self.found = column("found")
+        self.false_findings = column("false_findings")
 
     def metrics(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
-        """Every metric over the scans, each as often as its weight says."""
+        """Return every metric of the weighted scans."""
         tally = self.counts.tally(weights)
         best = voxel_metrics.best_dice(tally)
         best_value, best_threshold = (
@@ -267,69 +254,53 @@ class _Pool:
             if isinstance(best, Undefined)
             else (best[0], float(self.counts.scores[best[1] - 1]))
         )
-        found = self._lesion_wise(weights)
         return {
             "voxel_auroc": voxel_metrics.auroc(tally),
             "average_precision": voxel_metrics.average_precision(tally),
             "pro": voxel_metrics.pro(tally),
-            "dice": self._dice(weights),
-            "dice_per_case": self._dice_per_case(weights),
             "best_dice": best_value,
             "best_dice_threshold": best_threshold,
-            "false_positive_rate": self._false_positive_rate(weights),
             "case_auroc": self._case_auroc(weights),
-            "lesions_found": found[0],
-            "false_findings_per_scan": found[1],
+            **self._threshold_metrics(weights),
         }
 
-    def _dice(self, weights: Float[np.ndarray, " n"]) -> float | Undefined:
-        if not self.calibrated:
-            return Undefined(NO_THRESHOLD)
-        true_positives, false_positives, lesion_voxels = (
-            float(weights @ counts)
-            for counts in (self.true_positives, self.false_positives, self.lesion_voxels)
-        )
-        return voxel_metrics.dice(true_positives, false_positives, lesion_voxels)
-
-    def _dice_per_case(self, weights: Float[np.ndarray, " n"]) -> float | Undefined:
-        if not self.calibrated:
-            return Undefined(NO_THRESHOLD)
-        ill = ~self.normal & (weights > 0)
-        if not ill.any():
-            return Undefined(NO_LESION)
-        both = 2 * self.true_positives[ill]
-        sizes = self.true_positives[ill] + self.false_positives[ill] + self.lesion_voxels[ill]
-        return float(np.average(both / sizes, weights=weights[ill]))
-
-    def _false_positive_rate(self, weights: Float[np.ndarray, " n"]) -> float | Undefined:
-        if not self.calibrated:
-            return Undefined(NO_THRESHOLD)
-        voxels = float(weights[self.normal] @ self.body_voxels[self.normal])
-        if not voxels:
-            return Undefined("no scan is normal")
-        return float(weights[self.normal] @ self.false_positives[self.normal]) / voxels
-
     def _case_auroc(self, weights: Float[np.ndarray, " n"]) -> float | Undefined:
-        there = weights > 0
-        ill = ~self.normal[there]
+        counted = weights > 0
+        ill = ~self.normal[counted]
         if ill.all() or not ill.any():
-            return Undefined("no scan is normal" if ill.all() else NO_LESION)
+            return Undefined(NO_NORMAL_SCAN if ill.all() else NO_LESION)
         return voxel_metrics.weighted_auroc(
-            ill.astype(np.float64), self.case_scores[there], weights[there]
+            ill.astype(np.float64), self.case_scores[counted], weights[counted]
         )
 
-    def _lesion_wise(
-        self, weights: Float[np.ndarray, " n"]
-    ) -> tuple[float | Undefined, float | Undefined]:
-        """Lesions found and false findings a scan, at the calibrated threshold."""
+    def _threshold_metrics(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
+        """Return the metrics at the calibrated threshold."""
+        names = "dice dice_per_case false_positive_rate lesions_found false_findings_per_scan"
         if not self.calibrated:
-            return Undefined(NO_THRESHOLD), Undefined(NO_THRESHOLD)
-        lesions = float(weights @ self.lesions)
-        found = float(weights @ self.found[:, 0]) / lesions if lesions else Undefined(NO_LESION)
-        return found, float(weights @ self.false_findings[:, 0] / weights.sum())
+            return {name: Undefined(NO_THRESHOLD) for name in names.split()}
+        lesion_voxels, lesions = float(weights @ self.lesion_voxels), float(weights @ self.lesions)
+        true_positives = float(weights @ self.true_positives)
+        false_positives = float(weights @ self.false_positives)
+        ill, normal = weights * ~self.normal, weights * self.normal
+        normal_voxels = float(normal @ self.body_voxels)
+        sizes = self.true_positives + self.false_positives + self.lesion_voxels
+        dices = 2 * self.true_positives / np.maximum(sizes, 1.0)
+        return {
+            "dice": voxel_metrics.dice(true_positives, false_positives, lesion_voxels),
+            "dice_per_case": float(np.average(dices, weights=ill))
+            if ill.any()
+            else Undefined(NO_LESION),
+            "false_positive_rate": float(normal @ self.false_positives) / normal_voxels
+            if normal_voxels
+            else Undefined(NO_NORMAL_SCAN),
+            "lesions_found": float(weights @ self.found[:, 0]) / lesions
+            if lesions
+            else Undefined(NO_LESION),
+            "false_findings_per_scan": float(weights @ self.false_findings[:, 0] / weights.sum()),
+        }
 
     def curves(self) -> Curves:
-        """The curves over all scans; empty ones where they are undefined."""
+        """Return the curves of all scans; those that are undefined are empty."""
         tally = self.counts.tally(np.ones(len(self.normal)))
         rate, recall_at_rate = voxel_metrics.roc_curve(tally)
         recall, precision = voxel_metrics.precision_recall_curve(tally)
@@ -338,8 +309,8 @@ class _Pool:
         lesions = self.lesions.sum()
         found = self.found[:, first:].sum(axis=0)
         false_findings = self.false_findings[:, first:].mean(axis=0)
-        # From the highest threshold down to most false findings: lower ones let findings grow
-        # together, until one that is as large as the body finds all lesions.
+        # The curve ends at the threshold with the most false findings: below it findings merge,
+        # until one as large as the body finds all lesions.
         rising = np.argsort(self.curve_thresholds, kind="stable")
         most = int(np.argmax(false_findings[rising]))
         fewer = rising[most:][::-1] if lesions else rising[:0]
@@ -353,7 +324,3 @@ class _Pool:
             false_findings_per_scan=false_findings[fewer],
             lesions_found=found[fewer] / max(lesions, 1.0),
         )
-
-
-def _columns(rows: list[tuple[int, ...]]) -> Float[np.ndarray, "c n"]:
-    return np.array(rows, dtype=np.float64).T

@@ -1,4 +1,4 @@
-"""The lesions of a ground truth, and which of them a search at a threshold finds."""
+"""Lesions of a ground truth, and how many of them are found at a threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,43 +12,27 @@ from SpatialARAnomalyLib.engine.volumes.geometry import voxel_ml
 
 @dataclass(frozen=True, eq=False)
 class Lesions:
-    """The lesions of one scan: voxels of the truth that share a face, an edge or a corner."""
+    """Lesions of one scan: components of the truth connected by faces, edges or corners."""
 
     voxels: Int[np.ndarray, " n"]
-    """Places of the voxels among the raveled voxels of the scan, ascending."""
+    """Ascending indices of the lesions' voxels in the raveled scan."""
     lesion: Int[np.ndarray, " n"]
-    """The lesion of every voxel, from 0."""
+    """Number of the lesion of every voxel, from 0."""
     sizes: Int[np.ndarray, " l"]
-    """Voxels of every lesion."""
+    """Number of voxels of every lesion."""
 
     @classmethod
     def of(cls, truth: Bool[np.ndarray, "k j i"]) -> "Lesions":
-        """The lesions of a truth."""
-        runs = VoxelRuns.reaching(truth.astype(np.float32), 0.5)
+        """Find the lesions of a ground truth."""
+        runs = VoxelRuns.at_least(truth.astype(np.float32), 0.5)
         # Runs are in raster order, and so are their voxels.
         lesion = np.repeat(runs.regions(truth.shape), runs.lengths)
         return cls(np.flatnonzero(truth), lesion, np.bincount(lesion))
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of lesions."""
         return self.sizes.size
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What was found in one scan at every threshold of a search.
-
-    A finding is a connected region whose every voxel reaches the threshold and
-    that is large enough, as `findings.find` has it. A lesion is found if a
-    finding holds any of its voxels; a finding is false if it holds no voxel of
-    a lesion. So one finding may find two lesions, and of two findings in one
-    lesion none is false.
-    """
-
-    found: Int[np.ndarray, " t"]
-    """Lesions found."""
-    false_findings: Int[np.ndarray, " t"]
 
 
 def search(
@@ -57,19 +41,24 @@ def search(
     thresholds: Sequence[float],
     ras_from_voxel: Float[np.ndarray, "4 4"],
     min_volume_ml: float,
-) -> Search:
-    """Look for the lesions at every threshold; where nothing is to be found, scores are −∞."""
+) -> Int[np.ndarray, "2 t"]:
+    """Count the lesions found and the false findings at every threshold.
+
+    Findings are those of `scoring.findings`. A lesion is found if a finding holds any of its
+    voxels; a finding is false if it holds no voxel of a lesion. So one finding may find two
+    lesions, and two findings in one lesion are both true. Voxels that cannot be found have
+    the score −∞.
+    """
     min_voxels = min_volume_ml * (1 - VOLUME_TOLERANCE) / voxel_ml(ras_from_voxel)
     points = [_search_at(scores, lesions, threshold, min_voxels) for threshold in thresholds]
-    found, false_findings = np.array(points, dtype=np.int64).reshape(-1, 2).T
-    return Search(found, false_findings)
+    return np.array(points, dtype=np.int64).reshape(-1, 2).T
 
 
 def _search_at(
     scores: Float[np.ndarray, "k j i"], lesions: Lesions, threshold: float, min_voxels: float
 ) -> tuple[int, int]:
-    """Lesions found and false findings."""
-    runs = VoxelRuns.reaching(scores, threshold)
+    """Return the numbers of lesions found and of false findings."""
+    runs = VoxelRuns.at_least(scores, threshold)
     if not runs.lengths.size:
         return 0, 0
     region_of = runs.regions(scores.shape)

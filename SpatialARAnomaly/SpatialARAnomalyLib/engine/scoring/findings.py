@@ -59,7 +59,7 @@ class VoxelRuns:
         return VoxelRuns(self.k[chosen], self.j[chosen], self.first[chosen], self.end[chosen])
 
     @classmethod
-    def reaching(cls, values: Float[np.ndarray, "k j i"], threshold: float) -> "VoxelRuns":
+    def at_least(cls, values: Float[np.ndarray, "k j i"], threshold: float) -> "VoxelRuns":
         """The runs of voxels whose value is at least the threshold."""
         slices, rows, columns = values.shape
         # One voxel that is not set before the first row and after each keeps
@@ -201,7 +201,7 @@ def _large_regions(
     nll: Float[np.ndarray, "k j i"], threshold_nll: float, min_voxels: float
 ) -> list[VoxelRuns]:
     """The regions that reach the threshold and are large enough, by first voxel."""
-    runs = VoxelRuns.reaching(nll, threshold_nll)
+    runs = VoxelRuns.at_least(nll, threshold_nll)
     region_of = runs.regions(nll.shape)
     # Sums of lengths are exact in double precision.
     sizes = np.bincount(region_of, weights=runs.lengths)

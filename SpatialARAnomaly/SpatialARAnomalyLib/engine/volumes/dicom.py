@@ -89,9 +89,10 @@ def _read_header(path: Path) -> _Instance:
 
     def is_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
         nonlocal stored_bytes
-        if tag == PIXEL_DATA:
+        found = bool(tag == PIXEL_DATA)
+        if found:
             stored_bytes = length
-        return tag == PIXEL_DATA
+        return found
 
     with warnings.catch_warnings(action="ignore"), path.open("rb") as stream:
         header = read_partial(stream, is_pixel_data, specific_tags=[Tag(tag) for tag in _TAGS])
