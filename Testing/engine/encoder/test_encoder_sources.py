@@ -117,8 +117,8 @@ def test_index_that_is_none(index, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "'config.json' is not JSON."),
-        ("[" * 100_000, "'config.json' is not JSON."),
+        ("{", "'config.json' must hold a JSON object."),
+        ("[" * 100_000, "'config.json' must hold a JSON object."),
         ("[]", "'config.json' must hold a JSON object."),
     ],
 )

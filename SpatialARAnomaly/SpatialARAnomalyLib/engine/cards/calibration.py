@@ -1,6 +1,11 @@
-"""What an NLL means: how often held-out normal scans reach it.
+"""What an NLL or a case score means: how often held-out normal scans reach it.
 
-Readable with numpy alone; how it is learned is in `calibration_fit`.
+- A threshold is a quantile of the NLL of body voxels (`Calibration.threshold`); how far its
+  false-positive rate varies between scans is a `RateInterval`.
+- The p-value of a finding is a rank among tokens (`Calibration.p_value`).
+- The p-value of a case is a rank among scans, smoothed by Student's t (`case_p_value`).
+
+`engine.scoring.calibration_fit` makes calibrations. Importing this module needs numpy only.
 """
 
 import math
@@ -15,165 +20,57 @@ import numpy as np
 from SpatialARAnomalyLib.engine.specs import Spec
 
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
-"""Rates at whose thresholds every held-out volume's share is kept."""
+"""False-positive rates at whose thresholds the share of every held-out volume is kept."""
 
 LEVEL = 0.95
-"""How sure an interval is."""
-
-_NORMAL = statistics.NormalDist()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RateInterval:
-    """Where the share of body voxels above a threshold lies, with probability `LEVEL`."""
-
-    scan: tuple[float, float]
-    """Of one new normal scan."""
-    mean: tuple[float, float]
-    """On average over many new normal scans."""
-
-
-def shares_at(
-    rate: float, rates: Sequence[float], volume_shares: Sequence[Sequence[float]]
-) -> list[float] | None:
-    """Every volume's share above the threshold of a rate; None where none was measured.
-
-    `volume_shares` are those at each of the falling `rates`; between rates a
-    share goes as a power of the rate.
-    """
-    if not rates or not rates[-1] <= rate <= rates[0]:
-        return None
-    place = min(bisect_right([-one for one in rates], -rate), len(rates) - 1)
-    high, low = rates[place - 1], rates[place]
-    part = math.log(rate / low) / math.log(high / low)
-    return [
-        # Nothing has no logarithm; what stands for it is far below `least` of `interval_of`.
-        max(one[place], 1e-12) ** (1 - part) * max(one[place - 1], 1e-12) ** part
-        for one in volume_shares
-    ]
-
-
-def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInterval | None:
-    """The interval that the shares of held-out volumes leave; None with fewer than two.
-
-    Shares are taken as normal between volumes on the probit scale Φ⁻¹, as they
-    are where volumes differ by a shift of a normal NLL. For one scan that is
-    Student's prediction interval; for the mean, Φ(μ/√(1 + σ²)), its delta
-    method with t in place of z. No share counts as less than `least`, which
-    volumes cannot tell from nothing. `rate`, at which the threshold was put, is
-    always inside.
-    """
-    if len(shares) < 2:
-        return None
-    # Here, so that the panel opens quickly; Slicer bundles scipy.
-    from scipy.special import stdtrit
-
-    probits = [_NORMAL.inv_cdf(min(max(share, least), 1 - least)) for share in shares]
-    count, middle = len(probits), statistics.fmean(probits)
-    variance = statistics.variance(probits, middle)
-    t = float(stdtrit(count - 1, (1 + LEVEL) / 2))
-    low, high = _around(rate, middle, t * math.sqrt(variance * (1 + 1 / count)))
-    if min(shares) <= least:
-        low = 0.0  # a scan without anything above was seen
-    spread = 1 + variance
-    # Of the mean's probit: from the doubt in μ, and from that in σ.
-    doubt = variance / count / spread + (middle * variance) ** 2 / spread**3 / (2 * (count - 1))
-    mean = _around(rate, middle / math.sqrt(spread), t * math.sqrt(doubt))
-    return RateInterval(scan=(low, high), mean=mean)
-
-
-def _around(rate: float, middle: float, reach: float) -> tuple[float, float]:
-    return min(rate, _NORMAL.cdf(middle - reach)), max(rate, _NORMAL.cdf(middle + reach))
-
-
-MIN_NORMALS = 3
-"""With fewer held-out normal scans there is no case p-value: their spread is unknown."""
-
-PRIOR_SCANS = 20
-"""Normal scans that what is assumed weighs as much as: below it the t leads, above it the ranks."""
-
-BEYOND = 10
-"""p is never less than this part of what counting could show: further out no normal scan
-has been seen, and what a curve says there is only the curve's."""
-
-_LEAST_TAIL = 1e-9
-
-
-def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) -> float | None:
-    """How likely a new normal scan's case score reaches this one; uniform on normal scans.
-
-    None with fewer than `MIN_NORMALS`. A mean of two answers, weighted
-    `PRIOR_SCANS` to n + 1 (the posterior mean of a Dirichlet process, Ferguson
-    1973):
-
-    - Student's t for one more observation, n − 1 degrees of freedom and scale
-      s·√(1 + 1/n), of log(score − `lowest`), where `lowest` is the least NLL
-      there is: smooth, exact for log-normal scores, wide with few scans.
-    - The rank, (1 + r)/(1 + n) where r scores reach this one, exact for
-      whatever scores; between ranks it goes as the t does, and so beyond the last.
-
-    It falls with the score, and does not depend on the NLL's unit and zero.
-    """
-    count = len(normal_scores)
-    if count < MIN_NORMALS:
-        return None
-    if score <= lowest:
-        return 1.0
-    scores = sorted(normal_scores)
-    reaching = count - bisect_left(scores, score)
-    if scores[0] == scores[-1] or scores[0] <= lowest:
-        return (1 + reaching) / (1 + count)  # no spread to go by: counting alone
-    # Here, so that the panel opens quickly; Slicer bundles scipy.
-    from scipy.special import stdtr
-
-    logs = [math.log(one - lowest) for one in scores]
-    middle = statistics.fmean(logs)
-    scale = statistics.stdev(logs, middle) * math.sqrt(1 + 1 / count)
-
-    def tail(log: float) -> float:
-        return max(_LEAST_TAIL, float(stdtr(count - 1, (middle - log) / scale)))
-
-    student = tail(math.log(score - lowest))
-    above = count - bisect_right(scores, score)
-    if reaching > above:
-        rank = reaching / (1 + count)
-    else:
-        low = tail(logs[count - above]) if above else 0.0
-        high = tail(logs[count - above - 1]) if above < count else 1.0
-        part = min(1.0, (student - low) / (high - low)) if high > low else 1.0
-        rank = (above + part) / (1 + count)
-    p = (PRIOR_SCANS * student + (1 + count) * rank) / (PRIOR_SCANS + 1 + count)
-    return max(p, least_case_p(count))
-
-
-def least_case_p(normals: int) -> float:
-    """The least p-value that so many normal scans are allowed to give."""
-    return 1 / (BEYOND * (1 + normals))
-
+"""Confidence level of a rate interval."""
 
 ENOUGH_NORMALS = 20
 """Held-out normal scans below which a rate or a case p-value is called rough: about where
 the mean rate is known within a factor of two (Resources/Docs/calibration.md)."""
 
 MIN_TOKENS_ABOVE = 10
-"""Tokens that must lie above a threshold for its rate to be more than a guess."""
+"""Expected number of held-out tokens above a threshold below which its rate is a guess."""
+
+MIN_NORMALS = 3
+"""Held-out normal scans below which there is no case p-value: their spread is unknown."""
+
+PRIOR_SCANS = 20
+"""Prior weight of the parametric (Student t) case p-value, in pseudo-scans."""
+
+BEYOND = 10
+"""Factor by which a case p-value may fall below 1/(1 + n), the least that counting n scans
+can show: further out it would rest on the shape of the t distribution alone."""
+
+_LEAST_TAIL = 1e-9
+_LEAST_SHARE = 1e-12
+_NORMAL = statistics.NormalDist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateInterval:
+    """Interval of confidence `LEVEL` for the share of body voxels above a threshold."""
+
+    scan: tuple[float, float]
+    """Share in one new normal scan."""
+    mean: tuple[float, float]
+    """Mean share over many new normal scans."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Spec):
     """Quantiles of the NLL in the body of normal scans that were not trained on.
 
-    Every scan weighs the same, however many voxels it has: a rate is what the
-    mean normal scan shows, and fine voxels are not more scans.
+    Every scan has the same weight, whatever its number of voxels: a rate is the mean over
+    scans, and finer voxels do not count as more scans.
 
-    Thresholds rest on voxels, because a rate is a share of what is shown.
-    p-values rest on tokens: a voxel's NLL is a mean of tokens around it, so
-    voxels are less extreme than tokens and more alike.
+    Thresholds rest on voxels, because a rate is a share of what is shown. p-values rest on
+    tokens: a voxel's NLL is a mean of tokens around it, so voxels are less extreme than
+    tokens and more alike.
 
-    Neighboring tokens are alike too, and n tokens are not n patients: how far
-    a rate may be off comes from the spread between scans. The held-out scans
-    also chose the epoch and set the variance, so rates and p-values are a
-    little optimistic; no interval counts that.
+    Neighboring tokens are alike too, and n tokens are not n patients: the uncertainty of a
+    rate comes from the spread between scans. The held-out scans also chose the epoch and set
+    the variance, so rates and p-values are a little optimistic; no interval includes that.
     """
 
     levels: tuple[float, ...]
@@ -183,16 +80,16 @@ class Calibration(Spec):
     token_nll: tuple[float, ...]
     """Of tokens whose center lies in the body, nats per channel, ascending."""
     tokens: int
-    """Those tokens."""
+    """Number of those tokens."""
     volumes: int
-    """Held-out normal volumes."""
+    """Number of held-out normal volumes."""
     rates: tuple[float, ...] = ()
     """Falling false-positive rates."""
     volume_shares: tuple[tuple[float, ...], ...] = ()
     """Of every held-out volume, the share of body voxels above the threshold of each of
-    `rates`; none in models made before it was kept."""
+    `rates`; may be empty."""
     case_scores: tuple[float, ...] = ()
-    """`case_score` of every held-out volume, ascending; none in models made before."""
+    """Case score of every held-out volume, ascending; may be empty."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -227,37 +124,35 @@ class Calibration(Spec):
             "case_scores must hold a rising number for each of the volumes, or nothing",
         )
 
+    @property
+    def is_rough(self) -> bool:
+        """Whether there are fewer than `ENOUGH_NORMALS` held-out scans."""
+        return self.volumes < ENOUGH_NORMALS
+
     def threshold(self, false_positive_rate: float) -> float:
-        """The NLL that this share of normal body voxels exceeds."""
+        """Return the NLL that this share of normal body voxels exceeds."""
         return float(np.interp(1.0 - false_positive_rate, self.levels, self.nll))
 
     def supports(self, false_positive_rate: float) -> bool:
-        """Whether enough tokens lie above the threshold of this rate to tell it from others."""
+        """Return whether enough tokens lie above the threshold of this rate to estimate it."""
         return false_positive_rate * self.tokens >= MIN_TOKENS_ABOVE
 
-    @property
-    def is_rough(self) -> bool:
-        """Whether there are too few held-out normals for more than rough rates and p-values."""
-        return self.volumes < ENOUGH_NORMALS
-
     def rate_interval(self, false_positive_rate: float) -> RateInterval | None:
-        """What share of voxels new normal scans may show at the threshold of this rate.
+        """Return the interval of the share that new normal scans show above this threshold.
 
-        None where nothing can be said: of one held-out volume, of a model made
-        before shares were kept, or of a rate rarer than tokens can show or
-        outside `rates`.
+        None for one held-out volume, without `volume_shares`, and for a rate that is too rare
+        (`supports`) or outside of `rates`.
         """
         shares = shares_at(false_positive_rate, self.rates, self.volume_shares)
         if shares is None or not self.supports(false_positive_rate):
             return None
-        # Half a token of the mean volume: less of a volume is not told from nothing.
+        # Half a token of the mean volume: a smaller share cannot be told from zero.
         return interval_of(false_positive_rate, shares, 0.5 * self.volumes / self.tokens)
 
     def case_p_value(self, score: float) -> float | None:
-        """How likely a normal scan's `case_score` reaches this one (`case_p.case_p_value`).
+        """Return the probability that a normal scan's case score reaches this one.
 
-        None of fewer than `case_p.MIN_NORMALS` held-out volumes, or of a model
-        made before case scores were kept.
+        See the function `case_p_value`; None with fewer than `MIN_NORMALS` case scores.
         """
         return case_p_value(score, self.case_scores, self.nll[0])
 
@@ -278,11 +173,121 @@ class Calibration(Spec):
         return (1.0 + reaching) / (1.0 + self.tokens)
 
     def _token_level(self, nll: float) -> float:
-        """The share of tokens below an NLL that is not above all of them."""
+        """Return the share of tokens below an NLL that is not above all of them."""
         first = int(np.searchsorted(self.token_nll, nll, side="left"))
-        # Where quantiles tie, the lowest level is the honest one.
+        # Where quantiles tie, the lowest level is the conservative one.
         if self.token_nll[first] == nll or first == 0:
             return self.levels[first]
         span = self.token_nll[first] - self.token_nll[first - 1]
         part = (nll - self.token_nll[first - 1]) / span
         return self.levels[first - 1] + part * (self.levels[first] - self.levels[first - 1])
+
+
+def shares_at(
+    rate: float, rates: Sequence[float], volume_shares: Sequence[Sequence[float]]
+) -> list[float] | None:
+    """Return every volume's share above the threshold of a rate; None outside of `rates`.
+
+    Args:
+        rate: The false-positive rate.
+        rates: Falling rates; in between, a share is interpolated as a power of the rate.
+        volume_shares: Of every volume, the shares at `rates`.
+    """
+    if not rates or not rates[-1] <= rate <= rates[0]:
+        return None
+    place = min(bisect_right([-one for one in rates], -rate), len(rates) - 1)
+    high, low = rates[place - 1], rates[place]
+    part = math.log(rate / low) / math.log(high / low)
+    return [
+        # `_LEAST_SHARE` stands for zero, which has no logarithm.
+        max(one[place], _LEAST_SHARE) ** (1 - part) * max(one[place - 1], _LEAST_SHARE) ** part
+        for one in volume_shares
+    ]
+
+
+def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInterval | None:
+    """Return the interval from the shares of held-out volumes; None with fewer than two.
+
+    Shares are taken as normally distributed between volumes on the probit scale Φ⁻¹, as they
+    are where volumes differ by a shift of a normal NLL. For one scan the interval is Student's
+    prediction interval; for the mean, Φ(μ/√(1 + σ²)), it is the delta method's with t in place
+    of z.
+
+    Args:
+        rate: The false-positive rate of the threshold; it is always inside.
+        shares: Share of every held-out volume.
+        least: Least share that can be told from zero; smaller ones are raised to it.
+    """
+    if len(shares) < 2:
+        return None
+    # Imported here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtrit
+
+    probits = [_NORMAL.inv_cdf(min(max(share, least), 1 - least)) for share in shares]
+    count, middle = len(probits), statistics.fmean(probits)
+    variance = statistics.variance(probits, middle)
+    t = float(stdtrit(count - 1, (1 + LEVEL) / 2))
+
+    def around(center: float, reach: float) -> tuple[float, float]:
+        return min(rate, _NORMAL.cdf(center - reach)), max(rate, _NORMAL.cdf(center + reach))
+
+    low, high = around(middle, t * math.sqrt(variance * (1 + 1 / count)))
+    if min(shares) <= least:
+        low = 0.0  # one of the scans had nothing above the threshold
+    spread = 1 + variance
+    # Variance of the mean's probit: from the uncertainty of μ, and from that of σ.
+    doubt = variance / count / spread + (middle * variance) ** 2 / spread**3 / (2 * (count - 1))
+    mean = around(middle / math.sqrt(spread), t * math.sqrt(doubt))
+    return RateInterval(scan=(low, high), mean=mean)
+
+
+def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) -> float | None:
+    """Return the probability that a new normal scan's case score reaches this one.
+
+    It is uniform on normal scans. None with fewer than `MIN_NORMALS`. A mean of two
+    estimates, weighted `PRIOR_SCANS` to n + 1 (the posterior mean of a Dirichlet process,
+    Ferguson 1973):
+
+    - Student's t for one more observation, n − 1 degrees of freedom and scale
+      s·√(1 + 1/n), of log(score − `lowest`), where `lowest` is the least possible NLL:
+      smooth, exact for log-normal scores, wide with few scans.
+    - The rank, (1 + r)/(1 + n) where r scores reach this one, exact for scores of any
+      distribution; between ranks and beyond the last it is interpolated along the t.
+
+    It falls with the score, and does not depend on the NLL's unit and zero.
+    """
+    count = len(normal_scores)
+    if count < MIN_NORMALS:
+        return None
+    if score <= lowest:
+        return 1.0
+    scores = sorted(normal_scores)
+    reaching = count - bisect_left(scores, score)
+    if scores[0] == scores[-1] or scores[0] <= lowest:
+        return (1 + reaching) / (1 + count)  # without a spread the rank alone
+    # Imported here, so that the panel opens quickly; Slicer bundles scipy.
+    from scipy.special import stdtr
+
+    logs = [math.log(one - lowest) for one in scores]
+    middle = statistics.fmean(logs)
+    scale = statistics.stdev(logs, middle) * math.sqrt(1 + 1 / count)
+
+    def tail(log: float) -> float:
+        return max(_LEAST_TAIL, float(stdtr(count - 1, (middle - log) / scale)))
+
+    student = tail(math.log(score - lowest))
+    above = count - bisect_right(scores, score)
+    if reaching > above:
+        rank = reaching / (1 + count)
+    else:
+        low = tail(logs[count - above]) if above else 0.0
+        high = tail(logs[count - above - 1]) if above < count else 1.0
+        part = min(1.0, (student - low) / (high - low)) if high > low else 1.0
+        rank = (above + part) / (1 + count)
+    p = (PRIOR_SCANS * student + (1 + count) * rank) / (PRIOR_SCANS + 1 + count)
+    return max(p, least_case_p(count))
+
+
+def least_case_p(normals: int) -> float:
+    """Return the least case p-value that this number of normal scans can give."""
+    return 1 / (BEYOND * (1 + normals))

@@ -1,4 +1,4 @@
-"""What an encoder is, in words and numbers; readable without torch."""
+"""What identifies an encoder, and which files hold its weights; readable without torch."""
 
 import json
 from dataclasses import dataclass
@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.specs import (
-    Precision,
-    Spec,
-)
+from SpatialARAnomalyLib.engine.specs import Precision, Spec
 
 DEMONSTRATION = "demonstration"
-"""The name of the embedded encoder (`demonstration.py`)."""
+"""Name of the demonstration encoder."""
 
 DINOV3_NOTICE = (
     "DINOv3 weights are Meta's, under the DINOv3 License: pass its agreement on with them and "
@@ -23,7 +20,7 @@ DINOV3_NOTICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCard(Spec):
-    """What an encoder is; stored in every model."""
+    """Identity of an encoder; stored in every model."""
 
     name: str
     """`demonstration`, the hub id, or the folder's or file's own base name (never a path)."""
@@ -32,17 +29,17 @@ class EncoderCard(Spec):
     channels: int
     """Channels of a token."""
     patch_px: int
-    """Side of a token in pixels."""
+    """Side of a patch in pixels."""
     parameters: int
-    """How many numbers its tokens depend on."""
+    """Number of parameters that its tokens depend on."""
     weights_sha256: str
     """Over tensors and settings: the same for the same weights in any layout."""
     revision: str | None = None
     """The hub's commit, if known."""
     notice: str
-    """What it is, and its license."""
+    """Origin and license, for the user."""
     precision: Precision = Precision.FLOAT32
-    """How it multiplies: tokens of another precision are not quite the same."""
+    """Precision of the matrix products; tokens of another precision differ by about 1 %."""
 
     def __post_init__(self) -> None:
         self._require(self.channels > 0, "channels must be positive")
@@ -57,7 +54,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
 def weight_files(folder: Path) -> list[Path] | None:
-    """The configuration and all files of weights as the hub gives them; None if one is missing."""
+    """Return the configuration and all files of weights; None if one is missing."""
     names = [CONFIGURATION, WEIGHTS]
     if not (folder / WEIGHTS).is_file():
         try:
@@ -69,10 +66,10 @@ def weight_files(folder: Path) -> list[Path] | None:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index spreads the weights over, sorted.
+    """Return the files that an index spreads the weights over, sorted.
 
-    Raises `EncoderError` `encoder-damaged` for an index that is none, or that
-    leads out of its folder.
+    Raises:
+        EncoderError: `encoder-damaged` for an index that is invalid or leads out of its folder.
     """
     spread = read_json(index).get("weight_map")
     names = sorted({str(name) for name in spread.values()}) if isinstance(spread, dict) else []
@@ -87,11 +84,16 @@ def shard_names(index: Path) -> list[str]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises `EncoderError` `encoder-damaged` if there is none."""
+    """Read a file that holds a JSON object.
+
+    Raises:
+        EncoderError: `encoder-damaged` for any other content.
+        OSError: The file cannot be read.
+    """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise EncoderError("encoder-damaged", f"'{file.name}' is not JSON.") from error
+    except (ValueError, RecursionError):
+        values = None
     if not isinstance(values, dict):
         raise EncoderError("encoder-damaged", f"'{file.name}' must hold a JSON object.")
     return values

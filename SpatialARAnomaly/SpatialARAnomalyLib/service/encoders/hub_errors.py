@@ -62,8 +62,9 @@ def host_of(address: str) -> str:
 
 def hub_error(code: str, connection: Connection, reason: str = "") -> EncoderError:
     """Make the error of a code that has its message in `_MESSAGES`."""
-    facts = {"host": connection.host, "hub_id": connection.hub_id, "reason": reason}
-    facts |= {"timeout_s": connection.timeout_s, "proxy": connection.proxy or "of this network"}
+    facts: dict[str, object] = {"host": connection.host, "hub_id": connection.hub_id}
+    facts |= {"reason": reason, "timeout_s": connection.timeout_s}
+    facts |= {"proxy": connection.proxy or "of this network"}
     return EncoderError(code, _MESSAGES[code].format_map(facts))
 
 
