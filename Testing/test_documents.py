@@ -1,4 +1,4 @@
-"""Documents: links lead somewhere, nothing is left to be filled in, commands exist."""
+"""Links, code paths, commands and options named in the documents exist."""
 
 import re
 from pathlib import Path
@@ -8,25 +8,99 @@ import typer
 from SpatialARAnomalyLib.service.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "Resources").rglob("*.md"))]
+PACKAGE = ROOT / "SpatialARAnomaly/SpatialARAnomalyLib"
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "Resources").rglob("*.md")),
+]
+IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+
+CODE_PATH = re.compile(
+    r"(?<![\w./-])(?:engine|service|slicerapp|Testing|SpatialARAnomaly|Resources|\.ci|\.github)"
+    r"(?:/[\w.*-]+)+/?"
+)
+"""A path of this repository, from its root or from the package."""
+
+PYTHON_FILE = re.compile(r"`(?:[\w/]+/)?(\w+\.py)\b")
+"""A Python file that is named alone or from a folder of the package."""
+
+FENCE = re.compile(r"^ *(```|~~~).*?^ *\1", re.DOTALL | re.MULTILINE)
+
+WRITTEN_BY_COMMANDS = {"Testing/Benchmark/speed_results.jsonl"}
+"""Paths that a documented command creates."""
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def read(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def missing_paths(text: str) -> list[str]:
+    """Code paths in a text that exist neither in the repository nor in the package."""
+    named = {path.rstrip("./") for path in CODE_PATH.findall(text)} - WRITTEN_BY_COMMANDS
+    return sorted(
+        path for path in named if not any(any(base.glob(path)) for base in (ROOT, PACKAGE))
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_links_lead_to_files(document):
-    text = document.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", read(document))
     missing = [link for link in links if not (document.parent / link).exists()]
     assert missing == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def anchors(document: Path) -> set[str]:
+    """The anchors that a Markdown renderer gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", read(document)), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_links_lead_to_headings(document):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", read(document))
+    missing = [
+        f"{file}#{anchor}"
+        for file, anchor in links
+        if anchor not in anchors(document.parent / file if file else document)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_code_paths_exist(document):
+    assert missing_paths(read(document)) == []
+
+
+def test_a_path_that_does_not_exist_is_found():
+    text = "`engine/specs.py`, `Testing/Benchmark/*.py`, engine/none.py and `service/gone/`."
+    assert missing_paths(text) == ["engine/none.py", "service/gone"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_python_files_exist(document):
+    files = {
+        path.name
+        for folder in ("SpatialARAnomaly", "Testing")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert set(PYTHON_FILE.findall(read(document))) - files == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_nothing_is_left_to_be_filled_in(document):
-    text = document.read_text(encoding="utf-8")
-    assert re.findall(r"TODO|TBD|FIXME|[A-Z]+_TABLE", text) == []
+    assert re.findall(r"TODO|TBD|FIXME|[A-Z]+_TABLE", read(document)) == []
+
+
+def test_every_page_is_in_an_index():
+    docs = ROOT / "Resources/Docs"
+    for index in (docs / "README.md", docs / "decisions/README.md"):
+        pages = {path.name for path in index.parent.glob("*.md")} - {"README.md"}
+        assert pages - set(re.findall(r"\]\(([\w.-]+)\)", read(index))) == set()
 
 
 def options(command) -> set[str]:
-    """The options of a command and of those below it."""
+    """The options of a command and of its subcommands."""
     own = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
     return own.union(*map(options, getattr(command, "commands", {}).values()))
 
@@ -36,8 +110,9 @@ def test_options_named_in_documents_exist():
     assert {"--model", "--allow-download"} < known
     named = set()
     for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        for block in re.findall(r"spatial-ar-anomaly [a-z].*?(?=\n\n|```|`)", text, re.DOTALL):
+        for block in re.findall(
+            r"spatial-ar-anomaly [a-z].*?(?=\n\n|```|`)", read(document), re.DOTALL
+        ):
             named |= set(re.findall(r"--[a-z][a-z-]+", block))
     assert named
     assert {option for option in named if option not in known} == set()
