@@ -4,7 +4,7 @@ import dataclasses
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from Benchmark.bmad.choices import ALL_METHODS, parse_methods, parse_seeds
@@ -20,12 +20,11 @@ from SpatialARAnomalyLib.service.cli.common import (
     DeviceOption,
     DownloadOption,
     JsonOption,
+    Outcome,
     OverwriteOption,
     run_job,
 )
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
+from SpatialARAnomalyLib.service.events import EventReporter
 
 app = typer.Typer(
     add_completion=False,
@@ -82,7 +81,7 @@ def bmad(
 ) -> None:
     """Compare presets and peers on a data set of BMAD. Repeat an interrupted command to resume."""
 
-    def job(report: "EventReporter") -> Any:
+    def job(report: EventReporter) -> Outcome:
         chosen, drawn = parse_methods(methods), parse_seeds(seeds)
         training = TrainingSpec(epochs=epochs, batch_size=batch_size, held_out_share=held_out_share)
         for seed in drawn:  # refuse an invalid seed now, not after hours of work
@@ -90,7 +89,7 @@ def bmad(
         require_torch()
         from Benchmark.bmad.job import ComparisonRequest, compare
 
-        return compare(
+        table, files = compare(
             ComparisonRequest(
                 root=root,
                 which=which,
@@ -108,16 +107,14 @@ def bmad(
             report,
         )
 
-    def as_result(outcome: Any) -> dict[str, Any]:
-        table, files = outcome
-        return {**table.to_dict(), "files": [path.name for path in files]}
+        def show() -> None:
+            from Benchmark.bmad.table import print_table
 
-    def show(outcome: Any) -> None:
-        from Benchmark.bmad.table import print_table
+            print_table(table, files)
 
-        print_table(*outcome)
+        return {**table.to_dict(), "files": [path.name for path in files]}, show
 
-    run_job(job, as_result, show, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=device)
 
 
 def main() -> None:

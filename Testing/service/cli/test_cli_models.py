@@ -75,17 +75,14 @@ def test_a_model_is_named_by_name_or_file(models, how):
     assert "Model Größe 脳" in text(run("models", "show", named))
 
 
-def test_a_name_that_is_none_or_of_two_is_told(models):
+def test_an_unknown_name_and_a_name_of_two_models_are_refused(models):
     done = run("models", "show", "spleen")
     assert done.exit_code == 2
-    assert "`spatial-ar-anomaly models list` shows those there are." in done.stderr
+    assert "the folder's models: 'brain [t1]', 'Größe 脳'" in done.stderr
     add_model(models, "Größe 脳", seed=3, file="third")
     done = run("models", "delete", "Größe 脳", "--yes")
     assert done.exit_code == 2
-    assert (
-        f"Give the file: {models / 'second.safetensors'}, {models / 'third.safetensors'}."
-        in done.stderr
-    )
+    assert "2 models are named 'Größe 脳': second.safetensors, third.safetensors." in done.stderr
     assert len(os.listdir(models)) == 3
 
 
@@ -100,7 +97,7 @@ def test_a_model_travels(models, tmp_path):
     file = tmp_path / "Größe 脳.safetensors"
     assert "imported" in text(run("models", "import", file, "--folder", there))
     assert (there / file.name).read_bytes() == (models / "second.safetensors").read_bytes()
-    assert "there already" in text(run("models", "import", file, "--folder", there))
+    assert "already in the folder" in text(run("models", "import", file, "--folder", there))
     add_model(there, "Größe 脳", seed=9)
     assert "'Größe 脳' is taken" in text(run("models", "import", file, "--folder", there))
     done = run("models", "import", file, "--folder", tmp_path / "json", "--json")

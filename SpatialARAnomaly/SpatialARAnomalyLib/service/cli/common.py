@@ -1,4 +1,4 @@
-"""What all commands share: options, progress, cancel, errors and exit codes."""
+"""Options, progress, cancelling, errors and exit codes of all commands."""
 
 import os
 import signal
@@ -8,34 +8,34 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.events import (
+    PROTOCOL,
+    CancelledEvent,
+    EventReporter,
+    FailedEvent,
+    HelloEvent,
+    ResultEvent,
     as_user_error,
     internal_error,
 )
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
-
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_CANCELLED = 130
 
-Result = TypeVar("Result")
+Outcome = tuple[dict[str, Any], Callable[[], None]]
+"""Result of a job: its values for JSON, and a function that prints them for a person."""
 
 DeviceOption = Annotated[
-    Device, typer.Option("--device", help="Where to compute; 'auto' takes the fastest there is.")
+    Device, typer.Option("--device", help="Where to compute; 'auto' takes the fastest device.")
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print events as JSON lines on stdout instead.")
@@ -45,7 +45,26 @@ OverwriteOption = Annotated[
 ]
 DownloadOption = Annotated[
     bool,
-    typer.Option("--allow-download", help="Allow fetching encoder weights from the hub."),
+    typer.Option("--allow-download", help="Allow downloading encoder weights from the hub."),
+]
+MismatchOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mismatch", help="Score scans of another modality, spacing or size as well."
+    ),
+]
+ModelOption = Annotated[Path, typer.Option("--model", help="The model file.")]
+ResultsOption = Annotated[Path, typer.Option("--out", help="The folder for the results.")]
+ModelEncoderOption = Annotated[
+    str | None,
+    typer.Option("--encoder", help="Where the model's encoder is, if it was moved."),
+]
+FalsePositiveRateOption = Annotated[
+    float,
+    typer.Option("--false-positive-rate", help="Share of normal body voxels above the threshold."),
+]
+MinVolumeOption = Annotated[
+    float, typer.Option("--min-volume-ml", help="Smallest volume of a finding in mL.")
 ]
 ENCODER_HELP = (
     "'demonstration', a transformers folder, a .safetensors file (timm's or Meta's layout), "
@@ -55,63 +74,56 @@ ENCODER_HELP = (
 
 @contextmanager
 def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether Ctrl-C (or SIGTERM) came; a second one stops at once."""
-    asked = False
+    """Give a function that returns whether Ctrl-C or SIGTERM came; a second one stops at once."""
+    cancelled = False
 
-    def note(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
+    def cancel(number: int, frame: object) -> None:
+        nonlocal cancelled
+        if cancelled:
             raise KeyboardInterrupt
-        asked = True
+        cancelled = True
 
     if threading.current_thread() is not threading.main_thread():  # Python allows no other
         yield lambda: False
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, note) for number in numbers]
+    before = [signal.signal(number, cancel) for number in numbers]
     try:
-        yield lambda: asked
+        yield lambda: cancelled
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
 def fail(error: SpatialARError) -> NoReturn:
-    """Say what is wrong and end with the exit code of bad input."""
+    """Print an error with its hint, and exit with the code of bad input."""
     print(f"Error: {error.message}", file=sys.stderr)
-    if what_to_do := hint(error):
-        print(what_to_do, file=sys.stderr)
+    if text := hint(error):
+        print(text, file=sys.stderr)
     raise typer.Exit(EXIT_BAD_INPUT)
 
 
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print an error of the body as `fail` does."""
+    try:
+        yield
+    except SpatialARError as error:
+        fail(error)
+
+
 def run_job(
-    job: "Callable[[EventReporter], Result]",
-    as_result: Callable[[Result], dict[str, Any]],
-    show: Callable[[Result], None],
-    *,
-    as_json: bool,
-    device: Device,
+    job: Callable[[EventReporter], Outcome], *, as_json: bool, device: Device = Device.AUTO
 ) -> None:
-    """Run a job with progress, cancel and errors told in the way asked for; sets the exit code."""
-    from SpatialARAnomalyLib.service.cli.progress import (
-        JsonLines,
-        TerminalProgress,
-    )
-    from SpatialARAnomalyLib.service.events import (
-        PROTOCOL,
-        CancelledEvent,
-        EventReporter,
-        FailedEvent,
-        HelloEvent,
-        ResultEvent,
-    )
+    """Run a job; show progress, result or error, as text or as JSON; set the exit code."""
+    from SpatialARAnomalyLib.service.cli.progress import JsonLines, TerminalProgress
 
     view: JsonLines | TerminalProgress = JsonLines() if as_json else TerminalProgress()
     view(HelloEvent(protocol=PROTOCOL, engine=__version__, pid=os.getpid(), device=device.value))
     try:
         with _cancel_on_signal() as cancelled, view:
-            result = job(EventReporter(view, cancelled))
-    except BrokenPipeError:  # nobody reads on; what is left unsaid must not fail at exit
+            result, show = job(EventReporter(view, cancelled))
+    except BrokenPipeError:  # the reader is gone; flushing at exit must not fail again
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise typer.Exit(EXIT_CANCELLED) from None
     except (Cancelled, KeyboardInterrupt):
@@ -124,36 +136,14 @@ def run_job(
         known = as_user_error(error)
         if known is None:
             traceback.print_exc()
-            known = internal_error(error)
-            code = EXIT_FAILED
-        else:
-            code = EXIT_BAD_INPUT
+        elif not as_json:
+            fail(known)
         if as_json:
-            view(
-                FailedEvent(
-                    code=known.code, text=known.message, facts=known.facts, hint=hint(known)
-                )
-            )
-            raise typer.Exit(code) from None
-        if code == EXIT_FAILED:
-            raise typer.Exit(code) from None
-        fail(known)
+            shown = known or internal_error(error)
+            text, facts = shown.message, shown.facts
+            view(FailedEvent(code=shown.code, text=text, facts=facts, hint=hint(shown)))
+        raise typer.Exit(EXIT_FAILED if known is None else EXIT_BAD_INPUT) from None
     if as_json:
-        view(ResultEvent(result=as_result(result)))
+        view(ResultEvent(result=result))
     else:
-        show(result)
-
-
-ModelOption = Annotated[Path, typer.Option("--model", help="The model file.")]
-ResultsOption = Annotated[Path, typer.Option("--out", help="The folder for the results.")]
-ModelEncoderOption = Annotated[
-    str | None,
-    typer.Option("--encoder", help="Where the model's encoder is now, if it moved."),
-]
-FalsePositiveRateOption = Annotated[
-    float,
-    typer.Option("--false-positive-rate", help="Share of normal body voxels above the threshold."),
-]
-MinVolumeOption = Annotated[
-    float, typer.Option("--min-volume-ml", help="Smaller regions are not findings.")
-]
+        show()

@@ -1,7 +1,7 @@
 """The command `detect`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,15 +13,15 @@ from SpatialARAnomalyLib.service.cli.common import (
     FalsePositiveRateOption,
     JsonOption,
     MinVolumeOption,
+    MismatchOption,
     ModelEncoderOption,
     ModelOption,
+    Outcome,
     OverwriteOption,
     ResultsOption,
     run_job,
 )
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
+from SpatialARAnomalyLib.service.events import EventReporter
 
 EPILOG = "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out results"
 
@@ -34,7 +34,7 @@ def detect(
     model: ModelOption,
     out: ResultsOption,
     series: Annotated[
-        str | None, typer.Option("--series", help="DICOM series number or UID to take.")
+        str | None, typer.Option("--series", help="Number or UID of a DICOM series in the folder.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the results.  [default: the input's]")
@@ -42,12 +42,7 @@ def detect(
     encoder: ModelEncoderOption = None,
     false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
     min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
-    allow_mismatch: Annotated[
-        bool,
-        typer.Option(
-            "--allow-mismatch", help="Score a scan of other modality, spacing or size all the same."
-        ),
-    ] = False,
+    allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     overwrite: OverwriteOption = False,
@@ -59,9 +54,10 @@ def detect(
     review picture and a manifest (run.json).
     """
 
-    def job(report: "EventReporter") -> Any:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.detection.result_files import (
             DetectRequest,
+            as_result,
             detect_to_files,
         )
 
@@ -80,16 +76,13 @@ def detect(
             allow_mismatch=allow_mismatch,
             overwrite=overwrite,
         )
-        return detect_to_files(request, report)
+        detection, files = detect_to_files(request, report)
 
-    def as_result(outcome: Any) -> dict[str, Any]:
-        from SpatialARAnomalyLib.service.detection.result_files import as_result
+        def show() -> None:
+            from SpatialARAnomalyLib.service.cli.tables import print_detection
 
-        return as_result(*outcome)
+            print_detection(detection, files)
 
-    def show(outcome: Any) -> None:
-        from SpatialARAnomalyLib.service.cli.tables import print_detection
+        return as_result(detection, files), show
 
-        print_detection(*outcome)
-
-    run_job(job, as_result, show, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=device)

@@ -1,30 +1,26 @@
 """The commands `encoders …`."""
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.specs import SliceSpec
 from SpatialARAnomalyLib.service.cli.common import (
     ENCODER_HELP,
     DeviceOption,
     DownloadOption,
     JsonOption,
-    fail,
+    Outcome,
+    exit_on_error,
     run_job,
 )
-from SpatialARAnomalyLib.service.encoders.catalog import (
-    DEFAULT_ID,
-    LICENSE,
-)
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
+from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, LICENSE
+from SpatialARAnomalyLib.service.events import EventReporter
 
 app = typer.Typer(
     help="Get, list, check and remove the encoders that embed slices.", no_args_is_help=True
@@ -37,9 +33,7 @@ SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=ENCODER_HE
 def encoders_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the encoders that can be had and those on this machine; asks no network."""
-    import json
-
+    """List the encoders of the hub and of this machine, without network access."""
     from SpatialARAnomalyLib.service.encoders.library import list_encoders
 
     entries = list_encoders()
@@ -53,30 +47,28 @@ def encoders_list(
 
 @app.command("get")
 def encoders_get(
-    hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="Its id at the hub.")] = (
-        DEFAULT_ID
-    ),
+    hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="Id on the hub.")] = (DEFAULT_ID),
     license_accepted: Annotated[
         bool,
         typer.Option(
             "--accept-license",
-            help="You have read and accept the DINOv3 License (for scripts; remembered).",
+            help="Accept the DINOv3 License, which you have read; it is remembered.",
         ),
     ] = False,
     token_stdin: Annotated[
         bool,
         typer.Option(
             "--token-stdin",
-            help="Read the token of your account at the hub from the first line of standard "
-            "input (gated weights). Without it the hub's own login is used (hf auth login).",
+            help="Read your hub account's token from the first line of standard input, for gated "
+            "weights; by default the hub's own login is used (hf auth login).",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Download an encoder into the hub's cache.
+    """Download an encoder into the hub's cache, unless it is there.
 
-    Shows the license of the weights and asks, the first time. Weights that are on this machine
-    are not downloaded again; a download that broke off starts again.
+    The first time, it shows the license of the weights and asks. A download that broke off
+    starts again.
     """
     from SpatialARAnomalyLib.service.encoders.catalog import is_local
 
@@ -86,18 +78,14 @@ def encoders_get(
     elif not (as_json or token_stdin or is_local(hub_id)):
         _ask_for_license()
 
-    def job(report: "EventReporter") -> Path:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.encoders.library import get_encoder
 
-        return get_encoder(hub_id, report, token)
+        revision = get_encoder(hub_id, report, token).name
+        text = f"{hub_id} is on this machine (revision {revision[:12]}…)."
+        return {"source": hub_id, "revision": revision}, lambda: print(text)
 
-    def as_result(folder: Path) -> dict[str, Any]:
-        return {"source": hub_id, "revision": folder.name}
-
-    def show(folder: Path) -> None:
-        print(f"{hub_id} is on this machine (revision {folder.name[:12]}…).")
-
-    run_job(job, as_result, show, as_json=as_json, device=Device.AUTO)
+    run_job(job, as_json=as_json)
 
 
 def _at_terminal() -> bool:
@@ -107,20 +95,18 @@ def _at_terminal() -> bool:
 def _accept_license() -> None:
     from SpatialARAnomalyLib.service.encoders import dinov3_license
 
-    try:
+    with exit_on_error():
         dinov3_license.accept()
-    except SpatialARError as error:
-        fail(error)
 
 
 def _ask_for_license() -> None:
-    """Let a person at a terminal read and accept; without an answer nothing is downloaded."""
+    """Ask at a terminal to accept the license; `get_encoder` refuses without acceptance."""
     from SpatialARAnomalyLib.service.encoders import dinov3_license
 
     if dinov3_license.is_accepted() or not _at_terminal():
         return
     print(
-        f"DINOv3 weights come under Meta's {LICENSE}. Read it:\n"
+        f"DINOv3 weights are under Meta's {LICENSE}. Read it:\n"
         f"  {dinov3_license.license_file()}\n  {dinov3_license.ADDRESS}",
         file=sys.stderr,
     )
@@ -138,23 +124,21 @@ def encoders_check(
     allow_download: DownloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Load an encoder, embed a test slice, and say what it is and how fast it is here."""
+    """Load an encoder, embed a test slice, and print its card and speed."""
 
-    def job(report: "EventReporter") -> Any:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.encoders.library import check_encoder
 
-        return check_encoder(source, size_px, device, allow_download, report)
+        check = check_encoder(source, size_px, device, allow_download, report)
 
-    def as_result(check: Any) -> dict[str, Any]:
-        result: dict[str, Any] = check.to_dict()
-        return result
+        def show() -> None:
+            from SpatialARAnomalyLib.service.cli.tables import print_encoder_check
 
-    def show(check: Any) -> None:
-        from SpatialARAnomalyLib.service.cli.tables import print_encoder_check
+            print_encoder_check(check)
 
-        print_encoder_check(check)
+        return check.to_dict(), show
 
-    run_job(job, as_result, show, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=device)
 
 
 @app.command("add")
@@ -163,31 +147,27 @@ def encoders_add(
         Path, typer.Argument(metavar="PATH", help="A folder of weights, or a .safetensors file.")
     ],
 ) -> None:
-    """Verify weights of your own and remember where they lie, so that models find them."""
+    """Verify your own weights and remember their place, so that models find them."""
     from SpatialARAnomalyLib.service.encoders.library import add_encoder
 
-    try:
+    with exit_on_error():
         card = add_encoder(path)
-    except SpatialARError as error:
-        fail(error)
     print(f"{card.name}: {card.architecture} with {card.parameters:,} parameters; remembered.")
 
 
 @app.command("remove")
 def encoders_remove(
     source: SourceArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without a question.")] = False,
 ) -> None:
-    """Remove an encoder from the hub's cache; a folder or file of your own is only forgotten."""
+    """Remove an encoder from the hub's cache, or your own weights from the list."""
     from SpatialARAnomalyLib.service.encoders.library import remove_encoder
 
     if not yes and _at_terminal() and not typer.confirm(f"Remove {source}?", err=True):
         raise typer.Exit(1)
-    try:
+    with exit_on_error():
         freed = remove_encoder(source)
-    except SpatialARError as error:
-        fail(error)
     if freed:
-        print(f"{source}: removed, {freed / 1e6:,.1f} MB are free again.")
+        print(f"{source}: removed, {freed / 1e6:,.1f} MB freed.")
     else:
-        print(f"{Path(source).name}: forgotten. Its files are where they were.")
+        print(f"{Path(source).name}: removed from the list. Its files are unchanged.")

@@ -1,27 +1,27 @@
 """The command `evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec
 from SpatialARAnomalyLib.service.cli.common import (
     DeviceOption,
     DownloadOption,
     FalsePositiveRateOption,
     JsonOption,
     MinVolumeOption,
+    MismatchOption,
     ModelEncoderOption,
     ModelOption,
+    Outcome,
     OverwriteOption,
     ResultsOption,
     run_job,
 )
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
+from SpatialARAnomalyLib.service.events import EventReporter
 
 EPILOG = "Example: spatial-ar-anomaly evaluate cases.csv --model brain-t1 --out evaluation"
 
@@ -38,59 +38,57 @@ def evaluate(
     model: ModelOption,
     out: ResultsOption,
     encoder: ModelEncoderOption = None,
-    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
-    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
+    false_positive_rate: FalsePositiveRateOption = EvaluationSpec.false_positive_rate,
+    min_volume_ml: MinVolumeOption = EvaluationSpec.min_volume_ml,
     resamples: Annotated[
         int,
-        typer.Option("--resamples", help="Draws of patients for the intervals; 0 for none."),
-    ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    allow_mismatch: Annotated[
-        bool,
         typer.Option(
-            "--allow-mismatch", help="Score scans of other modality, spacing or size all the same."
+            "--resamples", help="Bootstrap draws of patients for the intervals; 0 for none."
         ),
-    ] = False,
+    ] = EvaluationSpec.resamples,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = EvaluationSpec.seed,
+    allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how well a model finds lesions that are known.
+    """Measure how well a model finds known lesions, beside plain intensity as a baseline.
 
     Writes all figures (evaluation.json), tables of metrics, cases and curves
-    as CSV, and a picture of the curves; plain intensity stands beside the model.
+    as CSV, and a picture of the curves.
     """
 
-    def job(report: "EventReporter") -> Any:
-        from SpatialARAnomalyLib.service.evaluation.evaluate import EvaluateRequest
-        from SpatialARAnomalyLib.service.evaluation.evaluate import evaluate as run
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.evaluation.files import (
+            EvaluateRequest,
+            as_result,
+            evaluate_to_files,
+        )
 
         request = EvaluateRequest(
             cases=cases,
             model=model,
             out=out,
             encoder=encoder,
-            findings=FindingsSpec(
-                false_positive_rate=false_positive_rate, min_volume_ml=min_volume_ml
+            spec=EvaluationSpec(
+                false_positive_rate=false_positive_rate,
+                min_volume_ml=min_volume_ml,
+                resamples=resamples,
+                seed=seed,
             ),
-            resamples=resamples,
-            seed=seed,
             device=device,
             allow_download=allow_download,
             allow_mismatch=allow_mismatch,
             overwrite=overwrite,
         )
-        return run(request, report)
+        evaluated, files = evaluate_to_files(request, report)
 
-    def as_result(outcome: Any) -> dict[str, Any]:
-        from SpatialARAnomalyLib.service.evaluation.files import as_result
+        def show() -> None:
+            from SpatialARAnomalyLib.service.cli.tables import print_evaluation
 
-        return as_result(*outcome)
+            print_evaluation(evaluated, files)
 
-    def show(outcome: Any) -> None:
-        from SpatialARAnomalyLib.service.cli.tables import print_evaluation
+        return as_result(evaluated, files), show
 
-        print_evaluation(*outcome)
-
-    run_job(job, as_result, show, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=device)

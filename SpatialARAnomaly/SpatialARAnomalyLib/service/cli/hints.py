@@ -54,7 +54,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Accept the terms on {page} and log in with `hf auth login`, or "
         f"use {_UNGATED} or a local folder or .safetensors file."
     ),
-    "encoder-hub-down": "Try again in a few minutes; open the hub's page in a browser to see its state.",
+    "encoder-hub-down": "Try again in a few minutes; a browser shows whether the hub answers.",
     "encoder-image-size": "Choose a --size-px that is a multiple of {patch_px}.",
     "encoder-layout": "Use the weights as published, without a head, or download them again.",
     "encoder-lfs-pointer": "Download the file itself, with `git lfs pull`.",
@@ -139,7 +139,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "modality-unsupported": (
         "Take another series, or convert it to NIfTI or NRRD if it is to be treated as MR or CT."
     ),
-    "model-ambiguous": "Give the file's name instead.",
+    "model-ambiguous": "Give the name of the file instead.",
     "model-damaged": _RESTORE_MODEL,
     "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
     "model-geometry": (

@@ -1,4 +1,4 @@
-"""The command line: every command in a file of its own."""
+"""The command line: its groups of commands, one module each."""
 
 import io
 import sys
@@ -8,21 +8,13 @@ import typer
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.service.cli import (
-    demo as cli_demo,
-)
-from SpatialARAnomalyLib.service.cli import (
-    detect as cli_detect,
-)
-from SpatialARAnomalyLib.service.cli import (
+    demo,
+    detect,
     encoders,
+    evaluate,
     models,
     setup,
-)
-from SpatialARAnomalyLib.service.cli import (
-    evaluate as cli_evaluate,
-)
-from SpatialARAnomalyLib.service.cli import (
-    train as cli_train,
+    train,
 )
 
 EPILOG = (
@@ -39,11 +31,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would double the time of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=cli_train.NORMALS_EPILOG)(cli_train.normals)
-app.command(epilog=cli_train.TRAIN_EPILOG)(cli_train.train)
-app.command(epilog=cli_detect.EPILOG)(cli_detect.detect)
-app.command(epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
-app.command(epilog=cli_demo.EPILOG)(cli_demo.demo)
+app.command(epilog=train.NORMALS_EPILOG)(train.normals)
+app.command(epilog=train.TRAIN_EPILOG)(train.train)
+app.command(epilog=detect.EPILOG)(detect.detect)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=setup.DOCTOR_EPILOG)(setup.doctor)
 app.command("offline-kit", epilog=setup.KIT_EPILOG)(setup.offline_kit)
 app.command("install-offline", epilog=setup.OFFLINE_EPILOG)(setup.install_offline)
@@ -54,17 +46,17 @@ app.add_typer(encoders.app, name="encoders")
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
-        # A console of few characters shows a stand-in rather than an error.
+        # A character that the console cannot show becomes a stand-in, not an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     app(prog_name="spatial-ar-anomaly")
 
 
-def _print_version(asked: bool) -> bool:
-    if asked:
+def _print_version(wanted: bool) -> bool:
+    if wanted:
         print(__version__)
         raise typer.Exit
-    return asked
+    return wanted
 
 
 @app.callback()
@@ -76,4 +68,4 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Hold the options of the command line itself."""
+    """Declare the options that come before a command."""

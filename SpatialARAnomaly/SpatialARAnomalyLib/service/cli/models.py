@@ -1,33 +1,28 @@
 """The commands `models …`."""
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    ModelError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import ModelError
 from SpatialARAnomalyLib.service.cli.common import (
     JsonOption,
+    Outcome,
     OverwriteOption,
+    exit_on_error,
     fail,
     run_job,
 )
+from SpatialARAnomalyLib.service.cli.hints import hint
+from SpatialARAnomalyLib.service.events import EventReporter
 
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.model.model_file import ModelCard
-    from SpatialARAnomalyLib.service.events import EventReporter
-    from SpatialARAnomalyLib.service.models.library import Imported
-
-app = typer.Typer(help="Look at, verify and move models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, copy and rename models.", no_args_is_help=True)
 
 ModelArgument = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="The model's name, or its file."),
+    str, typer.Argument(metavar="MODEL", help="The model's name, or its file.")
 ]
 FolderOption = Annotated[
     Path | None,
@@ -42,48 +37,32 @@ def _folder(folder: Path | None) -> Path:
 
 
 def _model(named: str, folder: Path | None) -> Path:
-    """The file of a model that was named, or given as a path."""
+    """Find a model's file by its path, by the model's name, or by the file's name."""
     from SpatialARAnomalyLib.engine.model.model_file import model_path
+    from SpatialARAnomalyLib.service.models.library import comparable
     from SpatialARAnomalyLib.service.models.listing import list_models
-    from SpatialARAnomalyLib.service.models.names import as_compared
 
     file = model_path(Path(named))
     if Path(named).name != named or (folder is None and os.path.isfile(file)):
         return file
     known = list_models(_folder(folder))
-    by_name = [one.path for one in known if as_compared(one.name) == as_compared(named)]
+    by_name = [one.path for one in known if comparable(one.name) == comparable(named)]
     found = by_name or [one.path for one in known if one.path.name == file.name]
     if len(found) == 1:
         return found[0]
     if found:
-        fail(
-            ModelError(
-                "model-ambiguous",
-                f"There are {len(found)} models of the name {named!r}.",
-                f"Give the file: {', '.join(map(str, found))}.",
-            )
-        )
-    names = ", ".join(repr(one.name) for one in known)
-    fail(
-        ModelError(
-            "model-missing",
-            f"Expected a model file or the name of a model; found none for {named!r}.",
-            f"There are: {names}." if names else "There are no models in the models folder.",
-        )
-    )
+        files = ", ".join(path.name for path in found)
+        fail(ModelError("model-ambiguous", f"{len(found)} models are named {named!r}: {files}."))
+    names = ", ".join(repr(one.name) for one in known) or "none"
+    fail(ModelError("model-missing", f"There is no model {named!r}; the folder's models: {names}."))
 
 
 @app.command("list")
 def models_list(folder: FolderOption = None, as_json: JsonOption = False) -> None:
-    """List the models of a folder, with what is wrong with those that cannot be used."""
-    import json
+    """List the models of a folder, with the problems of those that cannot be used."""
+    from SpatialARAnomalyLib.service.models.listing import as_row, list_models
 
-    from SpatialARAnomalyLib.service.models.listing import (
-        as_row,
-        list_models,
-    )
-
-    rows = [as_row(entry) for entry in list_models(_folder(folder))]
+    rows = [as_row(entry, hint) for entry in list_models(_folder(folder))]
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=1))
         return
@@ -98,16 +77,12 @@ def models_show(
     folder: FolderOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
-    """Show a model's card: what it was trained on and how, after verifying it."""
-    import json
-
+    """Verify a model and show its card: its training scans and settings."""
     from SpatialARAnomalyLib.engine.model.model_file import verify_model
     from SpatialARAnomalyLib.service.cli.tables import print_card
 
-    try:
+    with exit_on_error():
         card = verify_model(_model(model, folder))
-    except SpatialARError as error:
-        fail(error)
     if as_json:
         print(json.dumps(card.to_dict(), indent=1))
     else:
@@ -118,28 +93,17 @@ def models_show(
 def models_verify(
     model: ModelArgument, folder: FolderOption = None, as_json: JsonOption = False
 ) -> None:
-    """Verify that a model is complete and as it was trained (schema, digest, tensors)."""
-    from SpatialARAnomalyLib.engine.model.model_file import verify_model
-
+    """Verify that a model is complete and unchanged (schema, digest, tensors)."""
     place = _model(model, folder)
 
-    def job(report: "EventReporter") -> "ModelCard":
-        report.stage("verify", 1, 1)
-        return verify_model(place)
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.engine.model.model_file import verify_model
 
-    def as_result(card: "ModelCard") -> dict[str, Any]:
-        return {"name": card.name, "weights_sha256": card.weights_sha256}
+        card = verify_model(place)
+        text = f"{card.name}: complete and unchanged (weights {card.weights_sha256[:12]}…)"
+        return {"name": card.name, "weights_sha256": card.weights_sha256}, lambda: print(text)
 
-    def show(card: "ModelCard") -> None:
-        print(f"{card.name}: complete and unchanged (weights {card.weights_sha256[:12]}…)")
-
-    if not as_json:  # it takes a moment: no bar
-        try:
-            show(verify_model(place))
-        except SpatialARError as error:
-            fail(error)
-        return
-    run_job(job, as_result, show, as_json=True, device=Device.AUTO)
+    run_job(job, as_json=as_json)
 
 
 @app.command("export")
@@ -147,7 +111,7 @@ def models_export(
     model: ModelArgument,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The file to write, or the folder to write it into."),
+        typer.Argument(metavar="FILE", help="The new file, or a folder for it."),
     ],
     folder: FolderOption = None,
     overwrite: OverwriteOption = False,
@@ -156,26 +120,17 @@ def models_export(
     """Copy a model while verifying it, for another machine."""
     place = _model(model, folder)
 
-    def job(report: "EventReporter") -> Path:
-        from SpatialARAnomalyLib.engine.model.model_file import (
-            SUFFIX,
-            read_card,
-        )
-        from SpatialARAnomalyLib.service.models.library import export_model
-        from SpatialARAnomalyLib.service.models.names import fitting
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.engine.model.model_file import SUFFIX, read_card
+        from SpatialARAnomalyLib.service.models.library import export_model, make_valid
 
         target = file
-        if os.path.isdir(file):  # which a name that no disk takes is not, either
-            target = file / (fitting(read_card(place).name) + SUFFIX)
-        return export_model(place, target, report, overwrite=overwrite)
+        if os.path.isdir(file):  # Path.is_dir raises for names that the system refuses
+            target = file / (make_valid(read_card(place).name) + SUFFIX)
+        written = export_model(place, target, report, overwrite=overwrite)
+        return {"file": str(written)}, lambda: print(f"Written: {written}")
 
-    run_job(
-        job,
-        lambda written: {"file": str(written)},
-        lambda written: print(f"Written: {written}"),
-        as_json=as_json,
-        device=Device.AUTO,
-    )
+    run_job(job, as_json=as_json)
 
 
 @app.command("import")
@@ -186,30 +141,23 @@ def models_import(
 ) -> None:
     """Verify a model and copy it into a folder of models."""
 
-    def job(report: "EventReporter") -> "Imported":
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.models.library import import_model
 
-        return import_model(file, _folder(folder), report)
-
-    def as_result(found: "Imported") -> dict[str, Any]:
-        return {
-            "model": str(found.path),
-            "name": found.card.name,
-            "arrival": found.arrival.value,
-            "original_name": found.original_name,
+        found = import_model(file, _folder(folder), report)
+        name, original, arrival = found.card.name, found.original_name, found.arrival.value
+        texts = {
+            "added": "imported",
+            "present": "already in the folder, which is unchanged",
+            "renamed": f"imported under this name, since {original!r} is taken or invalid",
         }
-
-    def show(found: "Imported") -> None:
-        print(
-            {
-                "added": f"{found.card.name}: imported",
-                "present": f"{found.card.name}: there already; nothing was changed",
-                "renamed": f"{found.card.name}: imported under this name, since "
-                f"{found.original_name!r} is taken or cannot be one",
-            }[found.arrival.value]
+        result = {"model": str(found.path), "name": name, "arrival": arrival}
+        return (
+            result | {"original_name": original},
+            lambda: print(f"{name}: {texts[arrival]}"),
         )
 
-    run_job(job, as_result, show, as_json=as_json, device=Device.AUTO)
+    run_job(job, as_json=as_json)
 
 
 @app.command("rename")
@@ -219,47 +167,36 @@ def models_rename(
     folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a model another name, on its card and as its file's."""
+    """Rename a model: the name on its card, and its file."""
     place = _model(model, folder)
 
-    def job(report: "EventReporter") -> tuple[Path, "ModelCard"]:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.models.library import rename_model
 
-        return rename_model(place, name)
+        path, card = rename_model(place, name)
+        return {"model": str(path), "name": card.name}, lambda: print(f"{card.name}: renamed")
 
-    run_job(
-        job,
-        lambda renamed: {"model": str(renamed[0]), "name": renamed[1].name},
-        lambda renamed: print(f"{renamed[1].name}: renamed"),
-        as_json=as_json,
-        device=Device.AUTO,
-    )
+    run_job(job, as_json=as_json)
 
 
 @app.command("delete")
 def models_delete(
     model: ModelArgument,
     folder: FolderOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete it without a question.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a model's file, and no other file."""
     place = _model(model, folder)
     if not yes:
         typer.confirm(
-            f"Delete the model {place.stem!r}? It cannot be brought back.", abort=True, err=True
+            f"Delete the model {place.stem!r}? This cannot be undone.", abort=True, err=True
         )
 
-    def job(report: "EventReporter") -> str:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.models.library import delete_model
 
         delete_model(place)
-        return place.stem
+        return {"deleted": place.stem}, lambda: print(f"{place.stem}: deleted")
 
-    run_job(
-        job,
-        lambda name: {"deleted": name},
-        lambda name: print(f"{name}: deleted"),
-        as_json=as_json,
-        device=Device.AUTO,
-    )
+    run_job(job, as_json=as_json)

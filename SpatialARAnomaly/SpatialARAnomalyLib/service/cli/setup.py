@@ -1,29 +1,26 @@
 """The commands `doctor`, `offline-kit` and `install-offline`."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    SetupError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import SetupError
 from SpatialARAnomalyLib.service.cli.common import (
     EXIT_BAD_INPUT,
     JsonOption,
+    Outcome,
+    exit_on_error,
     fail,
     run_job,
 )
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.service.events import EventReporter
-    from SpatialARAnomalyLib.service.setup.kit_manifest import KitManifest
+from SpatialARAnomalyLib.service.events import EventReporter
 
 DOCTOR_EPILOG = (
-    "Exit codes: 0 all is well · 2 something is wrong; each line says what to do. "
-    "Asks no other machine."
+    "Exit codes: 0 all is ok · 2 something is wrong; each line says what to do. "
+    "Does not access the network."
 )
 KIT_EPILOG = (
     "Example: spatial-ar-anomaly offline-kit D:/kit --platform win_amd64 --cuda cu126 "
@@ -33,9 +30,7 @@ OFFLINE_EPILOG = "Example: spatial-ar-anomaly install-offline /media/usb/kit"
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed and working here, and what to do about the rest."""
-    import json
-
+    """Check what is installed and working here, and say how to fix the rest."""
     from SpatialARAnomalyLib.service.setup.doctor import diagnose
 
     diagnosis = diagnose()
@@ -60,8 +55,8 @@ def offline_kit(
         ),
     ],
     python_version: Annotated[
-        str, typer.Option("--python-version", help="Its Python; Slicer 5.12's is 3.12.")
-    ] = "3.12",
+        str, typer.Option("--python-version", help="Its Python; by default that of Slicer 5.12.")
+    ] = "",
     cpu: Annotated[bool, typer.Option("--cpu", help="torch without CUDA.")] = False,
     cuda: Annotated[
         str, typer.Option("--cuda", metavar="BUILD", help="torch for CUDA: cu126, cu128, …")
@@ -85,57 +80,43 @@ def offline_kit(
             "--constraints",
             exists=True,
             dir_okay=False,
-            help="What the other machine has and keeps, as its 'pip freeze' lists it; "
-            "by default what Slicer 5.12 brings.",
+            help="Packages that the other machine has and keeps, as 'pip freeze' lists them; "
+            "by default those of Slicer 5.12.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect packages and weights for a machine without internet; repeat it to go on."""
+    """Collect packages and weights for a machine without internet; repeat it to resume."""
     from SpatialARAnomalyLib.service.encoders import dinov3_license
-    from SpatialARAnomalyLib.service.setup.kit import (
-        TORCH_INDEX,
-        KitSpec,
-        make_kit,
-    )
-    from SpatialARAnomalyLib.service.setup.packages import read_constraints
 
     if cpu and cuda:
-        fail(SetupError("kit-build", "Give either --cpu or --cuda, not both."))
+        fail(SetupError("kit-build", "Either a CPU build or a CUDA build is possible, not both."))
     if encoder:
-        try:
+        with exit_on_error():
             if accept_license:
                 dinov3_license.accept()
             dinov3_license.require_accepted()
-        except SpatialARError as error:
-            fail(error)
 
-    def job(report: "EventReporter") -> "KitManifest":
-        held = None
-        if constraints is not None:
-            held = read_constraints(constraints)
-        spec = KitSpec(
-            platform=platform,
-            python_version=python_version,
-            build="cpu" if cpu else cuda or None,
-            torch_index=torch_index or TORCH_INDEX,
-            encoders=tuple(encoder or ()),
-        )
-        return make_kit(folder, spec, report, held=held)
-
-    def show(manifest: "KitManifest") -> None:
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.setup import kit
+        from SpatialARAnomalyLib.service.setup.packages import read_constraints
         from SpatialARAnomalyLib.service.text import size_text
 
-        size = size_text(manifest.size_bytes)
-        print(f"{folder}: {len(manifest.wheels)} packages, {size}.")
+        held = kit.SLICER_5_12 if constraints is None else read_constraints(constraints)
+        spec = kit.KitSpec(
+            platform=platform,
+            python_version=python_version or kit.SLICER_PYTHON,
+            build="cpu" if cpu else cuda or None,
+            torch_index=torch_index or kit.TORCH_INDEX,
+            encoders=tuple(encoder or ()),
+        )
+        manifest = kit.make_kit(folder, spec, report, held=held)
+        result = manifest.to_dict() | {"size_bytes": manifest.size_bytes}
+        del result["files"]
+        text = f"{folder}: {len(manifest.wheels)} packages, {size_text(manifest.size_bytes)}."
+        return result, lambda: print(text)
 
-    run_job(job, _kit_result, show, as_json=as_json, device=Device.CPU)
-
-
-def _kit_result(manifest: "KitManifest") -> dict[str, Any]:
-    result = manifest.to_dict()
-    del result["files"]
-    return result | {"size_bytes": manifest.size_bytes}
+    run_job(job, as_json=as_json, device=Device.CPU)
 
 
 def install_offline(
@@ -144,20 +125,11 @@ def install_offline(
 ) -> None:
     """Install packages and weights of an offline kit into this Python, after checking each file."""
 
-    def job(report: "EventReporter") -> tuple[str, ...]:
+    def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.setup.kit import install_kit
 
-        return install_kit(folder, report)
+        encoders = install_kit(folder, report)
+        lines = ["The packages are installed.", *(f"Weights: {hub_id}" for hub_id in encoders)]
+        return {"encoders": list(encoders)}, lambda: print("\n".join(lines))
 
-    def show(encoders: tuple[str, ...]) -> None:
-        print("The packages are installed.")
-        for hub_id in encoders:
-            print(f"Weights: {hub_id}")
-
-    run_job(
-        job,
-        lambda encoders: {"encoders": list(encoders)},
-        show,
-        as_json=as_json,
-        device=Device.CPU,
-    )
+    run_job(job, as_json=as_json, device=Device.CPU)

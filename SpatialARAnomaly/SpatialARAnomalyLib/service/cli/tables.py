@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
+from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderState
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
+from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
 from SpatialARAnomalyLib.service.evaluation.files import figure_text
-from SpatialARAnomalyLib.service.evaluation.outcome import Evaluated
 from SpatialARAnomalyLib.service.evaluation.wording import (
     METRIC_WORDS,
     SCORE_WORDS,
@@ -21,7 +22,7 @@ from SpatialARAnomalyLib.service.evaluation.wording import (
 )
 from SpatialARAnomalyLib.service.models.listing import ModelRow
 from SpatialARAnomalyLib.service.models.wording import (
-    TOLD_RATES,
+    SHOWN_RATES,
     case_basis,
     case_text,
     likelihood_text,
@@ -32,7 +33,7 @@ from SpatialARAnomalyLib.service.text import count_findings, size_text
 
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.service.demo.demo import DemoOutcome
-    from SpatialARAnomalyLib.service.detection.find_anomalies import Detection
+    from SpatialARAnomalyLib.service.detection.detect import Detection
     from SpatialARAnomalyLib.service.encoders.library import EncoderCheck
     from SpatialARAnomalyLib.service.setup.doctor import Diagnosis
     from SpatialARAnomalyLib.service.training.request import SurveyResult
@@ -85,7 +86,7 @@ def print_card(card: ModelCard) -> None:
                 "threshold NLL",
                 ", ".join(
                     f"{calibration.threshold(rate):.4f} at {rate:g}"
-                    for rate in TOLD_RATES
+                    for rate in SHOWN_RATES
                     if rate == 0.1 or calibration.supports(rate)
                 )
                 + " of normal voxels",
@@ -194,7 +195,8 @@ def print_survey(found: "SurveyResult") -> None:
     Console().print(table)
     estimate = found.estimate
     if estimate is None:
-        print(f"No estimate: {found.estimate_problem}")
+        problem = found.problem
+        print("No estimate." if problem is None else f"No estimate: {problem} {hint(problem)}")
         return
     _print_pairs(
         [

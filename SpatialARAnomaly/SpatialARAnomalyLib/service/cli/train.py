@@ -1,28 +1,18 @@
-"""The commands `train`, and `normals` that foresees it; their options are fields of `TrainSpec`."""
+"""The commands `train` and `normals`, whose options are fields of `TrainSpec`."""
 
 import ast
 import inspect
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from SpatialARAnomalyLib.engine.specs import (
-    Spec,
-    TrainingSpec,
-)
-from SpatialARAnomalyLib.service.cli.common import (
-    JsonOption,
-    run_job,
-)
+from SpatialARAnomalyLib.engine.specs import Spec, TrainingSpec
+from SpatialARAnomalyLib.service.cli.common import JsonOption, Outcome, run_job
+from SpatialARAnomalyLib.service.events import EventReporter
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-
-if TYPE_CHECKING:
-    from SpatialARAnomalyLib.engine.model.model_file import ModelCard
-    from SpatialARAnomalyLib.service.events import EventReporter
-    from SpatialARAnomalyLib.service.training.request import SurveyResult
 
 TRAIN_EPILOG = (
     "Example: spatial-ar-anomaly train normals/*.nii.gz --out brain-t1 "
@@ -41,7 +31,7 @@ TRAIN_OPTIONS = (
 
 
 def attribute_docs(*kinds: type[Spec]) -> dict[str, str]:
-    """The docstrings below the fields of specs, each on one line."""
+    """Read the docstrings below the fields of specs, each as one line."""
     docs = {}
     for kind in kinds:
         (body,) = ast.parse(inspect.getsource(kind)).body
@@ -52,9 +42,9 @@ def attribute_docs(*kinds: type[Spec]) -> dict[str, str]:
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that takes `**options` an option for each of these fields of `TrainSpec`.
+    """Give a command with `**options` an option for each of these fields of `TrainSpec`.
 
-    Name, type, default and help are the field's own. They stand before the command's `as_json`.
+    Name, type, default and help are the field's. The options precede the command's `as_json`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,24 +79,22 @@ def train(
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Learn what is normal from normal scans. Repeat an interrupted command to resume it."""
+    """Train a model on normal scans. Repeat an interrupted command to resume it."""
 
-    def job(report: "EventReporter") -> "ModelCard":
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.training.train import as_result
         from SpatialARAnomalyLib.service.training.train import train as run
 
-        return run(normals, out, TrainSpec(**options), report)
+        card = run(normals, out, TrainSpec(**options), report)
 
-    def as_result(card: "ModelCard") -> dict[str, Any]:
-        from SpatialARAnomalyLib.service.training.train import as_result
+        def show() -> None:
+            from SpatialARAnomalyLib.service.cli.tables import print_card
 
-        return as_result(card)
+            print_card(card)
 
-    def show(card: "ModelCard") -> None:
-        from SpatialARAnomalyLib.service.cli.tables import print_card
+        return as_result(card), show
 
-        print_card(card)
-
-    run_job(job, as_result, show, as_json=as_json, device=options["device"])
+    run_job(job, as_json=as_json, device=options["device"])
 
 
 @with_options(*NORMALS_OPTIONS)
@@ -115,25 +103,24 @@ def normals(
         list[Path],
         typer.Argument(
             metavar="FOLDER...",
-            help="Folders, searched with all that is below them, or volume files.",
+            help="Folders, searched with their subfolders, or volume files.",
         ),
     ],
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Show which scans a training could use, why not the others, and what it would take."""
+    """Show which scans a training can use, why not the others, and its time and memory."""
 
-    def job(report: "EventReporter") -> "SurveyResult":
-        from SpatialARAnomalyLib.service.training.plan import plan_training
+    def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.training.survey import plan_training
 
-        return plan_training(folders, (), TrainSpec(**options), Path.cwd(), report)
+        found = plan_training(folders, (), TrainSpec(**options), Path.cwd(), report)
 
-    def as_result(found: "SurveyResult") -> dict[str, Any]:
-        return found.to_dict()
+        def show() -> None:
+            from SpatialARAnomalyLib.service.cli.tables import print_survey
 
-    def show(found: "SurveyResult") -> None:
-        from SpatialARAnomalyLib.service.cli.tables import print_survey
+            print_survey(found)
 
-        print_survey(found)
+        return found.to_dict(), show
 
-    run_job(job, as_result, show, as_json=as_json, device=options["device"])
+    run_job(job, as_json=as_json, device=options["device"])
