@@ -356,3 +356,18 @@ class FindingsSpec(Spec):
     def __post_init__(self) -> None:
         self._require(0 < self.false_positive_rate < 1, "false_positive_rate must lie in (0, 1)")
         self._require(0 <= self.min_volume_ml < math.inf, "min_volume_ml must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSpec(FindingsSpec):
+    """How scans are evaluated: which voxels form a finding, and how intervals are drawn."""
+
+    resamples: int = 1000
+    """Bootstrap samples of the patients for the intervals; 0 for no intervals."""
+    seed: int = 0
+    """Seed of the bootstrap samples."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(0 <= self.resamples <= 100_000, "resamples must lie in [0, 100000]")
+        self._require(self.seed >= 0, "seed must not be negative")

@@ -1,4 +1,4 @@
-"""The scans of an evaluation with their truths, from a table or a folder."""
+"""Cases of an evaluation: scans with their ground truth, from a table, a folder or memory."""
 
 import csv
 import os
@@ -8,77 +8,63 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    ModelError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, ModelError
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
     volume_name,
 )
-from SpatialARAnomalyLib.engine.volumes.geometry import (
-    grids_apart_mm,
-    same_grid,
-)
-from SpatialARAnomalyLib.engine.volumes.refusals import unreadable
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    check_scan,
-)
+from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid
+from SpatialARAnomalyLib.engine.volumes.refusals import single_precision, unreadable_error
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 TRUTH_ENDING = "_truth"
-"""What follows a scan's name in that of its truth, in a folder of cases."""
+"""Ending of a ground truth's name, after the name of its scan, in a folder of cases."""
 
 COLUMNS = ("scan", "truth", "patient")
-"""Of a table of cases; the last may be missing."""
+"""Columns of a table of cases; `patient` is optional."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One scan of an evaluation."""
+    """A scan with its ground truth."""
 
-    number: int
-    """From 1: what reports call it by."""
-    scan: Path
-    truth: Path | None
-    """None for a scan without a lesion."""
-    patient: str
-    """Only its being the same for two scans matters; goes into no report."""
+    scan: Path | str | Volume
+    truth: Path | str | Shaped[np.ndarray, "k j i"] | None = None
+    """A label map, or an array on the scan's voxels; above zero is lesion. None: a normal scan."""
+    patient: str = ""
+    """Name that the scans of one patient share, used in no report; "": the patient's only scan."""
 
     def read(self) -> tuple[Volume, Bool[np.ndarray, "k j i"]]:
-        """The scan, and which of its voxels are lesion.
+        """Read the scan, and which of its voxels are lesion.
 
-        Raises `InputError`, naming the case, where one cannot be read, or the
-        truth does not lie on the scan's voxels.
+        Raises `InputError` where one cannot be read, or they do not have the same voxels.
         """
-        with self.named():
-            volume = read_volume_file(self.scan)
-            check_scan(volume)
-            if self.truth is None:
-                return volume, np.zeros(volume.voxels.shape, dtype=bool)
-            truth = read_volume_file(self.truth, labels=True)
-            check_on_grid(volume, truth)
-            return volume, truth.voxels > 0
+        volume = self.scan if isinstance(self.scan, Volume) else read_volume_file(Path(self.scan))
+        if self.truth is None:
+            return volume, np.zeros(volume.voxels.shape, dtype=bool)
+        if isinstance(self.truth, np.ndarray):
+            truth = Volume(np.asarray(single_precision(self.truth)), volume.ras_from_voxel)
+        else:
+            truth = read_volume_file(Path(self.truth), labels=True)
+        check_on_grid(volume, truth)
+        return volume, truth.voxels > 0
 
     @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors in this block say which case they are of."""
+    def named(self, number: int) -> Iterator[None]:
+        """Put the case's number (and file name) before the message of an error in the block."""
+        file = "" if isinstance(self.scan, Volume) else f" ({Path(self.scan).name})"
         try:
             yield
         except (InputError, ModelError) as error:
-            raise type(error)(
-                error.code,
-                f"Case {self.number} ({self.scan.name}): {error.message}",
-                error.hint,
-                **error.facts,
-            ) from None
+            message = f"Case {number}{file}: {error.message}"
+            raise type(error)(error.code, message, **error.facts) from None
 
 
 def check_on_grid(volume: Volume, truth: Volume) -> None:
-    """Raise `InputError` unless both have the same voxels in the same places."""
+    """Raise `InputError` unless the ground truth has the scan's voxels, and finite values."""
     if truth.voxels.shape != volume.voxels.shape:
         found, expected = (" × ".join(map(str, one.voxels.shape[::-1])) for one in (truth, volume))
         raise InputError(
@@ -96,12 +82,13 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
 
 
 def find_cases(path: Path) -> list[Case]:
-    """The cases of a CSV table (columns scan, truth, patient) or of a folder, in their order.
+    """Return the cases of a CSV table (columns scan, truth, patient) or of a folder.
 
-    In a table, paths count from its folder, and a scan with an empty truth has
-    no lesion; without a column patient, every scan is a patient's only one. In
-    a folder, `X_truth.nii.gz` is the truth of `X.nii.gz`. Raises `InputError`
-    where there is none, or one is not there.
+    In a table, paths are relative to its folder, and a scan with an empty truth is normal. In a
+    folder, `X_truth.nii.gz` is the truth of `X.nii.gz`.
+
+    Raises:
+        InputError: There is no case, or one of the files does not exist.
     """
     try:
         found = _from_folder(path) if path.is_dir() else _from_table(path)
@@ -112,9 +99,9 @@ def find_cases(path: Path) -> list[Case]:
             if file is not None and not file.is_file()
         ]
     except OSError as error:
-        raise unreadable(error) from None
+        raise unreadable_error(error) from None
     if not found:
-        raise InputError("cases-none", f"Expected scans to evaluate; {path.name!r} names none.")
+        raise InputError("cases-none", f"Expected scans to evaluate; {path.name!r} has none.")
     if missing:
         raise InputError(
             "cases-missing",
@@ -126,14 +113,11 @@ def find_cases(path: Path) -> list[Case]:
         raise InputError(
             "cases-twice", f"Every scan may be named once; {Path(twice).name!r} is named again."
         )
-    return [
-        Case(number=number, scan=scan, truth=truth, patient=patient or f"scan {number}")
-        for number, (scan, truth, patient) in enumerate(found, start=1)
-    ]
+    return [Case(*one) for one in found]
 
 
 _Found = list[tuple[Path, Path | None, str]]
-"""Scan, truth and patient ("" where it is not told)."""
+"""Scan, truth and patient ("" where it is unknown)."""
 
 
 def _from_folder(folder: Path) -> _Found:
@@ -161,7 +145,7 @@ def _from_table(path: Path) -> _Found:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
-            # Spreadsheets of many countries part cells by semicolons.
+            # Spreadsheets of many countries separate cells by semicolons.
             delimiter = ";" if ";" in first and "," not in first else ","
             file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -169,24 +153,24 @@ def _from_table(path: Path) -> _Found:
             reader.fieldnames = columns
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error):
-        raise _no_table("it is no CSV in UTF-8") from None
+        raise _table_error("it is not CSV in UTF-8") from None
     except FileNotFoundError:
         raise InputError("input-missing", f"{path.name!r} does not exist.") from None
     if not {"scan", "truth"} <= set(columns) <= set(COLUMNS) or len(set(columns)) < len(columns):
-        raise _no_table(f"its first line is {', '.join(columns)[:80]!r}")
+        raise _table_error(f"its first line is {', '.join(columns)[:80]!r}")
     found: _Found = []
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise _no_table(f"row {line} has another number of cells")
+            raise _table_error(f"row {line} has another number of cells")
         scan, truth, patient = ((row.get(name) or "").strip() for name in COLUMNS)
         if not scan:
-            raise _no_table(f"row {line} names no scan")
+            raise _table_error(f"row {line} names no scan")
         found.append((path.parent / scan, path.parent / truth if truth else None, patient))
     return found
 
 
-def _no_table(found: str) -> InputError:
+def _table_error(found: str) -> InputError:
     return InputError(
         "cases-table",
-        f"Expected a table of cases with the columns scan, truth and, if wished, patient; {found}.",
+        f"Expected a table of cases with the columns scan, truth and (optional) patient; {found}.",
     )

@@ -1,9 +1,10 @@
-"""The files of an evaluation. They call scans by number: no name or path of a patient."""
+"""An evaluation from files to files; they call scans by number: no name or path of a patient."""
 
 import json
 import math
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.device import Device, require_torch
+from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import Metric
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     CONFIDENCE,
@@ -20,18 +23,21 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
     average_precision,
     dice,
 )
+from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec
+from SpatialARAnomalyLib.service.detection.detect import Clock
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
-from SpatialARAnomalyLib.service.evaluation.outcome import (
-    Evaluated,
-    named_curves,
-)
-from SpatialARAnomalyLib.service.evaluation.picture import write_picture
+from SpatialARAnomalyLib.service.detection.model_cache import load_model
+from SpatialARAnomalyLib.service.evaluation.cases import find_cases
+from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
+from SpatialARAnomalyLib.service.evaluation.picture import named_curves, write_picture
+from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically
 from SpatialARAnomalyLib.service.setup.packages import installed_version
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
 
 MARKER = "SpatialARAnomaly evaluation"
-"""Only where the evaluation's own file says so does `--overwrite` replace anything."""
+"""Text in `evaluation.json`; only a folder with such a file may be overwritten."""
 
 EVALUATION_FILES = {
     "evaluation": "evaluation.json",
@@ -40,7 +46,7 @@ EVALUATION_FILES = {
     "curves": "curves.csv",
     "picture": "evaluation.png",
 }
-"""What an evaluation writes, by what it holds."""
+"""Names of the files by kind."""
 
 _PACKAGES = (
     *("numpy", "scipy", "scikit-learn", "torch", "transformers"),
@@ -67,8 +73,67 @@ CASE_COLUMNS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """An evaluation from files to files."""
+
+    cases: Path
+    """A CSV table or a folder (`find_cases`)."""
+    model: Path
+    out: Path
+    encoder: str | None = None
+    """Folder, file or hub id of the encoder; by default where it was last found."""
+    spec: EvaluationSpec = EvaluationSpec()
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    allow_mismatch: bool = False
+    overwrite: bool = False
+
+
+def evaluate_to_files(
+    request: EvaluateRequest, report: Reporter
+) -> tuple[Evaluated, dict[str, Path]]:
+    """Evaluate a model on cases and write the results; return the files by kind.
+
+    Raises:
+        SpatialARError: A case, the model or the output cannot be used; nothing is written.
+        Cancelled: Through `report`; nothing is written.
+    """
+    require_torch()
+    clock = Clock()
+    _check_replaceable(request)
+    files = EVALUATION_FILES
+    with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
+        report.stage("check", 1, 4)
+        card = read_card(request.model)
+        cases = check_cases(find_cases(request.cases), card, request.allow_mismatch, report)
+        model = load_model(
+            request.model,
+            request.device,
+            encoder=request.encoder,
+            allow_download=request.allow_download,
+        )
+        clock.lap("check")
+        evaluated = evaluate(cases, model, request.spec, report=report, clock=clock)
+        report.stage("write", 4, 4)
+        write_evaluation(new, evaluated, report)
+    return evaluated, {kind: request.out / name for kind, name in files.items()}
+
+
+def _check_replaceable(request: EvaluateRequest) -> None:
+    """Replace only an earlier evaluation: a table of cases may have the name of a result."""
+    marker = request.out / EVALUATION_FILES["evaluation"]
+    existing = [name for name in EVALUATION_FILES.values() if (request.out / name).exists()]
+    if request.overwrite and existing and not is_marked(marker, MARKER):
+        raise OutputError(
+            "output-not-an-evaluation",
+            f"Only an earlier evaluation is replaced; {existing[0]} in the output folder belongs "
+            "to none.",
+        )
+
+
 def metric_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
-    """Every metric of every kind of scores, in the columns of `METRIC_COLUMNS`."""
+    """Return the metrics by kind of scores, as rows of `METRIC_COLUMNS`."""
     return [
         {"score": score, "metric": name} | _metric_values(metric)
         for score, evaluation in evaluated.evaluations.items()
@@ -77,18 +142,18 @@ def metric_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
 
 
 def _metric_values(metric: Metric) -> dict[str, Any]:
-    found = metric.interval
+    interval = metric.interval
     return {
         "value": metric.value,
-        "low": found.low if found else None,
-        "high": found.high if found else None,
-        "resamples": found.resamples if found else 0,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "resamples": interval.resamples if interval else 0,
         "reason": metric.reason,
     }
 
 
 def case_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
-    """Every scan by its number, with what the model's scores say of it."""
+    """Return a row of `CASE_COLUMNS` per scan; patients get numbers, too."""
     patients: dict[str, int] = {}
     rows = []
     for number, (scored, fact) in enumerate(
@@ -127,7 +192,7 @@ def _defined(value: float | Undefined) -> float | None:
 
 
 def curve_rows(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
-    """Every curve as points x, y."""
+    """Yield the points of every curve."""
     for score, evaluation in evaluated.evaluations.items():
         for name, (x, y) in named_curves(evaluation.curves).items():
             for point_x, point_y in zip(x.tolist(), y.tolist(), strict=True):
@@ -135,7 +200,7 @@ def curve_rows(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
 
 
 def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:
-    """All of it in the types that JSON knows."""
+    """Return the whole evaluation in JSON types."""
     return {
         "what": MARKER,
         "program": "SpatialARAnomaly",
@@ -168,7 +233,7 @@ def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:
 
 
 def write_evaluation(folder: Path, evaluated: Evaluated, report: Reporter) -> None:
-    """Write all files of an evaluation into `folder`."""
+    """Write the files of an evaluation into `folder`."""
     writers: dict[str, Callable[[Path], object]] = {
         "evaluation": lambda path: path.write_text(
             json.dumps(evaluation_values(evaluated), indent=1, allow_nan=False) + "\n",
@@ -188,7 +253,7 @@ def write_evaluation(folder: Path, evaluated: Evaluated, report: Reporter) -> No
 
 
 def as_result(evaluated: Evaluated, files: dict[str, Path]) -> dict[str, Any]:
-    """What the `result` event of an evaluation says."""
+    """Return the values of the `result` event of an evaluation."""
     return {
         "cases": evaluated.counts,
         "lesion_share": evaluated.lesion_share,
@@ -199,7 +264,7 @@ def as_result(evaluated: Evaluated, files: dict[str, Path]) -> dict[str, Any]:
 
 
 def figure_text(metric: Metric) -> str:
-    """A metric with its interval as a person reads it."""
+    """Return a metric with its interval as text."""
     if metric.value is None:
         return "–"
     text = rounded(metric.value)
@@ -209,7 +274,7 @@ def figure_text(metric: Metric) -> str:
 
 
 def rounded(value: float) -> str:
-    """Three decimals; three digits of what is smaller."""
+    """Return three decimals, or three significant digits of a value below 0.01."""
     if value == 0 or not math.isfinite(value) or abs(value) >= 0.01:
         return f"{value:.3f}"
     return f"{value:.2e}"

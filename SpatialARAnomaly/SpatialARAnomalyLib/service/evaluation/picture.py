@@ -1,27 +1,27 @@
-"""The picture of an evaluation: its four curves, the model beside plain intensity."""
+"""The curves of an evaluation and their picture: the model beside plain intensity."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
+from SpatialARAnomalyLib.engine.evaluation.evaluation import Curves, Evaluation
 from SpatialARAnomalyLib.engine.evaluation.metrics import PRO_LIMIT
-from SpatialARAnomalyLib.service.evaluation.outcome import (
-    Evaluated,
-    named_curves,
-)
-from SpatialARAnomalyLib.service.evaluation.wording import (
-    SCORE_WORDS,
-    counted,
-)
+from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
+from SpatialARAnomalyLib.service.evaluation.wording import SCORE_WORDS, counted
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from SpatialARAnomalyLib.engine.evaluation.evaluation import Evaluation
+MAX_POINTS = 500
+"""Points of a curve in files and picture; those left out lie closest together."""
 
-# Okabe and Ito's colors, told apart by the color-blind; the line style tells them in gray.
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+"""x and y of every point."""
+
+# Okabe and Ito's colors, distinct for color-blind readers; line styles are distinct in gray.
 _LINES: dict[str, dict[str, Any]] = {
     "nll": {"color": "#0072B2", "linewidth": 2.2},
     "intensity": {"color": "#E69F00", "linewidth": 1.5, "linestyle": "--"},
@@ -32,7 +32,7 @@ _GRAY = "0.35"
 
 
 def write_picture(path: Path, evaluated: Evaluated, columns: int = 2) -> None:
-    """Write the picture as PNG; in one column it suits a narrow panel."""
+    """Write the four curves as PNG; one column fits a narrow panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def _frame(axis: "Axes", title: str, x: str, y: str) -> None:
 
 
 def _scale_findings(axis: "Axes") -> None:
-    """Let false findings begin at none; where they are many, ten times as many take one step."""
+    """Begin the axis of false findings at zero; make it logarithmic where they are many."""
     most = max((float(np.max(line.get_xdata())) for line in axis.get_lines()), default=0.0)
     if most > 10:
         axis.set_xscale("symlog", linthresh=1.0)
@@ -93,15 +93,15 @@ def _scale_findings(axis: "Axes") -> None:
 
 def _draw(
     score: str,
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     roc: "Axes",
     precision_recall: "Axes",
     pro: "Axes",
     froc: "Axes",
 ) -> None:
-    """Draw one kind of scores into all four."""
+    """Draw one kind of scores into all four plots."""
     curves, line, words = named_curves(evaluation.curves), _LINES[score], SCORE_WORDS[score]
-    # Undefined ones are not asked for: their curves are empty.
+    # The curves of undefined metrics are empty, so that their zeros are not shown.
     values = {name: metric.value or 0.0 for name, metric in evaluation.metrics.items()}
     if curves["roc"][0].size:
         roc.plot(*curves["roc"], label=f"{words}: {values['voxel_auroc']:.3f}", **line)
@@ -128,3 +128,24 @@ def _heading(evaluated: Evaluated) -> str:
     lesions = counted(counts["lesions"], "lesion")
     name = evaluated.context["model"]["name"]
     return f"{name} · {scans} of {patients}, {counts['normal_scans']} normal, {lesions}"
+
+
+def named_curves(curves: Curves) -> dict[str, Curve]:
+    """Return the curves by name, thinned; one that is undefined has no points."""
+    whole = {
+        "roc": (curves.false_positive_rate, curves.recall_at_rate),
+        "precision_recall": (curves.recall, curves.precision),
+        "pro": (curves.pro_rate, curves.overlap),
+        "froc": (curves.false_findings_per_scan, curves.lesions_found),
+    }
+    return {name: thinned(x, y) for name, (x, y) in whole.items()}
+
+
+def thinned(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Curve:
+    """Return all points, or about `MAX_POINTS` evenly along the curve with both ends."""
+    if x.size <= MAX_POINTS:
+        return x, y
+    length = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    places = np.searchsorted(length, np.linspace(0.0, length[-1], MAX_POINTS))
+    kept = np.unique(np.append(np.minimum(places, x.size - 1), [0, x.size - 1]))
+    return x[kept], y[kept]

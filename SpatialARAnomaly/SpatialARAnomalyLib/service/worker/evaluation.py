@@ -1,4 +1,4 @@
-"""The worker's evaluation: score the NLL volume of one scan against a truth, without torch."""
+"""The job `evaluate`: compare the NLL volume of one scan with its ground truth, without torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,10 @@ from jaxtyping import Bool, Float
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.intensity import (
-    intensity_range,
-    scale_intensity,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    FindingsSpec,
-    IntensitySpec,
-    Modality,
-    Spec,
-)
-from SpatialARAnomalyLib.engine.volumes.geometry import (
-    check_ras_from_voxel,
-    voxel_ml,
-)
-from SpatialARAnomalyLib.engine.volumes.volume import (
-    Volume,
-    infer_modality,
-)
+from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, IntensitySpec, Modality, Spec
+from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel, voxel_ml
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     affine_array,
@@ -36,39 +22,34 @@ from SpatialARAnomalyLib.service.array_files import (
     read_voxels,
 )
 from SpatialARAnomalyLib.service.evaluation.evaluate import (
-    evaluate_all,
-    rules,
-    score_all,
+    Evaluated,
+    ScanFacts,
+    evaluate_scores,
+    score_kinds,
+    search_rules,
 )
 from SpatialARAnomalyLib.service.evaluation.files import (
     EVALUATION_FILES,
     as_result,
     write_evaluation,
 )
-from SpatialARAnomalyLib.service.evaluation.outcome import (
-    Evaluated,
-    ScanFacts,
-)
 from SpatialARAnomalyLib.service.evaluation.picture import write_picture
-from SpatialARAnomalyLib.service.outputs import (
-    check_names,
-    write_atomically,
-)
+from SpatialARAnomalyLib.service.outputs import check_names, write_atomically
 
 PREVIEW_FILE = "preview.png"
-"""The picture of the evaluation in one column, for the panel."""
+"""Picture of the curves in one column, for the panel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateInputs(Spec):
-    """An NLL volume, its calibration, and the truth on the same voxels."""
+    """An NLL volume, its calibration, and the ground truth on the same voxels."""
 
     nll: str
-    """A `.npy` file of [k, j, i]."""
+    """A `.npy` file of an array [k, j, i]."""
     truth: str
-    """Likewise; voxels above zero are lesion."""
+    """The same for the ground truth; voxels above zero are lesion."""
     voxels: str | None = None
-    """Likewise, the scan: its plain intensity is scored beside the model."""
+    """The same for the scan, whose plain intensity is then scored beside the model."""
     modality: Modality | None = None
     """Modality of the scan and the model."""
     ras_from_voxel: Affine
@@ -87,11 +68,12 @@ class EvaluateSpec(FindingsSpec):
 def evaluate(
     inputs: EvaluateInputs, spec: EvaluateSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Score one scan's NLL against its truth and write the files of an evaluation.
+    """Compare one scan's NLL with its ground truth and write the files of an evaluation.
 
-    Raises `SpatialARError` for inputs that do not fit together or an output
-    that cannot be used, `Cancelled` through `report`; nothing is written in
-    either case.
+    Raises:
+        SpatialARError: The inputs do not fit together, or the output cannot be used; nothing
+            is written.
+        Cancelled: Through `report`; nothing is written.
     """
     files = EVALUATION_FILES | {"preview": PREVIEW_FILE}
     names = list(files.values())
@@ -109,10 +91,10 @@ def evaluate(
         check_same_size(nll.shape, volume.voxels, "scan")
     intensity = None if volume is None else _intensity(volume, body)
     report.check_cancelled()
-    how = rules(inputs.calibration, spec)
-    case = score_all(nll, intensity, body, truth, ras_from_voxel, how, "1", report)
+    rules = search_rules(inputs.calibration, spec)
+    case = score_kinds(nll, intensity, body, truth, ras_from_voxel, rules, "1", report)
     evaluated = Evaluated(
-        evaluations=evaluate_all([case], how, 0, 0, report),
+        evaluations=evaluate_scores([case], rules, 0, 0, report),
         cases=[case],
         facts=[
             ScanFacts(
@@ -122,7 +104,7 @@ def evaluate(
             )
         ],
         spec=spec,
-        threshold_nll=how["nll"].threshold or 0.0,
+        threshold_nll=rules["nll"].threshold or 0.0,
         context={"model": {"name": inputs.model}},
     )
     report.stage("write", 2, 2)
@@ -133,7 +115,7 @@ def evaluate(
 
 
 def _body(nll: Float[np.ndarray, "k j i"]) -> Bool[np.ndarray, "k j i"]:
-    """Return the voxels that were scored: all others have the lowest NLL of the volume."""
+    """Return the voxels that were scored; all others have the lowest NLL of the volume."""
     scored = nll > nll.min()
     return scored if scored.any() else np.ones_like(scored)
 
