@@ -94,7 +94,7 @@ def measure(headroom: float, contrasts: list[float], epochs: int) -> None:
     ).model.eval()
 
     def nll(stack, tokens):
-        return stack.put_back([slice_nll(one, model) for one in tokens], model.lowest_nll)
+        return stack.volume_from_tokens([slice_nll(one, model) for one in tokens], model.lowest_nll)
 
     normal_nll = [nll(*one)[one[0].inside_volume()] for one in held_out]
     normal_gray = [intensities(stack)[stack.inside_volume()] for stack, _ in held_out]

@@ -107,7 +107,7 @@ def golden() -> dict[str, dict[str, float]]:
             slice_nll(one, model, stack.places(index))
             for index, one in zip(stack.indices, tokens, strict=True)
         ]
-        values[f"nll_{name}"] = summary(stack.put_back(nll, model.lowest_nll))
+        values[f"nll_{name}"] = summary(stack.volume_from_tokens(nll, model.lowest_nll))
     return values
 
 

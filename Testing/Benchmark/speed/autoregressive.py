@@ -15,12 +15,10 @@ from SpatialARAnomalyLib.engine.model.autoregressive import (
     AutoregressiveModel,
     CausalConv2d,
 )
-from SpatialARAnomalyLib.engine.slices.token_positions import (
+from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
+from SpatialARAnomalyLib.engine.specs import (
     MAP_SHAPE,
     POSITION_FEATURES,
-    image_places,
-)
-from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     Preset,
     Variance,

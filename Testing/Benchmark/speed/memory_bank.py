@@ -15,7 +15,7 @@ from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from safetensors.torch import save
 from SpatialARAnomalyLib.engine.scoring.scoring import SCORED_AT_ONCE
-from SpatialARAnomalyLib.engine.slices.token_positions import image_places
+from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
 
 if TYPE_CHECKING:

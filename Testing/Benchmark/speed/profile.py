@@ -20,7 +20,7 @@ GROUPS = {
     "places of tokens": ("engine.slices.slice_stack:SliceStack.places",),
     "autoregressive scoring": ("engine.scoring.scoring:slice_nll",),
     "back to voxels": (
-        "engine.slices.slice_stack:SliceStack.put_back",
+        "engine.slices.slice_stack:SliceStack.volume_from_tokens",
         "engine.slices.slice_stack:SliceStack.inside_volume",
     ),
     "findings": ("service.detection.detect:find_in_box",),

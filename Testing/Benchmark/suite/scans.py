@@ -54,7 +54,7 @@ class Scan:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Where the tokens lie in the body [n, 4, h, w] (`engine.slices.token_positions`)."""
+        """Where the tokens lie in the body [n, 4, h, w] (`engine.slices.slice_stack`)."""
         return np.concatenate([self.stack.places(index) for index in self.stack.indices])
 
     @cached_property
@@ -87,7 +87,9 @@ class Scan:
 
     def on_voxels(self, scores: np.ndarray) -> np.ndarray:
         """Token scores [n, h, w] on the voxels [k, j, i]; NaN where there are none."""
-        return self.stack.put_back(list(scores[:, None].astype(np.float32)), outside=np.nan)
+        return self.stack.volume_from_tokens(
+            list(scores[:, None].astype(np.float32)), outside=np.nan
+        )
 
 
 @dataclass

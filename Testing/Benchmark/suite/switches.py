@@ -77,7 +77,7 @@ def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
                 stack = _moved(scan.stack, down / 2, across / 2)
                 tokens = embed_slices(stack, lesson.encoder, SilentReporter())
                 nll = list(score_slices(stack, tokens, model))
-                maps.append(stack.put_back(nll, outside=np.nan))
+                maps.append(stack.volume_from_tokens(nll, outside=np.nan))
             return np.nanmean(np.stack(maps), axis=0)
 
         return score

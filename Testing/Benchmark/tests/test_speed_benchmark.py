@@ -32,7 +32,7 @@ from Benchmark.speed.tables import Options, Table, Target, cell_text, cells_of, 
 from Benchmark.speed.timing import Ratio, Spread, in_turn, ratio, spread
 from SpatialARAnomalyLib.engine.encoder.batching import images_at_once
 from SpatialARAnomalyLib.engine.model.autoregressive import CausalConv2d
-from SpatialARAnomalyLib.engine.slices.token_positions import image_places
+from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from typer.testing import CliRunner

@@ -13,15 +13,8 @@ from SpatialARAnomalyLib.engine.model.autoregressive import (
     turned,
 )
 from SpatialARAnomalyLib.engine.model.gaussian import nll_of_squares, variance_at
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    IN_BODY,
-    PLACES,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    Preset,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, PLACES
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 from torch.nn import functional as F
 
 PRESETS = [Preset.STANDARD, Preset.DILATED]

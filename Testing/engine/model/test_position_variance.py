@@ -10,13 +10,8 @@ from SpatialARAnomalyLib.engine.model.gaussian import (
     fit_variance_map,
     variance_at,
 )
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    COLUMN,
-    IN_BODY,
-    MAP_SHAPE,
-    ROW,
-    SLICE,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import COLUMN, IN_BODY, ROW, SLICE
+from SpatialARAnomalyLib.engine.specs import MAP_SHAPE
 
 
 def random_places(seed: int, images: int = 20, side: int = 12, reach: float = 1.0) -> torch.Tensor:

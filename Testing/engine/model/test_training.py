@@ -19,17 +19,8 @@ from SpatialARAnomalyLib.engine.model.training import (
     split_held_out,
 )
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    IN_BODY,
-    SLICE,
-    image_places,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    Preset,
-    TrainingSpec,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, SLICE, image_places
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec, Variance
 
 CHANNELS, SIDE = 6, 7
 SPEC = AutoregressiveSpec(hidden_channels=12, dilations=(1, 1, 1))

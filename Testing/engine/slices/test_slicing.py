@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 from engine.grids import random_grid
-from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling, PlaneVolume, SliceStack
-from SpatialARAnomalyLib.engine.slices.token_positions import COLUMN, IN_BODY, PLACES, ROW, SLICE
+from SpatialARAnomalyLib.engine.slices.slice_stack import (
+    COLUMN,
+    IN_BODY,
+    PLACES,
+    ROW,
+    SLICE,
+    AxisTiling,
+    PlaneVolume,
+    SliceStack,
+)
 from SpatialARAnomalyLib.engine.specs import (
     IntensityMethod,
     IntensitySpec,
@@ -194,7 +202,7 @@ def test_constant_values_come_back_constant_on_the_body(seed, plane):
     stack = stack_of(grid, plane, block(grid))
     side = stack.rows.tokens
     values = [np.full((stack.tiles, side, side), 2.5, np.float32) for _ in stack.indices]
-    back = stack.put_back(values, outside=-1.0)
+    back = stack.volume_from_tokens(values, outside=-1.0)
     assert back.shape == grid.shape_kji
     inside = stack.inside_volume()
     assert inside.mean() > 0.9

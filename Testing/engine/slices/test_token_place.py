@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 from SpatialARAnomalyLib.engine.model.autoregressive import CORNERS, position_features, turned
-from SpatialARAnomalyLib.engine.slices.token_positions import (
+from SpatialARAnomalyLib.engine.slices.slice_stack import (
     COLUMN,
-    FREQUENCIES,
     IN_BODY,
     PLACES,
-    POSITION_FEATURES,
     ROW,
     SLICE,
     centered,
     image_places,
 )
+from SpatialARAnomalyLib.engine.specs import FREQUENCIES, POSITION_FEATURES
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0.0]), (2, [-0.5, 0.5]), (4, None)])

@@ -20,17 +20,11 @@ from SpatialARAnomalyLib.engine.model.gaussian import (
     nll_of_squares,
     variance_at,
 )
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    COLUMN,
+from SpatialARAnomalyLib.engine.slices.slice_stack import COLUMN, IN_BODY, ROW, SLICE, image_places
+from SpatialARAnomalyLib.engine.specs import (
     FREQUENCIES,
-    IN_BODY,
     MAP_SHAPE,
     POSITION_FEATURES,
-    ROW,
-    SLICE,
-    image_places,
-)
-from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     Variance,
 )

@@ -10,13 +10,8 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    COLUMN,
-    MAP_SHAPE,
-    ROW,
-    SLICE,
-)
-from SpatialARAnomalyLib.engine.specs import Variance
+from SpatialARAnomalyLib.engine.slices.slice_stack import COLUMN, ROW, SLICE
+from SpatialARAnomalyLib.engine.specs import MAP_SHAPE, Variance
 
 RIDGE = 1e-4
 """Share of the mean variance added to a covariance, so that it has an inverse. Above the

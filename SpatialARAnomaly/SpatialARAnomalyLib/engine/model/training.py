@@ -40,15 +40,8 @@ from SpatialARAnomalyLib.engine.progress import (
     EpochFigures,
     Reporter,
 )
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    PlaceArray,
-    image_places,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    TrainingSpec,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, image_places
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec, Variance
 
 MIN_VARIANCE = 1e-12
 """Keeps the NLL finite where a channel never varies."""

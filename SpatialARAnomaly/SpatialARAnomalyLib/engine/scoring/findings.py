@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt16
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -96,6 +95,9 @@ class VoxelRuns:
         one = np.concatenate([pair[0] for pair in pairs])
         other = np.concatenate([pair[1] for pair in pairs])
         graph = coo_array((np.ones(one.size, dtype=bool), (one, other)), shape=(starts.size,) * 2)
+        # Here, so that the first slices are not kept waiting for it.
+        from scipy.sparse.csgraph import connected_components
+
         _, component = connected_components(graph, directed=False)
         _, first_run, region = np.unique(component, return_index=True, return_inverse=True)
         order = np.empty_like(first_run)

@@ -17,8 +17,7 @@ from SpatialARAnomalyLib.engine.encoder.batching import (
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
-from SpatialARAnomalyLib.engine.slices.token_positions import PlaceArray
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, SliceStack
 
 SCORED_AT_ONCE = 8
 """Images scored together: what a layer prepares of its weights is then done for all."""
@@ -100,4 +99,4 @@ def nll_volume(
             report.progress(done, len(stack.indices), "slice")
 
     nll = list(score_slices(stack, counted(), model))
-    return stack.put_back(nll, outside=model.lowest_nll)
+    return stack.volume_from_tokens(nll, outside=model.lowest_nll)

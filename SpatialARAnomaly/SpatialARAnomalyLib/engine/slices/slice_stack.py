@@ -1,10 +1,12 @@
-"""A volume as square images of one field of view and pixel size, and token values on voxels.
+"""Slices of a volume as square images, and the values of their tokens back on its voxels.
 
-Slices run along the voxel axis nearest to the plane and are never resampled
-across it. In-plane, rows and columns are resampled one after the other, so
-both directions are a matrix per axis: exact, and easy to hold against a law. Next
-to nothing in them is not zero, so they multiply as sparse ones.
-A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
+Slices run along the voxel axis nearest to the plane and are never resampled across it.
+In-plane, rows and columns are resampled separately by one sparse matrix per axis, in both
+directions. A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
+
+The place of a token is three coordinates and a flag. Coordinates are distances from the
+middle of the body, in halves of the field of view; the flag is 1 if the token's center lies
+in the body.
 """
 
 import math
@@ -13,26 +15,40 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Float32, Int, Num
 from scipy.sparse import csr_array
 
 from SpatialARAnomalyLib.engine.slices.body import body_box, body_mask
 from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
-from SpatialARAnomalyLib.engine.slices.token_positions import (
-    COLUMN,
-    IN_BODY,
-    PLACES,
-    ROW,
-    SLICE,
-    PlaceArray,
-)
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
+ROW, COLUMN, SLICE, IN_BODY = range(4)
+"""Channels of a place."""
+
+PLACES = 4
+"""Number of channels of a place."""
+
+PlaceArray = Float[np.ndarray, "_ place h w"]
+
+
+def centered(count: int) -> Float32[np.ndarray, " n"]:
+    """Return the coordinates of tokens that fill the field of view side by side."""
+    return ((2 * np.arange(count) + 1) / count - 1).astype(np.float32)
+
+
+def image_places(images: int, height: int, width: int) -> PlaceArray:
+    """Return the places of tokens of single images that the body fills."""
+    places = np.zeros((images, PLACES, height, width), np.float32)
+    places[:, ROW] = centered(height)[:, None]
+    places[:, COLUMN] = centered(width)
+    places[:, IN_BODY] = 1.0
+    return places
+
 
 class PlaneVolume:
-    """Voxels [slice, row, column] as a view of a volume's, with the body's mask and size."""
+    """View of a volume's voxels as [slice, row, column], with the mask and size of the body."""
 
     def __init__(self, volume: Volume, plane: Plane, modality: Modality) -> None:
         self.orientation = PlaneOrientation.of(volume.ras_from_voxel, plane)
@@ -40,7 +56,7 @@ class PlaneVolume:
         spacing_kji = volume.spacing_mm[::-1]
         slice_axis, row_axis, column_axis = self.orientation.axes
         self.spacing_mm = (spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis])
-        """Distance between slices, rows and columns."""
+        """Distance between slices, rows and columns in mm."""
         self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
 
     @cached_property
@@ -50,40 +66,40 @@ class PlaneVolume:
 
     @property
     def extent_mm(self) -> tuple[float, float]:
-        """Height and width of the body over all slices."""
+        """Height and width of the body over all slices in mm."""
         (top, bottom), (left, right) = self.box
         _, row_mm, column_mm = self.spacing_mm
         return (bottom - top + 1) * row_mm, (right - left + 1) * column_mm
 
     @cached_property
     def body_slices(self) -> list[int]:
-        """The slices that hold some of the body."""
-        return [int(index) for index in np.flatnonzero(self.body.any(axis=(1, 2)))]
+        """Indices of the slices that contain part of the body."""
+        return np.flatnonzero(self.body.any(axis=(1, 2))).tolist()
 
 
 MIN_OVERLAP = 0.25
-"""Neighboring tiles share at least this part of the field of view."""
+"""Smallest overlap of neighboring tiles, as a share of the field of view."""
 
 EDGE_WEIGHT = 1e-3
-"""Blending weight at a tile's rim: above zero, so that weights can be normalized there."""
+"""Blending weight at the rim of a tile; positive, so that weights can be normalized."""
 
 
 @dataclass(frozen=True, eq=False)
 class AxisTiling:
-    """One in-plane axis: `voxels` of `spacing_mm`, covered by square images around `centers`."""
+    """One in-plane axis: a row of voxels, covered by tiles of one field of view."""
 
     voxels: int
     spacing_mm: float
     spec: SliceSpec
     patch_px: int
     centers: tuple[float, ...]
-    """The middle of every tile, as a voxel coordinate."""
+    """Voxel coordinate of the middle of every tile."""
 
     @classmethod
     def covering(
         cls, voxels: int, spacing_mm: float, box: tuple[int, int], spec: SliceSpec, patch_px: int
     ) -> "AxisTiling":
-        """One tile in the middle of the body where it fits, else overlapping tiles."""
+        """Cover the body with one tile around its middle, or with overlapping tiles."""
         first, last = box
         extent_mm = (last - first + 1) * spacing_mm
         fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
@@ -97,34 +113,33 @@ class AxisTiling:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one tile along this axis."""
+        """Number of tokens of one tile along this axis."""
         return self.spec.size_px // self.patch_px
 
     def voxel_of_pixel(self, tile: int, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
-        """The voxel coordinate under a pixel coordinate (pixel 0 is the first pixel's center)."""
+        """Map pixel to voxel coordinates (integers are centers)."""
         step = self.spec.pixel_mm / self.spacing_mm
         return self.centers[tile] + (pixel - (self.spec.size_px - 1) / 2) * step
 
     def pixel_of_voxel(self, tile: int, voxel: Num[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-        """The inverse of `voxel_of_pixel`."""
+        """Map voxel to pixel coordinates, the inverse of `voxel_of_pixel`."""
         step = self.spec.pixel_mm / self.spacing_mm
         return (voxel - self.centers[tile]) / step + (self.spec.size_px - 1) / 2
 
     def pixel_of_token(self, token: Num[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-        """The pixel coordinate of a token's center: (t + ½)·patch − ½."""
+        """Map tokens to the pixel coordinates of their centers: (t + ½)·patch − ½."""
         return (token + 0.5) * self.patch_px - 0.5
 
     def token_of_pixel(self, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
-        """The inverse of `pixel_of_token`."""
+        """Map pixel to token coordinates, the inverse of `pixel_of_token`."""
         return (pixel + 0.5) / self.patch_px - 0.5
 
     @cached_property
     def pixels_from_voxels(self) -> Float[np.ndarray, "t s v"]:
         """For every tile, the matrix that resamples voxels to pixels.
 
-        Linear interpolation between voxels; where pixels are coarser, a
-        triangle as wide as two pixels, so that nothing is aliased or skipped.
-        Pixels outside the voxel grid are zero (padding).
+        Linear interpolation between voxels; if pixels are coarser, a triangle as wide as two
+        pixels, so that nothing is aliased or skipped. Pixels outside the voxel grid are zero.
         """
         width = max(1.0, self.spec.pixel_mm / self.spacing_mm)
         voxel = np.arange(self.voxels)
@@ -140,7 +155,7 @@ class AxisTiling:
 
     @cached_property
     def blend_weights(self) -> Float[np.ndarray, "t v"]:
-        """How much every tile says at every voxel: a partition of unity where any tile reaches."""
+        """Weight of every tile at every voxel; the weights of covered voxels sum to one."""
         voxel = np.arange(self.voxels)
         half_mm = self.spec.fov_mm / 2
         ramp_mm = self.spec.fov_mm
@@ -153,7 +168,7 @@ class AxisTiling:
 
     @cached_property
     def covered(self) -> Bool[np.ndarray, " v"]:
-        """Which voxels lie in any tile."""
+        """Mask of the voxels that lie in any tile."""
         return np.asarray(self.blend_weights.sum(axis=0) > 0)
 
     @cached_property
@@ -166,9 +181,9 @@ class AxisTiling:
         return held.astype(np.intp), np.asarray(held == voxel)
 
     def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
-        """For every tile, how far its tokens lie from the middle of the body.
+        """Return for every tile the coordinates of its tokens (see the module's docstring).
 
-        In halves of the field of view; `box` holds the body's first and last voxel.
+        `box` holds the first and last voxel of the body.
         """
         pixel = self.pixel_of_token(np.arange(self.tokens))
         voxel = np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
@@ -176,10 +191,10 @@ class AxisTiling:
 
     @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
-        """The matrix that puts the tokens of all tiles (side by side) back on voxels.
+        """The matrix that interpolates the tokens of all tiles (side by side) at voxels.
 
-        Linear between token centers, constant in the outer half of the outer
-        tokens, tiles blended by `blend_weights`.
+        Linear between token centers, constant in the outer half of the outer tokens, with
+        tiles blended by `blend_weights`.
         """
         parts = []
         for tile, blend in enumerate(self.blend_weights):
@@ -191,7 +206,7 @@ class AxisTiling:
 
 
 class SliceStack:
-    """The slices of one volume as images in [0, 1], and the way back for their tokens' values."""
+    """The slices of one volume as images in [0, 1], and their tokens' values on its voxels."""
 
     def __init__(
         self, plane_volume: PlaneVolume, slices: SliceSpec, intensity: IntensitySpec, patch_px: int
@@ -209,36 +224,36 @@ class SliceStack:
 
     @property
     def indices(self) -> list[int]:
-        """The slices that hold some of the body; the others are not embedded."""
+        """Indices of the slices to embed, which contain part of the body."""
         return self.plane_volume.body_slices
 
     @property
     def tiles(self) -> int:
-        """Images per slice."""
+        """Number of images per slice."""
         return len(self.rows.centers) * len(self.columns.centers)
 
     def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
-        """The tiles of one slice, row by row, in [0, 1]."""
+        """Return the tiles of one slice, row by row, in [0, 1]."""
         scaled = scale_intensity(self.voxels[index], self.value_range, self.intensity)
         to_rows, to_columns = self._pixels_from_voxels
-        turned = to_columns @ (to_rows @ scaled).T
+        transposed = to_columns @ (to_rows @ scaled).T
         size = self.rows.spec.size_px
-        tiles = turned.reshape(-1, size, len(self.rows.centers), size).transpose(2, 0, 3, 1)
+        tiles = transposed.reshape(-1, size, len(self.rows.centers), size).transpose(2, 0, 3, 1)
         return np.ascontiguousarray(tiles.reshape(-1, 1, size, size))
 
     @cached_property
     def _pixels_from_voxels(self) -> tuple[csr_array, csr_array]:
-        """For rows and columns, the matrix that gives the pixels of all tiles."""
+        """For rows and columns, the matrix that resamples voxels to the pixels of all tiles."""
         axes = (self.rows, self.columns)
         return tuple(csr_array(np.concatenate(list(axis.pixels_from_voxels))) for axis in axes)
 
     @cached_property
     def _voxels_from_tokens(self) -> tuple[csr_array, csr_array]:
-        """For rows and columns, the matrix that puts the tokens of all tiles back on voxels."""
+        """For rows and columns, the matrix that interpolates tokens at voxels."""
         return tuple(csr_array(axis.voxels_from_tokens) for axis in (self.rows, self.columns))
 
     def slice_from_tokens(self, values: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "r c"]:
-        """The values of one slice's tokens, tile by tile, on the slice's own voxels."""
+        """Interpolate the values of one slice's tokens, tile by tile, at its voxels."""
         height, width = self.rows.tokens, self.columns.tokens
         down, across = len(self.rows.centers), len(self.columns.centers)
         mosaic = (
@@ -250,13 +265,15 @@ class SliceStack:
         return np.asarray((to_columns @ (to_rows @ mosaic).T).T)
 
     def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
-        """The voxels of one slice that get a value: body, inside the field of view."""
-        return np.asarray(
-            self.body[index] & self.rows.covered[:, None] & self.columns.covered[None, :]
-        )
+        """Return the voxels of one slice that get a value: body, inside the field of view."""
+        return np.asarray(self.body[index] & self._covered)
+
+    @property
+    def _covered(self) -> Bool[np.ndarray, "r c"]:
+        return np.asarray(self.rows.covered[:, None] & self.columns.covered[None, :])
 
     def tokens_inside(self, index: int) -> Bool[np.ndarray, "t h w"]:
-        """The tokens of one slice whose center lies on a voxel of the body."""
+        """Return the tokens of one slice whose center lies on a voxel of the body."""
         rows, row_on_grid = self.rows.voxels_under_tokens
         columns, column_on_grid = self.columns.voxels_under_tokens
         found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
@@ -264,7 +281,7 @@ class SliceStack:
         return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
 
     def places(self, index: int) -> PlaceArray:
-        """Where the tokens of one slice's tiles lie (`token_place`)."""
+        """Return the places of the tokens of one slice."""
         row_box, column_box = self.plane_volume.box
         rows = self.rows.token_coordinates(row_box)
         columns = self.columns.token_coordinates(column_box)
@@ -279,13 +296,12 @@ class SliceStack:
         tiles[:, IN_BODY] = self.tokens_inside(index)
         return tiles
 
-    def put_back(
+    def volume_from_tokens(
         self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float
     ) -> Float[np.ndarray, "k j i"]:
-        """The value of every voxel of the volume, on its own axes.
+        """Interpolate the values of the tokens of all `indices` at the volume's voxels.
 
-        `values` holds those of the tokens of every slice of `indices`, in that
-        order; voxels outside the body or the field of view get `outside`.
+        Voxels outside the body or the field of view get the value `outside`.
         """
         out = np.full(self.voxels.shape, outside, dtype=np.float32)
         for index, tokens in zip(self.indices, values, strict=True):
@@ -294,6 +310,5 @@ class SliceStack:
         return np.ascontiguousarray(self.plane_volume.orientation.undo(out))
 
     def inside_volume(self) -> Bool[np.ndarray, "k j i"]:
-        """Which voxels of the volume get a value, on its own axes."""
-        covered = self.rows.covered[:, None] & self.columns.covered[None, :]
-        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & covered))
+        """Return the voxels of the volume that get a value (`inside`)."""
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & self._covered))

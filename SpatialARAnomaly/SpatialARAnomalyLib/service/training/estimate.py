@@ -1,8 +1,8 @@
-"""What a training will take: measured on this machine, on a few slices and steps, and multiplied.
+"""The estimate of a training: a few slices and steps are measured on this machine and multiplied.
 
 On normal heads on a CPU (ViTs of 0.2 and 21 million parameters, 2 and 3 epochs) computing time
-was within 10 %, disk within 0.02 %, memory 19 % too much. On a machine that other programs use,
-the time is as far off as their share changes. On a GPU it is untried.
+was within 10 %, disk within 0.02 %, memory 19 % too high. Other programs on the machine change
+the time by their share of it. On a GPU the estimate is untested.
 """
 
 import math
@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling, SliceStack
-from SpatialARAnomalyLib.engine.slices.token_positions import PLACES
+from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, AxisTiling, SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality, SliceSpec
 from SpatialARAnomalyLib.service.training.candidates import KEPT_BYTES, NormalScan, ScanReader
 from SpatialARAnomalyLib.service.training.request import TrainingEstimate, TrainSpec
@@ -30,13 +29,16 @@ if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
 QUICK_S = 0.5
-"""Seconds below which a step is measured in the size of the real work."""
+"""Seconds; a faster step is measured with a whole batch."""
 
 FEW_IMAGES = 8
-"""Images measured at once otherwise, beside one alone, for the share that does not grow."""
+"""Images of a slower step: measured with so many and with one, and extrapolated."""
 
 PROBE_BYTES = 1 << 24
 """Bytes written to measure the speed of the disk."""
+
+DEFAULT_BYTES_PER_S = 1e8
+"""Assumed speed of a disk that cannot be measured."""
 
 CARD_BYTES = 15_000
 """Size of a model file without its tensors."""
@@ -56,39 +58,39 @@ def estimate_training(
     """Measure a few slices and steps of a training and multiply.
 
     Args:
-        scans: all scans of the training.
-        spec: the request, resolved.
-        encoder: its encoder, on the device that will compute.
-        reader: reads one of the scans once more.
-        folder: the model folder that is planned; need not exist.
-        report: hears of progress.
+        scans: All scans of the training.
+        spec: The resolved request.
+        encoder: The encoder, on the device of the training.
+        reader: Reads one of the scans again.
+        folder: The folder of the planned model; it need not exist.
+        report: Receives progress.
 
     Raises:
-        SpatialARError: a scan or the encoder cannot be used.
-        Cancelled: through `report`.
-
+        SpatialARError: A scan or the encoder cannot be used.
+        Cancelled: Through `report`.
     """
-    work = _Work.of(scans, spec, encoder)
-    disk = existing_folder(folder)
+    work = _Workload.of(scans, spec, encoder)
+    folder = Path(os.path.abspath(folder))
+    disk = next(one for one in (folder, *folder.parents) if os.path.isdir(one))
     report.progress(0, 3, "step")
     bytes_per_s = _disk_speed(disk)
     report.check_cancelled()
     report.progress(1, 3, "step")
-    image_s, put_back_s = _embedding(work, encoder, reader, report)
+    image_s, put_back_s = _time_embedding(work, encoder, reader, report)
     report.progress(2, 3, "step")
-    step_s, score_s = _steps(work, encoder.device, report)
+    step_s, score_s = _time_steps(work, encoder.device, report)
     report.progress(3, 3, "step")
 
     read_s = sum(one.seconds for one in scans)
-    again = max(0.0, 1 - KEPT_BYTES / work.scan_bytes)  # share of the scans that is not kept
+    again = max(0.0, 1 - KEPT_BYTES / work.scan_bytes)  # share of the scans that is read again
     held_out = work.held_out / len(scans)
     epoch_s = (
         work.batches * step_s
         + held_out * work.images * score_s
         + work.checkpoint_bytes / bytes_per_s
     )
-    # Once, at the end: the shape of a covariance or a map from the training scans, its level
-    # from the held-out ones.
+    # Once, after the last epoch: a covariance or map is fitted to the training scans, and its
+    # level to the held-out ones.
     rich_s = 0.0
     if spec.autoregressive.rich_variance:
         rich_s = (2 * (1 - held_out) + held_out) * work.images * score_s
@@ -104,15 +106,9 @@ def estimate_training(
     )
 
 
-def existing_folder(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    folder = Path(os.path.abspath(folder))
-    return next(one for one in (folder, *folder.parents) if os.path.isdir(one))
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """How much of everything there is to do."""
+class _Workload:
+    """The amounts of work of a training."""
 
     scans: Sequence[NormalScan]
     spec: TrainSpec
@@ -121,26 +117,26 @@ class _Work:
     images: int
     """Slices that hold some of the body, times the tiles of each."""
     held_out: int
-    """Scans kept for selection and calibration."""
+    """Number of held-out scans."""
     batch: int
-    """Images of a step."""
+    """Images per step."""
     batches: int
-    """Steps of an epoch."""
+    """Steps per epoch."""
     grid: tuple[int, int, int]
     """Channels, height and width of an image's tokens."""
     parameters: int
     statistics: int
-    """Numbers in the model that are not learned by steps: variances, whiteners, a map."""
+    """Numbers of the model that the optimizer does not train: variances, whitening, map."""
     widths: int
-    """Sum over the layers of the channels they take."""
+    """Sum of the layers' input channels."""
 
     @classmethod
-    def of(cls, scans: Sequence[NormalScan], spec: TrainSpec, encoder: "Encoder") -> "_Work":
+    def of(cls, scans: Sequence[NormalScan], spec: TrainSpec, encoder: "Encoder") -> "_Workload":
         import torch
 
         from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
-        modality = spec.modality or scans[0].looks
+        modality = spec.modality or scans[0].inferred
         slices = spec.slices(spec.fov_mm or 1.0)
         images = sum(one.body_slices * _tiles(one, slices, encoder) for one in scans)
         held_out = min(len(scans) - 1, max(1, round(spec.held_out_share * len(scans))))
@@ -183,7 +179,7 @@ class _Work:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """The best weights and the last, and two moments of AdamW."""
+        """The best and the last weights, and AdamW's two moments."""
         return 4 * (4 * self.parameters + 2 * self.statistics)
 
     @property
@@ -193,7 +189,7 @@ class _Work:
         return self.token_bytes + array_bytes + 2 * self.checkpoint_bytes
 
     def memory_bytes(self, encoder: "Encoder") -> int:
-        """Memory of the stage that takes most: a scan and a batch of the encoder, or a step."""
+        """Return the peak memory: of embedding (a scan and a batch) or of a step of the fit."""
         channels, height, width = self.grid
         scan = max(one.nbytes + 3 * math.prod(one.shape_kji) for one in self.scans)
         kept = min(self.scan_bytes, KEPT_BYTES)
@@ -207,7 +203,7 @@ class _Work:
 
 
 def _tiles(scan: NormalScan, slices: SliceSpec, encoder: "Encoder") -> int:
-    """Images of each slice of a scan."""
+    """Return the number of tiles of each slice of a scan."""
     tiles = 1
     for extent_mm, pixel_mm in zip(scan.extent_mm, scan.pixel_mm, strict=True):
         voxels = round(extent_mm / pixel_mm)
@@ -218,7 +214,7 @@ def _tiles(scan: NormalScan, slices: SliceSpec, encoder: "Encoder") -> int:
 
 
 def _disk_speed(folder: Path) -> float:
-    """Bytes a second that reach the disk, from memory; a guess where we may not write."""
+    """Measure how many bytes per second reach the disk."""
     content = os.urandom(PROBE_BYTES)
     begun_s = time.perf_counter()
     try:
@@ -227,20 +223,20 @@ def _disk_speed(folder: Path) -> float:
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        return 1e8
+        return DEFAULT_BYTES_PER_S
     return PROBE_BYTES / (time.perf_counter() - begun_s)
 
 
-def _embedding(
-    work: _Work, encoder: "Encoder", reader: ScanReader, report: Reporter
+def _time_embedding(
+    work: _Workload, encoder: "Encoder", reader: ScanReader, report: Reporter
 ) -> tuple[float, float]:
-    """Seconds to embed an image of a scan of middle size, and to put its values back on voxels."""
+    """Return the seconds to embed an image of a median scan, and to put its NLL back on voxels."""
     import torch
 
     scan = sorted(work.scans, key=lambda one: one.nbytes)[len(work.scans) // 2]
-    turned = reader.voxels(scan, work.modality, report.check_cancelled)
+    plane_volume = reader.voxels(scan, work.modality, report.check_cancelled)
     intensity = work.spec.intensity(work.modality)
-    stack = SliceStack(turned, work.slices, intensity, encoder.card.patch_px)
+    stack = SliceStack(plane_volume, work.slices, intensity, encoder.card.patch_px)
     middle = len(stack.indices) // 2
 
     def embed(count: int) -> float:
@@ -251,21 +247,21 @@ def _embedding(
         encoder.embed(torch.from_numpy(images)).cpu().numpy().astype(np.float16)
         return (time.perf_counter() - begun_s) / len(images)
 
-    embed(1)  # what is made on first use is not counted
+    embed(1)  # warm-up
     image_s = embed(1)
     if image_s < QUICK_S:
         image_s = embed(max(1, FEW_IMAGES // stack.tiles))
 
     values = [np.zeros((stack.tiles, *work.grid[1:]), np.float32) for _ in stack.indices]
     begun_s = time.perf_counter()
-    stack.put_back(values, 0.0)
+    stack.volume_from_tokens(values, 0.0)
     stack.inside_volume()
     put_back_s = (time.perf_counter() - begun_s) / (len(values) * stack.tiles)
     return image_s, put_back_s
 
 
-def _steps(work: _Work, device: "torch.device", report: Reporter) -> tuple[float, float]:
-    """Seconds of an optimizer's step on a batch, and to score one held-out image."""
+def _time_steps(work: _Workload, device: "torch.device", report: Reporter) -> tuple[float, float]:
+    """Return the seconds of an optimizer step on a batch, and of scoring one held-out image."""
     import torch
 
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
@@ -284,7 +280,7 @@ def _steps(work: _Work, device: "torch.device", report: Reporter) -> tuple[float
         return time.perf_counter() - begun_s
 
     def step(tokens: "torch.Tensor") -> None:
-        """A step as `engine.model.training` takes it."""
+        """Do a step of `engine.model.training`."""
         optimizer.zero_grad(set_to_none=True)
         target = model.scaled(tokens)
         loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()

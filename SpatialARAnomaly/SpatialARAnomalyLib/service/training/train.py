@@ -1,7 +1,8 @@
-"""The training job: normal scans in, a model file out."""
+"""Training: normal scans in, a model file out."""
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -29,11 +30,12 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     model_path,
     save_model,
 )
-from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thinned
-from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
-from SpatialARAnomalyLib.engine.slices.token_positions import PLACES, PlaceArray
+from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, PlaceArray, SliceStack
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, SliceSpec
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 from SpatialARAnomalyLib.service.scans import ScanSource, find_scans
@@ -48,9 +50,10 @@ from SpatialARAnomalyLib.service.training.folder import (
     TrainingFolder,
     TrainingRecord,
 )
-from SpatialARAnomalyLib.service.training.plan import check_count, check_size
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.survey import (
+    check_count,
+    check_size,
     default_fov_mm,
     read_candidates,
     select_usable,
@@ -63,64 +66,69 @@ if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
 
-def train(
-    normals: Sequence[Path | ScanSource], out: Path, spec: TrainSpec, report: Reporter
-) -> ModelCard:
-    """Train a model and write its file; interrupted, the same request resumes.
+Normal = Path | ScanSource | Volume
+"""A normal scan; a path may also be a folder of scans."""
 
-    Work in progress (tokens, checkpoint, the request and arrays of the scene) lies
-    in `<out>.training` and is removed at the end.
+
+def train(
+    normals: Path | str | Sequence[Normal | str],
+    out: Path | str,
+    spec: TrainSpec = TrainSpec(),
+    report: Reporter = SilentReporter(),
+) -> ModelCard:
+    """Train a model and write its file; the same request resumes an interrupted training.
+
+    Work in progress (tokens, checkpoint, request and arrays of the scene) lies in
+    `<out>.training` and is removed at the end.
 
     Args:
-        normals: paths as a user names them (a folder stands for its scans), or single scans.
-        out: the model file to write; it gets the suffix `.safetensors` if it lacks it.
-        spec: what is asked for.
-        report: hears of stages, progress and epochs.
+        normals: Paths of scans or of folders of scans, volumes, or scans of the panel.
+        out: The model file to write; `.safetensors` is added where it is lacking.
+        spec: The settings.
+        report: Receives stages, progress, notices and epochs, and may cancel.
 
     Raises:
-        SpatialARError: the input cannot be used; no model appears.
-        Cancelled: through `report`; likewise.
-
+        SpatialARError: The input cannot be used; no model appears.
+        Cancelled: Through `report`; no model appears.
     """
-    out = Path(os.path.realpath(model_path(out)))
+    paths = [normals] if isinstance(normals, Path | str) else normals
+    given = [Path(one) if isinstance(one, str) else one for one in paths]
+    out = Path(os.path.realpath(model_path(Path(out))))
     check_free(out, spec.overwrite)
     folder = TrainingFolder(out)
     folder.check()
-    sources: list[ScanSource] = []
+    scans_given: list[ScanSource | Volume] = []
     if not spec.skip_unusable:
-        for normal in normals:
-            sources += find_scans(normal) if isinstance(normal, Path) else [normal]
-        _check_outside(sources, folder)
+        for one in given:
+            scans_given += find_scans(one) if isinstance(one, Path) else [one]
+        _check_outside(scans_given, folder)
 
     device = resolve_device(spec.device)
     from SpatialARAnomalyLib.engine.encoder.precision import best_precision
 
     precision = spec.precision or best_precision(device)
-    # Recorded, so that the training goes on likewise on another device.
+    # Recorded, so that a training resumed on another device has the same precision.
     spec = dataclasses.replace(spec, precision=precision)
+    download = spec.allow_download
     encoder = load_encoder(
-        spec.encoder,
-        device=device,
-        precision=precision,
-        allow_download=spec.allow_download,
-        report=report,
+        spec.encoder, device=device, precision=precision, allow_download=download, report=report
     )
     check_size(spec, encoder.card.patch_px)
 
     with folder.hold():
         if spec.restart:
             folder.discard_checkpoint()
-        sources = [_keep(source, folder, report) for source in sources]
+        sources = _keep(scans_given, folder, report)
         if sources and not folder.checkpoint.exists():
             _record(spec, sources, folder)
         report.stage("read", 1, 4)
         reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
         if spec.skip_unusable:
-            scans = _select(normals, spec, encoder, folder, reader, report)
+            scans = _select(given, spec, encoder, folder, reader, report)
         else:
             scans = _read(sources, spec, reader, report)
         preparation = _Preparation.of(spec, scans, encoder, reader, folder)
-        card, model = _learn(preparation, scans, device, folder, report)
+        card, model = _fit_model(preparation, scans, device, folder, report)
         card = save_model(out, card, model)
         registry.remember(encoder.card.weights_sha256, spec.encoder)
         try:
@@ -134,11 +142,11 @@ def train(
     return card
 
 
-def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> None:
+def _check_outside(sources: Sequence[ScanSource | Volume], training: TrainingFolder) -> None:
     """Raise `InputError` where a scan lies in the folder that training writes."""
     for source in sources:
-        if source.path is None:
-            continue  # an array: the panel's own, or in the training's folder on purpose
+        if isinstance(source, Volume) or source.path is None:
+            continue  # arrays are kept in the training's folder
         place = Path(os.path.realpath(source.path))
         if place.is_relative_to(training.path):
             raise InputError(
@@ -148,16 +156,33 @@ def _check_outside(sources: Sequence[ScanSource], training: TrainingFolder) -> N
             )
 
 
-def _keep(source: ScanSource, folder: TrainingFolder, report: Reporter) -> ScanSource:
-    """The scan, with its array in the training's folder."""
-    if source.voxels is None:
-        return source
-    voxels = folder.keep_array(source.voxels, report.check_cancelled)
-    return dataclasses.replace(source, voxels=voxels)
+def _keep(
+    scans: Sequence[ScanSource | Volume], folder: TrainingFolder, report: Reporter
+) -> list[ScanSource]:
+    """Return the scans with all arrays in the training's folder."""
+    kept = []
+    for number, scan in enumerate(scans, start=1):
+        if isinstance(scan, Volume):
+            with tempfile.TemporaryDirectory() as work:
+                file = Path(work) / "voxels.npy"
+                np.save(file, scan.voxels, allow_pickle=False)
+                source = ScanSource(
+                    voxels=folder.keep_array(file, report.check_cancelled),
+                    affine=affine_rows(scan.ras_from_voxel),
+                    name=f"volume {number}",
+                    modality=scan.modality,
+                )
+        elif scan.voxels is not None:
+            voxels = folder.keep_array(scan.voxels, report.check_cancelled)
+            source = dataclasses.replace(scan, voxels=voxels)
+        else:
+            source = scan
+        kept.append(source)
+    return kept
 
 
 def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
-    """Keep what is asked, so that the panel can list the training and resume it."""
+    """Write the request into the folder, so that the panel can list and resume the training."""
     encoder = spec.encoder
     if encoder != DEMONSTRATION and os.path.exists(encoder):
         encoder = os.path.abspath(encoder)
@@ -168,22 +193,22 @@ def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFold
 
 
 def _select(
-    normals: Sequence[Path | ScanSource],
+    normals: Sequence[Normal],
     spec: TrainSpec,
     encoder: "Encoder",
     folder: TrainingFolder,
     reader: ScanReader,
     report: Reporter,
 ) -> Sequence[NormalScan]:
-    """Read all scans and take the usable ones; a notice names each of the others."""
+    """Read all scans and return the usable ones; a notice names each of the others."""
     paths = [one for one in normals if isinstance(one, Path)]
-    single = [_keep(one, folder, report) for one in normals if isinstance(one, ScanSource)]
+    single = _keep([one for one in normals if not isinstance(one, Path)], folder, report)
     candidates = find_candidates(paths, single, report)
     read_candidates(candidates, reader, report)
     found = select_usable(candidates, spec, encoder.card.patch_px)
     for candidate in candidates:
         if candidate.code is not None:
-            report.notice("normal-left-out", f"{candidate.name} is left out: {candidate.reason}")
+            report.notice("normal-left-out", f"{candidate.name} is excluded: {candidate.reason}")
             if candidate.scan is not None and candidate.code != "duplicate":
                 reader.drop(candidate.scan)
     check_count(len(found.used))
@@ -194,32 +219,29 @@ def _select(
 def _read(
     sources: Sequence[ScanSource], spec: TrainSpec, reader: ScanReader, report: Reporter
 ) -> Sequence[NormalScan]:
-    """Read every scan: all must be usable, of one modality, none twice, at least two."""
+    """Read every scan: at least two, all usable and of one modality, none twice."""
     scans: dict[str, NormalScan] = {}
     modality = spec.modality
     for done, source in enumerate(sources, start=1):
         report.check_cancelled()
         try:
             scan = reader.read(source, report.check_cancelled)
-            # What the file says counts most, then what the user says, then what it looks like.
-            found = scan.stated or spec.modality or scan.looks
+            found = scan.stated or spec.modality or scan.inferred
             modality = modality or found
             if found is not modality:
                 raise InputError(
                     "modality-mixed",
                     f"All normal scans must be {modality}; this one looks like {found}.",
-                    "Train one model per modality.",
                 )
         except SpatialARError as error:
-            # Among many scans the message must say which one.
-            raise type(error)(error.code, f"{source.label}: {error.message}", error.hint) from None
+            named = f"{source.label}: {error.message}"
+            raise type(error)(error.code, named, **error.facts) from None
         earlier = scans.setdefault(scan.sha256, scan)
         if earlier is not scan:
             raise InputError(
                 "normal-twice",
                 f"Every normal scan must be named once; {source.label} has the same "
                 f"content as {earlier.source.label}.",
-                "Remove one of them.",
             )
         report.progress(done, len(sources), "volume")
     check_count(len(scans))
@@ -228,10 +250,10 @@ def _read(
 
 @dataclass(frozen=True, kw_only=True)
 class _Preparation:
-    """How scans become tokens in this training."""
+    """The settings and tools that turn scans into tokens in this training."""
 
     spec: TrainSpec
-    """The request, resolved."""
+    """The resolved request."""
     slices: SliceSpec
     intensity: IntensitySpec
     modality: Modality
@@ -248,12 +270,11 @@ class _Preparation:
         reader: ScanReader,
         folder: TrainingFolder,
     ) -> "_Preparation":
-        modality = spec.modality or scans[0].stated or scans[0].looks  # all are of one
+        modality = spec.modality or scans[0].stated or scans[0].inferred  # all have the same
         if spec.window_hu is not None and modality is not Modality.CT:
             raise SpecError(
                 "window-not-ct",
                 f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
-                "Leave out --window-hu.",
             )
         fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for scan in scans)
         return cls(
@@ -267,7 +288,7 @@ class _Preparation:
         )
 
     def key(self, scan: NormalScan) -> str:
-        """The name of the scan's tokens in the store."""
+        """Return the name of the scan's tokens in the store."""
         return feature_key(
             scan.sha256,
             slices=self.slices.to_dict(),
@@ -277,7 +298,7 @@ class _Preparation:
         )
 
     def fingerprint(self, scans: Sequence[NormalScan]) -> str:
-        """Hash of all that decides the result, so that only the same training is resumed."""
+        """Return the hash of everything that decides the model: only the same is resumed."""
         return self.spec.fingerprint(
             (scan.sha256 for scan in scans),
             preparation=PREPARATION_VERSION,
@@ -286,28 +307,27 @@ class _Preparation:
         )
 
     def stack(self, scan: NormalScan, report: Reporter) -> SliceStack:
-        """The scan's slices; raises `InputError` if it changed or holds no token of the body."""
-        turned = self.reader.voxels(scan, self.modality, report.check_cancelled)
-        stack = SliceStack(turned, self.slices, self.intensity, self.encoder.card.patch_px)
+        """Return the scan's slices; raises `InputError` if it changed or has no body token."""
+        plane_volume = self.reader.voxels(scan, self.modality, report.check_cancelled)
+        stack = SliceStack(plane_volume, self.slices, self.intensity, self.encoder.card.patch_px)
         if not any(stack.tokens_inside(index).any() for index in stack.indices):
             token_mm = self.slices.pixel_mm * self.encoder.card.patch_px
             raise InputError(
                 "body-without-tokens",
                 f"{scan.source.label}: the body must be larger than a token; no token of "
                 f"{token_mm:.0f} mm has its center in it.",
-                "Choose a smaller field of view or a larger slice size.",
             )
         return stack
 
 
-def _learn(
+def _fit_model(
     preparation: _Preparation,
     scans: Sequence[NormalScan],
     device: "torch.device",
     folder: TrainingFolder,
     report: Reporter,
 ) -> "tuple[ModelCard, AutoregressiveModel]":
-    """The trained network and its card, which lacks only the weights' hash."""
+    """Return the trained network and its card, which lacks only the hash of the weights."""
     from SpatialARAnomalyLib.engine.model.checkpoint import check_checkpoint
     from SpatialARAnomalyLib.engine.model.training import fit, split_held_out
 
@@ -316,7 +336,7 @@ def _learn(
     training_indices, held_out_indices = split_held_out([scan.sha256 for scan in scans], training)
     fingerprint = preparation.fingerprint(scans)
     check_checkpoint(folder.checkpoint, fingerprint)
-    # Only now it is sure to be the training that is there.
+    # From here on the folder is known to hold this very training.
     _record(spec, [scan.source for scan in scans], folder)
 
     report.stage("embed", 2, 4)
@@ -347,7 +367,7 @@ def _learn(
     encoder_card = preparation.encoder.card
     card = ModelCard(
         schema=SCHEMA,
-        name=spec.name or folder.model.name,
+        name=spec.name or folder.model.stem,
         created=date.today().isoformat(),
         engine_version=__version__,
         modality=preparation.modality,
@@ -373,9 +393,9 @@ def _embed(
     with_places: bool,
     report: Reporter,
 ) -> list[str]:
-    """Store the tokens (and positions) of every scan that is not stored yet; their keys.
+    """Store the tokens (and positions) of every scan that is not stored yet; return their keys.
 
-    Afterwards the voxels of the held-out scans alone may be needed again.
+    Frees the voxels of the training scans, which are not needed again.
     """
     from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
 
@@ -421,7 +441,7 @@ def _calibrate(
     model: "AutoregressiveModel",
     report: Reporter,
 ) -> Calibration:
-    """The NLL of the held-out normals' body: of its tokens, and of its voxels as in detection."""
+    """Fit the calibration to the NLL of tokens and voxels in the body of the held-out scans."""
     from SpatialARAnomalyLib.engine.scoring.scoring import score_slices
 
     voxel_nll: list[Float[np.ndarray, " _"]] = []
@@ -432,7 +452,7 @@ def _calibrate(
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
         nll = list(score_slices(stack, tokens, model))
-        inside = stack.put_back(nll, model.lowest_nll)[stack.inside_volume()]
+        inside = stack.volume_from_tokens(nll, model.lowest_nll)[stack.inside_volume()]
         voxel_nll.append(thinned(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
@@ -456,7 +476,7 @@ def _summary(
 
 
 def as_result(card: ModelCard) -> dict[str, object]:
-    """What the `result` event of a training says."""
+    """Return the values of the `result` event of a training."""
     return {
         "model": card.name,
         "best_epoch": card.best_epoch,
