@@ -1,4 +1,4 @@
-"""The module as Slicer finds it; what it does is in SpatialARAnomalyLib."""
+"""The scripted module that Slicer loads; its implementation is in SpatialARAnomalyLib."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ ICONS = Path(__file__).parent / "Resources" / "Icons"
 
 
 class SpatialARAnomaly(ScriptedLoadableModule):
-    """What Slicer shows of the module before it is opened."""
+    """Title, help and sample data of the module."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -33,21 +33,22 @@ class SpatialARAnomaly(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["SpatialARAnomaly contributors"]
         parent.helpText = _(
-            "Finds what does not look normal in a scan, by a model of normal scans: every place "
-            "is scored by how unlikely it is after what lies before it. Choose a volume and a "
-            "model, click <b>Detect anomalies</b>, and review the findings. Everything runs on "
+            "Finds anomalies in a scan with a model of normal scans: each part of a slice is "
+            "scored by how unlikely it is given the parts before it. Choose a volume and a model, "
+            "click <b>Detect anomalies</b>, and review the findings. All computing is done on "
             "this computer.<p><b>For research use only. Not a medical device.</b></p>"
         )
         parent.acknowledgementText = _(
-            "The method is of Erdil et al., "
-            '<a href="https://arxiv.org/abs/2603.02974">arXiv 2603.02974</a>; slices are embedded '
-            'by <a href="https://arxiv.org/abs/2508.10104">DINOv3</a>. Please cite both.'
+            "The method was published by Erdil et al. "
+            '(<a href="https://arxiv.org/abs/2603.02974">arXiv 2603.02974</a>); '
+            'slices are embedded with <a href="https://arxiv.org/abs/2508.10104">DINOv3</a>. '
+            "Please cite both."
         )
         slicer.app.connect("startupCompleted()", lambda: registerSampleData(ICONS))
 
 
 class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Loads the panel and follows Slicer's life cycle."""
+    """Loads the panel and connects it to the scene and to Slicer's life cycle."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -56,7 +57,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = None
 
     def setup(self):
-        """Called once, when the module is opened first."""
+        """Load the panel when the module is first opened."""
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget, self.ui = loadPanel(self.resourcePath)
         self.layout.addWidget(uiWidget)
@@ -69,7 +70,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        """Called when the module is unloaded or Slicer quits."""
+        """Stop all work when the module is unloaded or Slicer quits."""
         self.removeObservers()
         if self.panel is not None:
             self.panel.cleanup()
@@ -77,30 +78,30 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         stopSharedWorker()
 
     def enter(self):
-        """Called whenever the user comes to the module."""
+        """Update the panel whenever the user opens the module."""
         self.initializeParameterNode()
         self.panel.enter()
 
     def exit(self):
-        """Called whenever the user leaves the module; a detection goes on."""
+        """Deactivate the panel whenever the user leaves the module; running tasks continue."""
         self.panel.exit()
 
     def onSceneStartClose(self, caller, event):
-        """The nodes of the scene are about to go."""
+        """Unbind the panel before the scene's nodes are removed."""
         self.panel.setParameters(None)
 
     def onSceneEndClose(self, caller, event):
-        """An empty scene is there."""
+        """Bind the panel to the empty scene."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller, event):
-        """A scene was loaded: its settings are the panel's."""
+        """Bind the panel to the parameters of a loaded scene."""
         self.initializeParameterNode()
         self.panel.onSceneLoaded()
 
     def initializeParameterNode(self):
-        """Bind the panel to the scene's settings."""
+        """Bind the panel to the scene's parameters."""
         self.panel.setParameters(self.logic.getParameterNode())
 
     def onReload(self):
@@ -114,18 +115,18 @@ class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
     """The logic for scripts: `detect`, `updateFindings`, `export`; see `slicerapp.Logic`."""
 
     def getParameterNode(self):
-        """The scene's settings."""
+        """Return the scene's parameters."""
         return wrapParameters(super().getParameterNode())
 
 
 class SpatialARAnomalyTest(ScriptedLoadableModuleTest):
-    """The self-test; needs no network."""
+    """The self-test; it needs no network."""
 
     modelsFolder = None
-    """Where the demonstration model may lie already; by default it is trained."""
+    """Folder with the demonstration model; by default the test trains it."""
 
     def setUp(self):
-        """Start with an empty scene."""
+        """Clear the scene."""
         slicer.mrmlScene.Clear()
 
     def runTest(self):
@@ -134,7 +135,7 @@ class SpatialARAnomalyTest(ScriptedLoadableModuleTest):
         self.test_DetectInSampleHead()
 
     def test_DetectInSampleHead(self):
-        """The lesion of the sample head is found and shown."""
+        """Detect the lesion of the sample head and check the result."""
         logic = SpatialARAnomalyLogic()
         try:
             detectInSampleHead(logic, self.modelsFolder)

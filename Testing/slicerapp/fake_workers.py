@@ -150,7 +150,7 @@ def survey(request):
         rows.append(row(volume["name"], source=source, kind="scene"))
     say(id=job, event="result", rows=rows, modality="MR", fov_mm=230.0, estimate=dict(
         embed_s=70.0, fit_s=7200.0, memory_bytes=3_200_000_000, disk_bytes=900_000_000,
-        model_bytes=5_000_000, free_disk_bytes=500_000_000), estimate_problem="")
+        model_bytes=5_000_000, free_disk_bytes=500_000_000), estimate_problem=None)
 
 def train(request):
     job, epochs, paused = request["id"], request["spec"]["epochs"], False

@@ -1,4 +1,4 @@
-"""What the panel can have done: detect, find at another threshold, export; one task at a time."""
+"""Logic of the module: detect, update findings, export, evaluate; independent of widgets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,8 @@ import vtk
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
+from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import removeLegend
@@ -24,16 +22,8 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     Outcome,
     volumeDeleted,
 )
-from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import (
-    Ended,
-    Evaluation,
-)
-from SpatialARAnomalyLib.slicerapp.tasks.Export import (
-    Export,
-    ExportFormat,
-    nameDicomSegProblem,
-    exportDicomSeg,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import Evaluation, OnEvaluated
+from SpatialARAnomalyLib.slicerapp.tasks.Export import Export, ExportFormat, exportDicomSeg
 from SpatialARAnomalyLib.slicerapp.tasks.FindingsUpdate import FindingsUpdate
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
@@ -44,54 +34,54 @@ class Task(Protocol):
     """Long work that can be cancelled."""
 
     def cancel(self) -> None:
-        """Ask it to stop; it ends by itself."""
+        """Request the end; the task's `onEnd` is still called."""
 
 
 class Logic:
-    """Runs tasks in the worker and keeps the scene in order; knows no widget.
+    """Runs tasks in the worker, one at a time, and keeps the scene consistent.
 
-    `onProgress` hears how far a task is.
+    `onProgress` is called with the progress of the running task.
     """
 
     def __init__(self, worker: WorkerProcess | None = None) -> None:
         self.worker = worker = sharedWorker() if worker is None else worker
-        self.onProgress: Callable[[Progress], None] = lambda progress: None
+        self.onProgress: Callable[[Progress], None] = doNothing
         self._task: Task | None = None
         self._cancelling = False
         self._closed = False
         self._files = NllFiles()
-        self._refinding = FindingsUpdate(worker, self._files)
+        self._findingsUpdate = FindingsUpdate(worker, self._files)
         scene = slicer.mrmlScene
         self._observed = [
-            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._nodeLeaves),
-            scene.AddObserver(scene.StartCloseEvent, self._sceneCloses),
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved),
+            scene.AddObserver(scene.StartCloseEvent, self._onSceneStartClose),
         ]
 
     def cleanup(self) -> None:
-        """Stop everything; the logic is of no use afterwards, and says nothing more."""
+        """Stop everything; no callback is called afterwards, and the logic cannot be used again."""
         self._closed = True
         for tag in self._observed:
             slicer.mrmlScene.RemoveObserver(tag)
         self._observed = []
-        self._refinding.cancel()
-        self.onProgress = lambda progress: None
+        self._findingsUpdate.cancel()
+        self.onProgress = doNothing
         self.cancel()
         self._files.clear()
 
     @property
     def busy(self) -> bool:
-        """Whether a task is under way."""
+        """True while a task is running."""
         return self._task is not None
 
     @property
     def cancelling(self) -> bool:
-        """Whether the task was asked to stop and has not yet."""
+        """True from the cancellation of a task until its end."""
         return self._cancelling
 
     @property
     def finding(self) -> bool:
-        """Whether findings at another threshold are being made."""
-        return self._refinding.running
+        """True while findings are being updated."""
+        return self._findingsUpdate.running
 
     def detect(
         self,
@@ -100,21 +90,23 @@ class Logic:
         onEnd: Callable[[Outcome], None],
     ) -> None:
         """Search a volume; raises `InputError` at once for one that cannot be searched."""
-        self._begin(lambda end: Detection(volume, settings, self.worker, self._tell, end), onEnd)
+        self._start(
+            lambda end: Detection(volume, settings, self.worker, self._reportProgress, end), onEnd
+        )
 
     def makeDemonstrationModel(
         self, models: Path, device: Device, onEnd: Callable[[Outcome], None]
     ) -> None:
-        """Train the model of the sample heads into the folder of models."""
-        self._begin(
-            lambda end: DemonstrationModel(models, device, self.worker, self._tell, end),
+        """Train the demonstration model and save it in the folder of models."""
+        self._start(
+            lambda end: DemonstrationModel(models, device, self.worker, self._reportProgress, end),
             onEnd,
         )
 
-    def _tell(self, progress: Progress) -> None:
+    def _reportProgress(self, progress: Progress) -> None:
         self.onProgress(progress)
 
-    def _begin(
+    def _start(
         self, start: Callable[[Callable[[Outcome], None]], Task], onEnd: Callable[[Outcome], None]
     ) -> None:
         if self.busy:
@@ -122,7 +114,7 @@ class Logic:
         early: list[Outcome] = []
 
         def end(outcome: Outcome) -> None:
-            if self._task is None:  # ended while it was being started
+            if self._task is None:  # the task ended before its constructor returned
                 early.append(outcome)
                 return
             task, self._task = self._task, None
@@ -135,20 +127,20 @@ class Logic:
 
         try:
             self._task = start(end)
-        except OSError as error:  # no folder for its files
+        except OSError as error:  # no folder for the files
             raise asUserError(error) from error
         if early:
             end(early[0])
 
     def cancel(self) -> None:
-        """Ask the task to stop; it ends with an outcome without result and error."""
+        """Cancel the task; it ends with an outcome without result and error."""
         if self._task is not None and not self._cancelling:
             self._cancelling = True
             self._task.cancel()
 
     def updateFindings(self, result: Result, onEnd: Callable[[Outcome], None]) -> None:
-        """Make the findings at the result's threshold; a newer request replaces this one."""
-        self._refinding.request(result, result.falsePositiveRate, result.leastVolumeMl, onEnd)
+        """Update the findings to the result's threshold; a newer request replaces this one."""
+        self._findingsUpdate.request(result, onEnd)
 
     def export(
         self,
@@ -161,53 +153,46 @@ class Logic:
         overwrite: bool = False,
     ) -> None:
         """Write a result into a folder; raises `SpatialARError` where that cannot begin."""
-        if format_ is not ExportFormat.DICOM_SEG:
-            Export(
-                result,
-                format_,
-                folder,
-                self.worker,
-                self._files,
-                onEnd,
-                withRejected=withRejected,
-                overwrite=overwrite,
-            )
-            return
-        problem = nameDicomSegProblem(result)
-        if problem is not None:
-            raise InputError("dicom-seg", problem)
-        try:
+        if format_ is ExportFormat.DICOM_SEG:
             exportDicomSeg(result, folder, withRejected=withRejected)
-        except Exception as error:
-            raise SpatialARError(
-                "dicom-seg-failed",
-                _("Slicer's DICOM exporter failed ({reason}).").format(reason=error),
-            ) from error
-        onEnd(Outcome(), [folder])
+            onEnd(Outcome(), [folder])
+            return
+        Export(
+            result,
+            format_,
+            folder,
+            self.worker,
+            self._files,
+            onEnd,
+            withRejected=withRejected,
+            overwrite=overwrite,
+        )
 
-    def evaluate(self, result: Result, truth: "slicer.vtkMRMLNode", onEnd: Ended) -> Evaluation:
-        """Hold a result against a truth; raises `OSError` where there is no room for its files."""
+    def evaluate(
+        self, result: Result, truth: "slicer.vtkMRMLNode", onEnd: OnEvaluated
+    ) -> Evaluation:
+        """Compare a result with a ground truth; raises `OSError` if its files do not fit."""
         return Evaluation(result, truth, self.worker, self._files, onEnd)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _nodeLeaves(
+    def _onNodeAboutToBeRemoved(
         self, scene: "slicer.vtkMRMLScene", event: str, node: "slicer.vtkMRMLNode"
     ) -> None:
         if isinstance(self._task, Detection) and node.GetID() == self._task.volumeId:
-            self._stop(volumeDeleted())
-        # A closing scene removes the rest by itself.
+            self._fail(volumeDeleted())
+        # A closing scene removes the result's other nodes by itself.
         if scene.IsClosing() or not node.IsA("vtkMRMLScalarVolumeNode"):
             return
         result = Result.of(node)
         if result is not None:
-            self._refinding.cancel()
+            self._findingsUpdate.cancel()
             self._files.forget(result.id)
             removeLegend(result.volume)
 
-    def _sceneCloses(self, scene: "slicer.vtkMRMLScene", event: str) -> None:
-        self._refinding.cancel()
+    def _onSceneStartClose(self, scene: "slicer.vtkMRMLScene", event: str) -> None:
+        self._findingsUpdate.cancel()
         if isinstance(self._task, Detection):
-            self._stop(
+            self._fail(
                 InputError(
                     "scene-closed",
                     _("The scene was closed during the detection; there is no result."),
@@ -215,8 +200,8 @@ class Logic:
             )
         self._files.clear()
 
-    def _stop(self, error: SpatialARError) -> None:
+    def _fail(self, error: SpatialARError) -> None:
         try:
-            self._task.stop(Outcome(error=error))
+            self._task.fail(error)
         except Exception as problem:  # an observer must not raise into VTK
             asUserError(problem)

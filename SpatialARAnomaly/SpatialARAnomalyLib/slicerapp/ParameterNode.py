@@ -1,4 +1,4 @@
-"""What the panel is set to, kept in the scene."""
+"""Settings of the panel that are saved with the scene."""
 
 from typing import Annotated
 
@@ -11,18 +11,18 @@ from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 @parameterNodeWrapper
 class SpatialARAnomalyParameterNode:
-    """The panel's settings; per-user ones (device, folders) are in `Settings`.
+    """The panel's settings; those of the user (device, folders) are in `Settings`.
 
-    inputVolume - the scan to search
-    modelSha256 - hash of the chosen model's weights: a scene holds no paths
-    resultVolume - the NLL volume of the result under review
-    overlayOpacity - of the NLL volume over the scan
-    falsePositiveRate - share of normal voxels above the threshold
-    leastVolumeMl - smaller regions are not findings
-    allowMismatch - search a scan that is unlike the model's normals all the same
-    trainName - of the model to be trained
-    trainModality - of the scans to learn from, MR or CT; empty for what they are
-    trainPlane - in which slices are cut for training
+    inputVolume - scan to be searched
+    modelSha256 - SHA-256 of the model's weights: a scene must not hold paths
+    resultVolume - NLL volume of the result under review
+    overlayOpacity - opacity of the NLL volume over the scan
+    falsePositiveRate - share of the body voxels of normal scans above the threshold
+    leastVolumeMl - smallest volume of a finding, ml
+    allowMismatch - search scans that differ from the model's normal scans
+    trainName - name of the model to be trained
+    trainModality - modality of the scans, MR or CT; empty to take it from the scans
+    trainPlane - plane of the slices
     """
 
     inputVolume: vtkMRMLScalarVolumeNode

@@ -1,4 +1,4 @@
-"""The test inside Slicer: a sample head, the demonstration model, a detection, the scene."""
+"""The self-test in Slicer: detect the lesion of a sample head with the demonstration model."""
 
 import tempfile
 from collections.abc import Callable
@@ -30,14 +30,14 @@ from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
 )
 
 TIMEOUT_MS = 600_000
-"""For one step; the training takes about a minute on two cores."""
+"""Milliseconds for one step; the training takes about a minute on two cores."""
 
 NOT_INSTALLED = ("package-missing", "torch-missing")
-"""Errors of a Slicer into which our packages were not installed, as on its build machines."""
+"""Errors of a Slicer without the packages of this extension, as on its build machines."""
 
 
 def waitForAnswer(start: Callable[[Callable[[Any], None]], None]) -> Any:
-    """What one step came to; raises `AssertionError` where it takes too long."""
+    """Return what a step passes to its callback; raises `AssertionError` after the time-out."""
     try:
         return waitFor(start, TIMEOUT_MS)
     except TimeoutError as error:
@@ -45,10 +45,10 @@ def waitForAnswer(start: Callable[[Callable[[Any], None]], None]) -> Any:
 
 
 def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
-    """Detect in the head with a lesion and check the scene; raises `AssertionError`.
+    """Detect anomalies in the head with a lesion and check the scene; raises `AssertionError`.
 
-    `models` is a folder that may hold the demonstration model already. Where
-    the packages that detect are not installed the test is skipped.
+    Trains the demonstration model unless the folder `models` holds it. Skips
+    the test if the extension's packages are not installed.
     """
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         models = models or Path(temporary)
@@ -79,7 +79,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
 
 
 def checkResult(result: Result, scan: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Check the nodes of a result against the scan they came from."""
+    """Check the nodes of a result against its scan."""
     rows = readRows(result.table)
     assert rows, "the lesion was not found"
     assert abs(rasFromVoxel(result.volume) - rasFromVoxel(scan)).max() < 1e-9

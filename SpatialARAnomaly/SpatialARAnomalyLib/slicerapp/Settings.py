@@ -1,4 +1,4 @@
-"""What is remembered per user, in Slicer's settings; never a patient's name or a scan's file."""
+"""The user's settings, kept by Slicer; never a patient's name or the file of a scan."""
 
 from pathlib import Path
 
@@ -12,105 +12,6 @@ from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParamete
 
 GROUP = "SpatialARAnomaly"
 
-
-def _value(key: str, default: str) -> str:
-    return slicer.util.settingsValue(f"{GROUP}/{key}", default, converter=str)
-
-
-def _set(key: str, value: str) -> None:
-    qt.QSettings().setValue(f"{GROUP}/{key}", value)
-
-
-def device() -> Device:
-    """Where to compute."""
-    try:
-        return Device(_value("Device", Device.AUTO.value))
-    except ValueError:
-        return Device.AUTO
-
-
-def setDevice(device: Device) -> None:
-    """Remember where to compute."""
-    _set("Device", device.value)
-
-
-def modelsFolder() -> Path:
-    """Where the user's models lie."""
-    return Path(_value("ModelsFolder", "") or models_folder())
-
-
-def setModelsFolder(folder: Path) -> None:
-    """Remember where the user's models lie."""
-    _set("ModelsFolder", str(folder))
-
-
-def lastModel() -> str:
-    """Hash of the weights of the model chosen last."""
-    return _value("LastModel", "")
-
-
-def setLastModel(weightsSha256: str) -> None:
-    """Remember the model chosen last."""
-    _set("LastModel", weightsSha256)
-
-
-def exportFolder() -> str:
-    """Where results were exported to last."""
-    return _value("ExportFolder", "")
-
-
-def setExportFolder(folder: str) -> None:
-    """Remember where results were exported to."""
-    _set("ExportFolder", folder)
-
-
-def falsePositiveRate() -> float | None:
-    """The threshold that was set last; None before one was."""
-    return _number("FalsePositiveRate")
-
-
-def setFalsePositiveRate(rate: float) -> None:
-    """Remember the threshold for new scenes."""
-    _set("FalsePositiveRate", repr(float(rate)))
-
-
-def overlayOpacity() -> float | None:
-    """The opacity of the overlay that was set last; None before one was."""
-    return _number("OverlayOpacity")
-
-
-def setOverlayOpacity(opacity: float) -> None:
-    """Remember the opacity of the overlay for new scenes."""
-    _set("OverlayOpacity", repr(float(opacity)))
-
-
-def workerPython() -> str:
-    """The Python that computes instead of Slicer's own; empty for Slicer's."""
-    return _value("WorkerPython", "")
-
-
-def setWorkerPython(program: str) -> None:
-    """Remember which Python computes."""
-    _set("WorkerPython", program)
-
-
-def installPending() -> bool:
-    """Whether an installation is to go on after Slicer's restart."""
-    return _value("InstallPending", "") == "yes"
-
-
-def setInstallPending(pending: bool) -> None:
-    """Remember that an installation is to go on after Slicer's restart."""
-    _set("InstallPending", "yes" if pending else "")
-
-
-def _number(key: str) -> float | None:
-    try:
-        return float(_value(key, ""))
-    except ValueError:
-        return None
-
-
 TRAINING = {
     "Folder": "",
     "SizePx": str(TrainSpec.size_px),
@@ -118,70 +19,142 @@ TRAINING = {
     "Preset": TrainSpec.preset.value,
     "Encoder": TrainSpec.encoder,
 }
-"""What is remembered of the section *Train*, and its values at first."""
+"""Settings of the section *Train*, and their defaults."""
+
+REMEMBERED = {"falsePositiveRate": "FalsePositiveRate", "overlayOpacity": "OverlayOpacity"}
+"""Parameters that a new scene takes from the user's last choice, and their settings."""
+
+INITIALIZED = "SpatialARAnomaly.Initialized"
+"""Attribute of a parameter node that has received the remembered parameters."""
+
+
+def _value(key: str, default: str = "") -> str:
+    return slicer.util.settingsValue(f"{GROUP}/{key}", default, converter=str)
+
+
+def _setValue(key: str, value: str) -> None:
+    qt.QSettings().setValue(f"{GROUP}/{key}", value)
+
+
+def device() -> Device:
+    """Return the device to compute on."""
+    try:
+        return Device(_value("Device", Device.AUTO.value))
+    except ValueError:
+        return Device.AUTO
+
+
+def setDevice(device: Device) -> None:
+    """Set the device to compute on."""
+    _setValue("Device", device.value)
+
+
+def modelsFolder() -> Path:
+    """Return the folder of the user's models."""
+    return Path(_value("ModelsFolder") or models_folder())
+
+
+def setModelsFolder(folder: Path) -> None:
+    """Set the folder of the user's models."""
+    _setValue("ModelsFolder", str(folder))
+
+
+def lastModel() -> str:
+    """Return the SHA-256 of the weights of the last chosen model."""
+    return _value("LastModel")
+
+
+def setLastModel(weightsSha256: str) -> None:
+    """Set the last chosen model."""
+    _setValue("LastModel", weightsSha256)
+
+
+def exportFolder() -> str:
+    """Return the folder of the last export."""
+    return _value("ExportFolder")
+
+
+def setExportFolder(folder: str) -> None:
+    """Set the folder of the last export."""
+    _setValue("ExportFolder", folder)
+
+
+def workerPython() -> str:
+    """Return the Python that runs the worker; empty for Slicer's own."""
+    return _value("WorkerPython")
+
+
+def setWorkerPython(program: str) -> None:
+    """Set the Python that runs the worker."""
+    _setValue("WorkerPython", program)
+
+
+def installPending() -> bool:
+    """Return True if an installation continues after Slicer's restart."""
+    return _value("InstallPending") == "yes"
+
+
+def setInstallPending(pending: bool) -> None:
+    """Set whether an installation continues after Slicer's restart."""
+    _setValue("InstallPending", "yes" if pending else "")
 
 
 def training(key: str) -> str:
-    """A choice for trainings, by a key of `TRAINING`; a number is digits."""
+    """Return a setting of `TRAINING`; those with a number as default are digits."""
     value = _value(f"Training{key}", TRAINING[key])
     return value if value.isdigit() or not TRAINING[key].isdigit() else TRAINING[key]
 
 
 def setTraining(key: str, value: str) -> None:
-    """Remember a choice for trainings."""
-    _set(f"Training{key}", value)
+    """Set a setting of `TRAINING`."""
+    _setValue(f"Training{key}", value)
 
 
-BEGUN = "SpatialARAnomaly.Begun"
-"""Attribute of a node whose parameters were set once; saved with it, gone with its scene."""
+def remembered(parameter: str) -> float | None:
+    """Return the user's last choice of a parameter; None before the first."""
+    try:
+        return float(_value(REMEMBERED[parameter]))
+    except ValueError:
+        return None
 
 
 def wrapParameters(node: "slicer.vtkMRMLScriptedModuleNode") -> SpatialARAnomalyParameterNode:
-    """The parameters kept in a node; a new node begins with what was set last."""
-    # Not by the parameters' names: an earlier wrapper may have written its defaults.
-    isNew = node.GetAttribute(BEGUN) is None
-    node.SetAttribute(BEGUN, "yes")
+    """Wrap a parameter node; a new one first receives the remembered parameters."""
+    # The wrapper writes all defaults, so existing parameters do not show that a node is old.
+    isNew = node.GetAttribute(INITIALIZED) is None
+    node.SetAttribute(INITIALIZED, "yes")
     parameters = SpatialARAnomalyParameterNode(node)
-    if isNew:
-        for name, remembered in (
-            ("falsePositiveRate", falsePositiveRate()),
-            ("overlayOpacity", overlayOpacity()),
-        ):
-            if remembered is not None:
-                _setParameter(parameters, name, remembered)
+    for name in REMEMBERED if isNew else ():
+        value = remembered(name)
+        if value is not None:
+            try:
+                setattr(parameters, name, value)
+            except ValueError:  # another version with a wider range wrote it
+                continue
     return parameters
 
 
-def _setParameter(parameters: SpatialARAnomalyParameterNode, name: str, value: float) -> None:
-    try:
-        setattr(parameters, name, value)
-    except ValueError:  # out of the range: written by another version
-        return
-
-
 class RememberedParameters:
-    """Notes what the user changes; what comes with a loaded scene is not the user's doing."""
+    """Stores parameters that the user changes, but not those of a loaded scene."""
 
     def __init__(self) -> None:
-        self._known: tuple[float, float] | None = None
+        self._known: dict[str, float] | None = None
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
-        """Begin with the settings of a scene; None while there is none."""
-        self._known = _of(parameters) if parameters is not None else None
+        """Start with the parameters of a scene; None while there is no scene."""
+        self._known = None if parameters is None else _readRemembered(parameters)
 
     def update(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
-        """Remember what differs from before."""
+        """Store the parameters that have changed."""
         if parameters is None or self._known is None:
             return
-        now = _of(parameters)
-        before, self._known = self._known, now
+        before, self._known = self._known, _readRemembered(parameters)
         if slicer.mrmlScene.IsImporting():
             return
-        if now[0] != before[0]:
-            setFalsePositiveRate(now[0])
-        if now[1] != before[1]:
-            setOverlayOpacity(now[1])
+        for name, value in self._known.items():
+            if value != before[name]:
+                _setValue(REMEMBERED[name], repr(value))
 
 
-def _of(parameters: SpatialARAnomalyParameterNode) -> tuple[float, float]:
-    return parameters.falsePositiveRate, parameters.overlayOpacity
+def _readRemembered(parameters: SpatialARAnomalyParameterNode) -> dict[str, float]:
+    return {name: float(getattr(parameters, name)) for name in REMEMBERED}

@@ -94,7 +94,7 @@ def test_a_note_somebody_changed_makes_it_an_edited_one(text, scene):
 
     result = add_result()
     result.segmentation.SetAttribute(Segments.WRITTEN, text)
-    Segments._clocks.clear()  # as in another session
+    Segments._writtenTimes.clear()  # as in another session
     assert Segments.wasEdited(result.segmentation)
 
 

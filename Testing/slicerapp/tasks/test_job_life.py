@@ -22,7 +22,7 @@ from SpatialARAnomalyLib.service.demo.sample_scans import (
     unseen_head,
 )
 
-SENDING, LOADING = "Handing over the volume", "Loading the result"
+SENDING, LOADING = "Sending the volume", "Loading the result"
 READING, EMBEDDING, FINDING, WRITING = (
     "Reading", "Embedding slices", "Finding anomalies", "Writing results",
 )  # fmt: skip
@@ -628,7 +628,7 @@ class TestDemonstrationModel:
         def making(job, *, spec, output, onEvent, onEnd):
             def make():
                 onEvent({"event": "stage", "name": "fit", "index": 4, "of": 5})
-                assert status(opened) == "Learning what is normal"
+                assert status(opened) == "Training the model"
                 shutil.copy(site.model, output)
                 onEnd({"event": "result", "model": str(output), "name": "any"})
 

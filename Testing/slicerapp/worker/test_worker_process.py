@@ -147,7 +147,7 @@ def test_a_place_is_known_also_where_it_comes_in_pieces(started):
 def test_a_line_without_end_is_not_collected_for_ever(started, monkeypatch):
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess
 
-    monkeypatch.setattr(WorkerProcess, "LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr(WorkerProcess, "MAX_LINE_BYTES", 1_000_000)
     worker, heard = started("endless line")
     heard.submit(worker)
     assert heard.end["code"] == "worker-garbage"

@@ -1,7 +1,7 @@
-"""The findings of a result as rows of a table node, and what a reviewer says of them.
+"""The findings of a result as rows of a table node, and the user's reviews of them.
 
-A review belongs to a place, not to a row: when the threshold moves, findings
-grow, merge, part and vanish, and the review follows the voxel that had the peak.
+A review belongs to a place, not to a row: when the threshold changes, findings
+grow, merge, split and vanish, and the review follows the voxel that had the peak.
 """
 
 import json
@@ -20,7 +20,7 @@ OPEN, ACCEPTED, REJECTED = "", "accepted", "rejected"
 REVIEW_COLUMNS = ("status", "comment")
 
 COLUMNS = (*FINDING_COLUMNS, *REVIEW_COLUMNS)
-"""Of the table node and of the CSV file. Positions are RAS mm of the scan's own space."""
+"""Columns of the table node and of the CSV file; positions are RAS mm of the scan's own space."""
 
 INTEGERS = ("rank", "voxels")
 
@@ -29,9 +29,9 @@ UNITS = {"volume_ml": "ml", "peak_nll": "nats/channel", "mean_nll": "nats/channe
 }
 
 REVIEWS = "SpatialARAnomaly.Reviews"
-"""Attribute that holds all reviews, also those of findings that are gone at this threshold.
+"""Attribute that holds all reviews, also of findings that vanished at the present threshold.
 
-The table's own columns only show them: Slicer saves tables without escaping their texts.
+The table's columns only display them: Slicer saves tables without escaping their texts.
 """
 
 Row = dict[str, Any]
@@ -39,52 +39,25 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Review:
-    """What a reviewer said of a place."""
+    """The user's review of a place."""
 
     place: tuple[float, float, float]
-    """The finding's peak, RAS mm of the scan's own space."""
+    """Peak of the finding, RAS mm of the scan's own space."""
     status: str
     comment: str
     rank: int
-    """Of the finding that holds the place now; 0 if none does."""
+    """Rank of the finding that now holds the place; 0 if none does."""
 
 
 def addTable(name: str) -> "slicer.vtkMRMLTableNode":
-    """An empty table node."""
+    """Add an empty table node to the scene."""
     return slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name)
     )
 
 
-def _writeRows(node: "slicer.vtkMRMLTableNode", rows: Sequence[Row]) -> None:
-    modified = node.StartModify()
-    try:
-        node.RemoveAllColumns()
-        for column in COLUMNS:
-            if column in REVIEW_COLUMNS:
-                array = vtk.vtkStringArray()
-            elif column in INTEGERS:
-                array = vtk.vtkIntArray()
-            else:
-                array = vtk.vtkDoubleArray()
-            array.SetName(column)
-            for row in rows:
-                value = row[column]
-                array.InsertNextValue(_plain(value) if column in REVIEW_COLUMNS else value)
-            node.AddColumn(array)
-            if column in UNITS:
-                node.SetColumnUnitLabel(column, UNITS[column])
-    finally:
-        node.EndModify(modified)
-
-
-def _plain(text: str) -> str:
-    """The text as a table keeps it when Slicer saves it: reviews keep all of it."""
-    return " ".join(text.split()).replace('"', "'")
-
-
 def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
-    """The table's rows; none where it lacks a column of ours or holds what is no number."""
+    """Return the table's rows; empty if a column is missing or a value is not a number."""
     if node is None:
         return []
     table = node.GetTable()
@@ -96,7 +69,7 @@ def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
         for index in range(table.GetNumberOfRows()):
             row: Row = {}
             for name, column in columns.items():
-                # A table that was saved as text comes back as text.
+                # A table saved as text is loaded with columns of text.
                 value = float(column.GetValue(index))
                 row[name] = int(value) if name in INTEGERS else value
             rows.append(row)
@@ -106,25 +79,19 @@ def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
 
 
 def peakOf(row: Row) -> tuple[float, float, float]:
-    """Where a finding's NLL is highest, RAS mm of the scan's own space."""
+    """Return the place of a finding's peak NLL, RAS mm of the scan's own space."""
     return row["peak_r_mm"], row["peak_a_mm"], row["peak_s_mm"]
 
 
-def _review(values: dict[str, Any]) -> Review:
-    right, anterior, superior = (float(one) for one in values["place"])
-    return Review(
-        place=(right, anterior, superior),
-        status=str(values["status"]),
-        comment=str(values["comment"]),
-        rank=int(values["rank"]),
-    )
-
-
 def readReviews(node: "slicer.vtkMRMLTableNode | None") -> list[Review]:
-    """All reviews of a result."""
+    """Return all reviews of a result."""
     try:
-        listed = json.loads((node.GetAttribute(REVIEWS) if node is not None else None) or "[]")
-        return [_review(one) for one in listed]
+        reviews = []
+        for one in json.loads((node.GetAttribute(REVIEWS) if node is not None else None) or "[]"):
+            r, a, s = (float(value) for value in one["place"])
+            status, comment = str(one["status"]), str(one["comment"])
+            reviews.append(Review((r, a, s), status, comment, int(one["rank"])))
+        return reviews
     except (ValueError, TypeError, KeyError):
         return []
 
@@ -132,19 +99,41 @@ def readReviews(node: "slicer.vtkMRMLTableNode | None") -> list[Review]:
 def writeFindings(
     node: "slicer.vtkMRMLTableNode", rows: Sequence[Row], reviews: Sequence[Review]
 ) -> None:
-    """Replace the table's rows, with what the reviews say of them; keep the reviews."""
+    """Replace the table's rows and reviews."""
     node.SetAttribute(REVIEWS, json.dumps([asdict(review) for review in reviews]))
-    _writeRows(node, addReviews(rows, reviews))
+    modified = node.StartModify()
+    try:
+        node.RemoveAllColumns()
+        for column in COLUMNS:
+            values = [row[column] for row in addReviews(rows, reviews)]
+            if column in REVIEW_COLUMNS:
+                array = vtk.vtkStringArray()
+                values = [_singleLine(text) for text in values]
+            else:
+                array = vtk.vtkIntArray() if column in INTEGERS else vtk.vtkDoubleArray()
+            array.SetName(column)
+            for value in values:
+                array.InsertNextValue(value)
+            node.AddColumn(array)
+            if column in UNITS:
+                node.SetColumnUnitLabel(column, UNITS[column])
+    finally:
+        node.EndModify(modified)
+
+
+def _singleLine(text: str) -> str:
+    """Reduce a text to what a table keeps when Slicer saves it."""
+    return " ".join(text.split()).replace('"', "'")
 
 
 def addReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
-    """Rows with the status and comments of their reviews; where findings merged, of all."""
+    """Return rows with the status and comments of their reviews; a merged finding has several."""
     reviewed = []
     for row in rows:
         own = [review for review in reviews if review.rank == row["rank"]]
         statuses = {review.status for review in own if review.status}
         comments = dict.fromkeys(review.comment for review in own if review.comment)
-        # Reviewers of merged findings who disagree leave the whole open.
+        # A merged finding with contradictory reviews is open.
         status = statuses.pop() if len(statuses) == 1 else OPEN
         reviewed.append({**row, "status": status, "comment": "; ".join(comments)})
     return reviewed
@@ -153,10 +142,10 @@ def addReviews(rows: Sequence[Row], reviews: Sequence[Review]) -> list[Row]:
 def changeReview(
     reviews: Sequence[Review], row: Row, *, status: str | None = None, comment: str | None = None
 ) -> list[Review]:
-    """The reviews after somebody changed that of a row.
+    """Return the reviews after a change of one row.
 
-    Of a finding that merged, the status is that of all its places, and each keeps
-    its comment; a comment that is written anew belongs to the peak.
+    In a merged finding, a new status applies to all places, and a new comment
+    replaces theirs and belongs to the peak.
     """
     others = [review for review in reviews if review.rank != row["rank"]]
     own = {review.place: review for review in reviews if review.rank == row["rank"]}
@@ -176,7 +165,7 @@ def moveReviews(
     startKji: Sequence[int],
     affine: np.ndarray,
 ) -> list[Review]:
-    """The reviews with the ranks of a new label map that begins at `startKji`."""
+    """Return the reviews with the ranks of a new label map, cropped from `startKji` on."""
     voxelFromRas = np.linalg.inv(affine)
     moved = []
     for review in reviews:

@@ -11,7 +11,7 @@ from SpatialARAnomalyLib.slicerapp.scene.Segments import (
 )
 
 ALIGNED = 0.01
-"""Voxels of two grids that lie within this share of a voxel are the same."""
+"""Largest distance, in voxels, at which voxels of two grids coincide."""
 
 
 def mergeLabels(
@@ -20,10 +20,10 @@ def mergeLabels(
     gridAffine: np.ndarray,
     sizeKji: tuple[int, ...],
 ) -> tuple[np.ndarray, list[int]]:
-    """The segments as one label map on a grid, cropped to them; its start [k, j, i].
+    """Merge segments into one label map on a grid; return it cropped, and its start [k, j, i].
 
-    Segment by segment, as Slicer's own merging does it, hundreds of findings
-    on a large scan would take minutes; most share one image, which is one look-up.
+    Slicer's own merging works segment by segment and takes minutes for hundreds of
+    findings; here the segments that share an image need one look-up.
     """
     size = np.asarray(sizeKji)
     layers = [cropToGrid(*layer, gridAffine, size) for layer in _layers(segmentation, values)]
@@ -38,7 +38,7 @@ def mergeLabels(
             slice(int(a), int(b))
             for a, b in zip(start - low, start - low + labels.shape, strict=True)
         )
-        # Where segments overlap, the later layer is seen, as in Slicer's views.
+        # Later layers hide earlier ones, as in Slicer's views.
         np.copyto(merged[box], labels, where=labels > 0)
     return merged, low.tolist()
 
@@ -46,7 +46,7 @@ def mergeLabels(
 def _layers(
     segmentation: "slicer.vtkMRMLSegmentationNode", values: dict[str, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Label maps of the segments with their final values, and the affine of each."""
+    """Yield a label map with the final values, and its affine, for each image of the segments."""
     container = segmentation.GetSegmentation()
     shared: dict[object, list[str]] = {}
     for segment in values:
@@ -68,7 +68,7 @@ def _layers(
 def cropToGrid(
     labels: np.ndarray, affine: np.ndarray, gridAffine: np.ndarray, sizeKji: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A label map on another grid, cropped to its labels and to the grid; where it begins there."""
+    """Return a label map on another grid, cropped to its labels and the grid, and its start."""
     gridFromVoxel = np.linalg.inv(gridAffine) @ affine
     used = _box(labels)
     if used is None:
@@ -87,10 +87,7 @@ def cropToGrid(
 
 
 def _resampled(labels: np.ndarray, gridFromVoxel: np.ndarray, sizeKji: np.ndarray) -> np.ndarray:
-    """A label map painted on a grid of the user's own: the nearest voxel counts.
-
-    Slice by slice, since the places of all voxels would take gigabytes.
-    """
+    """Resample a label map to the nearest voxel, by slices to save gigabytes of coordinates."""
     voxelFromGrid = np.linalg.inv(gridFromVoxel)
     resampled = np.zeros(tuple(sizeKji), labels.dtype)
     j, i = np.indices(tuple(sizeKji[1:])).reshape(2, -1)
@@ -103,7 +100,7 @@ def _resampled(labels: np.ndarray, gridFromVoxel: np.ndarray, sizeKji: np.ndarra
 
 
 def _box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The box of what is not zero."""
+    """Return the bounding box of the nonzero voxels."""
     used = [np.flatnonzero(labels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not used[0].size:
         return None

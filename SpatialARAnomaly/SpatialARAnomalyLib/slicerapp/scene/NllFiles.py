@@ -1,4 +1,4 @@
-"""The NLL volumes of the scene as files the worker can read, written once and only when needed."""
+"""NLL volumes of the scene as files for the worker, each written once and only when needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,7 @@ from pathlib import Path
 
 import slicer
 
-from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
-    volumeState,
-    voxelsOf,
-)
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import volumeState, voxelsOf
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
@@ -19,15 +16,15 @@ from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
 FILE = "nll.npy"
 
 
-Received = Callable[[Path | None, Exception | None], None]
-"""Gets the file, or the error, or neither where the writing was given up."""
+OnFile = Callable[[Path | None, Exception | None], None]
+"""Receives the file, or the error, or neither if the writing was stopped."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Writing:
     transfer: Transfer
     folder: WorkFolder
-    onEnd: Received
+    onEnd: OnFile
 
     def stop(self) -> None:
         self.transfer.cancel()
@@ -35,7 +32,7 @@ class _Writing:
 
 
 class NllFiles:
-    """Keeps a file per NLL volume for as long as the volume stays as it is."""
+    """Keeps a file per NLL volume until the volume changes."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[WorkFolder, Path, tuple[object, ...]]] = {}
@@ -44,16 +41,16 @@ class NllFiles:
     def keep(
         self, volume: "slicer.vtkMRMLScalarVolumeNode", folder: WorkFolder, file: Path
     ) -> None:
-        """Use a file that holds the volume's voxels already; its folder is ours from now on."""
+        """Use a file that holds the volume's voxels; its folder is removed with it."""
         self.forget(volume.GetID())
         self._kept[volume.GetID()] = (folder, file, volumeState(volume))
 
     def provide(
-        self, volume: "slicer.vtkMRMLScalarVolumeNode", onEnd: Received
+        self, volume: "slicer.vtkMRMLScalarVolumeNode", onEnd: OnFile
     ) -> Callable[[], None]:
-        """Call `onEnd` with the volume's file, which may have to be written first.
+        """Call `onEnd` with the volume's file, after writing it if necessary.
 
-        What is returned stops that; then `onEnd` is not called.
+        Returns a function that stops the writing; `onEnd` is then not called.
         """
         volumeId, state = volume.GetID(), volumeState(volume)
         kept = self._fileOf(volumeId, state)
@@ -65,7 +62,7 @@ class NllFiles:
 
         def written(error: Exception | None) -> None:
             self._writings.remove(writing)
-            kept = self._fileOf(volumeId, state)  # another may have been faster
+            kept = self._fileOf(volumeId, state)  # written by another request meanwhile
             if error is not None or kept is not None:
                 folder.remove()
                 onEnd(kept, error if kept is None else None)
@@ -94,7 +91,7 @@ class NllFiles:
             kept[0].remove()
 
     def clear(self) -> None:
-        """Remove all files, also those that are being written."""
+        """Remove all files, also those being written."""
         writings, self._writings = self._writings, []
         for writing in writings:
             writing.stop()

@@ -1,4 +1,4 @@
-"""Between MRML volume nodes and what the worker knows: arrays, affines, modalities."""
+"""Conversion of MRML volume nodes from and to arrays, affines and modalities."""
 
 import numpy as np
 import slicer
@@ -9,14 +9,14 @@ from slicer.util import arrayFromVolume, arrayFromVTKMatrix, vtkMatrixFromArray
 from SpatialARAnomalyLib.engine.errors import InputError
 
 ROLE = "SpatialARAnomaly.Role"
-"""Node attribute that tells which part of a result a node is."""
+"""Node attribute: the part of a result that the node holds."""
 
 
 def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     """Raise `InputError` unless the node is a volume that can be searched.
 
-    A label map and an RGB volume are scalar volumes to `IsA`; a volume of a
-    sequence changes its content while we work.
+    `IsA` accepts label maps and RGB volumes as scalar volumes. A volume that shows
+    a sequence may change its content at any time.
     """
     if node is None:
         raise InputError("volume-missing", _("No volume is chosen."))
@@ -43,7 +43,7 @@ def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     if not np.isfinite(rasFromVoxel(node)).all():
         raise InputError(
             "affine-not-affine",
-            _("Expected a scan with a place; that of the chosen volume holds no numbers."),
+            _("Expected a scan with a finite affine; that of the chosen volume is not finite."),
         )
     if _isSequenceProxy(node):
         raise InputError(
@@ -59,19 +59,19 @@ def _isSequenceProxy(node: "slicer.vtkMRMLScalarVolumeNode") -> bool:
 
 
 def voxelsOf(node: "slicer.vtkMRMLScalarVolumeNode") -> np.ndarray:
-    """The voxels [k, j, i], a view of the node's own."""
+    """Return the voxels [k, j, i], a view of the node's array."""
     return arrayFromVolume(node)
 
 
 def rasFromVoxel(node: "slicer.vtkMRMLScalarVolumeNode") -> np.ndarray:
-    """The affine of the node's own space (its parent transform not applied), RAS mm."""
+    """Return the affine in the node's own space, RAS mm; its parent transform is not applied."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return arrayFromVTKMatrix(matrix)
 
 
 def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
-    """MR or CT where the volume came from DICOM and the database knows (0008,0060)."""
+    """Return MR or CT from Modality (0008,0060) of the DICOM database, or None."""
     uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None:
@@ -81,7 +81,7 @@ def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
 
 
 def volumeState(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:
-    """What must be equal for a volume to be still the one that was searched."""
+    """Return values that change whenever the volume's voxels or affine change."""
     image = node.GetImageData()
     scalars = image.GetPointData().GetScalars() if image is not None else None
     if scalars is None:
@@ -91,7 +91,7 @@ def volumeState(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:
 
 
 def newImage(sizeKji: tuple[int, int, int]) -> tuple["vtk.vtkImageData", np.ndarray]:
-    """A float32 image without content yet, and its voxels [k, j, i] to be filled."""
+    """Return a new float32 image, and its uninitialized voxels [k, j, i]."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     image = vtk.vtkImageData()
@@ -104,7 +104,7 @@ def newImage(sizeKji: tuple[int, int, int]) -> tuple["vtk.vtkImageData", np.ndar
 def worldFromLocal(
     node: "slicer.vtkMRMLTransformableNode", ras: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """A point of the node's own space where it is in the scene (RAS mm)."""
+    """Transform a point from the node's own space to the scene's (RAS mm)."""
     transform = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
         node.GetParentTransformNode(), None, transform
@@ -114,5 +114,5 @@ def worldFromLocal(
 
 
 def setRasFromVoxel(node: "slicer.vtkMRMLScalarVolumeNode", affine: np.ndarray) -> None:
-    """Place a volume's voxels in its own space."""
+    """Set the affine in the volume's own space, RAS mm."""
     node.SetIJKToRASMatrix(vtkMatrixFromArray(np.asarray(affine, dtype=float)))

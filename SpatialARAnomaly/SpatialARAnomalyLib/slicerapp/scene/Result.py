@@ -1,7 +1,6 @@
-"""A detection's result in the scene: an NLL volume and the nodes that belong to it.
+"""The result of a detection in the scene: an NLL volume and the nodes that belong to it.
 
-All is kept in nodes, their attributes and references, so that a saved scene
-brings it back.
+It consists of nodes with their attributes and references only, so it is saved with the scene.
 """
 
 import json
@@ -22,7 +21,7 @@ _SCAN = f"{_PREFIX}Scan"
 
 
 class Result:
-    """The nodes of one result, found from its NLL volume; deleted ones are None."""
+    """The nodes of one result, found from its NLL volume; deleted nodes are None."""
 
     def __init__(self, volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
         self.volume = volume
@@ -30,19 +29,19 @@ class Result:
 
     @classmethod
     def of(cls, node: "slicer.vtkMRMLNode | None") -> "Result | None":
-        """The result whose NLL volume the node is, if it is one and complete."""
+        """Return the result of an NLL volume; None if the node is not one or is incomplete."""
         if node is None or node.GetAttribute(ROLE) != NLL or node.GetImageData() is None:
             return None
         result = cls(node)
         try:
-            result.calibration  # noqa: B018 - is read once, and kept
+            result.calibration  # noqa: B018 - the first access checks and caches it
         except (SpecError, ValueError, TypeError):
-            return None  # an attribute was changed by somebody else
+            return None  # another program changed the attribute
         return result
 
     @classmethod
     def all(cls) -> "list[Result]":
-        """The results of the scene."""
+        """Return all results of the scene."""
         found = (cls.of(node) for node in getNodesByClass("vtkMRMLScalarVolumeNode"))
         return [result for result in found if result is not None]
 
@@ -82,7 +81,7 @@ class Result:
 
     @property
     def calibration(self) -> Calibration:
-        """What the NLL means, as it was when the result was found in the scene."""
+        """Calibration of the model, cached at the first access."""
         if self._calibration is None:
             self._calibration = Calibration.from_dict(json.loads(self._attribute("Calibration")))
         return self._calibration
@@ -94,7 +93,7 @@ class Result:
 
     @property
     def caseScore(self) -> float | None:
-        """Case score of the scan; None if the result has none."""
+        """Case score of the scan; None if unknown."""
         score = self._number("CaseScore")
         return score if math.isfinite(score) else None
 
@@ -104,7 +103,7 @@ class Result:
 
     @property
     def modelName(self) -> str:
-        """The model that was used."""
+        """Name of the model that was used."""
         return self._attribute("Model")
 
     @modelName.setter
@@ -113,7 +112,7 @@ class Result:
 
     @property
     def falsePositiveRate(self) -> float:
-        """Share of normal voxels above the threshold that is shown."""
+        """False-positive rate of the threshold."""
         rate = self._number("FalsePositiveRate")
         return rate if 0.0 < rate < 1.0 else FindingsSpec.false_positive_rate
 
@@ -123,7 +122,7 @@ class Result:
 
     @property
     def leastVolumeMl(self) -> float:
-        """Smaller regions are not findings."""
+        """Smallest volume of a finding, ml."""
         volume = self._number("LeastVolumeMl")
         return volume if 0.0 <= volume < math.inf else FindingsSpec.min_volume_ml
 
@@ -133,11 +132,11 @@ class Result:
 
     @property
     def threshold(self) -> float:
-        """The least NLL of what is shown, nats per channel."""
+        """NLL of the threshold, nats per channel."""
         return self.calibration.threshold(self.falsePositiveRate)
 
     def mark(self) -> None:
-        """Make the volume known as an NLL volume; the last step of making a result."""
+        """Mark the volume as an NLL volume, as the last step of adding a result."""
         self.volume.SetAttribute(ROLE, NLL)
 
     def _attribute(self, name: str) -> str:
@@ -147,7 +146,7 @@ class Result:
         self.volume.SetAttribute(_PREFIX + name, value)
 
     def _number(self, name: str) -> float:
-        """NaN where the attribute was changed by somebody else."""
+        """Return NaN if another program changed the attribute."""
         try:
             return float(self._attribute(name))
         except ValueError:

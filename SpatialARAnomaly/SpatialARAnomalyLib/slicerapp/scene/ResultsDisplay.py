@@ -1,4 +1,4 @@
-"""How a result is shown: the overlay over the scan, its legend, and the views as they were."""
+"""Display of a result: overlay, color legend, segments, and the layers of the slice views."""
 
 import json
 from itertools import pairwise
@@ -9,79 +9,40 @@ from slicer.i18n import tr as _
 from slicer.util import arrayFromVTKMatrix, getNodesByClass, setSliceViewerLayers
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    REJECTED,
-    Row,
-)
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import REJECTED, Row
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
-from SpatialARAnomalyLib.slicerapp.scene.Result import Result
+from SpatialARAnomalyLib.slicerapp.scene.Result import NLL, Result
 from SpatialARAnomalyLib.slicerapp.scene.Segments import segmentId
 
-NAME = "NLL"
+COLOR_MAP = "SpatialARAnomaly.ColorMap"
+"""Attribute that marks the scene's color table of NLL."""
 
-ROLE_ATTRIBUTE = "SpatialARAnomaly.ColorMap"
-
-STOPS = (
+COLOR_STOPS = (
     (0.00, (0.10, 0.02, 0.22)),
     (0.25, (0.42, 0.05, 0.42)),
     (0.50, (0.78, 0.20, 0.30)),
     (0.75, (0.97, 0.52, 0.12)),
     (1.00, (0.99, 0.96, 0.62)),
 )
-"""Place in the range, and color: ever lighter, so that it reads in gray and to any eye."""
+"""Position in the map, and color: lightness increases, so that gray prints and any eye show it."""
 
 COLORS = 256
 
 USUAL, RARE = 0.5, 1e-4
-"""The map begins at the NLL that this share of normal voxels stays below, and its middle is
-the NLL that this share exceeds: what normal scans show is dark, what they do not is light."""
+"""Shares of normal voxels above the NLL at the start and at the middle of the color map."""
 
-
-def colorNode() -> "slicer.vtkMRMLColorTableNode":
-    """The scene's color table of NLL, made when first needed."""
-    for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
-        if node.GetAttribute(ROLE_ATTRIBUTE):
-            return node
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", NAME)
-    node.SetAttribute(ROLE_ATTRIBUTE, "NLL")
-    node.SetAttribute("Category", "SpatialARAnomaly")
-    node.SetHideFromEditors(False)  # a hidden node is not saved with the scene
-    node.SetTypeToUser()
-    node.SetNumberOfColors(COLORS)
-    for index in range(COLORS):
-        red, green, blue = _colorAt(index / (COLORS - 1))
-        node.SetColor(index, _("NLL {index}").format(index=index), red, green, blue, 1.0)
-    return node
-
-
-def _colorAt(place: float) -> tuple[float, float, float]:
-    (low, lowColor), (high, highColor) = next(
-        (one, other) for one, other in pairwise(STOPS) if place <= other[0]
-    )
-    part = (place - low) / (high - low)
-    red, green, blue = (a + part * (b - a) for a, b in zip(lowColor, highColor, strict=True))
-    return red, green, blue
-
-
-def colorRange(calibration: Calibration) -> tuple[float, float]:
-    """The NLL at both ends of the map, fixed by the model's normals, not by the scan."""
-    usual, rare = calibration.threshold(1.0 - USUAL), calibration.threshold(RARE)
-    low, high = usual, usual + 2.0 * (rare - usual)
-    return (low, high) if high > low else (low, low + 1.0)
-
-
-ABOVE_ALL = 1e30
-"""Upper end of the values shown."""
+MAX_SHOWN_NLL = 1e30
+"""Upper end of the displayed range."""
 
 LEGEND_FORMAT = "%.3g"
 
 LEGEND_FONT_SIZE = 10
 
 LEGEND_SIZE = (0.1, 0.4)
-"""Share of the view's width and height."""
+"""Shares of the view's width and height."""
 
 MARGIN = 0.05
-"""A point this share of a view from its border is as good as outside."""
+"""Border of a view, as a share of its size, in which a point counts as outside."""
 
 LAYERS = "SpatialARAnomaly.Layers"
 """Attribute: foreground opacity of every slice view before a result was shown."""
@@ -91,20 +52,20 @@ def prepareOverlay(result: Result) -> None:
     """Give the NLL volume its colors, range and legend."""
     volume = result.volume
     scene = slicer.mrmlScene
-    # Not by `CreateDefaultDisplayNodes`, which first looks at every voxel for a window.
+    # `CreateDefaultDisplayNodes` would first read every voxel to set a window.
     display = scene.CreateNodeByClass("vtkMRMLScalarVolumeDisplayNode")
     display.UnRegister(None)
-    # Fixed by the model: an automatic window would show every scan's brightest as alarming.
+    # The model sets the range: an automatic one would highlight the maximum of every scan.
     display.AutoWindowLevelOff()
     display.AutoThresholdOff()
     scene.AddNode(display)
-    display.SetAndObserveColorNodeID(colorNode().GetID())
-    display.SetWindowLevelMinMax(*colorRange(result.calibration))
+    display.SetAndObserveColorNodeID(_colorNode().GetID())
+    display.SetWindowLevelMinMax(*_colorRange(result.calibration))
     display.ApplyThresholdOn()
     display.SetInterpolate(True)
     volume.SetAndObserveDisplayNodeID(display.GetID())
     showThreshold(result, result.falsePositiveRate)
-    legend = _colorsLogic().AddDefaultColorLegendDisplayNode(volume)
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(volume)
     legend.SetTitleText(_("NLL (nats per channel)"))
     legend.SetLabelFormat(LEGEND_FORMAT)
     legend.SetSize(*LEGEND_SIZE)
@@ -113,15 +74,43 @@ def prepareOverlay(result: Result) -> None:
     legend.SetVisibility(True)
 
 
-def _colorsLogic() -> "slicer.vtkSlicerColorLogic":
-    return slicer.modules.colors.logic()
+def _colorNode() -> "slicer.vtkMRMLColorTableNode":
+    """Return the scene's color table of NLL, added at the first call."""
+    for node in getNodesByClass("vtkMRMLColorTableNode"):
+        if node.GetAttribute(COLOR_MAP):
+            return node
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", NLL)
+    node.SetAttribute(COLOR_MAP, NLL)
+    node.SetAttribute("Category", "SpatialARAnomaly")
+    node.SetHideFromEditors(False)  # Slicer does not save hidden nodes with the scene
+    node.SetTypeToUser()
+    node.SetNumberOfColors(COLORS)
+    for index in range(COLORS):
+        color = _colorAt(index / (COLORS - 1))
+        node.SetColor(index, _("NLL {index}").format(index=index), *color, 1.0)
+    return node
+
+
+def _colorAt(position: float) -> list[float]:
+    (low, lowColor), (high, highColor) = next(
+        (one, other) for one, other in pairwise(COLOR_STOPS) if position <= other[0]
+    )
+    part = (position - low) / (high - low)
+    return [a + part * (b - a) for a, b in zip(lowColor, highColor, strict=True)]
+
+
+def _colorRange(calibration: Calibration) -> tuple[float, float]:
+    """Return the NLL at both ends of the map, which depends on the model only."""
+    usual, rare = calibration.threshold(1.0 - USUAL), calibration.threshold(RARE)
+    low, high = usual, usual + 2.0 * (rare - usual)
+    return (low, high) if high > low else (low, low + 1.0)
 
 
 def showThreshold(result: Result, falsePositiveRate: float) -> None:
-    """Show only what reaches the threshold of this rate."""
+    """Show only voxels at or above the threshold of this rate."""
     display = result.volume.GetScalarVolumeDisplayNode()  # the legend is a display node, too
     if display is not None:
-        display.SetThreshold(result.calibration.threshold(falsePositiveRate), ABOVE_ALL)
+        display.SetThreshold(result.calibration.threshold(falsePositiveRate), MAX_SHOWN_NLL)
 
 
 def showReviews(result: Result, rows: list[Row]) -> None:
@@ -139,27 +128,27 @@ def showReviews(result: Result, rows: list[Row]) -> None:
 
 
 def showResult(result: Result, opacity: float) -> None:
-    """Put the overlay over its scan in all slice views, and no other result's segments."""
+    """Show the overlay over its scan in all slice views, and the segments of this result only."""
     setSliceViewerLayers(
         background=result.scan if result.scan is not None else "keep-current",
         foreground=result.volume,
         foregroundOpacity=opacity,
     )
     for legend in _legends(result.volume):
-        legend.Modified()  # a view looks at its layers only when the legend changes
+        legend.Modified()  # views update a legend only when it changes
     for other in Result.all():
         _setSegmentsVisible(other, other.id == result.id)
 
 
 def setOpacity(opacity: float) -> None:
-    """Set how strong the overlay is where one is shown."""
-    for view in _sliceCompositeNodes():
+    """Set the opacity of the overlay in the views that show one."""
+    for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
         if _showsResult(view):
             view.SetForegroundOpacity(opacity)
 
 
 def removeLegend(volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Remove a volume's legend, which Slicer leaves behind when the volume is deleted."""
+    """Remove the legend of a volume that is about to be deleted; Slicer would keep it."""
     for legend in _legends(volume):
         slicer.mrmlScene.RemoveNode(legend)
 
@@ -174,21 +163,13 @@ def _legends(
 
 
 def jumpTo(ras: tuple[float, float, float]) -> None:
-    """Show a point of the scene (RAS mm) in all slice views; they move only if it is outside."""
+    """Show a point of the scene (RAS mm) in all slice views; pan only those it is outside of."""
     for view in getNodesByClass("vtkMRMLSliceNode"):
         view.JumpSliceByOffsetting(*ras)
         xyFromRas = np.linalg.inv(arrayFromVTKMatrix(view.GetXYToRAS()))
-        x, y = (xyFromRas @ [*ras, 1.0])[:2]
-        width, height = view.GetDimensions()[:2]
-        inside = [
-            MARGIN * size < place < (1 - MARGIN) * size for place, size in ((x, width), (y, height))
-        ]
-        if not all(inside):
+        xy, size = (xyFromRas @ [*ras, 1.0])[:2], np.array(view.GetDimensions()[:2])
+        if not ((xy > MARGIN * size) & (xy < (1 - MARGIN) * size)).all():
             view.JumpSliceByCentering(*ras)
-
-
-def _sliceCompositeNodes() -> "list[slicer.vtkMRMLSliceCompositeNode]":
-    return list(getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
 def _showsResult(view: "slicer.vtkMRMLSliceCompositeNode") -> bool:
@@ -197,11 +178,11 @@ def _showsResult(view: "slicer.vtkMRMLSliceCompositeNode") -> bool:
 
 
 def rememberLayers(keeper: "slicer.vtkMRMLNode") -> None:
-    """Note in a node what the slice views show, unless that is a result of ours already.
+    """Store the layers of the slice views in a node, unless they already show a result.
 
-    As node references, which stay right when a scene is saved and loaded.
+    They are node references, which remain valid when a scene is saved and loaded.
     """
-    views = _sliceCompositeNodes()
+    views = getNodesByClass("vtkMRMLSliceCompositeNode")
     if any(_showsResult(view) for view in views):
         return
     keeper.SetAttribute(
@@ -214,17 +195,17 @@ def rememberLayers(keeper: "slicer.vtkMRMLNode") -> None:
 
 
 def remembersLayers(keeper: "slicer.vtkMRMLNode") -> bool:
-    """Whether there is something to restore."""
+    """Return True if the node holds layers to restore."""
     return bool(keeper.GetAttribute(LAYERS))
 
 
 def restoreLayers(keeper: "slicer.vtkMRMLNode") -> None:
-    """Show again what `rememberLayers` noted, as far as it is still in the scene."""
+    """Show the stored layers again, as far as they are still in the scene."""
     try:
         opacities = json.loads(keeper.GetAttribute(LAYERS) or "{}")
     except ValueError:
         return
-    for view in _sliceCompositeNodes():
+    for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
         if view.GetLayoutName() not in opacities:
             continue
         modified = view.StartModify()

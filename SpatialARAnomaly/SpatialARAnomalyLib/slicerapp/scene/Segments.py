@@ -1,4 +1,4 @@
-"""Findings as segments: one shared label map, and whether somebody edited it since."""
+"""Findings as segments of one shared label map, and the detection of later edits."""
 
 import json
 import re
@@ -15,31 +15,31 @@ from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY, ra
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import Row
 
 WRITTEN = "SpatialARAnomaly.WrittenSegments"
-"""Attribute: name, voxel count and centroid (RAS mm) of every segment as we made it."""
+"""Attribute: name, voxel count and centroid (RAS mm) of every segment as it was written."""
 
 MOVED_MM = 0.01
-"""Centroids of the same voxels differ by less, whatever grid they were saved on."""
+"""Largest change of a segment's centroid, mm, that is rounding when it is saved and loaded."""
 
-_clocks: dict[str, tuple[object, ...]] = {}
-"""When the segments of a node were written, in this session: spares counting their voxels."""
+_writtenTimes: dict[str, tuple[object, ...]] = {}
+"""Modification times of the segments written in this session; if equal, no voxels are counted."""
 
 FILL_OPACITY = 0.0
-"""The overlay shows the inside; the segment its outline."""
+"""Opacity of the segments' area, which the overlay shows; segments show their outline."""
 
 
 def segmentId(rank: int) -> str:
-    """The segment of the finding of that rank."""
+    """Return the id of a finding's segment."""
     return f"Finding_{rank}"
 
 
 def rankOf(segment: str) -> int | None:
-    """The rank of the finding a segment id stands for; None for a user's own segment."""
+    """Return the rank of a finding's segment; None for a segment that the user added."""
     match = re.fullmatch(r"Finding_([1-9]\d*)", segment)
     return int(match[1]) if match else None
 
 
 def terminologyEntry() -> str:
-    """The neutral terms of every finding, as Slicer writes them into a segment."""
+    """Return the terminology of all findings in the format of Slicer's segments."""
     category, type_ = ("^".join(TERMINOLOGY[key]) for key in ("category", "type"))
     region = "Anatomic codes - DICOM master list~^^~^^"
     return f"{TERMINOLOGY['contextName']}~{category}~{type_}~^^~{region}"
@@ -48,11 +48,11 @@ def terminologyEntry() -> str:
 def addSegmentation(
     name: str, scan: "slicer.vtkMRMLScalarVolumeNode"
 ) -> "slicer.vtkMRMLSegmentationNode":
-    """An empty segmentation on the grid of a scan."""
+    """Add an empty segmentation on the grid of a scan."""
     node = slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name)
     )
-    # First the transform: with it missing, voxels would land outside the reference geometry.
+    # The reference geometry depends on the transform.
     node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
@@ -64,7 +64,7 @@ def addSegmentation(
 
 
 def binaryLabelmap() -> str:
-    """The representation in which findings are made and edited."""
+    """Return the name of the representation in which segments are edited."""
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
@@ -75,15 +75,15 @@ def writeSegments(
     affine: np.ndarray,
     rows: Sequence[Row],
 ) -> None:
-    """Replace all segments by the findings of a label map (value = rank) from `startKji` on.
+    """Replace all segments by the findings of a label map (value = rank) cropped from `startKji`.
 
-    All segments share one image: sixty of their own would be sixty volumes.
+    All segments share one image; separate ones would multiply the memory.
     """
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
     try:
-        # Removing a segment wipes its voxels out of the image it shares, one by one: on a
-        # large scan that takes seconds. A segment without an image is simply removed.
+        # Removing a segment erases its voxels from the shared image, which takes seconds on a
+        # large scan, so its image is removed first.
         for index in range(segmentation.GetNumberOfSegments()):
             segmentation.GetNthSegment(index).RemoveAllRepresentations()
         segmentation.RemoveAllSegments()
@@ -108,7 +108,7 @@ def writeSegments(
         for row in rows
     }
     node.SetAttribute(WRITTEN, json.dumps(written))
-    _clocks[node.GetID()] = _clock(node)
+    _writtenTimes[node.GetID()] = _modificationTimes(node)
 
 
 def _orientedImage(
@@ -122,15 +122,15 @@ def _orientedImage(
     image.SetExtent(*i, *j, *k)
     image.SetGeometryFromImageToWorldMatrix(vtkMatrixFromArray(np.asarray(affine, dtype=float)))
     flat = np.ascontiguousarray(labels).ravel()
-    # Not deep: VTK keeps the array, which is nobody else's.
+    # VTK keeps a reference to the array, which nothing else uses.
     scalars = numpy_to_vtk(flat, deep=False, array_type=get_vtk_array_type(flat.dtype))
-    scalars.SetName("ImageScalars")  # as VTK calls them: the DICOM exporter asks by name
+    scalars.SetName("ImageScalars")  # the DICOM exporter expects this name
     image.GetPointData().SetScalars(scalars)
     return image
 
 
 def labelArray(image: "slicer.vtkOrientedImageData") -> tuple[np.ndarray, np.ndarray]:
-    """A binary label map's voxels [k, j, i] and their affine (RAS mm of the segmentation)."""
+    """Return a label map's voxels [k, j, i] and affine (RAS mm of the segmentation's space)."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     i0, i1, j0, j1, k0, k1 = image.GetExtent()
@@ -146,21 +146,23 @@ def labelArray(image: "slicer.vtkOrientedImageData") -> tuple[np.ndarray, np.nda
 
 
 def wasEdited(node: "slicer.vtkMRMLSegmentationNode") -> bool:
-    """Whether segments were added, removed, renamed or painted since we wrote them."""
-    if _clocks.get(node.GetID()) == _clock(node):
+    """Return True if segments were added, removed, renamed or painted since `writeSegments`."""
+    if _writtenTimes.get(node.GetID()) == _modificationTimes(node):
         return False
     now = describeSegments(node)
     try:
         written = json.loads(node.GetAttribute(WRITTEN) or "")
-        if written.keys() != now.keys():
-            return True
-        return any(_differ(written[segment], now[segment]) for segment in now)
+        return written.keys() != now.keys() or any(
+            (before["name"], before["voxels"]) != (now[segment]["name"], now[segment]["voxels"])
+            or np.abs(np.subtract(before["centroid"], now[segment]["centroid"])).max() > MOVED_MM
+            for segment, before in written.items()
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
-        return True  # the attribute was changed by somebody else
+        return True  # another program changed the attribute
 
 
-def _clock(node: "slicer.vtkMRMLSegmentationNode") -> tuple[object, ...]:
-    """Times of the last change of every segment and its image; no two changes have the same."""
+def _modificationTimes(node: "slicer.vtkMRMLSegmentationNode") -> tuple[object, ...]:
+    """Return the unique modification times of every segment and its image."""
     segmentation = node.GetSegmentation()
     times: list[object] = []
     for index in range(segmentation.GetNumberOfSegments()):
@@ -178,14 +180,8 @@ def _clock(node: "slicer.vtkMRMLSegmentationNode") -> tuple[object, ...]:
     return tuple(times)
 
 
-def _differ(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    if (before["name"], before["voxels"]) != (now["name"], now["voxels"]):
-        return True
-    moved = np.subtract(before["centroid"], now["centroid"])
-    return bool(np.abs(moved).max() > MOVED_MM)
-
-
 def describeSegments(node: "slicer.vtkMRMLSegmentationNode") -> dict[str, dict[str, Any]]:
+    """Return name, voxel count and centroid (RAS mm) of every segment by id."""
     segmentation = node.GetSegmentation()
     places: dict[object, tuple[np.ndarray, np.ndarray]] = {}
     described = {}
@@ -209,7 +205,7 @@ def describeSegments(node: "slicer.vtkMRMLSegmentationNode") -> dict[str, dict[s
 
 
 def _countsAndCentroids(image: "slicer.vtkOrientedImageData") -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and centroid (RAS mm) of every label value of an image."""
+    """Return voxel count and centroid (RAS mm) of every label value of an image."""
     labels, affine = labelArray(image)
     places = np.nonzero(labels)
     values = labels[places].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The learning curve as a chart of Slicer: NLL of training and held-out scans per epoch."""
+"""The learning curve as a Slicer chart: NLL of training and held-out scans per epoch."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ EPOCH, TRAIN, HELD_OUT, BEST_EPOCH, BEST = (
     "best_epoch",
     "best_nll",
 )
-"""Columns of the table. The best epoch is a point, the same in every row: columns have no gaps."""
+"""Columns of the table; all rows hold the same best epoch, because columns cannot have gaps."""
 
 SERIES = (
-    # x, y, color (blue, orange and black are told apart by everybody)
+    # x, y, color (blue, orange and black suit color-blind readers)
     (EPOCH, TRAIN, (0.0, 0.45, 0.70)),
     (EPOCH, HELD_OUT, (0.90, 0.50, 0.0)),
     (BEST_EPOCH, BEST, (0.0, 0.0, 0.0)),
@@ -31,38 +31,38 @@ SERIES = (
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known of an epoch."""
+    """Losses of one epoch."""
 
     number: int
     trainMse: float
-    """Mean squared error of the training scans, while the network changed."""
+    """Mean squared error of the training scans during the epoch."""
     heldOutNll: float
-    """Of the held-out scans, nats per channel."""
+    """NLL of the held-out scans, nats per channel."""
 
     @property
     def trainNll(self) -> float:
         """NLL of the training scans at the best single variance, nats per channel.
 
-        The mean of ½·(ln 2πσ² + e²/σ²) with σ² = mean e², as the held-out scans have it.
+        The mean of ½·(ln 2πσ² + e²/σ²) with σ² = mean e², as for the held-out scans.
         """
         return 0.5 * (math.log(2 * math.pi * max(self.trainMse, 1e-12)) + 1.0)
 
 
 class TrainingPlot:
-    """Keeps the chart's nodes in the scene, where they may be deleted at any time.
+    """Manages the chart's nodes in the scene, which the user may delete at any time.
 
-    They are not saved with the scene: the model keeps its curve.
+    They are not saved with the scene, because the model's card holds the curve.
     """
 
     def show(self, curve: Sequence[Epoch], name: str) -> None:
-        """Draw the curve and bring the chart into a plot view."""
+        """Draw the curve and show the chart in a plot view."""
         chart = self.draw(curve, name)
         plots = getattr(slicer.modules, "plots", None)
         if plots is not None and slicer.app.layoutManager() is not None:
             plots.logic().ShowChartInLayout(chart)
 
     def draw(self, curve: Sequence[Epoch], name: str) -> "slicer.vtkMRMLPlotChartNode":
-        """The chart with this curve; made anew where it is not in the scene."""
+        """Write the curve to the chart's nodes, adding those missing; return the chart."""
         chart, table, best = _nodes() or _newNodes()
         _write(table, curve)
         chart.SetTitle(_("Training of {name}").format(name=name))
@@ -70,7 +70,7 @@ class TrainingPlot:
         return chart
 
     def update(self, curve: Sequence[Epoch], name: str) -> None:
-        """Draw the curve where there is a chart."""
+        """Draw the curve if the scene has a chart."""
         if _nodes() is not None:
             self.draw(curve, name)
 
@@ -86,7 +86,7 @@ Nodes = tuple[
 
 
 def _nodes() -> Nodes | None:
-    """Those in the scene; what is left of them after one was deleted is removed."""
+    """Return the chart's nodes; if one was deleted, remove the rest and return None."""
     for chart in slicer.util.getNodesByClass("vtkMRMLPlotChartNode"):
         if chart.GetAttribute(ROLE) != CHART:
             continue
@@ -112,18 +112,10 @@ def _newNodes() -> Nodes:
         series.SetAndObserveTableNodeID(table.GetID())
         series.SetXColumnName(x)
         series.SetYColumnName(y)
-        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+        series.SetPlotType(series.PlotTypeScatter)
         marks = y == BEST
-        series.SetLineStyle(
-            slicer.vtkMRMLPlotSeriesNode.LineStyleNone
-            if marks
-            else slicer.vtkMRMLPlotSeriesNode.LineStyleSolid
-        )
-        series.SetMarkerStyle(
-            slicer.vtkMRMLPlotSeriesNode.MarkerStyleDiamond
-            if marks
-            else slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
-        )
+        series.SetLineStyle(series.LineStyleNone if marks else series.LineStyleSolid)
+        series.SetMarkerStyle(series.MarkerStyleDiamond if marks else series.MarkerStyleCircle)
         series.SetMarkerSize(14.0 if marks else 6.0)
         series.SetColor(*color)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
@@ -140,7 +132,6 @@ def _added(kind: str, name: str) -> "slicer.vtkMRMLNode":
 
 
 def _write(node: "slicer.vtkMRMLTableNode", curve: Sequence[Epoch]) -> None:
-    """The curve as the table's rows."""
     from vtk.util.numpy_support import numpy_to_vtk
 
     modified = node.StartModify()

@@ -1,4 +1,4 @@
-"""One detection, from a volume node to a result in the scene; nothing is added before the end."""
+"""Detection: from a volume node to a result in the scene, and the demonstration model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,14 +13,8 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import (
-    InputError,
-    SpatialARError,
-)
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    addTable,
-    writeFindings,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import addTable, writeFindings
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     checkScan,
     modalityOf,
@@ -32,14 +26,8 @@ from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
 )
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import prepareOverlay
-from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    addSegmentation,
-    writeSegments,
-)
-from SpatialARAnomalyLib.slicerapp.wording.Errors import (
-    asUserError,
-    errorOf,
-)
+from SpatialARAnomalyLib.slicerapp.scene.Segments import addSegmentation, writeSegments
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, errorOf
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
     WorkFolder,
@@ -48,21 +36,19 @@ from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     loadNpy,
     writeNpy,
 )
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    StageProgress,
-    progressCallback,
-    stageName,
-)
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, progressCallback, stageName
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 VOXELS_FILE = "voxels.npy"
 NLL_FILE = "nll.npy"
 
+DEMONSTRATION_FILE = "demonstration-head.safetensors"
+"""File of the demonstration model in the user's folder of models."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSettings:
-    """What the user chose."""
+    """The user's choices for a detection."""
 
     model: Path
     falsePositiveRate: float
@@ -73,26 +59,25 @@ class DetectionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended: with a result, an error, or cancelled (neither)."""
+    """The end of a task: a result, an error, or neither if it was cancelled."""
 
     result: Result | None = None
     error: SpatialARError | None = None
     notices: tuple[str, ...] = ()
-    """What the user should know that stopped nothing."""
 
 
 def volumeDeleted() -> InputError:
-    """The error of a detection whose volume is gone."""
+    """Make the error of a detection whose volume was deleted."""
     return InputError(
         "volume-deleted", _("The volume was deleted during the detection; there is no result.")
     )
 
 
 class Detection:
-    """Sends a volume to the worker and brings the result into the scene.
+    """Sends a volume to the worker and adds the result to the scene, all of it or nothing.
 
-    `onEnd` is called exactly once. The volume is watched by its id only: it
-    may be deleted or changed meanwhile, and then there is no result.
+    `onEnd` is called exactly once. The volume is known by its id only: if it is
+    deleted or changed meanwhile, there is no result.
     Raises `InputError` at once for a volume that cannot be searched.
     """
 
@@ -113,7 +98,7 @@ class Detection:
         self._worker = worker
         self._onProgress = onProgress
         self._onEnd = onEnd
-        self._stages = StageProgress()
+        self._reportProgress = progressCallback(onProgress)
         self._notices: list[str] = []
         self._job: int | None = None
         self._cancelled = False
@@ -121,25 +106,23 @@ class Detection:
         self.folder = WorkFolder()
         self._onProgress(Progress(0.0, stageName("send")))
         self._transfer: Transfer | None = Transfer(
-            writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._sent
+            writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._onVoxelsWritten
         )
 
     def cancel(self) -> None:
         """Stop, at whatever stage."""
-        self.stop(Outcome())
-
-    def stop(self, outcome: Outcome) -> None:
-        """End with this outcome; the worker's job is cancelled."""
-        if self._ended:
-            return
-        if self._job is not None and outcome.error is None:
-            # The worker says when it has stopped: until then the next job would wait for it.
+        if self._job is None:
+            self._end(Outcome())
+        elif not self._ended:
+            # The end waits for the worker's answer: the next job would wait for it, too.
             self._cancelled = True
             self._worker.cancel(self._job)
-            return
-        if self._job is not None:
+
+    def fail(self, error: SpatialARError) -> None:
+        """End with an error at once, and cancel the worker's job."""
+        if self._job is not None and not self._ended:
             self._worker.cancel(self._job)
-        self._end(outcome)
+        self._end(Outcome(error=error))
 
     def _end(self, outcome: Outcome) -> None:
         if self._ended:
@@ -152,12 +135,11 @@ class Detection:
             self.folder.remove()
         self._onEnd(outcome)
 
-    def _sent(self, error: Exception | None) -> None:
+    def _onVoxelsWritten(self, error: Exception | None) -> None:
         self._transfer = None
+        error = error or self._volumeProblem()
         if error is not None:
             self._end(Outcome(error=asUserError(error)))
-            return
-        if not self._unchanged():
             return
         self._job = self._worker.submit(
             "detect",
@@ -174,51 +156,51 @@ class Detection:
                 "allow_mismatch": self.settings.allowMismatch,
             },
             output=self.folder.path / "results",
-            onEvent=self._heard,
-            onEnd=self._answered,
+            onEvent=self._onWorkerEvent,
+            onEnd=self._onAnswer,
         )
 
-    def _heard(self, event: dict[str, Any]) -> None:
+    def _onWorkerEvent(self, event: dict[str, Any]) -> None:
         if event.get("event") == "notice":
             self._notices.append(str(event.get("text")))
-        progress = self._stages.hear(event)
-        if progress is not None and not self._ended:
-            self._onProgress(progress)
+        if not self._ended:
+            self._reportProgress(event)
 
-    def _answered(self, event: dict[str, Any]) -> None:
+    def _onAnswer(self, event: dict[str, Any]) -> None:
         self._job = None
         if self._ended:
-            # The worker may have written after we removed it.
+            # The worker may have written after the folder was removed.
             self.folder.remove()
             return
-        if self._cancelled:  # too late for the worker, not for the user
+        if self._cancelled:  # even if the worker had finished
             self._end(Outcome())
             return
         if event["event"] != "result":
             self._end(outcomeOf(event))
             return
-        if not self._unchanged():
-            return
         try:
-            found = np.load(event["files"]["nll"], mmap_mode="r", allow_pickle=False)
+            problem = self._volumeProblem()
+            if problem is not None:
+                raise problem
+            nll = np.load(event["files"]["nll"], mmap_mode="r", allow_pickle=False)
             node = slicer.mrmlScene.GetNodeByID(self.volumeId)
-            if found.shape != voxelsOf(node).shape:
+            if nll.shape != voxelsOf(node).shape:
                 raise ValueError("the NLL volume has another size than the scan")
-            image, voxels = newImage(found.shape)
-            labels, steps = loadLabels(event)
-            # The folder stays with the result, but nobody needs a copy of the scan.
+            image, voxels = newImage(nll.shape)
+            labels, labelSteps = loadLabels(event)
+            # The folder is kept with the result; its copy of the scan is not needed.
             with suppress(OSError):
                 (self.folder.path / VOXELS_FILE).unlink()
-        except Exception as error:  # whatever it is, the detection must end
+        except Exception as error:  # the task must end in any case
             self._end(Outcome(error=asUserError(error)))
             return
         self._transfer = Transfer(
-            inSequence(copyArray(found, voxels), steps),
-            lambda problem: self._loaded(problem, event, image, labels),
+            inSequence(copyArray(nll, voxels), labelSteps),
+            lambda error: self._onLoaded(error, event, image, labels),
         )
         self._onProgress(Progress(1.0, stageName("load")))
 
-    def _loaded(
+    def _onLoaded(
         self,
         error: Exception | None,
         event: dict[str, Any],
@@ -226,38 +208,32 @@ class Detection:
         labels: np.ndarray | None,
     ) -> None:
         self._transfer = None
-        if error is None and not self._unchanged():
-            return
-        result = None
-        if error is None:
-            try:
-                result = self._addToScene(event, image, labels)
-            except Exception as problem:  # whatever it is, the scene must be as it was
-                error = problem
-        if error is not None:
-            self._end(Outcome(error=asUserError(error)))
+        try:
+            error = error or self._volumeProblem()
+            if error is not None:
+                raise error
+            result = self._addToScene(event, image, labels)
+        except Exception as problem:  # the task must end in any case
+            self._end(Outcome(error=asUserError(problem)))
             return
         self._end(Outcome(result=result, notices=tuple(self._notices)))
 
-    def _unchanged(self) -> bool:
-        """Whether the volume is still what was sent; if not, that is the end."""
+    def _volumeProblem(self) -> InputError | None:
+        """Return the error of a volume that is no longer as it was sent, or None."""
         node = slicer.mrmlScene.GetNodeByID(self.volumeId)
         if node is None:
-            error = volumeDeleted()
-        elif volumeState(node) != self._state:
-            error = InputError(
+            return volumeDeleted()
+        if volumeState(node) != self._state:
+            return InputError(
                 "volume-changed",
                 _("The volume was changed during the detection; the result was discarded."),
             )
-        else:
-            return True
-        self._end(Outcome(error=error))
-        return False
+        return None
 
     def _addToScene(
         self, event: dict[str, Any], image: "vtk.vtkImageData", labels: np.ndarray | None
     ) -> Result:
-        """All nodes of the result; after an error the scene is as it was."""
+        """Add all nodes of the result; after an error none of them remains."""
         scene = slicer.mrmlScene
         scan = scene.GetNodeByID(self.volumeId)
         name = scan.GetName()
@@ -280,13 +256,8 @@ class Detection:
             segmentation = addSegmentation(f"{name} anomalies", scan)
             added.append(segmentation)
             rows = event["findings"]
-            writeSegments(
-                segmentation,
-                labels,
-                event["labels_start_kji"] or (0, 0, 0),
-                self._affine,
-                rows,
-            )
+            start = event["labels_start_kji"] or (0, 0, 0)
+            writeSegments(segmentation, labels, start, self._affine, rows)
             result.segmentation = segmentation
             table = addTable(f"{name} findings")
             added.append(table)
@@ -304,23 +275,21 @@ class Detection:
 
 
 def loadLabels(event: dict[str, Any]) -> tuple[np.ndarray | None, Iterator[None]]:
-    """The cropped label map of a `detect` or `find` result, and the steps that load it.
+    """Return the cropped label map of a `detect` or `find` result, and the steps that load it.
 
-    None without findings.
+    The label map is None if there are no findings.
     """
     path = event["files"].get("labels")
     return (None, inSequence()) if path is None else loadNpy(Path(path))
 
 
 def outcomeOf(event: dict[str, Any]) -> Outcome:
-    """The outcome of a job that brought no result."""
-    if event["event"] == "cancelled":
-        return Outcome()
-    return Outcome(error=errorOf(event))
+    """Return the outcome of a job that failed or was cancelled."""
+    return Outcome() if event["event"] == "cancelled" else Outcome(error=errorOf(event))
 
 
 def placeBeside(node: "slicer.vtkMRMLNode", scan: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Put a node into the scan's folder of the subject hierarchy, as DICOM export needs it."""
+    """Move a node to the scan's folder of the subject hierarchy, as DICOM export requires."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if hierarchy is None:
         return
@@ -329,12 +298,8 @@ def placeBeside(node: "slicer.vtkMRMLNode", scan: "slicer.vtkMRMLScalarVolumeNod
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(scanItem))
 
 
-DEMONSTRATION_FILE = "demonstration-head.safetensors"
-"""Its file among the user's models."""
-
-
 class DemonstrationModel:
-    """Trains the model in the worker; it appears in the folder only when complete."""
+    """Trains the demonstration model; its file appears only when it is complete."""
 
     def __init__(
         self,
@@ -345,20 +310,16 @@ class DemonstrationModel:
         onEnd: Callable[[Outcome], None],
     ) -> None:
         self._worker = worker
-        self._onEnd = onEnd
-        self._job: int | None = worker.submit(
+        self._job = worker.submit(
             "demonstration_model",
             spec={"device": device.value},
             output=models / DEMONSTRATION_FILE,
             onEvent=progressCallback(onProgress),
-            onEnd=self._answered,
+            onEnd=lambda event: onEnd(
+                Outcome() if event["event"] == "result" else outcomeOf(event)
+            ),
         )
 
     def cancel(self) -> None:
-        """Stop; nothing of the model stays."""
-        if self._job is not None:
-            self._worker.cancel(self._job)
-
-    def _answered(self, event: dict[str, Any]) -> None:
-        self._job = None
-        self._onEnd(Outcome() if event["event"] == "result" else outcomeOf(event))
+        """Stop; no file remains."""
+        self._worker.cancel(self._job)

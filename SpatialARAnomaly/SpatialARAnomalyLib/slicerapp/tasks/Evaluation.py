@@ -1,6 +1,6 @@
-"""One result held against a ground truth of the scene, by the worker."""
+"""Evaluation of one result against a ground truth in the scene, by the worker."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import (
-    mergeLabels,
-    cropToGrid,
-)
+from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
+from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import cropToGrid, mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     ROLE,
@@ -20,10 +18,7 @@ from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     voxelsOf,
 )
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
-from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-    Outcome,
-    outcomeOf,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
     Transfer,
@@ -35,12 +30,12 @@ from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 TRUTH_FILE, VOXELS_FILE = "truth.npy", "voxels.npy"
 
-Ended = Callable[[Outcome, dict[str, Any] | None, WorkFolder | None], None]
-"""Gets the figures and the folder with the files, which are the receiver's then, or the error."""
+OnEvaluated = Callable[[Outcome, dict[str, Any] | None, WorkFolder | None], None]
+"""Receives the outcome; after success also the figures and the folder of files, to remove later."""
 
 
 def nameTruthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str | None:
-    """Why a node cannot be the ground truth of a result, as a sentence; None if it can."""
+    """Say why a node cannot be the ground truth of a result; None if it can."""
     if truth is None:
         return _("Choose a ground truth first: a label map or a segmentation of the lesions.")
     if truth.GetAttribute(ROLE):
@@ -56,27 +51,25 @@ def nameTruthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str 
 
 
 def voxelizeTruth(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolumeNode") -> Any:
-    """Which voxels [k, j, i] of the volume the truth labels, as uint8.
+    """Return the lesions as an array [k, j, i] of the volume's grid, uint8 0 or 1.
 
-    All segments count. A truth on another grid is taken voxel by voxel from the nearest.
+    All segments count. Each voxel takes the nearest one of a truth on another grid.
     """
     affine, size = rasFromVoxel(volume), voxelsOf(volume).shape
     if truth.IsA("vtkMRMLSegmentationNode"):
-        container = truth.GetSegmentation()
-        ids = [container.GetNthSegmentID(n) for n in range(container.GetNumberOfSegments())]
+        segments = truth.GetSegmentation()
+        ids = [segments.GetNthSegmentID(n) for n in range(segments.GetNumberOfSegments())]
         labels, start = mergeLabels(truth, dict.fromkeys(ids, 1), affine, size)
     else:
         labels, start = cropToGrid(
             (voxelsOf(truth) > 0).astype(np.uint8), rasFromVoxel(truth), affine, np.asarray(size)
         )
-    whole = np.zeros(size, np.uint8)
-    place = tuple(
-        slice(int(first), int(first) + length)
-        for first, length in zip(start, labels.shape, strict=True)
-    )
+    lesions = np.zeros(size, np.uint8)
     if labels.size:
-        whole[place] = labels > 0
-    return whole
+        k, j, i = (int(first) for first in start)
+        depth, height, width = labels.shape
+        lesions[k : k + depth, j : j + height, i : i + width] = labels > 0
+    return lesions
 
 
 class Evaluation:
@@ -88,15 +81,14 @@ class Evaluation:
         truth: "slicer.vtkMRMLNode",
         worker: WorkerProcess,
         files: NllFiles,
-        onEnd: Ended,
+        onEnd: OnEvaluated,
     ) -> None:
         self._worker = worker
         self._onEnd = onEnd
         self._job: int | None = None
-        self._transfer: Transfer | None = None
         self._cancelled = False
         self._folder = WorkFolder()
-        self._stopWriting: Callable[[], None] = lambda: None
+        self._stopWriting: Callable[[], None] = doNothing
         self._inputs: dict[str, Any] = {
             "truth": str(self._folder.path / TRUTH_FILE),
             "ras_from_voxel": rasFromVoxel(result.volume).tolist(),
@@ -108,14 +100,10 @@ class Evaluation:
             "min_volume_ml": result.leastVolumeMl,
         }
         try:
-            steps = self._writing(result, truth)
-            self._transfer = Transfer(steps, lambda error: self._written(error, result, files))
+            works = [writeNpy(voxelizeTruth(truth, result.volume), self._folder.path / TRUTH_FILE)]
         except BaseException:
             self._folder.remove()
             raise
-
-    def _writing(self, result: Result, truth: "slicer.vtkMRMLNode") -> Iterator[None]:
-        works = [writeNpy(voxelizeTruth(truth, result.volume), self._folder.path / TRUTH_FILE)]
         scan = result.scan
         # A scan that was cropped or resampled since has other voxels than its result.
         if scan is not None and scan.GetImageData() is not None:
@@ -124,19 +112,21 @@ class Evaluation:
                 works.append(writeNpy(voxels, self._folder.path / VOXELS_FILE))
                 self._inputs["voxels"] = str(self._folder.path / VOXELS_FILE)
                 self._inputs["modality"] = modalityOf(scan)
-        return inSequence(*works)
+        self._transfer: Transfer | None = Transfer(
+            inSequence(*works), lambda error: self._onWritten(error, result, files)
+        )
 
-    def _written(self, error: Exception | None, result: Result, files: NllFiles) -> None:
+    def _onWritten(self, error: Exception | None, result: Result, files: NllFiles) -> None:
         self._transfer = None
         if error is not None:
             self._end(Outcome(error=asUserError(error)))
             return
         try:
-            self._stopWriting = files.provide(result.volume, self._provided)
-        except OSError as problem:  # no folder for its file
-            self._provided(None, problem)
+            self._stopWriting = files.provide(result.volume, self._submit)
+        except OSError as problem:  # no folder for the file
+            self._submit(None, problem)
 
-    def _provided(self, file: Path | None, error: Exception | None) -> None:
+    def _submit(self, file: Path | None, error: Exception | None) -> None:
         if self._cancelled:
             return
         if file is None:
@@ -147,10 +137,10 @@ class Evaluation:
             inputs=self._inputs | {"nll": str(file)},
             spec=self._spec,
             output=self._folder.path / "results",
-            onEnd=self._answered,
+            onEnd=self._onAnswer,
         )
 
-    def _answered(self, event: dict[str, Any]) -> None:
+    def _onAnswer(self, event: dict[str, Any]) -> None:
         self._job = None
         if self._cancelled:
             self._folder.remove()
@@ -164,7 +154,7 @@ class Evaluation:
         self._onEnd(outcome, None, None)
 
     def cancel(self) -> None:
-        """Stop it; `onEnd` is not called any more."""
+        """Stop; `onEnd` is not called any more."""
         self._cancelled = True
         self._stopWriting()
         if self._transfer is not None:

@@ -1,4 +1,4 @@
-"""A result as files: label map, segmentation, table and NLL volume, together or one of them."""
+"""Export of a result: label map, segmentation, table and NLL volume, together or one of them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,30 +10,19 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    COLUMNS,
-    REJECTED,
-    Row,
-    readRows,
-)
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import COLUMNS, REJECTED, readRows
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
-from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
-    rasFromVoxel,
-    voxelsOf,
-)
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel, voxelsOf
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    binaryLabelmap,
     addSegmentation,
+    binaryLabelmap,
     rankOf,
     segmentId,
 )
-from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-    Outcome,
-    outcomeOf,
-    placeBeside,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf, placeBeside
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
@@ -42,7 +31,7 @@ LABELS_FILE = "labels.npy"
 
 
 class ExportFormat(Enum):
-    """What can be exported; the value names the worker's formats."""
+    """Formats of the panel; the value names the worker's formats."""
 
     EVERYTHING = ("labels_nifti", "segmentation", "findings", "nll")
     LABELS_NIFTI = ("labels_nifti",)
@@ -53,7 +42,7 @@ class ExportFormat(Enum):
     DICOM_SEG = ("dicom_seg",)
 
     def label(self) -> str:
-        """The format in the user's words."""
+        """Return the format's name in the panel."""
         return {
             ExportFormat.EVERYTHING: _("Everything (NIfTI, .seg.nrrd, CSV, NRRD)"),
             ExportFormat.LABELS_NIFTI: _("Label map (NIfTI)"),
@@ -66,14 +55,14 @@ class ExportFormat(Enum):
 
 
 def fileName(name: str) -> str:
-    """A node's name as one that every file system takes."""
+    """Make a file name for every file system from a node's name."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "scan"
 
 
 class Export:
-    """Writes one result through the worker, on the scan's own grid; all files appear at once.
+    """Writes one result through the worker, on the scan's grid; all files appear at once.
 
-    Edited segments are exported as they are now; rejected ones only if `withRejected`.
+    Segments are exported as edited; those of rejected findings only if `withRejected`.
     """
 
     def __init__(
@@ -90,56 +79,57 @@ class Export:
     ) -> None:
         self._worker = worker
         self._onEnd = onEnd
+        self._folder = folder
         self._work = WorkFolder()
         scan = result.scan if result.scan is not None else result.volume
-        rows = readRows(result.table)
-        skipped = set() if withRejected else _rejected(rows)
         try:
-            labels, start, segments = collectSegments(result, skipped)
+            labels, start, segments = collectSegments(
+                result, set() if withRejected else _rejectedSegments(result)
+            )
             np.save(self._work.path / LABELS_FILE, labels, allow_pickle=False)
         except BaseException:
             self._work.remove()
             raise
-        request = {
+        self._inputs = {
             "labels": str(self._work.path / LABELS_FILE),
             "labels_start_kji": start,
-            "size_kji": list(slicer.util.arrayFromVolume(result.volume).shape),
+            "size_kji": list(voxelsOf(result.volume).shape),
             "nll": None,
             "ras_from_voxel": rasFromVoxel(result.volume).tolist(),
-            "findings": rows,
+            "findings": readRows(result.table),
             "columns": list(COLUMNS),
             "segments": segments,
         }
-        spec = {
+        self._spec = {
             "formats": list(format_.value),
             "name": fileName(scan.GetName()),
             "overwrite": overwrite,
         }
-
-        def submit(nll: Path | None) -> None:
-            worker.submit(
-                "export",
-                inputs=request | {"nll": str(nll) if nll is not None else None},
-                spec=spec,
-                output=folder,
-                onEnd=self._answered,
-            )
-
-        def provided(file: Path | None, error: Exception | None) -> None:
-            if file is not None:
-                submit(file)
-            else:
-                self._end(Outcome(error=asUserError(error) if error is not None else None), [])
-
         if "nll" not in format_.value:
-            submit(None)
+            self._submit()
             return
         try:
-            files.provide(result.volume, provided)
-        except OSError as problem:  # no folder for its file
-            provided(None, problem)
+            files.provide(result.volume, self._onProvided)
+        except OSError as problem:  # no folder for the file
+            self._onProvided(None, problem)
 
-    def _answered(self, event: dict[str, Any]) -> None:
+    def _onProvided(self, file: Path | None, error: Exception | None) -> None:
+        if file is None:
+            self._end(Outcome(error=asUserError(error) if error is not None else None), [])
+            return
+        self._inputs["nll"] = str(file)
+        self._submit()
+
+    def _submit(self) -> None:
+        self._worker.submit(
+            "export",
+            inputs=self._inputs,
+            spec=self._spec,
+            output=self._folder,
+            onEnd=self._onAnswer,
+        )
+
+    def _onAnswer(self, event: dict[str, Any]) -> None:
         if event["event"] == "result":
             self._end(Outcome(), [Path(file) for file in event["files"].values()])
         else:
@@ -150,29 +140,34 @@ class Export:
         self._onEnd(outcome, files)
 
 
-def _rejected(rows: Sequence[Row]) -> set[str]:
-    """The segments of rejected findings."""
+def _rejectedSegments(result: Result) -> set[str]:
+    """Ids of the segments of rejected findings."""
+    rows = readRows(result.table)
     return {segmentId(row["rank"]) for row in rows if row["status"] == REJECTED}
+
+
+def _segmentIds(result: Result) -> list[str]:
+    if result.segmentation is None:
+        return []
+    segments = result.segmentation.GetSegmentation()
+    return [segments.GetNthSegmentID(index) for index in range(segments.GetNumberOfSegments())]
 
 
 def collectSegments(
     result: Result, skipped: set[str]
 ) -> tuple[np.ndarray, list[int], list[dict[str, Any]]]:
-    """Label map [k, j, i] on the result's grid, where it begins in it, and its segments.
+    """Return the cropped label map [k, j, i], its start in the result's grid, and its segments.
 
-    A finding's value is its rank; segments that a user added get the numbers after.
+    The value of a finding is its rank; segments added by the user get the next numbers.
     """
-    segmentation = result.segmentation
-    container = segmentation.GetSegmentation() if segmentation is not None else None
-    count = container.GetNumberOfSegments() if container is not None else 0
-    ids = [container.GetNthSegmentID(index) for index in range(count)]
-    ids = [segment for segment in ids if segment not in skipped]
+    ids = [segment for segment in _segmentIds(result) if segment not in skipped]
     if not ids:
         return np.zeros((1, 1, 1), np.uint16), [0, 0, 0], []
-    values = _values(ids)
+    values = _labelValues(ids)
     labels, start = mergeLabels(
-        segmentation, values, rasFromVoxel(result.volume), voxelsOf(result.volume).shape
+        result.segmentation, values, rasFromVoxel(result.volume), voxelsOf(result.volume).shape
     )
+    container = result.segmentation.GetSegmentation()
     segments = [
         {
             "value": value,
@@ -185,8 +180,7 @@ def collectSegments(
     return labels, start, segments
 
 
-def _values(ids: Sequence[str]) -> dict[str, int]:
-    """The label value of every segment."""
+def _labelValues(ids: Sequence[str]) -> dict[str, int]:
     ranks = {segment: rank for segment in ids if (rank := rankOf(segment)) is not None}
     others = [segment for segment in ids if segment not in ranks]
     first = max(ranks.values(), default=0) + 1
@@ -194,16 +188,13 @@ def _values(ids: Sequence[str]) -> dict[str, int]:
 
 
 def nameDicomSegProblem(result: Result) -> str | None:
-    """Why the result cannot be exported as DICOM SEG, as a sentence; None if it can."""
+    """Say why the result cannot be exported as DICOM SEG; None if it can."""
     scan = result.scan
     if scan is None or not scan.GetAttribute("DICOM.instanceUIDs"):
         return _("DICOM SEG needs a scan that was loaded from Slicer's DICOM database.")
     if getattr(slicer, "dicomDatabase", None) is None:
         return _("DICOM SEG needs Slicer's DICOM database, which is not open.")
-    if (
-        result.segmentation is None
-        or result.segmentation.GetSegmentation().GetNumberOfSegments() == 0
-    ):
+    if not _segmentIds(result):
         return _("DICOM SEG needs at least one finding.")
     try:
         import DICOMSegmentationPlugin  # noqa: F401
@@ -213,29 +204,36 @@ def nameDicomSegProblem(result: Result) -> str | None:
 
 
 def exportDicomSeg(result: Result, folder: Path, *, withRejected: bool) -> None:
-    """Write DICOM SEG by Slicer's own exporter; raises `OSError` with what it says.
+    """Write DICOM SEG with Slicer's own exporter; raises `SpatialARError` with its message."""
+    problem = nameDicomSegProblem(result)
+    if problem is not None:
+        raise InputError("dicom-seg", problem)
+    try:
+        _exportKeptSegments(result, folder, set() if withRejected else _rejectedSegments(result))
+    except Exception as error:
+        raise SpatialARError(
+            "dicom-seg-failed",
+            _("Slicer's DICOM exporter failed ({reason}).").format(reason=error),
+        ) from error
 
-    The exporter writes a whole segmentation: without the rejected findings it is another one.
-    """
+
+def _exportKeptSegments(result: Result, folder: Path, skipped: set[str]) -> None:
+    """The exporter writes a whole segmentation, so a part is copied to another one first."""
     segmentation = result.segmentation
-    skipped = set() if withRejected else _rejected(readRows(result.table))
-    segments = segmentation.GetSegmentation()
-    kept = [
-        (segment, segments.GetSegment(segment))
-        for index in range(segments.GetNumberOfSegments())
-        if (segment := segments.GetNthSegmentID(index)) not in skipped
-    ]
+    ids = _segmentIds(result)
+    kept = [segment for segment in ids if segment not in skipped]
     if not kept:
         raise OSError(_("All findings were rejected; there is none to write."))
     folder.mkdir(parents=True, exist_ok=True)
-    if len(kept) == segments.GetNumberOfSegments():
+    if kept == ids:
         _writeDicomSeg(segmentation, folder)
         return
     part = addSegmentation(segmentation.GetName(), result.scan)
     placeBeside(part, result.scan)
     try:
-        images = {}  # one copy of what segments share
-        for segment, original in kept:
+        images = {}  # one copy of each image that segments share
+        for segment in kept:
+            original = segmentation.GetSegmentation().GetSegment(segment)
             image = original.GetRepresentation(binaryLabelmap())
             if image is None:
                 continue
@@ -262,6 +260,6 @@ def _writeDicomSeg(segmentation: "slicer.vtkMRMLSegmentationNode", folder: Path)
         raise OSError(_("The DICOM files of the scan are no longer in the database."))
     for exportable in exportables:
         exportable.directory = str(folder)
-    problem = plugin.export(exportables)  # says nothing when all is well
+    problem = plugin.export(exportables)  # empty on success
     if problem:
         raise OSError(problem)

@@ -1,4 +1,4 @@
-"""The findings of a result at another threshold: made by the worker, put into its nodes."""
+"""New findings of a result after its threshold changed: made by the worker, put into its nodes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +8,17 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    moveReviews,
     addTable,
+    moveReviews,
     readReviews,
     writeFindings,
 )
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
-from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    addSegmentation,
-    wasEdited,
-    writeSegments,
-)
+from SpatialARAnomalyLib.slicerapp.scene.Segments import addSegmentation, wasEdited, writeSegments
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     Outcome,
     loadLabels,
@@ -34,49 +31,40 @@ from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 
 class FindingsUpdate:
-    """Finds again in the NLL volume of one result; a newer request replaces an older one."""
+    """Updates the findings of one result at a time; a newer request replaces an older one."""
 
     def __init__(self, worker: WorkerProcess, files: NllFiles) -> None:
         self._worker = worker
         self._files = files
-        self._stopWriting: Callable[[], None] = lambda: None
+        self._stopWriting: Callable[[], None] = doNothing
         self._job: int | None = None
         self._loading: Transfer | None = None
         self._folder: WorkFolder | None = None
-        self._turn = 0
-        self._running = False
+        self._request = 0
+        self.running = False
 
-    @property
-    def running(self) -> bool:
-        """Whether findings are being made."""
-        return self._running
+    def request(self, result: Result, onEnd: Callable[[Outcome], None]) -> None:
+        """Update the findings to the result's threshold and smallest volume.
 
-    def request(
-        self,
-        result: Result,
-        rate: float,
-        leastVolumeMl: float,
-        onEnd: Callable[[Outcome], None],
-    ) -> None:
-        """Make the result's findings anew; `onEnd` is called unless a newer request comes."""
+        `onEnd` is called unless a newer request replaces this one.
+        """
         self.cancel()
-        self._running = True
-        turn, resultId = self._turn, result.id
+        self.running = True
+        number, resultId = self._request, result.id
+        rate, leastVolumeMl = result.falsePositiveRate, result.leastVolumeMl
         calibration = result.calibration.to_dict()
 
-        def provided(file: Path | None, error: Exception | None) -> None:
-            if turn != self._turn:
+        def submit(file: Path | None, error: Exception | None) -> None:
+            if number != self._request:
                 return
             volume = slicer.mrmlScene.GetNodeByID(resultId)
             if file is None or volume is None:
-                self._running = False
-                onEnd(Outcome(error=asUserError(error) if error is not None else None))
+                end(Outcome(error=None if error is None else asUserError(error)))
                 return
             try:
                 folder = WorkFolder()
             except OSError as problem:
-                self._running = False
-                onEnd(Outcome(error=asUserError(problem)))
+                end(Outcome(error=asUserError(problem)))
                 return
             self._job = self._worker.submit(
                 "find",
@@ -87,98 +75,91 @@ class FindingsUpdate:
                 },
                 spec={"false_positive_rate": rate, "min_volume_ml": leastVolumeMl},
                 output=folder.path / "results",
-                onEnd=lambda event: answered(event, folder),
+                onEnd=lambda event: load(event, folder),
             )
 
-        def answered(event: dict[str, Any], folder: WorkFolder) -> None:
-            if turn != self._turn:
+        def load(event: dict[str, Any], folder: WorkFolder) -> None:
+            if number != self._request:
                 folder.remove()
                 return
             self._job = None
+            self._folder = folder
             if event["event"] != "result":
-                end(outcomeOf(event), folder)
+                end(outcomeOf(event))
                 return
             try:
                 labels, steps = loadLabels(event)
             except (OSError, ValueError) as error:
-                end(Outcome(error=asUserError(error)), folder)
+                end(Outcome(error=asUserError(error)))
                 return
-            self._folder = folder
-            self._loading = Transfer(steps, lambda error: loaded(error, event, labels, folder))
+            self._loading = Transfer(steps, lambda error: replace(error, event, labels))
 
-        def loaded(
-            error: Exception | None,
-            event: dict[str, Any],
-            labels: np.ndarray | None,
-            folder: WorkFolder,
+        def replace(
+            error: Exception | None, event: dict[str, Any], labels: np.ndarray | None
         ) -> None:
-            self._loading = self._folder = None
-            if error is not None:
-                end(Outcome(error=asUserError(error)), folder)
-            else:
-                end(self._outcome(event, labels, resultId, rate, leastVolumeMl), folder)
+            self._loading = None
+            result = Result.of(slicer.mrmlScene.GetNodeByID(resultId))
+            if error is None and result is None:
+                end(Outcome())
+                return
+            try:
+                if error is not None:
+                    raise error
+                notices = replaceFindings(result, event, labels)
+                result.leastVolumeMl = leastVolumeMl
+            except Exception as problem:  # the task must end in any case
+                end(Outcome(error=asUserError(problem)))
+                return
+            end(Outcome(result=result, notices=notices))
 
-        def end(outcome: Outcome, folder: WorkFolder) -> None:
-            folder.remove()
-            self._running = False
+        def end(outcome: Outcome) -> None:
+            self._removeFolder()
+            self.running = False
             onEnd(outcome)
 
         try:
-            self._stopWriting = self._files.provide(result.volume, provided)
-        except OSError as problem:  # no folder for its file
-            provided(None, problem)
+            self._stopWriting = self._files.provide(result.volume, submit)
+        except OSError as problem:  # no folder for the file
+            submit(None, problem)
 
     def cancel(self) -> None:
-        """Drop a request that is under way."""
-        self._turn += 1
-        self._running = False
+        """Drop the present request."""
+        self._request += 1
+        self.running = False
         self._stopWriting()
         if self._job is not None:
             self._worker.cancel(self._job)
             self._job = None
-        if self._loading is not None and self._folder is not None:
+        if self._loading is not None:
             self._loading.cancel()
-            self._folder.remove()
-            self._loading = self._folder = None
+            self._loading = None
+        self._removeFolder()
 
-    def _outcome(
-        self,
-        event: dict[str, Any],
-        labels: np.ndarray | None,
-        resultId: str,
-        rate: float,
-        leastVolumeMl: float,
-    ) -> Outcome:
-        result = Result.of(slicer.mrmlScene.GetNodeByID(resultId))
-        if result is None:
-            return Outcome()
-        try:
-            notices = replaceFindings(result, event, labels)
-        except Exception as error:  # whatever it is, the search must end
-            return Outcome(error=asUserError(error))
-        result.leastVolumeMl = leastVolumeMl
-        return Outcome(result=result, notices=notices)
+    def _removeFolder(self) -> None:
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
 
 def replaceFindings(
     result: Result, event: dict[str, Any], labels: np.ndarray | None
 ) -> tuple[str, ...]:
-    """Put new findings into the result's nodes; what the user should know.
+    """Put new findings into the result's nodes; return notices for the user.
 
-    Reviews follow their places. Segments that somebody edited stay as they
-    are: the new ones then come in a segmentation of their own.
+    Reviews follow their places. An edited segmentation is kept, and the new
+    findings come in another one.
     """
     notices = []
     start = event["labels_start_kji"] or (0, 0, 0)
     affine = rasFromVoxel(result.volume)
     rows = event["findings"]
-    # A result outlives its scan: both have the same grid.
+    # A result may outlive its scan; both have the same grid.
     scan = result.scan if result.scan is not None else result.volume
-    segmentation, seen = result.segmentation, True
+    segmentation, visible = result.segmentation, True
     display = segmentation.GetDisplayNode() if segmentation is not None else None
     if segmentation is not None and display is None:
-        # Slice views of Slicer 5.12 keep a pointer to the deleted display node
-        # and follow it when a segment changes: whoever writes here ends Slicer.
+        # Slice views of Slicer 5.12 keep a pointer to the deleted display node and
+        # follow it when a segment changes: writing here would crash Slicer.
         notices.append(
             _(
                 "The segmentation lost its display settings: it is kept, "
@@ -193,12 +174,12 @@ def replaceFindings(
                 "and the new findings are in another one."
             )
         )
-        seen = bool(display.GetVisibility())
+        visible = bool(display.GetVisibility())
         display.SetVisibility(False)
         segmentation = None
     if segmentation is None:
         segmentation = addSegmentation(_("{name} anomalies").format(name=scan.GetName()), scan)
-        segmentation.GetDisplayNode().SetVisibility(seen)
+        segmentation.GetDisplayNode().SetVisibility(visible)
         placeBeside(segmentation, scan)
         result.segmentation = segmentation
     writeSegments(segmentation, labels, start, affine, rows)

@@ -1,4 +1,4 @@
-"""Trainings: one at a time, in a worker that outlives panel, scene and reload of the module."""
+"""Trainings: one at a time, in a worker that outlives the panel, the scene and a module reload."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,49 +12,42 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.slicerapp.scene.SceneScans import Source
+from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
 from SpatialARAnomalyLib.slicerapp.scene.TrainingPlot import Epoch
-from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-    Outcome,
-    outcomeOf,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf
+from SpatialARAnomalyLib.slicerapp.tasks.Survey import Source
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
-from SpatialARAnomalyLib.slicerapp.worker.Progress import (
-    Progress,
-    stageName,
-    timeLeft,
-)
+from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, stageName, timeLeft
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
-SHARES = {"read": 0.04, "embed": 0.44, "fit": 0.48, "calibrate": 0.04}
-"""Of the bar, for stages of unknown length."""
+STAGE_SHARES = {"read": 0.04, "embed": 0.44, "fit": 0.48, "calibrate": 0.04}
+"""Share of the progress bar of each stage; how long a stage takes is not known in advance."""
 
 TRAINER_ATTRIBUTE = "spatialARAnomalyTrainer"
-"""Where Slicer keeps the trainer: a reload forgets all our modules, and must not stop a training.
-"""
+"""Attribute of `slicer.modules` that holds the trainer, so that it survives a module reload."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What is to be trained."""
+    """A training to be run."""
 
     model: Path
-    """The file the model will be."""
+    """The model file to be written."""
     sources: Sequence[Source]
     spec: TrainSpec
     files: WorkFolder | None = None
-    """Where the scans of the scene lie among the sources."""
+    """Folder of those sources that come from the scene."""
 
     @property
     def name(self) -> str:
-        """What messages call the model."""
+        """The model's name in messages."""
         return self.spec.name or self.model.name
 
 
 class State(StrEnum):
-    """What a training does.
+    """State of a training.
 
-    Compared by value: after a reload of the module a running training has the old one's states.
+    Compared by value: after a module reload, a running training still has the old class's states.
     """
 
     RUNNING = "running"
@@ -65,10 +58,7 @@ class State(StrEnum):
 
 
 class Training:
-    """A training from its beginning to its end.
-
-    `onChange` hears that something is different; what it is can be read here.
-    """
+    """One training; `onChange` is called whenever one of its attributes has changed."""
 
     def __init__(
         self, request: TrainingRequest, worker: WorkerProcess, onChange: Callable[[], None]
@@ -78,12 +68,12 @@ class Training:
         self.progress = Progress(0.0, "")
         self.curve: list[Epoch] = []
         self.outcome: Outcome | None = None
-        """Once it has ended: with an error, or cancelled, or `finished`."""
+        """Set at the end; without an error, the training is `finished` or was cancelled."""
         self.finished = False
         self.endShown = False
-        """Whether the user was told how it ended."""
+        """Set by the panel that showed the outcome to the user."""
         self._notices: list[str] = []
-        self._stage, self._index, self._of = "", 1, 1
+        self._stage, self._index, self._count = "", 1, 1
         self._worker = worker
         self._onChange = onChange
         self._job = worker.submit(
@@ -91,47 +81,53 @@ class Training:
             inputs={"normals": list(request.sources)},
             spec=request.spec.to_dict(),
             output=request.model,
-            onEvent=self._heard,
-            onEnd=self._answered,
+            onEvent=self._onWorkerEvent,
+            onEnd=self._onAnswer,
         )
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended, paused or not."""
+        """True until the training has ended, also while it is paused."""
         return self.state != State.ENDED
 
     def pause(self) -> None:
-        """Stand still after the current batch."""
+        """Pause after the current batch."""
         if self.state == State.RUNNING:
             self.state = State.PAUSING
             self._worker.pause(self._job)
             self._onChange()
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         if self.state in (State.PAUSING, State.PAUSED):
             self.state = State.RUNNING
             self._worker.resume(self._job)
             self._onChange()
 
     def cancel(self) -> None:
-        """Stop after the current batch; what was done is kept."""
+        """Stop after the current batch; the training can be resumed later."""
         if self.running and self.state != State.CANCELLING:
             self.state = State.CANCELLING
             self._worker.cancel(self._job)
             self._onChange()
 
-    def _heard(self, event: dict[str, Any]) -> None:
+    def _onWorkerEvent(self, event: dict[str, Any]) -> None:
         match event.get("event"):
             case "stage":
                 self._stage = str(event["name"])
-                self._index, self._of = int(event["index"]), max(1, int(event["of"]))
-                self._progressed(0.0, "", None)
+                self._index, self._count = int(event["index"]), max(1, int(event["of"]))
+                self._setProgress(0.0)
             case "progress":
                 done, total = int(event["done"]), max(1, int(event["total"]))
-                self._progressed(done / total, self._counted(done, total), event.get("eta_s"))
+                left = timeLeft(float(event["eta_s"])) if event.get("eta_s") else ""
+                self._setProgress(done / total, self._countText(done, total), left)
             case "epoch":
-                self._epochDone(event)
+                epoch = Epoch(
+                    int(event["epoch"]), float(event["train_mse"]), float(event["held_out_nll"])
+                )
+                # A resumed training reports its earlier epochs again.
+                known = {one.number: one for one in self.curve} | {epoch.number: epoch}
+                self.curve = [known[number] for number in sorted(known)]
             case "notice":
                 self._notices.append(str(event.get("text")))
             case "paused" if self.state == State.PAUSING:
@@ -140,43 +136,94 @@ class Training:
                 return
         self._onChange()
 
-    def _counted(self, done: int, total: int) -> str:
+    def _countText(self, done: int, total: int) -> str:
         if self._stage == "fit":
-            # Counted in batches; people count epochs.
+            # The worker counts batches, the user epochs.
             epochs = self.request.spec.epochs
             current = min(epochs, done * epochs // total + 1)
             return _("epoch {number} of {count}").format(number=current, count=epochs)
         return _("{done} of {total}").format(done=done, total=total)
 
-    def _progressed(self, share: float, counted: str, etaS: float | None) -> None:
-        stages = list(SHARES)
-        before = stages[: stages.index(self._stage)] if self._stage in SHARES else []
-        whole = sum(SHARES[name] for name in before) + share * SHARES.get(self._stage, 0.0)
+    def _setProgress(self, share: float, *details: str) -> None:
+        stages = list(STAGE_SHARES)
+        before = stages[: stages.index(self._stage)] if self._stage in stages else []
+        whole = sum(STAGE_SHARES[name] for name in before)
+        whole += share * STAGE_SHARES.get(self._stage, 0.0)
         text = _("Step {index} of {count}: {stage}").format(
-            index=self._index, count=self._of, stage=stageName(self._stage)
+            index=self._index, count=self._count, stage=stageName(self._stage)
         )
-        if counted:
-            text = f"{text}, {counted}"
-        if etaS:
-            text = f"{text}, {timeLeft(float(etaS))}"
-        self.progress = Progress(whole, text)
+        self.progress = Progress(whole, ", ".join(filter(None, (text, *details))))
 
-    def _epochDone(self, event: dict[str, Any]) -> None:
-        epoch = Epoch(int(event["epoch"]), float(event["train_mse"]), float(event["held_out_nll"]))
-        # Those done before a resume are told again.
-        known = {one.number: one for one in self.curve} | {epoch.number: epoch}
-        self.curve = [known[number] for number in sorted(known)]
-
-    def _answered(self, event: dict[str, Any]) -> None:
+    def _onAnswer(self, event: dict[str, Any]) -> None:
         self.state = State.ENDED
         self.finished = event["event"] == "result"
-        ended = Outcome() if self.finished else outcomeOf(event)
-        self.outcome = Outcome(error=ended.error, notices=tuple(self._notices))
+        error = None if self.finished else outcomeOf(event).error
+        self.outcome = Outcome(error=error, notices=tuple(self._notices))
         self._onChange()
 
 
-def sharedTrainer() -> "Trainer":
-    """The trainer; its process starts with its first job."""
+class Trainer:
+    """Runs one training at a time, in a worker process used only for trainings and surveys.
+
+    `onChange` is called whenever the training has changed or ended.
+    """
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        self.onChange: Callable[[], None] = doNothing
+        self.confirmQuit: Callable[[str], bool] = slicer.util.confirmYesNoDisplay
+        self.training: Training | None = None
+        """The running or the last training."""
+        self._question: QuitQuestion | None = None
+        self._unusedFiles: WorkFolder | None = None
+
+    @property
+    def running(self) -> bool:
+        """True while a training has not ended."""
+        return self.training is not None and self.training.running
+
+    def train(self, request: TrainingRequest) -> Training:
+        """Start a training; raises `InputError` while another runs."""
+        if self.running:
+            raise InputError("busy", _("Another training is running."))
+        window = slicer.util.mainWindow()
+        if self._question is None and window is not None:
+            self._question = QuitQuestion(window, self._mayQuit)
+        self.training = None
+        self.training = Training(request, self.worker, self._onTrainingChanged)
+        return self.training
+
+    def detach(self) -> None:
+        """Disconnect the panel; the training continues."""
+        self.onChange = doNothing
+        self.worker.log = doNothing
+
+    def stop(self) -> None:
+        """End the worker when Slicer quits; the training can be resumed later."""
+        self.detach()
+        self.worker.stop()
+
+    def releaseFiles(self, files: WorkFolder) -> None:
+        """Remove files of the scene's scans, after the training that reads them."""
+        if self.running and self.training.request.files is files:
+            self._unusedFiles = files
+        else:
+            files.remove()
+
+    def _onTrainingChanged(self) -> None:
+        if not self.running and self._unusedFiles is not None:
+            self._unusedFiles.remove()
+            self._unusedFiles = None
+        self.onChange()
+
+    def _mayQuit(self) -> bool:
+        return not self.running or self.confirmQuit(
+            _("A training is running and will stop. It can be resumed under Train. Quit?")
+        )
+
+
+def sharedTrainer() -> Trainer:
+    """Return the trainer of this Slicer; its process starts with its first job."""
     trainer = getattr(slicer.modules, TRAINER_ATTRIBUTE, None)
     if trainer is None:
         trainer = Trainer(WorkerProcess())
@@ -185,81 +232,11 @@ def sharedTrainer() -> "Trainer":
     return trainer
 
 
-def _ignore(*_unused: object) -> None:
-    """Do nothing, where there is no panel."""
-
-
-class Trainer:
-    """Runs one training at a time, in a worker process that does nothing else but surveys.
-
-    `onChange` hears that something is different with the training, also that it has ended.
-    """
-
-    def __init__(self, worker: WorkerProcess) -> None:
-        self.worker = worker
-        self.onChange: Callable[[], None] = _ignore
-        self.confirmQuit: Callable[[str], bool] = slicer.util.confirmYesNoDisplay
-        self.training: Training | None = None
-        """The one that runs, or the last one."""
-        self._question: QuitQuestion | None = None
-        self._left: WorkFolder | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether a training has not ended."""
-        return self.training is not None and self.training.running
-
-    def train(self, request: TrainingRequest) -> Training:
-        """Begin a training; raises `InputError` while another runs."""
-        if self.running:
-            raise InputError("busy", _("Another training is running."))
-        self._watchWindow()
-        self.training = None
-        self.training = Training(request, self.worker, self._changed)
-        return self.training
-
-    def detach(self) -> None:
-        """There is no panel to tell any more; the training goes on."""
-        self.onChange = _ignore
-        self.worker.log = _ignore
-
-    def stop(self) -> None:
-        """End the worker, when Slicer quits; what was done is kept."""
-        self.detach()
-        self.worker.stop()
-
-    def releaseFiles(self, files: WorkFolder) -> None:
-        """Remove files that nobody else needs, once the training that reads them has ended."""
-        if self.running and self.training.request.files is files:
-            self._left = files
-        else:
-            files.remove()
-
-    def _changed(self) -> None:
-        if not self.running and self._left is not None:
-            self._left.remove()
-            self._left = None
-        self.onChange()
-
-    def _watchWindow(self) -> None:
-        window = slicer.util.mainWindow()
-        if self._question is None and window is not None:
-            self._question = QuitQuestion(window, self._mayQuit)
-
-    def _mayQuit(self) -> bool:
-        return not self.running or self.confirmQuit(
-            _(
-                "A training is running and will stop. What it has done is kept: it can be "
-                "resumed under Train. Quit all the same?"
-            )
-        )
-
-
 class QuitQuestion(qt.QObject):
-    """Asks before a window closes while a training runs; lives as long as the window, its parent.
+    """Confirms that a window may close while a training runs; a child of that window.
 
-    Qt gives the window's events to this object first: an answer of no ends the
-    close event here, before Slicer asks about the scene.
+    Qt passes the window's events to this object first: after the answer no, the
+    close event ends here, before Slicer asks about the scene.
     """
 
     def __init__(self, window: "qt.QWidget", mayClose: Callable[[], bool]) -> None:
@@ -269,10 +246,10 @@ class QuitQuestion(qt.QObject):
         window.installEventFilter(self)
 
     def eventFilter(self, watched: "qt.QObject", event: "qt.QEvent") -> bool:
-        """Keep the close event from the window where the answer is no."""
+        """Keep the close event from the window if the answer is no."""
         if event.type() != qt.QEvent.Close:
             return False
-        # A second click on the cross while the question is shown is no answer.
+        # Further close events are ignored while the question is shown.
         if not self._asking:
             self._asking = True
             try:

@@ -1,4 +1,7 @@
-"""Large arrays to and from files in small steps between which Slicer stays alive."""
+"""Large arrays to and from files, in steps short enough that Slicer stays responsive.
+
+Functions that return an iterator do one step of their work for each item.
+"""
 
 import shutil
 import tempfile
@@ -11,14 +14,14 @@ import qt
 import slicer
 
 STEP_S = 0.012
-"""A step takes about so long: less than a frame."""
+"""Seconds of work between two turns of the event loop, less than a frame."""
 
 PIECE_BYTES = 2 << 20
-"""Copied between two looks at the clock."""
+"""Bytes copied between two readings of the clock."""
 
 
 class Transfer:
-    """Works through an iterator a little in every turn of the event loop.
+    """Runs an iterator's steps, for `STEP_S` in every turn of the event loop.
 
     `onEnd` is called once, with None or the exception that ended it; never after `cancel`.
     """
@@ -32,13 +35,13 @@ class Transfer:
         self._timer.start()
 
     def cancel(self) -> None:
-        """Stop; what the iterator holds open is closed."""
+        """Stop, and close the files that the iterator holds open."""
         self._stop()
         self._steps.close()
 
     def _stop(self) -> None:
         self._timer.stop()
-        # A running timer connected to us would keep us for ever.
+        # A connected timer would keep this object alive.
         self._timer.timeout.disconnect(self._work)
 
     def _work(self) -> None:
@@ -65,7 +68,7 @@ def _pieces(array: np.ndarray) -> Iterator[slice]:
 
 
 def writeNpy(array: np.ndarray, path: Path) -> Iterator[None]:
-    """Steps that write an array as .npy.
+    """Write an array as .npy, in steps.
 
     Not through a memory map: on a full disk that would end the process
     instead of raising `OSError`.
@@ -83,31 +86,31 @@ def writeNpy(array: np.ndarray, path: Path) -> Iterator[None]:
 
 
 def copyArray(source: np.ndarray, target: np.ndarray) -> Iterator[None]:
-    """Steps that copy an array (it may be a memory map) into another of its shape."""
+    """Copy an array (possibly a memory map) into another of its shape, in steps."""
     for piece in _pieces(target):
         target[piece] = source[piece]
         yield
 
 
 def loadNpy(path: Path) -> tuple[np.ndarray, Iterator[None]]:
-    """An array of the size of one in a .npy file, and the steps that fill it from there."""
+    """Return an array of the size of one in a .npy file, and the steps that fill it from there."""
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
     array = np.empty(stored.shape, stored.dtype)
     return array, copyArray(stored, array)
 
 
 def inSequence(*works: Iterator[None]) -> Iterator[None]:
-    """The steps of several works, one after the other."""
+    """Run the steps of several iterators one after the other, and close them with this one."""
     for work in works:
         yield from work
 
 
 class WorkFolder:
-    """A new folder in Slicer's temporary one."""
+    """A new folder in Slicer's temporary folder."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="SpatialARAnomaly-", dir=slicer.app.temporaryPath))
 
     def remove(self) -> None:
-        """Remove it; a file that is still open elsewhere changes nothing for the user."""
+        """Remove the folder; files that another program holds open are left behind."""
         shutil.rmtree(self.path, ignore_errors=True)

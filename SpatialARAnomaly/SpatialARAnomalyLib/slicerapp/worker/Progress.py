@@ -1,4 +1,4 @@
-"""What a running job has to say, in words and as a share of the whole."""
+"""Progress of a job: words for its stages, and its share of the whole."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """Progress of a job."""
 
     share: float
-    """Of all stages, 0 to 1."""
+    """Completed share of all stages, 0 to 1."""
     text: str
 
 
 def stageName(stage: str) -> str:
-    """The stage in the user's words."""
+    """Return the name of a stage that the user sees."""
     return {
-        "send": _("Handing over the volume"),
+        "send": _("Sending the volume"),
         "make": _("Making normal heads"),
         "read": _("Reading"),
         "embed": _("Embedding slices"),
         "find": _("Finding anomalies"),
         "write": _("Writing results"),
         "load": _("Loading the result"),
-        "fit": _("Learning what is normal"),
+        "fit": _("Training the model"),
         "calibrate": _("Calibrating"),
         "copy": _("Copying"),
         "verify": _("Verifying"),
-        "remove": _("Removing from the old place"),
+        "remove": _("Removing the originals"),
         "weights": _("Installing the weights"),
         "download": _("Downloading"),
         "check": _("Loading the encoder"),
@@ -41,56 +41,39 @@ def stageName(stage: str) -> str:
 
 
 PROGRESS_STEPS = 1000
-"""Maximum of the panel's progress bars, as their .ui files say."""
+"""Maximum of the panel's progress bars, as set in their .ui files."""
 
 
 def showShare(bar: "qt.QProgressBar", share: float) -> None:
-    """Move a progress bar of the panel to a share of the whole."""
+    """Set a progress bar of the panel to a share of the whole."""
     bar.setValue(round(share * PROGRESS_STEPS))
 
 
 def timeLeft(seconds: float) -> str:
-    """About how long it will take."""
+    """Return the remaining time in words."""
     if seconds >= 90:
         return _("about {minutes} min left").format(minutes=round(seconds / 60))
     return _("about {seconds} s left").format(seconds=max(1, round(seconds)))
 
 
-class StageProgress:
-    """Turns a job's `stage` and `progress` events into `Progress`."""
+def progressCallback(onProgress: Callable[[Progress], None]) -> Callable[[dict[str, Any]], None]:
+    """Return a callback for a job's events that passes its progress to `onProgress`."""
+    name, index, count = "", 1, 1
 
-    def __init__(self) -> None:
-        self._stage, self._index, self._of = "", 1, 1
-
-    def hear(self, event: dict[str, Any]) -> Progress | None:
-        """What the event means for the whole; None where it says nothing of progress."""
+    def report(event: dict[str, Any]) -> None:
+        nonlocal name, index, count
         if event.get("event") == "stage":
-            self._stage = str(event["name"])
-            self._index, self._of = int(event["index"]), max(1, int(event["of"]))
-            return Progress((self._index - 1) / self._of, stageName(self._stage))
-        if event.get("event") == "progress":
+            name = stageName(str(event["name"]))
+            index, count = int(event["index"]), max(1, int(event["of"]))
+            onProgress(Progress((index - 1) / count, name))
+        elif event.get("event") == "progress":
             done, total = int(event["done"]), max(1, int(event["total"]))
-            if event.get("unit") == "byte":
-                text = _("{stage}: {done} of {total}").format(
-                    stage=stageName(self._stage), done=sizeText(done), total=sizeText(total)
-                )
-            else:
-                text = _("{stage}: {done} of {total}").format(
-                    stage=stageName(self._stage), done=done, total=total
-                )
+            shown = sizeText if event.get("unit") == "byte" else str
+            text = _("{stage}: {done} of {total}").format(
+                stage=name, done=shown(done), total=shown(total)
+            )
             if event.get("eta_s"):
                 text = f"{text}, {timeLeft(float(event['eta_s']))}"
-            return Progress((self._index - 1 + done / total) / self._of, text)
-        return None
+            onProgress(Progress((index - 1 + done / total) / count, text))
 
-
-def progressCallback(onProgress: Callable[[Progress], None]) -> Callable[[dict[str, Any]], None]:
-    """A receiver of a job's events that tells how far the job is."""
-    stages = StageProgress()
-
-    def heard(event: dict[str, Any]) -> None:
-        progress = stages.hear(event)
-        if progress is not None:
-            onProgress(progress)
-
-    return heard
+    return report
