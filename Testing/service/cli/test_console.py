@@ -6,16 +6,13 @@ from itertools import pairwise
 
 import pytest
 from SpatialARAnomalyLib.service.cli import progress
-from SpatialARAnomalyLib.service.cli.progress import (
-    JsonLines,
-    TerminalProgress,
-)
+from SpatialARAnomalyLib.service.cli.common import run_job
+from SpatialARAnomalyLib.service.cli.progress import TerminalProgress
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
 from SpatialARAnomalyLib.service.events import (
     EpochEvent,
     NoticeEvent,
     ProgressEvent,
-    ResultEvent,
     StageEvent,
 )
 
@@ -125,16 +122,22 @@ def test_a_terminal_gets_a_bar_with_amount_and_figures(capsys, monkeypatch):
 
 
 def test_json_goes_to_stdout_one_object_a_line(capsys):
-    with JsonLines() as view:
-        view(slices(120, 3.1))
-        view(ResultEvent(result={"text": "über\nzwei Zeilen"}))
+    def job(report):
+        report.progress(3, 3, "slice")
+        return {"text": "über\nzwei Zeilen"}, lambda: print("for people")
+
+    run_job(job, as_json=True)
     out, err = capsys.readouterr()
     assert err == ""
-    assert [json.loads(line) for line in out.splitlines()] == [
-        {"id": 1, "event": "progress", "done": 120, "total": 155, "unit": "slice", "eta_s": 3.1},
-        {"id": 1, "event": "result", "text": "über\nzwei Zeilen"},
-    ]
+    hello, progress, result = (json.loads(line) for line in out.splitlines())
+    assert hello["event"] == "hello"
+    assert progress == {
+        "id": 1, "event": "progress", "done": 3, "total": 3, "unit": "slice", "eta_s": 0.0
+    }  # fmt: skip
+    assert result == {"id": 1, "event": "result", "text": "über\nzwei Zeilen"}
     assert out.isascii()
+    run_job(job, as_json=False)
+    assert capsys.readouterr().out == "for people\n"
 
 
 def test_neighboring_ranks_have_colors_told_apart():

@@ -1,12 +1,13 @@
 """Options, progress, cancelling, errors and exit codes of all commands."""
 
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,12 +20,14 @@ from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.events import (
     PROTOCOL,
     CancelledEvent,
+    Event,
     EventReporter,
     FailedEvent,
     HelloEvent,
     ResultEvent,
     as_user_error,
     internal_error,
+    to_json,
 )
 
 EXIT_FAILED = 1
@@ -112,16 +115,25 @@ def exit_on_error() -> Iterator[None]:
         fail(error)
 
 
+def _print_json(event: Event) -> None:
+    print(json.dumps(to_json(event, job=1)), flush=True)
+
+
 def run_job(
     job: Callable[[EventReporter], Outcome], *, as_json: bool, device: Device = Device.AUTO
 ) -> None:
     """Run a job; show progress, result or error, as text or as JSON; set the exit code."""
-    from SpatialARAnomalyLib.service.cli.progress import JsonLines, TerminalProgress
+    if as_json:
+        view: Callable[[Event], None] = _print_json
+        shown: AbstractContextManager[object] = nullcontext()
+    else:
+        # rich loads only for people.
+        from SpatialARAnomalyLib.service.cli.progress import TerminalProgress
 
-    view: JsonLines | TerminalProgress = JsonLines() if as_json else TerminalProgress()
+        view = shown = TerminalProgress()
     view(HelloEvent(protocol=PROTOCOL, engine=__version__, pid=os.getpid(), device=device.value))
     try:
-        with _cancel_on_signal() as cancelled, view:
+        with _cancel_on_signal() as cancelled, shown:
             result, show = job(EventReporter(view, cancelled))
     except BrokenPipeError:  # the reader is gone; flushing at exit must not fail again
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -139,9 +151,9 @@ def run_job(
         elif not as_json:
             fail(known)
         if as_json:
-            shown = known or internal_error(error)
-            text, facts = shown.message, shown.facts
-            view(FailedEvent(code=shown.code, text=text, facts=facts, hint=hint(shown)))
+            reported = known or internal_error(error)
+            text, facts = reported.message, reported.facts
+            view(FailedEvent(code=reported.code, text=text, facts=facts, hint=hint(reported)))
         raise typer.Exit(EXIT_FAILED if known is None else EXIT_BAD_INPUT) from None
     if as_json:
         view(ResultEvent(result=result))

@@ -1,10 +1,8 @@
-"""Progress for a person at a terminal: stage, bar and time left on stderr."""
+"""Progress for a person: stage, bar and time left on stderr."""
 
-import json
 import sys
 import time
 from datetime import timedelta
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -26,11 +24,10 @@ from SpatialARAnomalyLib.service.events import (
     NoticeEvent,
     ProgressEvent,
     StageEvent,
-    to_json,
 )
 
 LINE_INTERVAL_S = 5.0
-"""Without a terminal (a log file), progress is told at most this often."""
+"""Least seconds between two lines of progress where stderr is no terminal (a log file)."""
 
 _STAGE_WORDS = {
     "make": "Making scans",
@@ -58,7 +55,7 @@ _PLURALS = {"batch": "batches", "MiB": "MiB"}
 
 
 class AmountColumn(ProgressColumn):
-    """Bytes as rich shows downloads, other units as `120/155 slices`."""
+    """Column of amounts: downloads in rich's form, other units as `120/155 slices`."""
 
     def render(self, task: Task) -> Text:
         """Render the amount of a task."""
@@ -70,20 +67,6 @@ class AmountColumn(ProgressColumn):
 
 def _plural(unit: str) -> str:
     return _PLURALS.get(unit, f"{unit}s")
-
-
-class JsonLines:
-    """Prints every event as one JSON object a line on stdout."""
-
-    def __enter__(self) -> "JsonLines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def __call__(self, event: Event) -> None:
-        """Print the event."""
-        print(json.dumps(to_json(event, job=1)), flush=True)
 
 
 class TerminalProgress:
@@ -104,19 +87,14 @@ class TerminalProgress:
         self._task: TaskID | None = None
         self._stage = ""
         self._figures = ""
-        self._told_s = time.monotonic()
+        self._printed_s = time.monotonic()
 
     def __enter__(self) -> "TerminalProgress":
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -129,18 +107,13 @@ class TerminalProgress:
                 self._task = None
                 if self._live is None:
                     self._line(self._stage)
+                    self._printed_s = time.monotonic()
             case ProgressEvent():
                 self._progress(event)
             case EpochEvent():
                 self._figures = f"epoch {event.epoch}: held-out NLL {event.held_out_nll:.4f}"
             case NoticeEvent():
-                self._console.print(
-                    f"Note: {event.text}",
-                    style="yellow",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                self._line(f"Note: {event.text}", style="yellow")
             case _:
                 pass
 
@@ -152,7 +125,7 @@ class TerminalProgress:
                     self._stage.replace("[", r"\["), unit=event.unit, figures=""
                 )
             self._live.update(self._task, completed=done, total=total, figures=self._figures)
-        elif done >= total or time.monotonic() - self._told_s >= LINE_INTERVAL_S:
+        elif done >= total or time.monotonic() - self._printed_s >= LINE_INTERVAL_S:
             parts = [f"{self._stage}: {done}/{total} {_plural(event.unit)}"]
             if event.unit == "byte":
                 parts = [f"{self._stage}: {done / 1e6:.0f}/{total / 1e6:.0f} MB"]
@@ -161,7 +134,7 @@ class TerminalProgress:
             if self._figures:
                 parts.append(self._figures)
             self._line(", ".join(parts))
+            self._printed_s = time.monotonic()
 
-    def _line(self, text: str) -> None:
-        self._told_s = time.monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _line(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
