@@ -173,7 +173,7 @@ LIGHT = [
     "service.detection.findings_table",
     "service.worker.main",
     "service.models.listing",
-    "service.models.names",
+    "service.models.library",
     "service.encoders.catalog",
     "service.user_folder",
     "service.worker.redaction",

@@ -1,4 +1,4 @@
-"""What is said of a network: every switch that is on, and no other."""
+"""The words for a network name every switch that is on, and no other."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_every_switch_has_its_words():
         ({"variance": Variance.CHANNEL}, "a variance for each channel"),
         ({"variance": Variance.FULL}, "full covariance of the channels"),
         ({"whitened": True}, "whitened tokens"),
-        ({"position": True}, "told where in the body a token lies"),
+        ({"position": True}, "position of the token in the body as input"),
         ({"position_variance": True}, "more variance where normal scans differ more"),
         ({"position": True, "directions": 2}, "the mean of 2 raster directions"),
     ]

@@ -21,12 +21,15 @@ from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training import candidates as scan_candidates
 from SpatialARAnomalyLib.service.training import estimate as training_estimate
-from SpatialARAnomalyLib.service.training import plan
-from SpatialARAnomalyLib.service.training import survey as normal_scans
+from SpatialARAnomalyLib.service.training import survey as scan_survey
 from SpatialARAnomalyLib.service.training.candidates import ScanReader, find_candidates
-from SpatialARAnomalyLib.service.training.plan import SurveyInputs, survey
-from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.service.training.survey import read_candidates, select_usable
+from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainSpec
+from SpatialARAnomalyLib.service.training.survey import (
+    SurveyInputs,
+    read_candidates,
+    select_usable,
+    survey,
+)
 from SpatialARAnomalyLib.service.training.train import train
 
 BAD = {
@@ -292,7 +295,7 @@ def test_an_odd_error_of_a_reader_stops_nothing(archive, monkeypatch):
 
 
 def test_more_than_enough_scans_are_not_read(archive, monkeypatch):
-    monkeypatch.setattr(normal_scans, "MAX_SCANS", 2)
+    monkeypatch.setattr(scan_survey, "MAX_SCANS", 2)
     found = survey_of(archive / "a")
     assert list(codes(found).values()) == [None, None, "too-many", "too-many"]
 
@@ -425,7 +428,7 @@ def test_why_there_is_no_estimate(archive, changes, words):
     spec = TrainSpec(**{"size_px": 112, "device": Device.CPU} | changes)
     result = survey(SurveyInputs(folders=(str(archive / "a"),)), spec, None, SilentReporter())
     assert result["estimate"] is None
-    assert words in result["estimate_problem"]
+    assert words in result["estimate_problem"]["text"]
     assert len(result["rows"]) == 4
 
 
@@ -433,17 +436,18 @@ def test_without_two_scans_there_is_no_estimate(archive):
     spec = TrainSpec(size_px=112, device=Device.CPU)
     inputs = SurveyInputs(files=(str(archive / "a" / "head 1.nii.gz"),))
     result = survey(inputs, spec, None, SilentReporter())
-    assert "at least 2 normal scans" in result["estimate_problem"]
+    assert result["estimate_problem"]["code"] == "too-few-normals"
+    assert "at least 2 normal scans" in SurveyResult.from_dict(result).problem.message
 
 
 def test_without_torch_there_are_rows_all_the_same(archive, monkeypatch):
     def absent():
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(plan, "require_torch", absent)
+    monkeypatch.setattr(scan_survey, "require_torch", absent)
     inputs = SurveyInputs(folders=(str(archive / "a"),))
     result = survey(inputs, TrainSpec(), None, SilentReporter())
-    assert "'torch'" in result["estimate_problem"]
+    assert "'torch'" in result["estimate_problem"]["text"]
     assert {row["status"] for row in result["rows"]} == {"used"}
 
 
@@ -480,7 +484,7 @@ def test_the_command_prints_the_table(archive):
     text = " ".join(result.stdout.split())
     assert "5 of 13 scans can be used" in text
     assert "field of view" in text
-    assert "disk meanwhile" in text
+    assert "temporary disk space" in text
     events = run("normals", archive, "--size-px", 112, "--epochs", 1, "--json").stdout
     last = json.loads(events.splitlines()[-1])
     assert last["event"] == "result"
@@ -495,7 +499,7 @@ def test_training_on_what_is_usable_says_what_it_left_out(archive, tmp_path):
     assert result.exit_code == 0, result.stderr
     events = [json.loads(line) for line in result.stdout.splitlines()]
     told = [event["text"] for event in events if event.get("code") == "normal-left-out"]
-    assert {text.split(" is left out: ")[0] for text in told} == set(BAD)
+    assert {text.split(" is excluded: ")[0] for text in told} == set(BAD)
     assert events[-1]["training_volumes"] + events[-1]["held_out_volumes"] == len(GOOD)
     nothing = run("train", archive / "b", *options[:-1], tmp_path / "m", "--skip-unusable")
     assert nothing.exit_code == 2

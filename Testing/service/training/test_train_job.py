@@ -252,7 +252,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, m
         (work / "training.json").write_text(marker)
     before = tree(tmp_path)
     monkeypatch.setattr(train_job, "resolve_device", never)
-    with pytest.raises(OutputError, match="it exists and is not of a training") as caught:
+    with pytest.raises(OutputError, match="which exists and is not a training's") as caught:
         train_on(site.normals, tmp_path / "model", restart=restart)
     assert caught.value.code == "output-not-a-training"
     assert tree(tmp_path) == before
@@ -382,21 +382,22 @@ def test_a_folder_is_no_name_for_a_model(site, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "message", "nearest_px"),
     [
-        ({"fov_mm": 0.0}, "fov_mm must be positive; found"),
-        ({"fov_mm": -5.0}, "fov_mm must be positive; found"),
-        ({"size_px": 0}, "size_px must be positive; found"),
-        ({"size_px": 7}, r"must be a multiple of .*; found 7 px\. Use 16 px"),
-        ({"size_px": 100}, r"must be a multiple of .*; found 100 px\. Use 96 px"),
+        ({"fov_mm": 0.0}, "fov_mm must be positive; found", None),
+        ({"fov_mm": -5.0}, "fov_mm must be positive; found", None),
+        ({"size_px": 0}, "size_px must be positive; found", None),
+        ({"size_px": 7}, r"must be a multiple of .*; found 7 px\.", 16),
+        ({"size_px": 100}, r"must be a multiple of .*; found 100 px\.", 96),
     ],
 )
 def test_field_of_view_and_size_are_checked_before_scans_are_read(
-    site, tmp_path, monkeypatch, changes, message
+    site, tmp_path, monkeypatch, changes, message, nearest_px
 ):
     monkeypatch.setattr(train_job, "_read", never)
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError, match=message) as caught:
         train_on(site.normals, tmp_path / "model", **changes)
+    assert caught.value.facts.get("nearest_px") == nearest_px
 
 
 def test_a_scan_that_cannot_be_used_is_named(site, tmp_path):

@@ -45,17 +45,22 @@ def _range(values: tuple[float, float]) -> str:
 
 
 def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
-    # As text: what is in brackets is a name, not rich's markup.
+    # As `Text`, so that brackets in names are not taken for rich's markup.
     table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")  # a hash is shown whole
+    table.add_column(overflow="fold")  # hashes are shown completely
     for name, value in pairs:
         table.add_row(Text(name), Text(value))
     Console().print(table)
 
 
+def _print_files(files: dict[str, Path]) -> None:
+    for kind, path in files.items():
+        print(f"{kind:13}{path}")
+
+
 def print_card(card: ModelCard) -> None:
-    """Print what a model is and what it was trained on."""
+    """Print a model's card."""
     normals, calibration = card.normals, card.calibration
     training, held_out = len(normals.training_sha256), len(normals.held_out_sha256)
     _print_pairs(
@@ -65,7 +70,7 @@ def print_card(card: ModelCard) -> None:
             (
                 "field of view",
                 f"{card.slices.fov_mm:g} mm, {card.slices.size_px} px ({card.slices.pixel_mm:.3g} "
-                f"mm a pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm a token)",
+                f"mm per pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm per token)",
             ),
             (
                 "encoder",
@@ -102,7 +107,7 @@ def print_card(card: ModelCard) -> None:
 
 
 def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
-    """Print the findings and name the files."""
+    """Print the findings and the files."""
     spec = detection.spec
     table = Table(
         title=f"{count_findings(detection.findings)} (NLL above {detection.threshold_nll:.4f}: "
@@ -122,24 +127,20 @@ def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
         )
     Console().print(table)
     print(case_text(detection.calibration, detection.case_p_value))
-    for kind, path in files.items():
-        print(f"{kind:13}{path}")
+    _print_files(files)
 
 
 def print_encoder_check(check: "EncoderCheck") -> None:
-    """Print what an encoder is and how fast."""
+    """Print an encoder's card and speed."""
     card = check.card
     _print_pairs(
         [
             ("architecture", card.architecture),
-            (
-                "tokens",
-                f"{card.channels} channels, one per {card.patch_px} × {card.patch_px} px",
-            ),
+            ("tokens", f"{card.channels} channels, one per {card.patch_px} × {card.patch_px} px"),
             ("parameters", f"{card.parameters:,}"),
             ("weights SHA-256", card.weights_sha256),
             ("device", check.device),
-            ("speed", f"{check.seconds_per_slice:.3f} s a slice of {check.size_px} px"),
+            ("speed", f"{check.seconds_per_slice:.3f} s per slice of {check.size_px} px"),
             ("notice", card.notice),
         ],
         f"Encoder {card.name}",
@@ -147,19 +148,18 @@ def print_encoder_check(check: "EncoderCheck") -> None:
 
 
 def print_demo(outcome: "DemoOutcome") -> None:
-    """Print the demo's findings, its files and how well they fit the lesion."""
+    """Print the demo's findings and files, and the overlap with the true lesion."""
     print_detection(outcome.detection, outcome.files)
-    for kind, path in outcome.more_files.items():
-        print(f"{kind:13}{path}")
+    _print_files(outcome.more_files)
     print(
-        f"The lesion is finding {outcome.lesion_rank or 'none'}: Dice {outcome.dice:.2f} between "
-        f"it and the true lesion ({outcome.lesion_ml:.1f} mL)."
+        f"Finding of the lesion: {outcome.lesion_rank or 'none'}, Dice {outcome.dice:.2f} with "
+        f"the true lesion ({outcome.lesion_ml:.1f} mL)."
     )
     print(outcome.detection.card.notice)
 
 
 def print_diagnosis(diagnosis: "Diagnosis") -> None:
-    """Print what was looked at, and what to do where it is not as it should be."""
+    """Print the state of each part of the machine, with a remedy if it is not ok."""
     table = Table(show_header=False, box=None)
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
@@ -169,19 +169,17 @@ def print_diagnosis(diagnosis: "Diagnosis") -> None:
         table.add_row("ok" if one.ok else "PROBLEM", Text(one.name), Text(found))
     Console().print(table)
     wrong = sum(not one.ok for one in diagnosis.findings)
-    print("All is well." if diagnosis.ok else f"{wrong} to put right.")
+    print("All is ok." if diagnosis.ok else counted(wrong, "problem"))
 
 
 def print_survey(found: "SurveyResult") -> None:
-    """Print every scan that was found, and what a training on the usable ones would take."""
-    table = Table(
-        title=f"{len(found.sources)} of {len(found.rows)} scans can be used",
-        title_justify="left",
-    )
+    """Print every scan of a survey, and the estimate of a training on the usable ones."""
+    title = f"{len(found.sources)} of {len(found.rows)} scans can be used"
+    table = Table(title=title, title_justify="left")
     table.add_column("scan", overflow="fold")
     for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("left out because", overflow="fold")
+    table.add_column("excluded because", overflow="fold")
     for row in found.rows:
         table.add_row(
             Text(row.name),
@@ -205,16 +203,16 @@ def print_survey(found: "SurveyResult") -> None:
             ("embedding", str(timedelta(seconds=round(estimate.embed_s)))),
             ("training", str(timedelta(seconds=round(estimate.fit_s)))),
             ("memory", size_text(estimate.memory_bytes)),
-            ("disk meanwhile", size_text(estimate.disk_bytes)),
+            ("temporary disk space", size_text(estimate.disk_bytes)),
             ("model", size_text(estimate.model_bytes)),
-            ("free on the disk", size_text(estimate.free_disk_bytes)),
+            ("free disk space", size_text(estimate.free_disk_bytes)),
         ],
-        "A training would take about",
+        "Estimate of a training",
     )
 
 
 def print_models(rows: Sequence[ModelRow]) -> None:
-    """Print models as a table, and below it what is wrong or missing and what to do."""
+    """Print models as a table, and below it their problems with hints."""
     if not rows:
         print("No models.")
         return
@@ -226,13 +224,12 @@ def print_models(rows: Sequence[ModelRow]) -> None:
     for heading in ("normals", "date", "size"):
         table.add_column(heading, justify="right")
     for row in rows:
-        # As text: what is in brackets is a name, not rich's markup.
-        table.add_row(*(Text(one) for one in _cells(row)))
+        table.add_row(*map(Text, _cells(row)))
     console = Console()
     console.print(table)
     for row in rows:
-        for line in _remarks(row):
-            console.print(Text(f"{row.name}: {line}"), soft_wrap=True)
+        if problem := _problem(row):
+            console.print(Text(f"{row.name}: {problem}"), soft_wrap=True)
 
 
 def _cells(row: ModelRow) -> tuple[str, ...]:
@@ -252,55 +249,45 @@ def _cells(row: ModelRow) -> tuple[str, ...]:
     )
 
 
-def _remarks(row: ModelRow) -> list[str]:
+def _problem(row: ModelRow) -> str:
     if row.problem is not None:
-        return [f"{row.problem} {row.hint or ''}".strip()]
+        return f"{row.problem} {row.hint or ''}".strip()
+    missing = "its encoder is not on this machine; "
     if row.encoder_state is EncoderState.OBTAINABLE:
-        return [
-            f"its encoder is not on this machine; get it with: "
-            f"spatial-ar-anomaly encoders get {row.encoder_hub_id}"
-        ]
+        return f"{missing}get it with: spatial-ar-anomaly encoders get {row.encoder_hub_id}"
     if row.encoder_state is EncoderState.MISSING:
-        return [
-            "its encoder is not on this machine; copy it from where the model was trained, and "
-            "add it with: spatial-ar-anomaly encoders add FOLDER_OR_FILE"
-        ]
-    return []
+        return (
+            f"{missing}copy it from the machine of the training, and add it with: "
+            "spatial-ar-anomaly encoders add FOLDER_OR_FILE"
+        )
+    return ""
 
 
 def print_encoders(entries: Sequence[EncoderEntry]) -> None:
-    """Print which encoders there are, what they need, and which are here."""
+    """Print the known encoders and those on this machine, with their needs."""
     table = Table(box=None)
-    # An id is there to be copied: it is never cut.
-    table.add_column("encoder", no_wrap=True)
-    for heading in ("download", "memory", "gated", "here"):
+    # Ids are never cut, so that they can be copied.
+    for heading in ("encoder", "download", "memory", "gated", "here"):
         table.add_column(heading, no_wrap=True)
     for entry in entries:
-        known = entry.known
+        known, size = entry.known, size_text(entry.disk_bytes)
         table.add_row(
             Text(entry.source),
             size_text(known.download_bytes, known.approximate) if known else "",
             size_text(known.memory_bytes, True) if known else "",
             ("yes" if known.gated else "no") if known else "",
-            _here(entry),
+            f"{size}, your own" if entry.own else size if entry.here else "",
         )
-    # As wide as it must be, so that a pipe gets whole lines, too.
+    # Wide enough for whole lines in a pipe, too.
     Console(width=max(80, Console().width, *(len(one.source) + 60 for one in entries))).print(table)
     print(
         f"{DEFAULT_ID} is the default. Gated: only for accounts that were granted access on its "
-        "page.\nMemory is about what loading and embedding one slice at a time take."
+        "page.\nMemory: about what loading and embedding one slice at a time take."
     )
 
 
-def _here(entry: EncoderEntry) -> str:
-    size = size_text(entry.disk_bytes)
-    if entry.own:
-        return f"{size}, your own"
-    return size if entry.here else ""
-
-
 def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
-    """Print the metrics, a column for every kind of scores, and name the files."""
+    """Print the metrics, with one column per kind of scores, and the files."""
     counts, evaluations = evaluated.counts, evaluated.evaluations
     table = Table(
         title=f"{counted(counts['scans'], 'scan')} of {counted(counts['patients'], 'patient')}, "
@@ -322,5 +309,4 @@ def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
         metric = evaluations["nll"].metrics[name]
         if metric.reason:
             print(f"{words}: {metric.reason}")
-    for kind, path in files.items():
-        print(f"{kind:13}{path}")
+    _print_files(files)

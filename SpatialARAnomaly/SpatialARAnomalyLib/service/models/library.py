@@ -1,9 +1,13 @@
-"""Export, import, rename and delete the models of a folder; each is done wholly or not at all."""
+"""Export, import, rename and delete the models of a folder; each is done wholly or not at all.
+
+A model's name is a file name too, on every system that the model may travel to (`name_problem`).
+"""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import unicodedata
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,19 +21,26 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     is_model,
     model_path,
     read_card,
-    refused,
     verify_model,
+    write_error,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.models.listing import ModelEntry, list_models
-from SpatialARAnomalyLib.service.models.names import (
-    TRAINING_SUFFIX,
-    as_compared,
-    check_name,
-    fitting,
-    free_name,
-)
-from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty, missing_parents
+from SpatialARAnomalyLib.service.outputs import new_folder
+from SpatialARAnomalyLib.service.training.folder import SUFFIX as TRAINING_SUFFIX
+
+MAX_CHARACTERS = 80
+MAX_BYTES = 200
+"""Bytes of a name in UTF-8; file systems take 255, suffix included."""
+
+SEPARATORS = '/\\:*?"<>|'
+"""Characters that a file name must not hold on Windows."""
+
+RESERVED = {
+    "con", "prn", "aux", "nul", "conin$", "conout$",
+    *(f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"),
+}  # fmt: skip
+"""Names of Windows' devices, which it reserves with any extension."""
 
 
 class Arrival(StrEnum):
@@ -57,14 +68,14 @@ def export_model(model: Path, file: Path, report: Reporter, *, overwrite: bool) 
 
     Raises:
         ModelError: The model is not complete and unchanged; nothing is written.
-        OutputError: The file is there already (unless it is a model and `overwrite` is set), or
-            cannot be written.
+        OutputError: The file exists (unless it is a model and `overwrite` is set), or cannot be
+            written.
         Cancelled: Through `report`.
     """
     file = model_path(file)
     report.stage("write", 1, 1)
     check_free(file, overwrite)
-    with _made(file.parent):
+    with new_folder(file.parent):
         copy_model(model, file, on_bytes=_progress_callback(report, model))
     return file
 
@@ -72,7 +83,7 @@ def export_model(model: Path, file: Path, report: Reporter, *, overwrite: bool) 
 def import_model(file: Path, models: Path, report: Reporter) -> Imported:
     """Copy a model into the folder of models, where it appears only when verified.
 
-    A model that is there already is not copied again, whatever it is called; one whose name is
+    A model that is there already, under whatever name, is not copied again; one whose name is
     taken gets a free name.
 
     Raises:
@@ -84,24 +95,24 @@ def import_model(file: Path, models: Path, report: Reporter) -> Imported:
     card = verify_model(file, _progress_callback(report, file))
     report.stage("write", 2, 2)
     entries = list_models(models)
-    here = _find_same(card, entries)
-    if here is not None:
-        return Imported(here.path, here.card or card, Arrival.PRESENT, card.name)
-    taken = {as_compared(entry.name) for entry in entries}
+    same = _find_same(card, entries)
+    if same is not None:
+        return Imported(same.path, same.card or card, Arrival.PRESENT, card.name)
+    taken = {comparable(entry.name) for entry in entries}
     with suppress(OSError):
-        names = [as_compared(one) for one in os.listdir(models)]
+        names = [comparable(one) for one in os.listdir(models)]
         for suffix in (SUFFIX, TRAINING_SUFFIX):
             taken |= {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-    name = free_name(fitting(card.name), taken)
+    name = find_free_name(make_valid(card.name), taken)
     path = models / f"{name}{SUFFIX}"
-    with _made(models):
+    with new_folder(models):
         copied = copy_model(file, path, name=name, on_bytes=_progress_callback(report, file))
     arrival = Arrival.ADDED if name == card.name else Arrival.RENAMED
     return Imported(path, copied, arrival, card.name)
 
 
 def rename_model(model: Path, name: str) -> tuple[Path, ModelCard]:
-    """Change a model's name, on its card and as its file's; return its new path and card.
+    """Change the name of a model, on its card and of its file; return its new path and card.
 
     Raises:
         ModelError: The name is taken or not possible, or the model is damaged or in use.
@@ -111,19 +122,19 @@ def rename_model(model: Path, name: str) -> tuple[Path, ModelCard]:
     model = Path(os.path.abspath(model_path(model)))
     old_name = read_card(model).name
     path = model.with_name(f"{name}{SUFFIX}")
-    for entry in list_models(model.parent):
-        other = not _is_same(entry.path, model)
-        if other and as_compared(name) in (as_compared(entry.name), as_compared(entry.path.stem)):
-            raise _taken(name)
-    if os.path.lexists(path) and not _is_same(path, model):
-        raise _taken(name)
+    others = [one for one in list_models(model.parent) if not _is_same_file(one.path, model)]
+    names = {comparable(one) for entry in others for one in (entry.name, entry.path.stem)}
+    if comparable(name) in names or (os.path.lexists(path) and not _is_same_file(path, model)):
+        raise ModelError(
+            "model-name-taken", f"There is another model, or something else, named {name!r}."
+        )
     card = copy_model(model, model, name=name)
     try:
         os.rename(model, path)
     except BaseException as error:
         copy_model(model, model, name=old_name)
         if isinstance(error, OSError):
-            raise refused("The model cannot be renamed", error) from None
+            raise write_error("The model cannot be renamed", error) from None
         raise
     return path, card
 
@@ -137,15 +148,15 @@ def delete_model(model: Path) -> None:
     """
     model = model_path(model)
     if not is_model(model):
-        read_card(model)  # says what it is instead
+        read_card(model)  # raises the error that fits
     try:
         os.unlink(model)
     except OSError as error:
-        raise refused("The model cannot be deleted", error) from None
+        raise write_error("The model cannot be deleted", error) from None
 
 
 def _find_same(card: ModelCard, entries: list[ModelEntry]) -> ModelEntry | None:
-    """The intact model of the library that has this card but for the name."""
+    """Return the intact model of the library that has this card but for the name."""
     for entry in entries:
         if entry.card is not None and dataclasses.replace(entry.card, name=card.name) == card:
             with suppress(ModelError):
@@ -154,26 +165,18 @@ def _find_same(card: ModelCard, entries: list[ModelEntry]) -> ModelEntry | None:
     return None
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths are those of one file, as on a disk that ignores case."""
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths are those of one file, as on a disk that ignores case."""
     try:
         return os.path.samefile(one, other)
     except OSError:
         return one == other
 
 
-def _taken(name: str) -> ModelError:
-    return ModelError(
-        "model-name-taken",
-        f"There is another model, or something else, of the name {name!r}.",
-        "Choose another name.",
-    )
-
-
 def _progress_callback(report: Reporter, model: Path) -> Callable[[int], None]:
-    """Report the bytes that are done, in MiB, and react to a cancel."""
+    """Return a function that reports the bytes done, in MiB, and raises `Cancelled`."""
     total = 1
-    with suppress(OSError):  # which reading it will explain
+    with suppress(OSError):  # reading the model raises a better error
         total = max(1, os.path.getsize(model_path(model)) >> 20)
 
     def on_bytes(done: int) -> None:
@@ -183,13 +186,71 @@ def _progress_callback(report: Reporter, model: Path) -> Callable[[int], None]:
     return on_bytes
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder for the block, and remove it after an error if it is new."""
-    missing = missing_parents(folder)
-    make_folder(folder)
-    try:
-        yield
-    except BaseException:
-        remove_empty(missing)
-        raise
+def name_problem(name: str) -> str | None:
+    """Return what is wrong with a name, to follow "A model's name must"; None for a valid one."""
+    if not name.strip():
+        return "not be empty"
+    if len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        return f"have at most {MAX_CHARACTERS} characters ({MAX_BYTES} bytes in UTF-8)"
+    if any(_is_control(one) for one in name):
+        return "not hold control characters"
+    if any(one in SEPARATORS for one in name):
+        return f"hold none of {' '.join(SEPARATORS)}"
+    if name != name.strip() or name.endswith(".") or name.startswith("."):
+        return "neither begin nor end with a space or a point"
+    if name.split(".")[0].strip().casefold() in RESERVED:
+        return "not be one that Windows reserves for a device"
+    for suffix in (TRAINING_SUFFIX, SUFFIX):
+        if name.casefold().endswith(suffix):
+            return f"not end with {suffix}"
+    return None
+
+
+def check_name(name: str) -> None:
+    """Raise `ModelError` for a name that a model cannot have."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise ModelError("model-name", f"A model's name must {problem}.")
+
+
+def make_valid(name: str) -> str:
+    """Return the name itself if a model can have it, else a similar one."""
+    if name_problem(name) is None:
+        return name
+    kept = "".join("_" if _is_control(one) or one in SEPARATORS else one for one in name)
+    kept = _shorten(kept.strip().strip(".").strip(), 0)
+    if name_problem(kept) is not None:
+        kept = _shorten(f"model {kept}".replace(".", "_").strip(), 0)
+    return kept if name_problem(kept) is None else "model"
+
+
+def find_free_name(name: str, taken: Collection[str]) -> str:
+    """Return the name, or where it is taken the name with the first free number.
+
+    `taken` holds names in the form that `comparable` returns.
+    """
+    number, free = 1, name
+    while comparable(free) in taken:
+        number += 1
+        ending = f" ({number})"
+        free = _shorten(name, len(ending)) + ending
+    return free
+
+
+def comparable(name: str) -> str:
+    """Return a form that is equal for names which people or file systems take for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _is_control(one: str) -> bool:
+    # Format characters may reverse the text that follows; two of them belong to scripts.
+    kind = unicodedata.category(one)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and one not in "\u200c\u200d")
+
+
+def _shorten(name: str, by: int) -> str:
+    """Return the beginning of a name that leaves `by` characters free."""
+    name = name[: MAX_CHARACTERS - by]
+    while len(name.encode("utf-8")) > MAX_BYTES - by:
+        name = name[:-1]
+    return name.rstrip(" .")

@@ -1,6 +1,7 @@
-"""The models of a folder, each with its card or with what is wrong with it."""
+"""The models of a folder, each with its card or the error of reading it."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from SpatialARAnomalyLib.service.encoders.catalog import (
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model file: either its card, or the error that says why there is none."""
+    """A model file with either its card or the error of reading it."""
 
     path: Path
     card: ModelCard | None
@@ -26,13 +27,13 @@ class ModelEntry:
 
     @property
     def name(self) -> str:
-        """The model's name; of one that cannot be read, its file's without the suffix."""
+        """The model's name; for one that cannot be read, the file's name without its suffix."""
         return self.card.name if self.card is not None else self.path.stem
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow(Spec):
-    """A model in a list; one that cannot be read has only name, file, size and problem."""
+    """A model in a list; one that cannot be read has only name, file, size, problem and hint."""
 
     name: str
     file: str
@@ -43,9 +44,9 @@ class ModelRow(Spec):
     encoder: str | None = None
     encoder_state: EncoderState | None = None
     encoder_hub_id: str | None = None
-    """Where an encoder that is not on this machine can be downloaded."""
+    """The hub's name of an encoder that is not on this machine."""
     normals: int | None = None
-    """Number of normal scans, trained on and held out."""
+    """Number of normal scans, held-out ones included."""
     created: str | None = None
     bytes: int
     problem: str | None = None
@@ -54,24 +55,23 @@ class ModelRow(Spec):
 
     @property
     def presence(self) -> EncoderPresence | None:
-        """Where the encoder is."""
+        """Where the encoder is; None where the model cannot be read."""
         if self.encoder_state is None:
             return None
         return EncoderPresence(self.encoder_state, self.encoder_hub_id)
 
 
 def list_models(folder: Path) -> list[ModelEntry]:
-    """List the model files in `folder` by name; none where it is missing or may not be read.
+    """Return the models in `folder` by name; none where it is missing or may not be read.
 
-    Cards are read, tensors are not: a model is verified when it is used. A file that was not
-    changed since the last call is not read again.
+    Cards are read, tensors are not: a model is verified when it is used. A file that is
+    unchanged since the last call is not read again.
     """
-    entries: Iterable[ModelEntry] = read_models(folder)
-    return sorted(entries, key=lambda one: (one.name.casefold(), one.path.name))
+    return sorted(read_models(folder), key=lambda one: (one.name.casefold(), one.path.name))
 
 
 def read_models(folder: Path) -> Iterator[ModelEntry]:
-    """Read the models of `list_models` one after the other, in the order of their files."""
+    """Yield the models of `list_models` in the order of their files."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
@@ -79,26 +79,23 @@ def read_models(folder: Path) -> Iterator[ModelEntry]:
     for path in inside:
         # macOS leaves `._NAME` on disks of other systems.
         if path.name.endswith(SUFFIX) and not path.name.startswith("."):
-            entry = _entry(path)
+            entry = _read_entry(path)
             if entry is not None:
                 yield entry
 
 
-def as_row(entry: ModelEntry) -> ModelRow:
-    """Describe a model in a list."""
+def as_row(
+    entry: ModelEntry, find_hint: Callable[[SpatialARError], str] = lambda _: ""
+) -> ModelRow:
+    """Describe a model in a list; `find_hint` is the front end's table of hints."""
     card, error = entry.card, entry.error
-    if card is None:
-        return ModelRow(
-            name=entry.name,
-            file=entry.path.name,
-            bytes=entry.bytes,
-            problem=error.message if error is not None else None,
-            hint=error.hint if error is not None else None,
-        )
+    row = ModelRow(name=entry.name, file=entry.path.name, bytes=entry.bytes)
+    if error is not None:
+        return dataclasses.replace(row, problem=error.message, hint=find_hint(error) or None)
+    assert card is not None
     presence = encoder_presence(card.encoder)
-    return ModelRow(
-        name=card.name,
-        file=entry.path.name,
+    return dataclasses.replace(
+        row,
         modality=card.modality.value,
         plane=card.slices.plane.value,
         fov_mm=card.slices.fov_mm,
@@ -107,16 +104,15 @@ def as_row(entry: ModelEntry) -> ModelRow:
         encoder_hub_id=presence.hub_id,
         normals=len(card.normals.training_sha256) + len(card.normals.held_out_sha256),
         created=card.created,
-        bytes=entry.bytes,
     )
 
 
 _known: dict[Path, tuple[tuple[int, ...], ModelEntry]] = {}
-"""What was read, with size, times and inode of the file."""
+"""Entries that were read, each with the size, times and inode of its file."""
 
 
-def _entry(path: Path) -> ModelEntry | None:
-    """Read a model file, or recall it; None for what is no file."""
+def _read_entry(path: Path) -> ModelEntry | None:
+    """Read a model file, or return its entry of an earlier call; None where it is not a file."""
     try:
         if not path.is_file():
             return None
@@ -131,7 +127,7 @@ def _entry(path: Path) -> ModelEntry | None:
         entry = ModelEntry(path, read_card(path), None, found.st_size)
     except SpatialARError as error:
         entry = ModelEntry(path, None, error, found.st_size)
-        if error.code == "model-unreadable":  # permissions may change without a trace here
+        if error.code == "model-unreadable":  # permissions may change without a trace in `state`
             return entry
     _known[path] = (state, entry)
     return entry

@@ -1,4 +1,4 @@
-"""What a model's calibration promises, in words for a terminal."""
+"""A model's calibration and network in words, for the command line and the reports."""
 
 from SpatialARAnomalyLib.engine.cards.calibration import (
     ENOUGH_NORMALS,
@@ -8,23 +8,32 @@ from SpatialARAnomalyLib.engine.cards.calibration import (
 )
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
 
-TOLD_RATES = (0.1, 0.01, 0.001, 0.0001)
-"""Rates that a card tells of."""
+SHOWN_RATES = (0.1, 0.01, 0.001, 0.0001)
+"""False-positive rates that a card is shown with."""
+
+PAPERS = (Preset.STANDARD, Preset.DILATED)
+"""The presets of Erdil et al. (arXiv 2603.02974)."""
+
+_VARIANCE_WORDS = {
+    Variance.FIXED: "one variance for all channels",
+    Variance.CHANNEL: "a variance for each channel",
+    Variance.FULL: "full covariance of the channels",
+}
 
 
 def count_normals(calibration: Calibration) -> str:
-    """`1 held-out normal scan`, `12 held-out normal scans`."""
+    """Return `1 held-out normal scan`, `12 held-out normal scans`."""
     return f"{calibration.volumes} held-out normal scan{'' if calibration.volumes == 1 else 's'}"
 
 
 def rates_text(calibration: Calibration) -> str:
-    """What share of voxels new normal scans may show at each told rate, or why that is unknown."""
+    """Return the interval of each shown rate in new normal scans, or why it is unknown."""
     if not calibration.volume_shares:
         return "unknown: the model was made before the spread between scans was kept"
     if calibration.volumes < 2:
-        return "unknown: one held-out normal scan tells nothing of others"
+        return "unknown: needs 2 held-out normal scans; found 1"
     lines = []
-    for rate in TOLD_RATES:
+    for rate in SHOWN_RATES:
         interval = calibration.rate_interval(rate)
         if interval is not None:
             scan, mean = (
@@ -35,7 +44,7 @@ def rates_text(calibration: Calibration) -> str:
 
 
 def case_basis(calibration: Calibration) -> str:
-    """What case p-values rest on, or why there are none."""
+    """Return the basis of case p-values, or why there are none."""
     if not calibration.case_scores:
         return "none: the model was made before case scores were kept"
     if calibration.volumes < MIN_NORMALS:
@@ -46,29 +55,19 @@ def case_basis(calibration: Calibration) -> str:
 
 
 def case_text(calibration: Calibration, p_value: float | None) -> str:
-    """`Case: p = 0.03 (12 held-out normal scans)`, or why there is no p-value."""
+    """Return `Case: p = 0.03 (12 held-out normal scans)…`, or why there is no p-value."""
     if p_value is None:
         return f"Case p-value: {case_basis(calibration)}."
     least = p_value <= least_case_p(calibration.volumes)
     rough = f", rough below {ENOUGH_NORMALS}" if calibration.is_rough else ""
     return (
         f"Case: p {'≤' if least else '='} {p_value:.2g} ({count_normals(calibration)}{rough}): "
-        "how often a normal scan is as unlikely as this one as a whole."
+        "how often a normal scan is, as a whole, at least as unusual."
     )
 
 
-PAPERS = (Preset.STANDARD, Preset.DILATED)
-"""The presets that are Erdil et al.'s (arXiv 2603.02974)."""
-
-_VARIANCE_WORDS = {
-    Variance.FIXED: "one variance for all channels",
-    Variance.CHANNEL: "a variance for each channel",
-    Variance.FULL: "full covariance of the channels",
-}
-
-
 def preset_of(spec: AutoregressiveSpec) -> Preset | None:
-    """The preset that a network is of, whatever its variance; None of a network of its own."""
+    """Return the preset of a network, with any variance; None where it is of none."""
     for preset in Preset:
         if AutoregressiveSpec.from_preset(preset, spec.variance) == spec:
             return preset
@@ -76,7 +75,7 @@ def preset_of(spec: AutoregressiveSpec) -> Preset | None:
 
 
 def preset_text(spec: AutoregressiveSpec) -> str:
-    """`balanced`, `standard (the paper's)`, or that it is none of the presets."""
+    """Return `balanced`, `standard (the paper's)` or `none of the presets`."""
     preset = preset_of(spec)
     if preset is None:
         return "none of the presets"
@@ -84,7 +83,7 @@ def preset_text(spec: AutoregressiveSpec) -> str:
 
 
 def network_text(spec: AutoregressiveSpec) -> str:
-    """Its preset and layers."""
+    """Return a network's preset and layers."""
     dilations = " ".join(map(str, spec.dilations))
     return (
         f"{preset_text(spec)}: {len(spec.dilations)} layers of dilation {dilations}, "
@@ -93,14 +92,14 @@ def network_text(spec: AutoregressiveSpec) -> str:
 
 
 def likelihood_text(spec: AutoregressiveSpec) -> str:
-    """Every switch of how it judges tokens, with those that are off left out."""
+    """Return the switches of the likelihood that are on."""
     directions = ""
     if spec.directions > 1:
         directions = f"the mean of {spec.directions} raster directions"
     words = (
         _VARIANCE_WORDS[spec.variance],
         "whitened tokens" if spec.whitened else "",
-        "told where in the body a token lies" if spec.position else "",
+        "position of the token in the body as input" if spec.position else "",
         "more variance where normal scans differ more" if spec.position_variance else "",
         directions,
     )

@@ -1,7 +1,7 @@
-"""The folder of a training in progress: marked as one, and held by one process at a time.
+"""The folder of a training in progress: marked as one, and locked by one process at a time.
 
-The names and places of scans are written here and nowhere else: not into a model, a log or
-an event. All of it is removed when the training is done.
+Only this folder holds names and places of scans; models, logs and events do not. All of it is
+removed when the training is done.
 """
 
 import json
@@ -20,8 +20,8 @@ from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.service.outputs import (
     is_marked,
     make_folder,
-    remove_empty,
     missing_parents,
+    remove_empty,
     write_marker,
 )
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -31,13 +31,13 @@ LOCK_FILE = "lock"
 SUFFIX = ".training"
 
 PLACES_ENDING = ".places"
-"""Ending of the name of a volume's token positions, after that of its tokens."""
+"""Follows the name of a scan's tokens in the name of its token positions."""
 
 LOCK_S = 0.3
-"""Seconds that a training waits for its lock: a look whether one runs may hold it for a moment."""
+"""Seconds that a training waits for its lock, which `is_held` may hold for a moment."""
 
 MARKER = "SpatialARAnomaly training in progress"
-"""A folder whose marker lacks this is not ours: nothing is written into it or removed."""
+"""Content of the marker; in a folder without it nothing is written or removed."""
 
 _CHUNK = 1 << 22
 """Bytes copied at once."""
@@ -45,15 +45,15 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What it takes to begin a training again where it stopped."""
+    """The request of a training, by which it is resumed."""
 
     spec: TrainSpec
     sources: tuple[dict[str, Any], ...]
-    """The scans as `inputs.ScanSource.to_dict` writes them, with absolute paths."""
+    """The scans (`ScanSource.to_dict`), with absolute paths."""
 
 
 class TrainingFolder:
-    """Where tokens, checkpoint, request and the panel's arrays lie until the model is done."""
+    """The folder of tokens, checkpoint, request and the panel's arrays until the model is done."""
 
     def __init__(self, model: Path) -> None:
         self.model = model_path(model)
@@ -66,7 +66,7 @@ class TrainingFolder:
         """The `TrainingRecord`."""
 
     def check(self) -> None:
-        """Raise `OutputError` unless the folder is new, empty or of a training."""
+        """Raise `OutputError` unless the folder is new, empty or a training's."""
         try:
             held = os.listdir(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -74,26 +74,21 @@ class TrainingFolder:
                 return
             held = [self.path.name]  # a file, or a link to nowhere
         except OSError as error:
-            raise unwritable(
-                f"The folder {self.path.name!r} of the training cannot be looked into",
-                error,
-                "Choose another name for the model.",
-            ) from None
+            name = self.path.name
+            raise unwritable(f"The folder {name!r} of the training cannot be read", error) from None
         if held and not self.is_training:
             raise OutputError(
                 "output-not-a-training",
-                f"{self.path.name!r} is where this training would keep its work; it exists and "
-                "is not of a training.",
-                "Choose another name for the model, or move that folder away.",
+                f"This training would keep its work in {self.path.name!r}, which exists and is "
+                "not a training's.",
             )
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other trainings out; at the end, remove what is not needed to resume.
+        """Lock the folder; at the end, remove what is not needed to resume.
 
-        The system releases the lock when the process dies, however it dies.
-        Raises `OutputError` as `check` does, where another training runs, or
-        where the folder cannot be written.
+        The system releases the lock when the process dies. Raises `OutputError` as `check`
+        does, where another training runs, or where the folder cannot be written.
         """
         from filelock import FileLock, Timeout
 
@@ -109,7 +104,6 @@ class TrainingFolder:
             raise OutputError(
                 "training-running",
                 f"Another training of this name is running in {self.path.name!r}.",
-                "Wait for it, or choose another name for the model.",
             ) from None
         except OSError as error:
             raise unwritable("The folder of the training cannot be locked", error) from None
@@ -124,13 +118,13 @@ class TrainingFolder:
 
     @property
     def is_held(self) -> bool:
-        """Whether a training runs here now, in whatever process."""
+        """Whether a training runs here now, in any process."""
         try:
             descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR)
         except OSError:
             return False
         try:
-            # As filelock does, which the panel need not have.
+            # The same calls as filelock's, which is not installed in the panel's Python.
             if sys.platform == "win32":
                 import msvcrt
 
@@ -148,11 +142,11 @@ class TrainingFolder:
 
     @property
     def is_training(self) -> bool:
-        """Whether the folder is that of a training."""
+        """Whether the folder is a training's."""
         return is_marked(self.path / MARKER_FILE, MARKER)
 
     def discard_checkpoint(self) -> None:
-        """Remove the checkpoint, but not the tokens: they belong to the scans."""
+        """Remove the checkpoint; the tokens stay."""
         try:
             for file in self.path.glob("checkpoint.*"):
                 file.unlink()
@@ -161,7 +155,7 @@ class TrainingFolder:
 
     def clear(self) -> None:
         """Remove what a training has written and nothing else; may raise `OSError`."""
-        for file in self.path.glob("request.*"):  # first: half of the rest cannot be resumed
+        for file in self.path.glob("request.*"):  # first: a part of the rest cannot be resumed
             file.unlink()
         for file in (*self.path.glob("checkpoint.*"), *_arrays(self.features)):
             file.unlink()
@@ -169,9 +163,9 @@ class TrainingFolder:
             file.unlink()
 
     def write_record(self, record: TrainingRecord) -> None:
-        """Keep the record, with kept arrays named relative to the folder, which may be moved.
+        """Write the record; arrays are named relative to the folder, which may be moved.
 
-        Raises `OutputError` where the disk does not take it.
+        Raises `OutputError` where the disk is full or read-only.
         """
         sources = []
         for source in record.sources:
@@ -187,7 +181,7 @@ class TrainingFolder:
             raise unwritable("The request of the training cannot be kept", error) from None
 
     def read_record(self) -> TrainingRecord | None:
-        """The record; None where there is none, or none that this program understands."""
+        """Read the record; None where it is missing or of another version of this program."""
         try:
             content = json.loads(self.request.read_text(encoding="utf-8"))
             spec = TrainSpec.from_dict(content["spec"])
@@ -200,17 +194,17 @@ class TrainingFolder:
         return TrainingRecord(spec, tuple(sources))
 
     def keep_array(self, voxels: Path, check_cancelled: Callable[[], None]) -> Path:
-        """Keep an array's file in this folder, where it outlives the panel's; its place.
+        """Link or copy an array's file into this folder, under its hash; return its path.
 
-        Named by its content, so that a scan sent again takes no more room. Linked
-        where the disk can, else copied. Raises `OutputError` where it takes neither.
+        It outlives the panel's file, and a scan that is sent again takes no more space.
+        Raises `OutputError` where it can be neither linked nor copied.
         """
         if Path(os.path.realpath(voxels.parent)) == self.scans:
             return self.scans / voxels.name
         try:
             sha256 = file_sha256(voxels, lambda _size: check_cancelled())
         except OSError:
-            return voxels  # reading it as a scan says what is wrong
+            return voxels  # reading it as a scan raises the error
         kept = self.scans / f"{sha256}.npy"
         try:
             self.scans.mkdir(exist_ok=True)
@@ -227,10 +221,10 @@ class TrainingFolder:
         return kept
 
     def _drop_unused_arrays(self) -> None:
-        """Remove arrays that the kept record does not name, as far as possible."""
+        """Remove arrays that the record does not name, as far as possible."""
         record = self.read_record()
         if record is None and self.request.exists():
-            return  # of another version of this program, perhaps
+            return  # another version of this program may need them
         names = {source.get("voxels") for source in record.sources} if record else set()
         with suppress(OSError):
             for file in _arrays(self.scans):
@@ -246,7 +240,7 @@ class TrainingFolder:
             file.unlink()
         with suppress(OSError):
             self.scans.rmdir()
-        # The marker goes last: without it the rest would be taken for another's.
+        # The marker goes last: without it the rest would not be recognized.
         (self.path / LOCK_FILE).unlink(missing_ok=True)
         if os.listdir(self.path) == [MARKER_FILE]:
             (self.path / MARKER_FILE).unlink()
@@ -254,7 +248,7 @@ class TrainingFolder:
 
 
 def _arrays(folder: Path) -> Sequence[Path]:
-    """The arrays of a folder, whole or in part."""
+    """Return the files of complete and incomplete arrays in a folder."""
     return [*folder.glob("*.npy"), *folder.glob("*.partial")]
 
 

@@ -1,6 +1,7 @@
-"""A survey of scans to learn from: which can be used, and why the others cannot.
+"""The survey of scans to learn from: which a training can use, why not the others, and its cost.
 
-No bad file stops it. Scans are read one after another (`ScanReader` says what stays in memory).
+A bad file excludes one scan and stops nothing. Only the result of a survey names scans and their
+places: the panel shows them, and sends them back to train on.
 """
 
 import math
@@ -8,44 +9,63 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
+from SpatialARAnomalyLib.engine.device import require_torch, resolve_device
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.service.training.candidates import Candidate, NormalScan, ScanReader
-from SpatialARAnomalyLib.service.training.request import TrainSpec
+from SpatialARAnomalyLib.engine.specs import Modality, Spec
+from SpatialARAnomalyLib.service.events import as_user_error, missing_package
+from SpatialARAnomalyLib.service.scans import ScanSource
+from SpatialARAnomalyLib.service.training.candidates import (
+    Candidate,
+    NormalScan,
+    ScanReader,
+    find_candidates,
+)
+from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainSpec
+from SpatialARAnomalyLib.service.user_folder import models_folder
+
+if TYPE_CHECKING:
+    from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
 MAX_SCANS = 1000
 """Scans that are read; the tokens of more would fill a disk."""
 
 MIN_SLICES = 3
-"""A scan with fewer slices that hold some of the body is no volume."""
+"""Slices that must hold some of the body."""
 
 MIN_TOKENS = 2.0
-"""A body narrower than so many tokens may lie between their centers."""
+"""Width of the body in tokens; a narrower one may lie between the tokens' centers."""
 
 MAX_FACTOR = 2.0
-"""A spacing is another one if it differs from the usual one by more than this factor."""
+"""Largest factor between the spacing of a scan and the median spacing."""
 
 USUAL_PATCH_PX = 16
 """Patch of a DINOv3 ViT in pixels, where the encoder is not known."""
 
 FOV_MARGIN = 1.1
-"""The default field of view is this many times the largest body of the normal scans."""
+"""Default field of view in units of the largest body."""
 
 FOV_STEP_MM = 10.0
 """The default field of view is rounded up to a multiple of this."""
 
 
-def default_fov_mm(extents_mm: Iterable[tuple[float, float]]) -> float:
-    """The side in mm of a square that holds every body, given their heights and widths."""
-    largest = max(max(extent) for extent in extents_mm)
-    return math.ceil(FOV_MARGIN * largest / FOV_STEP_MM) * FOV_STEP_MM
+@dataclass(frozen=True, kw_only=True)
+class SurveyInputs(Spec):
+    """Where scans may be."""
+
+    folders: tuple[str, ...] = ()
+    """Folders, searched with all that is below them."""
+    files: tuple[str, ...] = ()
+    volumes: tuple[ScanSource, ...] = ()
+    """Single scans, such as arrays of the scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The scans that can be used, and what a model of them would be."""
+    """The scans that a training can use, and the modality and field of view of their model."""
 
     used: Sequence[NormalScan]
     modality: Modality | None
@@ -53,8 +73,106 @@ class Survey:
     """None where no scan can be used."""
 
 
+def survey(
+    inputs: SurveyInputs, spec: TrainSpec, output: Path | None, report: Reporter
+) -> dict[str, Any]:
+    """Do the worker's job `survey`; `output` is the folder of the planned model, if known.
+
+    Raises `Cancelled` through `report`; nothing is written.
+    """
+    paths = [Path(one) for one in (*inputs.folders, *inputs.files)]
+    return plan_training(paths, inputs.volumes, spec, output, report).to_dict()
+
+
+def plan_training(
+    paths: Sequence[Path],
+    sources: Sequence[ScanSource],
+    spec: TrainSpec,
+    output: Path | None,
+    report: Reporter,
+) -> SurveyResult:
+    """Survey the scans and estimate the training, in three stages.
+
+    Raises `Cancelled` through `report`; any other obstacle to an estimate is part of the result.
+    """
+    report.stage("list", 1, 3)
+    candidates = find_candidates(paths, sources, report)
+    report.stage("read", 2, 3)
+    reader = ScanReader(spec.plane, spec.modality)
+    read_candidates(candidates, reader, report)
+    report.stage("estimate", 3, 3)
+    encoder, estimate, problem = None, None, None
+    try:
+        encoder = _load_encoder(spec)
+    except Exception as error:
+        problem = _as_problem(error)
+    patch_px = USUAL_PATCH_PX if encoder is None else encoder.card.patch_px
+    found = select_usable(candidates, spec, patch_px)
+    if encoder is not None:
+        try:
+            check_count(len(found.used))
+            if found.modality is not None and found.fov_mm is not None:
+                from SpatialARAnomalyLib.service.training.estimate import estimate_training
+
+                resolved = spec.resolve(found.modality, found.fov_mm)
+                folder = output or models_folder()
+                estimate = estimate_training(found.used, resolved, encoder, reader, folder, report)
+        except Cancelled:
+            raise
+        except Exception as error:
+            problem = _as_problem(error)
+    return SurveyResult(
+        rows=tuple(candidate.row(found.modality) for candidate in candidates),
+        modality=found.modality,
+        fov_mm=found.fov_mm,
+        estimate=estimate,
+        estimate_problem=problem,
+    )
+
+
+def _as_problem(error: Exception) -> dict[str, Any]:
+    """Return the error as `SurveyResult.estimate_problem`; raises it again if it is a bug."""
+    known = missing_package(error) or as_user_error(error)
+    if known is None:
+        raise error
+    return {"code": known.code, "text": known.message, "facts": known.facts}
+
+
+def _load_encoder(spec: TrainSpec) -> "Encoder":
+    require_torch()
+    from SpatialARAnomalyLib.engine.encoder.precision import best_precision
+    from SpatialARAnomalyLib.service.encoders.loading import load_encoder
+
+    device = resolve_device(spec.device)
+    precision = spec.precision or best_precision(device)
+    encoder = load_encoder(spec.encoder, device=device, precision=precision, allow_download=False)
+    check_size(spec, encoder.card.patch_px)
+    return encoder
+
+
+def check_size(spec: TrainSpec, patch_px: int) -> None:
+    """Raise `SpecError` unless the slice size is a multiple of the encoder's patch."""
+    if spec.size_px % patch_px:
+        raise SpecError(
+            "size-not-patches",
+            f"The slice size must be a multiple of the encoder's patch ({patch_px} px); "
+            f"found {spec.size_px} px.",
+            nearest_px=max(1, round(spec.size_px / patch_px)) * patch_px,
+        )
+
+
+def check_count(usable: int) -> None:
+    """Raise `InputError` unless there are a scan to learn from and one to hold out."""
+    if usable < 2:
+        raise InputError(
+            "too-few-normals",
+            "Training needs at least 2 normal scans (one to learn from, one held out); "
+            f"{usable} can be used.",
+        )
+
+
 def read_candidates(candidates: Sequence[Candidate], reader: ScanReader, report: Reporter) -> None:
-    """Read every candidate once; those that cannot be read are excluded with the reason.
+    """Read every candidate once; exclude those that cannot be read, with the reason.
 
     Raises `Cancelled` through `report`, and nothing else for a bad file.
     """
@@ -64,7 +182,7 @@ def read_candidates(candidates: Sequence[Candidate], reader: ScanReader, report:
             candidate.exclude("too-many", f"Only the first {MAX_SCANS} scans are read.")
         elif candidate.code is None:
             _read(candidate, reader, report)
-        candidate.series = None  # thousands of headers need not stay in memory
+        candidate.series = None  # frees thousands of headers
         report.progress(done, len(candidates), "volume")
 
 
@@ -78,24 +196,23 @@ def _read(candidate: Candidate, reader: ScanReader, report: Reporter) -> None:
         candidate.exclude("other-modality" if other else "unreadable", error.message)
     except MemoryError:
         candidate.exclude("unreadable", "The scan is too large for the memory of this machine.")
-    except Exception as error:  # readers raise what they like on what they do not expect
+    except Exception as error:  # the readers' libraries raise anything for damaged files
         candidate.exclude("unreadable", f"The scan cannot be read ({type(error).__name__}).")
 
 
 def select_usable(
     candidates: Sequence[Candidate], spec: TrainSpec, patch_px: int = USUAL_PATCH_PX
 ) -> Survey:
-    """Exclude candidates that do not fit the others; the usable ones and their field of view.
+    """Exclude candidates that do not fit the others; return the usable scans.
 
-    The modality is the user's or that of most scans, the field of view the
-    user's or the default for the scans that are used.
+    The modality is the user's or that of most scans, the field of view the user's or the
+    default for the usable scans.
     """
-    scans = _without_copies(candidates)
-    modality = spec.modality or _majority(one.stated or one.looks for one in scans)
+    scans = _exclude_copies(candidates)
+    modality = spec.modality or _majority(one.stated or one.inferred for one in scans)
     if modality is not None:
-        trust = _is_trusted(scans, spec.modality)
-        _exclude_other_modality(candidates, modality, trust=trust)
-    for candidate, scan in _left(candidates):
+        _exclude_other_modality(candidates, modality, trusted=_is_trusted(scans, spec.modality))
+    for candidate, scan in _remaining(candidates):
         if scan.body_slices < MIN_SLICES:
             candidate.exclude(
                 "too-small",
@@ -103,73 +220,76 @@ def select_usable(
                 f"{MIN_SLICES} are needed.",
             )
     _exclude_other_spacing(candidates)
-    left = _left(candidates)
-    if not left:
+    remaining = _remaining(candidates)
+    if not remaining:
         return Survey(used=(), modality=modality, fov_mm=None)
-    fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for _, scan in left)
+    fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for _, scan in remaining)
     token_mm = spec.slices(fov_mm).pixel_mm * patch_px
-    for candidate, scan in left:
+    for candidate, scan in remaining:
         if min(scan.extent_mm) < MIN_TOKENS * token_mm:
             candidate.exclude(
                 "too-small",
                 f"The body must be wider than {MIN_TOKENS:g} tokens of {token_mm:.3g} mm; it "
                 f"has {min(scan.extent_mm):.3g} mm.",
             )
-    used = [scan for _, scan in _left(candidates)]
+    used = [scan for _, scan in _remaining(candidates)]
     return Survey(used=used, modality=modality, fov_mm=fov_mm if used else None)
 
 
-def _left(candidates: Iterable[Candidate]) -> list[tuple[Candidate, NormalScan]]:
-    """The candidates that were read and are not excluded."""
+def default_fov_mm(extents_mm: Iterable[tuple[float, float]]) -> float:
+    """Return the side in mm of a square that holds every body, given their heights and widths."""
+    largest = max(max(extent) for extent in extents_mm)
+    return math.ceil(FOV_MARGIN * largest / FOV_STEP_MM) * FOV_STEP_MM
+
+
+def _remaining(candidates: Iterable[Candidate]) -> list[tuple[Candidate, NormalScan]]:
+    """Return the candidates that were read and are not excluded."""
     return [(one, one.scan) for one in candidates if one.code is None and one.scan is not None]
 
 
-def _without_copies(candidates: Sequence[Candidate]) -> list[NormalScan]:
+def _exclude_copies(candidates: Sequence[Candidate]) -> list[NormalScan]:
+    """Exclude scans with the content of an earlier one; return the others."""
     first: dict[str, Candidate] = {}
-    scans = []
-    for candidate, scan in _left(candidates):
+    for candidate, scan in _remaining(candidates):
         earlier = first.setdefault(scan.sha256, candidate)
-        if earlier is candidate:
-            scans.append(scan)
-        else:
+        if earlier is not candidate:
             candidate.exclude("duplicate", f"It has the same content as {earlier.name}.")
-    return scans
+    return [scan for _, scan in _remaining(candidates)]
 
 
 def _majority(modalities: Iterable[Modality]) -> Modality | None:
-    counted = Counter(modalities).most_common(1)  # of equals the first that was met
+    counted = Counter(modalities).most_common(1)  # the first of equally frequent ones
     return counted[0][0] if counted else None
 
 
-def _is_trusted(scans: Sequence[NormalScan], asked: Modality | None) -> bool:
-    """Whether what the user says counts more than what files without a header look like.
+def _is_trusted(scans: Sequence[NormalScan], given: Modality | None) -> bool:
+    """Return whether the user's modality counts more than the one inferred from values.
 
-    It does where most look otherwise (MR phase images have values as low as CT);
-    where most look as said, one that does not is another.
+    It does where another one is inferred for most scans whose files state none (MR phase images
+    have values as low as CT); else the scans with another one are the exception.
     """
-    return asked is not None and _majority(
-        one.looks for one in scans if one.stated is None
-    ) not in (None, asked)
+    inferred = _majority(one.inferred for one in scans if one.stated is None)
+    return given is not None and inferred not in (None, given)
 
 
 def _exclude_other_modality(
-    candidates: Sequence[Candidate], modality: Modality, *, trust: bool
+    candidates: Sequence[Candidate], modality: Modality, *, trusted: bool
 ) -> None:
-    for candidate, scan in _left(candidates):
-        found = scan.stated or (modality if trust else scan.looks)
+    for candidate, scan in _remaining(candidates):
+        found = scan.stated or (modality if trusted else scan.inferred)
         if found is not modality:
             how = "is" if scan.stated is not None else "looks like"
             candidate.exclude("other-modality", f"It {how} {found}; the others are {modality}.")
 
 
 def _exclude_other_spacing(candidates: Sequence[Candidate]) -> None:
-    left = _left(candidates)
-    if not left:
+    remaining = _remaining(candidates)
+    if not remaining:
         return
-    # A value that occurs, so that of two different scans one is the usual.
-    pixel_mm = statistics.median_low([mm for _, one in left for mm in one.pixel_mm])
-    slice_mm = statistics.median_low([one.slice_mm for _, one in left])
-    for candidate, scan in left:
+    # `median_low` is a value that occurs: of two scans, one has the usual spacing.
+    pixel_mm = statistics.median_low([mm for _, one in remaining for mm in one.pixel_mm])
+    slice_mm = statistics.median_low([one.slice_mm for _, one in remaining])
+    for candidate, scan in remaining:
         measures = [("Pixels", mm, pixel_mm) for mm in scan.pixel_mm]
         for what, found, usual in (*measures, ("Slices", scan.slice_mm, slice_mm)):
             if candidate.code is None and not usual / MAX_FACTOR <= found <= usual * MAX_FACTOR:

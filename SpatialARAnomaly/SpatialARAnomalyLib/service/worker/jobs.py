@@ -87,7 +87,7 @@ JOBS = {
     "demonstration_model": Job(
         "worker.demo", "make_model", spec="DemonstrationSpec", writes_output=True
     ),
-    "survey": Job("training.plan", "survey", "SurveyInputs", "TrainSpec"),
+    "survey": Job("training.survey", "survey", "SurveyInputs", "TrainSpec"),
     "train": Job(
         "worker.training",
         "train_model",

@@ -1,41 +1,41 @@
-"""The section *Models*: the library of the user's models."""
+"""The section *Models*: the models of the models folder."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.model.model_file import SUFFIX
+from SpatialARAnomalyLib.service.models.library import make_valid
 from SpatialARAnomalyLib.service.models.listing import ModelEntry
-from SpatialARAnomalyLib.service.models.names import fitting
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.DetectPanel import DetectPanel
+from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs, openModelsFolder
+from SpatialARAnomalyLib.slicerapp.panels.JobRunner import JobRunner
 from SpatialARAnomalyLib.slicerapp.panels.ModelsView import (
-    LibraryJob,
+    NAME,
     ListedModel,
-    ModelDialogs,
     ModelsListing,
-    ModelsView,
-    howToGetEncoder,
-    shownModel,
-    stateOf,
+    describeState,
+    explainMissingEncoder,
+    modelCells,
+    modelColumns,
 )
-from SpatialARAnomalyLib.slicerapp.QtHelpers import enable
-from SpatialARAnomalyLib.slicerapp.tasks.Detection import outcomeOf
-from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
-from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, showShare
+from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections, KeyedTable, doNothing, enable
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event
 
-Event = dict[str, Any]
+MAX_NAME_PX = 200
+"""Width of the column of names; a longer name is cut, and whole in the tooltip."""
 
 
 class ModelsPanel:
-    """Lists the models and does what is done with them, one job at a time.
+    """Lists the models, and runs one job on them at a time.
 
-    `onGetEncoder` is called with the hub id, or else the name, of an encoder
-    that the user wants to get; without it the button is hidden.
+    `onGetEncoder` gets the hub id, or else the name, of an encoder that a model needs.
     """
 
     def __init__(
@@ -44,24 +44,26 @@ class ModelsPanel:
         logic: Logic,
         log: Callable[[str], None],
         detect: DetectPanel,
-        dialogs: ModelDialogs,
-        onGetEncoder: Callable[[str], None] | None = None,
+        onGetEncoder: Callable[[str], None],
+        dialogs: Dialogs | None = None,
     ) -> None:
         self._ui = ui
         self._logic = logic
-        self._log = log
         self._detect = detect
-        self.dialogs = dialogs
         self._onGetEncoder = onGetEncoder
+        self._dialogs = dialogs or Dialogs(ui.modelsSection)
         self._models: dict[str, ListedModel] = {}
-        self._looked: dict[str, tuple[ModelEntry, SpatialARError | None]] = {}
-        self._wanted: str | None = None
-        self._job: LibraryJob | None = None
-        self._cancelling = False
+        self._verified: dict[str, tuple[ModelEntry, SpatialARError | None]] = {}
+        self._toChoose: str | None = None
         self._listing = ModelsListing(self._listed)
-        self._view = ModelsView(ui.modelsTable, self.refresh, self._use)
-        self._connections = (
-            (ui.modelsSection.contentsCollapsed, self._list),
+        self._view = KeyedTable(ui.modelsTable, modelColumns(), self.refresh)
+        ui.modelsTable.horizontalHeader().setStretchLastSection(True)
+        ui.modelsTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        ui.modelsTable.sortByColumn(NAME, qt.Qt.AscendingOrder)
+        self._jobs = JobRunner(ui.modelsProgressBar, self._showStatus, log, self._jobsChanged)
+        self._connections = Connections(
+            (ui.modelsSection.contentsCollapsed, self.reload),
+            (ui.modelsTable.cellDoubleClicked, self._use),
             (ui.modelsUseButton.clicked, self._use),
             (ui.modelsVerifyButton.clicked, self._verify),
             (ui.modelsEncoderButton.clicked, self._getEncoder),
@@ -70,133 +72,118 @@ class ModelsPanel:
             (ui.modelsRenameButton.clicked, self._rename),
             (ui.modelsDeleteButton.clicked, self._delete),
             (ui.modelsOpenButton.clicked, self._open),
-            (ui.modelsCancelButton.clicked, self._cancel),
+            (ui.modelsCancelButton.clicked, lambda *_: self._jobs.cancel()),
         )
-        for signal, slot in self._connections:
-            signal.connect(slot)
-        detect.onModels = self._list
+        detect.onModels = self.reload
         self.refresh()
 
     def cleanup(self) -> None:
-        """Let go of the widgets; what runs is cancelled."""
-        self._detect.onModels = _nothing
-        for signal, slot in self._connections:
-            signal.disconnect(slot)
+        """Disconnect from the widgets and cancel a running job."""
+        self._detect.onModels = doNothing
+        self._connections.close()
         self._view.cleanup()
         self._listing.cancel()
-        if self._job is not None:
-            job, self._job = self._job, None
-            job.cancel()
-
-    def enter(self) -> None:
-        """The user came back: models may have come or gone meanwhile."""
-        self._list()
+        self._jobs.close()
 
     @property
     def busy(self) -> bool:
-        """Whether a job is under way."""
-        return self._job is not None
+        """Whether a job is running."""
+        return self._jobs.busy
 
     @property
     def listing(self) -> bool:
-        """Whether the models are being read."""
+        """Whether the models folder is being read."""
         return self._listing.running
 
-    def _list(self, *_unused: object) -> None:
-        """Read the models anew, if they are seen."""
+    def reload(self, *_unused: object) -> None:
+        """Read the models folder if the section is open."""
         if not self._ui.modelsSection.property("collapsed"):
             self._listing.start(Settings.modelsFolder())
 
     def _listed(self, models: list[ListedModel]) -> None:
-        chosen, self._wanted = self._wanted or self._view.chosen(), None
-        self._models = {one.row.file: one for one in models}
-        shown = []
-        for one in models:
-            looked, damage = self._lookedAt(one)
-            shown.append(shownModel(one.row, verified=looked and damage is None, damage=damage))
+        chosen, self._toChoose = self._toChoose or self._view.chosen(), None
         if chosen is None and models:
             chosen = min(models, key=lambda one: one.row.name.casefold()).row.file
-        self._view.show(shown, chosen)
+        self._models = {one.row.file: one for one in models}
+        rows = {}
+        for file, one in self._models.items():
+            verified, damage = self._verification(one)
+            rows[file] = modelCells(one.row, verified=verified, damage=damage)
+        self._view.show(rows, chosen)
+        # Once: an automatic header would measure all rows after every cell.
+        table = self._ui.modelsTable
+        table.resizeColumnsToContents()
+        table.setColumnWidth(NAME, min(int(table.columnWidth(NAME)), MAX_NAME_PX))
+        self.refresh()
 
-    def _lookedAt(self, model: ListedModel) -> tuple[bool, SpatialARError | None]:
-        """Whether the model was verified since it was touched last, and what was wrong with it."""
-        entry, damage = self._looked.get(model.row.file, (None, None))
+    def _verification(self, model: ListedModel) -> tuple[bool, SpatialARError | None]:
+        """Return whether the file was verified as it is now, and the damage that was found."""
+        entry, damage = self._verified.get(model.row.file, (None, None))
         return (True, damage) if entry is model.entry else (False, None)
 
     def _chosen(self) -> ListedModel | None:
         return self._models.get(self._view.chosen() or "")
 
     def refresh(self, *_unused: object) -> None:
-        """Show what can be done now, and why not what cannot."""
+        """Enable the buttons, or show their problems in tooltips."""
         ui, model = self._ui, self._chosen()
-        busy = _("Wait until what runs here has ended.") if self.busy else None
+        busy = _("Wait for the running task.") if self.busy else None
         none = _("Choose a model first.") if model is None else None
-        broken, away = self._whyNotUsed(model)
-        ui.modelsDetailLabel.setText(broken or away or _sayWhere(model))
+        broken, missing = self._nameProblems(model)
+        ui.modelsDetailLabel.setText(broken or missing or none or "")
         enable(
-            ui.modelsUseButton,
-            none or broken,
-            _("Choose this model in Detect; a double click does the same."),
+            ui.modelsUseButton, none or broken, _("Choose this model in Detect (or double-click).")
         )
-        enable(
-            ui.modelsVerifyButton,
-            busy or none,
-            _("Verify that the model is complete and as it was trained."),
-        )
+        enable(ui.modelsVerifyButton, busy or none, _("Check the weights against the card."))
         enable(
             ui.modelsEncoderButton,
-            busy or none or (None if away else _("The encoder is on this machine.")),
-            _("Get the encoder that this model needs."),
+            busy or none or (None if missing else _("The encoder is on this machine.")),
+            _("Show this model's encoder under Encoders."),
         )
-        enable(ui.modelsImportButton, busy, _("Add a model file of another machine."))
-        enable(
-            ui.modelsExportButton,
-            busy or none or broken,
-            _("Copy this model to another place."),
-        )
+        enable(ui.modelsImportButton, busy, _("Add a model file from another machine."))
+        enable(ui.modelsExportButton, busy or none or broken, _("Copy this model to a file."))
         enable(ui.modelsRenameButton, busy or none or broken, _("Give this model another name."))
         enable(ui.modelsDeleteButton, busy or none, _("Delete this model, after asking."))
         enable(ui.modelsOpenButton, None, _("Show the models folder in the file manager."))
         ui.modelsProgressBar.setVisible(self.busy)
         ui.modelsCancelButton.setVisible(self.busy)
-        waiting = _("It stops at the next file.") if self._cancelling else None
-        enable(ui.modelsCancelButton, waiting, _("Stop; the models stay as they are."))
+        stopping = _("It stops at the next file.") if self._jobs.cancelling else None
+        enable(ui.modelsCancelButton, stopping, _("Stop; the models stay as they are."))
 
-    def _whyNotUsed(self, model: ListedModel | None) -> tuple[str | None, str | None]:
-        """What is wrong with a model, and what it lacks."""
+    def _nameProblems(self, model: ListedModel | None) -> tuple[str | None, str | None]:
+        """Return why a model cannot be used, and where to get an encoder that is missing."""
         if model is None:
             return None, None
-        looked, damage = self._lookedAt(model)
-        _state, reason = stateOf(model.row, verified=looked, damage=damage)
+        verified, damage = self._verification(model)
+        _state, reason = describeState(model.row, verified=verified, damage=damage)
         if model.row.problem is not None or damage is not None:
             return reason, None
-        return None, howToGetEncoder(model.row) or None
+        return None, explainMissingEncoder(model.row) or None
 
     def _use(self, *_unused: object) -> None:
         model = self._chosen()
-        if model is None or self._whyNotUsed(model)[0] is not None:
+        if model is None or self._nameProblems(model)[0] is not None:
             return
         if self._detect.chooseModel(model.entry.path):
-            self._tell(_("{name} is chosen in Detect.").format(name=model.row.name))
+            self._showStatus(_("{name} is chosen in Detect.").format(name=model.row.name))
         else:
-            self._tell(_("⚠ The model cannot be used any more."))
+            self._showStatus(_("⚠ The model cannot be used any more."))
 
     def _verify(self, *_unused: object) -> None:
         model = self._chosen()
         if model is None:
             return
 
-        def ended(event: Event, error: SpatialARError | None) -> str:
-            if event["event"] != "cancelled":
-                self._looked[model.row.file] = (model.entry, error)
-            return _("{name} is complete, and as it was trained.").format(name=model.row.name)
+        def onResult(event: Event) -> str:
+            self._verified[model.row.file] = (model.entry, None)
+            return _("{name} is intact: its weights match its card.").format(name=model.row.name)
 
-        self._run(
-            "model_verify",
-            {"model": str(model.entry.path)},
-            _("Verifying {name}…").format(name=model.row.name),
-            ended,
-        )
+        def onError(error: SpatialARError) -> bool:
+            self._verified[model.row.file] = (model.entry, error)
+            return False
+
+        status = _("Verifying {name}…").format(name=model.row.name)
+        self._runOn(model, "model_verify", onResult, status=status, onError=onError)
 
     def _getEncoder(self, *_unused: object) -> None:
         model = self._chosen()
@@ -204,175 +191,107 @@ class ModelsPanel:
             self._onGetEncoder(model.row.encoder_hub_id or model.row.encoder)
 
     def _import(self, *_unused: object) -> None:
-        file = self.dialogs.chooseFileToImport()
+        file = self._dialogs.chooseFile(_("Import a model"), _fileFilter())
         if not file:
             return
 
-        def ended(event: Event, error: SpatialARError | None) -> str:
-            if error is None:
-                self._wanted = Path(event["model"]).name
-            return _arrivalText(event) if error is None else ""
+        def onResult(event: Event) -> str:
+            self._toChoose = Path(event["model"]).name
+            return _describeArrival(event)
 
-        self._run(
-            "model_import", {"file": file}, _("Importing…"), ended, output=Settings.modelsFolder()
-        )
+        inputs, folder = {"file": file}, Settings.modelsFolder()
+        self._run("model_import", inputs, onResult, status=_("Importing…"), output=folder)
 
     def _export(self, *_unused: object) -> None:
         model = self._chosen()
         if model is None:
             return
-        file = self.dialogs.chooseFileToExport(fitting(model.row.name))
+        name = make_valid(model.row.name) + SUFFIX
+        file = self._dialogs.chooseNewFile(_("Export the model"), name, _fileFilter())
         if file:
-            # The dialog asked before it gave the name of a file that exists.
+            # The dialog has asked if the file exists, unless the suffix is still to be added.
             self._exportTo(model, Path(file), overwrite=file.endswith(SUFFIX))
 
     def _exportTo(self, model: ListedModel, file: Path, *, overwrite: bool) -> None:
-        def ended(event: Event, error: SpatialARError | None) -> str:
-            if error is None:
-                return _("Written: {name}").format(name=Path(event["file"]).name)
-            return ""
-
-        def failed(error: SpatialARError) -> bool:
-            if error.code != "output-exists" or overwrite:
-                return False
+        def onError(error: SpatialARError) -> bool:
             question = _("{problem} Replace it?").format(problem=error.message)
-            if self.dialogs.confirm(question):
+            again = error.code == "output-exists" and not overwrite
+            if again and self._dialogs.confirm(question):
                 self._exportTo(model, file, overwrite=True)
                 return True
             return False
 
-        self._run(
+        self._runOn(
+            model,
             "model_export",
-            {"model": str(model.entry.path)},
-            _("Exporting {name}…").format(name=model.row.name),
-            ended,
+            lambda event: _("Written: {name}").format(name=Path(event["file"]).name),
+            status=_("Exporting {name}…").format(name=model.row.name),
             spec={"overwrite": overwrite},
             output=file,
-            failed=failed,
+            onError=onError,
         )
 
     def _rename(self, *_unused: object) -> None:
         model = self._chosen()
         if model is None:
             return
-        name = self.dialogs.askName(model.row.name).strip()
-        if not name or name == model.row.name:
+        old = model.row.name
+        new = self._dialogs.enterText(_("Rename the model"), _("New name:"), old).strip()
+        if not new or new == old:
             return
 
-        def ended(event: Event, error: SpatialARError | None) -> str:
-            if error is None:
-                self._wanted = Path(event["model"]).name
-            return _("{old} is called {new} now.").format(old=model.row.name, new=name)
+        def onResult(event: Event) -> str:
+            self._toChoose = Path(event["model"]).name
+            return _("Renamed: {old} is now {new}.").format(old=old, new=new)
 
-        self._run(
-            "model_rename",
-            {"model": str(model.entry.path)},
-            _("Renaming {name}…").format(name=model.row.name),
-            ended,
-            spec={"name": name},
-        )
+        status = _("Renaming {name}…").format(name=old)
+        self._runOn(model, "model_rename", onResult, status=status, spec={"name": new})
 
     def _delete(self, *_unused: object) -> None:
         model = self._chosen()
-        if model is None or not self.dialogs.confirm(
-            _("Delete the model {name}? It cannot be brought back.").format(name=model.row.name)
-        ):
+        if model is None:
             return
-        self._run(
-            "model_delete",
-            {"model": str(model.entry.path)},
-            _("Deleting {name}…").format(name=model.row.name),
-            lambda event, error: _("{name} was deleted.").format(name=model.row.name),
-        )
+        name = model.row.name
+        question = _("Delete the model {name}? This cannot be undone.").format(name=name)
+        if self._dialogs.confirm(question):
+            self._runOn(
+                model,
+                "model_delete",
+                lambda event: _("Deleted: {name}.").format(name=name),
+                status=_("Deleting {name}…").format(name=name),
+            )
 
     def _open(self, *_unused: object) -> None:
-        folder = Settings.modelsFolder()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            self._tell(
-                _("⚠ The models folder cannot be made ({reason}).").format(reason=error.strerror)
-            )
-            return
-        self.dialogs.openFolder(folder)
+        self._showStatus(openModelsFolder(self._dialogs))
 
-    def _run(
-        self,
-        job: str,
-        inputs: dict[str, Any],
-        doing: str,
-        ended: Callable[[Event, SpatialARError | None], str],
-        *,
-        spec: dict[str, Any] | None = None,
-        output: Path | None = None,
-        failed: Callable[[SpatialARError], bool] = lambda error: False,
-    ) -> None:
-        """Run a job.
+    def _runOn(self, model: ListedModel, job: str, *args: Any, **options: Any) -> None:
+        self._run(job, {"model": str(model.entry.path)}, *args, **options)
 
-        `ended` gets its last event and returns what to say; `failed` returns whether it handled
-        an error itself.
-        """
+    def _run(self, job: str, inputs: dict[str, Any], *args: Any, **options: Any) -> None:
         if self._logic.worker.busy:
-            self._tell(_("⚠ Another task is running. Wait for it, or cancel it first."))
-            return
+            self._showStatus(_("⚠ Another task is running. Wait for it, or cancel it first."))
+        else:
+            self._jobs.run(self._logic.worker, job, inputs, *args, **options)
 
-        def end(event: Event) -> None:
-            if self._job is None:  # the panel is gone
-                return
-            self._job, self._cancelling = None, False
-            error = outcomeOf(event).error if event["event"] == "failed" else None
-            text = ended(event, error) if event["event"] != "cancelled" else ""
-            if event["event"] == "cancelled":
-                self._tell(_("Cancelled; the models are as they were."))
-            elif error is not None and failed(error):
-                return
-            elif error is not None:
-                self._log(f"{job} failed: {error.code}")
-                self._tell(f"⚠ {inOneLine(error)}")
-            else:
-                self._tell(text)
-            self.refresh()
-            self._detect.refreshModels()
-
-        self._cancelling = False
-        self._ui.modelsProgressBar.setValue(0)
-        self._tell(doing)
-        self._job = LibraryJob(
-            self._logic.worker, job, inputs, spec or {}, output, self._showProgress, end
-        )
+    def _jobsChanged(self) -> None:
         self.refresh()
+        if not self.busy:
+            self._detect.reloadModels()
 
-    def _cancel(self, *_unused: object) -> None:
-        if self._job is not None and not self._cancelling:
-            self._cancelling = True
-            self._tell(_("Cancelling…"))
-            self.refresh()
-            self._job.cancel()
-
-    def _showProgress(self, progress: Progress) -> None:
-        showShare(self._ui.modelsProgressBar, progress.share)
-        if not self._cancelling and self._job is not None:
-            self._tell(progress.text)
-
-    def _tell(self, text: str) -> None:
+    def _showStatus(self, text: str) -> None:
         self._ui.modelsStatusLabel.setText(text)
 
 
-def _nothing() -> None:
-    """Of a panel that is gone."""
+def _fileFilter() -> str:
+    return _("Models of SpatialARAnomaly ({pattern})").format(pattern=f"*{SUFFIX}")
 
 
-def _sayWhere(model: ListedModel | None) -> str:
-    return "" if model is not None else _("No model is chosen.")
-
-
-def _arrivalText(event: Event) -> str:
-    """How a model came into the library."""
-    name, original = event["name"], event["original_name"]
+def _describeArrival(event: Event) -> str:
+    name = event["name"]
     if event["arrival"] == "present":
-        return _("This model is there already, as {name}.").format(name=name)
+        return _("This model already exists as {name}.").format(name=name)
     if event["arrival"] == "renamed":
-        return _(
-            "Imported as {name}: {original} is the name of another model, or cannot be one."
-        ).format(name=name, original=original)
+        return _("Imported as {name}: the name {original} is taken or invalid.").format(
+            name=name, original=event["original_name"]
+        )
     return _("Imported: {name}.").format(name=name)

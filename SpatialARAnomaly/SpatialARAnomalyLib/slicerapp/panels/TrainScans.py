@@ -1,7 +1,7 @@
-"""In the section *Train*: which scans to learn from, and what a look at them found."""
+"""The scans of the section *Train*: their choice, and what a survey found."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,24 +18,30 @@ from SpatialARAnomalyLib.service.training.request import (
     TrainSpec,
 )
 from SpatialARAnomalyLib.slicerapp import Settings
-from SpatialARAnomalyLib.slicerapp.QtHelpers import singleShotTimer
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    doNothing,
+    fillTable,
+    prepareTable,
+    singleShotTimer,
+)
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import checkScan
 from SpatialARAnomalyLib.slicerapp.tasks.Survey import Survey
 from SpatialARAnomalyLib.slicerapp.tasks.Training import Trainer
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import durationText, sizeText
-from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
+from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
 
 MAX_NAME_PX = 150
-"""A longer name is cut in the table; pointing at it shows all."""
+"""Width of the column of names; a longer name is cut, and whole in the tooltip."""
 
 
 class TrainScans:
-    """The pick list, the folder, and the table.
+    """The folder, the list of loaded scans, and the table of a survey.
 
-    `onChange` hears of every change, `onLooked` of the end of a survey: with
-    the error that ended it, or whether there is a result.
+    `onChange` is called after every change, `onSurveyed` after a survey: with its error, and
+    with whether it has a result.
     """
 
     def __init__(
@@ -43,69 +49,74 @@ class TrainScans:
         ui: object,
         trainer: Trainer,
         onChange: Callable[[], None],
-        onLooked: Callable[[SpatialARError | None, bool], None],
+        onSurveyed: Callable[[SpatialARError | None, bool], None],
     ) -> None:
         self._ui = ui
         self._trainer = trainer
         self._onChange = onChange
-        self._onLooked = onLooked
+        self._onSurveyed = onSurveyed
         self._survey: Survey | None = None
         self._surveyed: Survey | None = None
         self._closed = False
         self._choice: tuple[object, ...] = ()
-        """Which scans the last survey was of."""
+        """Choice of scans of the last survey."""
         self._spec: TrainSpec | None = None
-        """Which training it estimated."""
+        """Settings that the last survey made its estimate for."""
         self.result: SurveyResult | None = None
         self.progress = Progress(0.0, "")
         ui.trainFolderEdit.setCurrentPath(Settings.training("Folder"))
-        # Nodes have neither voxels nor name yet when they are added: look a moment later.
-        self._timer = singleShotTimer(0)
-        self._connections = (
-            (self._timer.timeout, self.listVolumes),
-            (ui.trainVolumesList.itemChanged, self._changed),
-            (ui.trainFolderEdit.currentPathChanged, self._changed),
+        titles = (
+            _("Scan"),
+            _("Use"),
+            _("Modality"),
+            _("Slices"),
+            _("Voxels"),
+            _("Spacing (mm)"),
+            _("Reason"),
         )
-        for signal, slot in self._connections:
-            signal.connect(slot)
+        prepareTable(ui.trainScansTable, [(title, "") for title in titles])
+        # A node has neither voxels nor name when it is added: wait for the next event loop turn.
+        self._sceneTimer = singleShotTimer(0)
+        self._connections = Connections(
+            (self._sceneTimer.timeout, self.listVolumes),
+            (ui.trainVolumesList.itemChanged, lambda *_: self._onChange()),
+            (ui.trainFolderEdit.currentPathChanged, lambda *_: self._onChange()),
+        )
         scene = slicer.mrmlScene
         self._observed = [
-            scene.AddObserver(event, self._sceneChanged)
+            scene.AddObserver(event, lambda *_: self._sceneTimer.start())
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
         ]
         self._show()
         self.listVolumes()
 
     def cleanup(self) -> None:
-        """Let go of widgets and scene; a survey under way ends."""
+        """Disconnect from widgets and scene and cancel a running survey."""
         for tag in self._observed:
             slicer.mrmlScene.RemoveObserver(tag)
-        self._timer.stop()
-        for signal, slot in self._connections:
-            signal.disconnect(slot)
+        self._sceneTimer.stop()
+        self._connections.close()
         self._closed = True
-        self._onChange = lambda: None
-        self._onLooked = lambda error, found: None
+        self._onChange = self._onSurveyed = doNothing
         self.cancel()
-        self.forget()
+        self.clear()
 
     @property
-    def looking(self) -> bool:
-        """Whether a survey is under way."""
+    def surveying(self) -> bool:
+        """Whether a survey is running."""
         return self._survey is not None
 
     def files(self) -> WorkFolder | None:
-        """Where the ticked scans of the last survey lie."""
-        scans = self._surveyed.scans if self._surveyed is not None else None
-        return scans.folder if scans is not None else None
+        """Return the folder of the loaded scans that the last survey wrote to files."""
+        return self._surveyed.files if self._surveyed is not None else None
 
-    def look(self, spec: TrainSpec) -> None:
+    def survey(self, spec: TrainSpec) -> None:
         """Begin a survey."""
-        self.forget()
-        self._choice, self._spec = self._chosen(spec), replace(spec, name=None)
+        self.clear()
+        self._choice, self._spec = self._choiceFor(spec), replace(spec, name=None)
         Settings.setTraining("Folder", self._folder())
         self.progress = Progress(0.0, "")
-        # May end before it is there to be kept, as where the files cannot be written.
+        # The survey ends before it is assigned if the files cannot be written.
         ended: list[bool] = []
 
         def end(result: SurveyResult | None, error: SpatialARError | None) -> None:
@@ -113,70 +124,70 @@ class TrainScans:
             self._surveyed, self._survey = self._survey, None
             self.result = result
             self._show()
-            self._onLooked(error, result is not None)
+            self._onSurveyed(error, result is not None)
             self._onChange()
 
         try:
             survey = Survey(
                 self._folder(),
-                self._ticked(),
+                self._tickedVolumes(),
                 spec,
                 self._trainer.worker,
-                self._progressed,
+                self._setProgress,
                 end,
             )
             if not ended:
                 self._survey = survey
-        except OSError as error:  # no folder for the files
+        except OSError as error:  # there is no folder for the files
             end(None, asUserError(error))
         self._onChange()
 
     def cancel(self) -> None:
-        """Stop a survey."""
+        """Cancel a running survey."""
         if self._survey is not None:
             self._survey.cancel()
 
-    def forget(self) -> None:
-        """There is no survey any more."""
+    def clear(self) -> None:
+        """Remove the last survey and its files."""
         files = self.files()
         if files is not None:
             self._trainer.releaseFiles(files)
         self.result, self._surveyed = None, None
         self._show()
 
-    def whyNotLook(self) -> str | None:
-        """Why no survey can begin."""
-        if not self._folder() and not self._ticked():
+    def nameSurveyProblem(self) -> str | None:
+        """Return why no survey can begin, or None."""
+        if not self._folder() and not self._tickedIds():
             return _("Choose a folder, or tick loaded scans first.")
         if self._folder() and not Path(self._folder()).is_dir():
-            return _("The folder is not there.")
+            return _("The folder does not exist.")
         return None
 
-    def whyNotTrain(self, spec: TrainSpec) -> str | None:
-        """Why the scans that were found do not do."""
+    def nameTrainProblem(self, spec: TrainSpec) -> str | None:
+        """Return why the surveyed scans cannot be trained on, or None."""
         if self.result is None:
-            return _("Look at the scans first.")
-        if self._chosen(spec) != self._choice:
-            return _("The choice of scans has changed: look at the scans again.")
+            return _("Survey the scans first.")
+        if self._choiceFor(spec) != self._choice:
+            return _("The choice of scans has changed: survey them again.")
         if len(self.result.sources) < 2:
-            return _("At least 2 scans must be usable: one to learn from, one to check with.")
+            return _("Training needs at least 2 usable scans: one is held out.")
         return None
 
     def showEstimate(self, spec: TrainSpec | None) -> None:
-        """Say what a training with these settings would take, as far as that is known."""
+        """Show the estimate of a training with these settings, if it is known."""
         text = ""
         if self.result is not None and spec is not None:
-            if self._chosen(spec) != self._choice or replace(spec, name=None) != self._spec:
-                text = _("The settings have changed: look at the scans again for an estimate.")
+            if self._choiceFor(spec) != self._choice or replace(spec, name=None) != self._spec:
+                text = _("The settings have changed: survey again for an estimate.")
             elif self.result.estimate is not None:
                 text = estimateText(self.result.estimate, spec.epochs)
-            else:
-                text = self.result.estimate_problem or ""
+            elif self.result.problem is not None:
+                text = inOneLine(self.result.problem)
         self._ui.trainEstimateLabel.setText(text)
         self._ui.trainEstimateLabel.setVisible(bool(text))
 
     def listVolumes(self, *_unused: object) -> None:
-        """List the scans of the scene; those that were ticked stay so."""
+        """List the scans of the scene; ticked ones stay ticked."""
         volumes = self._ui.trainVolumesList
         ticked = set(self._tickedIds())
         blocked = volumes.blockSignals(True)
@@ -193,12 +204,6 @@ class TrainScans:
             item.setFlags(qt.Qt.NoItemFlags)
             volumes.addItem(item)
         volumes.blockSignals(blocked)
-        self._changed()
-
-    def _sceneChanged(self, scene: object, event: str) -> None:
-        self._timer.start()
-
-    def _changed(self, *_unused: object) -> None:
         self._onChange()
 
     def _folder(self) -> str:
@@ -213,50 +218,53 @@ class TrainScans:
             if item.data(qt.Qt.UserRole) and item.checkState() == qt.Qt.Checked
         ]
 
-    def _ticked(self) -> list["slicer.vtkMRMLScalarVolumeNode"]:
+    def _tickedVolumes(self) -> list["slicer.vtkMRMLScalarVolumeNode"]:
         nodes = [slicer.mrmlScene.GetNodeByID(one) for one in self._tickedIds()]
         return [node for node in nodes if node is not None]
 
-    def _chosen(self, spec: TrainSpec) -> tuple[object, ...]:
-        """What decides which scans can be used."""
+    def _choiceFor(self, spec: TrainSpec) -> tuple[object, ...]:
+        """Return everything that decides which scans can be used."""
         return self._folder(), *self._tickedIds(), spec.modality, spec.plane
 
-    def _progressed(self, progress: Progress) -> None:
+    def _setProgress(self, progress: Progress) -> None:
         self.progress = progress
         self._onChange()
 
     def _show(self) -> None:
-        if self._closed:  # the trainer's worker goes on, the widgets are gone
+        if self._closed:
             return
-        ui, result = self._ui, self.result
-        ui.trainScansTable.setVisible(result is not None)
-        ui.trainCountLabel.setVisible(result is not None)
-        fillScansTable(ui.trainScansTable, result.rows if result is not None else ())
-        ui.trainCountLabel.setText(countText(result) if result is not None else "")
+        table, label, result = self._ui.trainScansTable, self._ui.trainCountLabel, self.result
+        table.setVisible(result is not None)
+        label.setVisible(result is not None)
+        label.setText(countText(result) if result is not None else "")
+        fillTable(table, [_cells(row) for row in result.rows] if result is not None else [])
+        table.resizeColumnsToContents()
+        table.resizeRowsToContents()
+        table.setColumnWidth(0, min(int(table.columnWidth(0)), MAX_NAME_PX))
 
 
 def countText(result: SurveyResult) -> str:
-    """How many scans will be used, and why not the others."""
-    used = len(result.sources)
-    text = _("{used} of {found} scans will be used ({modality}).").format(
-        used=used, found=len(result.rows), modality=result.modality or "?"
-    )
-    if not used:
-        text = _("None of {found} scans can be used.").format(found=len(result.rows))
+    """Return the number of usable scans, and the reasons for the others."""
     if not result.rows:
         return _("No scans were found.")
-    left = Counter(row.code or "" for row in result.rows if not row.used)
-    if left:
-        listed = ", ".join(
-            _("{count} {reason}").format(count=count, reason=codeWord(code))
-            for code, count in left.items()
+    used, found = len(result.sources), len(result.rows)
+    text = _("None of {found} scans can be used.").format(found=found)
+    if used:
+        text = _("{used} of {found} scans will be used ({modality}).").format(
+            used=used, found=found, modality=result.modality or "?"
         )
-        text = _("{text} Not used: {listed}.").format(text=text, listed=listed)
+    excluded = Counter(row.code or "" for row in result.rows if not row.used)
+    if excluded:
+        reasons = ", ".join(
+            _("{count} {reason}").format(count=count, reason=exclusionText(code))
+            for code, count in excluded.items()
+        )
+        text = _("{text} Not used: {reasons}.").format(text=text, reasons=reasons)
     return text
 
 
 def estimateText(estimate: TrainingEstimate, epochs: int) -> str:
-    """What a training would take, and whether the disk has it."""
+    """Return the time, memory and disk that a training takes."""
     text = _(
         "About {embed} to embed and {fit} for {epochs} epochs; {memory} of memory, {disk} of "
         "disk while it runs ({free} free)."
@@ -273,8 +281,8 @@ def estimateText(estimate: TrainingEstimate, epochs: int) -> str:
     return text
 
 
-def codeWord(code: str) -> str:
-    """Why a scan is not used, in a word or two."""
+def exclusionText(code: str) -> str:
+    """Return why a scan is excluded, in a word or two."""
     return {
         "unreadable": _("unreadable"),
         "duplicate": _("duplicate"),
@@ -285,43 +293,21 @@ def codeWord(code: str) -> str:
     }.get(code, code or _("not used"))
 
 
-def fillScansTable(table: "qt.QTableWidget", rows: Sequence[ScanRow]) -> None:
-    """Show the rows; those of scans that are not used in the palette's color for that."""
-    headers = (
-        _("Scan"),
-        _("Use"),
-        _("Modality"),
-        _("Slices"),
-        _("Voxels"),
-        _("Spacing (mm)"),
-        _("Reason"),
-    )
-    table.clear()
-    table.setColumnCount(len(headers))
-    table.setHorizontalHeaderLabels(list(headers))
-    table.verticalHeader().setVisible(False)
-    table.setRowCount(len(rows))
-    for index, row in enumerate(rows):
-        for column, text in enumerate(_texts(row)):
-            item = qt.QTableWidgetItem(text)
-            flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
-            # An item that is not enabled is drawn gray, in light and dark alike.
-            item.setFlags(flags if row.used else qt.Qt.ItemIsSelectable)
-            item.setToolTip(row.reason or row.name)
-            table.setItem(index, column, item)
-    table.resizeColumnsToContents()
-    table.resizeRowsToContents()
-    if table.columnWidth(0) > MAX_NAME_PX:
-        table.setColumnWidth(0, MAX_NAME_PX)
-
-
-def _texts(row: ScanRow) -> tuple[str, ...]:
-    return (
+def _cells(row: ScanRow) -> list["qt.QTableWidgetItem"]:
+    """Make the cells of a scan; those of an excluded one are disabled, so that Qt grays them."""
+    items = []
+    for text in (
         row.name,
-        _("used") if row.used else codeWord(row.code or ""),
+        _("used") if row.used else exclusionText(row.code or ""),
         row.modality.value if row.modality else "",
         "" if row.slices is None else str(row.slices),
         " × ".join(str(one) for one in reversed(row.shape_kji or ())),
         " × ".join(f"{one:.3g}" for one in row.spacing_mm or ()),
         row.reason or "",
-    )
+    ):
+        item = qt.QTableWidgetItem(text)
+        flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+        item.setFlags(flags if row.used else qt.Qt.ItemIsSelectable)
+        item.setToolTip(row.reason or row.name)
+        items.append(item)
+    return items
