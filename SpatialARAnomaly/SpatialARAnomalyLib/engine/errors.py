@@ -16,17 +16,14 @@ class SpatialARError(Exception):
         message: What was expected and what was found. It is shown to the user only: it may
             hold the base name of a file the user named, and is never written to models or
             manifests. It names no option and no button.
-        hint: Transition: of raise sites that are not converted yet. Front ends show it only
-            where no hint of their table fits.
         facts: Values of this failure that hints show as `{name}`; no paths.
 
     """
 
-    def __init__(self, code: str, message: str, hint: str = "", **facts: Fact) -> None:
-        super().__init__(f"{message} {hint}".strip())
+    def __init__(self, code: str, message: str, **facts: Fact) -> None:
+        super().__init__(message)
         self.code = code
         self.message = message
-        self.hint = hint
         self.facts = facts
 
     def fill(self, *templates: str) -> str:

@@ -44,12 +44,9 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def unwritable(
-    what: str, error: OSError, hint: str = "", *, code: str = "output-unwritable"
-) -> OutputError:
-    """Make the error of a failed write, without paths; `hint` is for the transition only."""
-    hint = hint or "Free disk space or choose another folder."
-    return OutputError(code, f"{what} ({error.strerror or error}).", hint)
+def unwritable(what: str, error: OSError, *, code: str = "output-unwritable") -> OutputError:
+    """Make the error of a failed write, without paths."""
+    return OutputError(code, f"{what} ({error.strerror or error}).")
 
 
 def remove_stale_partials(folder: Path) -> None:

@@ -77,8 +77,8 @@ def codes_of(code: ast.expr, file: str, function: Function | None) -> set[tuple[
     text = ast.unparse(code)
     if isinstance(code, ast.Attribute) and code.attr == "code":
         return set()  # of another error, which has been met where it was made
-    if re.fullmatch(r"(str\()?event(\['code'\]|\.get\('code'\))\)?", text):
-        return set()  # of the worker, as above
+    if re.fullmatch(r"(str\()?\w+(\['code'\]|\.get\('code'\))\)?", text):
+        return set()  # of an error as JSON, as above
     if isinstance(code, ast.Name) and function is not None:
         names = [one.arg for one in function.args.args]
         keywords = [one.arg for one in function.args.kwonlyargs]
@@ -175,8 +175,7 @@ def test_a_hint_shows_only_facts_that_its_failures_have(panel):
     facts: dict[str, list[set[str]]] = {code: [] for code, _ in RAISED}
     for file, function, call in CALLS:
         code = argument(call, "code", 0)
-        transition = len(call.args) > 2  # its own hint is shown until it gives facts
-        if called(call) in ERRORS and code is not None and not transition:
+        if called(call) in ERRORS and code is not None:
             named = {one.arg for one in call.keywords if one.arg}
             for one, _ in codes_of(code, file, function):
                 facts[one].append(named)
@@ -189,7 +188,7 @@ def test_a_hint_shows_only_facts_that_its_failures_have(panel):
 
 def test_the_first_hint_whose_facts_are_there_is_the_one():
     error = SpatialARError("model-modality", "Expected MR.", modality="CT")
-    assert cli_hints.hint(error).startswith("Choose a model trained on CT;")
+    assert cli_hints.hint(error).startswith("Choose a model trained on CT,")
     two = ("Use {size_px} px.", "Use another size.")
     assert SpatialARError("size", "Wrong.", size_px=32).fill(*two) == "Use 32 px."
     assert SpatialARError("size", "Wrong.").fill(*two) == "Use another size."
@@ -243,8 +242,7 @@ def texts_of_failures() -> Iterator[tuple[str, str]]:
     }
     for file, _, call in CALLS:
         if called(call) in makers and not COMMAND_LINE.match(file):
-            hint = called(call) in {*ERRORS, "unwritable"} and len(call.args) > 2  # transition
-            for one in [*call.args[: 2 if hint else None], *(word.value for word in call.keywords)]:
+            for one in [*call.args, *(word.value for word in call.keywords)]:
                 yield from ((text, file) for text in constants(one))
 
 

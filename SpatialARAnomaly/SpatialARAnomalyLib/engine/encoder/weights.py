@@ -1,4 +1,4 @@
-"""Reads the weights of an encoder from disk; nothing in a file can run."""
+"""Reading the weights of an encoder from disk, without running code from a file."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from SpatialARAnomalyLib.engine.errors import EncoderError
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
-    """Weights as their files name them."""
+    """Weights under the names in their files."""
 
     name: str
     """The hub id, or the base name of the folder or file: never a path."""
@@ -54,12 +54,11 @@ def read_weights(
         "encoder-missing",
         f"Expected a folder or a .safetensors file; there is no "
         f"'{PureWindowsPath(path).name}' at the path given.",
-        "Check the path, and that its drive is connected.",
     )
 
 
 def _read_folder(folder: Path, name: str | None, revision: str | None) -> WeightFiles:
-    # Links stay unresolved: those of a hub cache lead to files named by hashes.
+    # Links are not resolved: those of the hub's cache lead to files named by hashes.
     name = name or Path(os.path.abspath(folder)).name
     configuration = folder / CONFIGURATION
     if (folder / WEIGHTS).is_file():

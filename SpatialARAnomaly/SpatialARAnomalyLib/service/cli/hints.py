@@ -1,15 +1,14 @@
-"""What to do about a failure, in the command line's words: one hint for every code."""
+"""The command line's hints: what the user can do about each error code."""
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 
 _EXPORT_AGAIN = "Export the scan again from its source."
-_EXPORT_SERIES = "Export the series again and complete, or take another one with --series."
-_CONVERT_SERIES = "Convert the series to NIfTI or NRRD (for example with dcm2niix) and use that."
+_EXPORT_SERIES = "Export the complete series again, or choose another one with --series."
+_CONVERT_SERIES = "Convert the series to NIfTI or NRRD, for example with dcm2niix."
 _INSTALL = 'Install the packages: pip install "spatial-ar-anomaly[torch]"'
-
 _OTHER_NAME = "Choose another name."
-_OTHER_PROGRAM = "Restart the program that sent the request: it is of another version."
-_OTHER_SPEC = "Correct the value; `--help` describes what it may be."
+_OTHER_PROGRAM = "Restart the program that sent the request: it has another version."
+_OTHER_SPEC = "Correct the value; `--help` describes the options."
 _REPORT = "Please report it."
 _RESTORE_MODEL = "Copy or import the model again from its source."
 _TRUTH = "Save the truth as a label map on the scan's own voxels."
@@ -25,7 +24,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "array-unreadable": _REPORT,
     "body-without-tokens": "Use a smaller --fov-mm or a larger --size-px.",
     "case-score-input": "Use a scan that shows the body.",
-    "cases-lone-truth": "Call the truth of X.nii.gz X{ending}.nii.gz, in the same folder.",
+    "cases-lone-truth": "Name the truth of X.nii.gz X{ending}.nii.gz, in the same folder.",
     "cases-missing": "Write paths relative to the table's own folder.",
     "cases-none": "Give a folder of volume files, or a CSV table with the columns scan and truth.",
     "cases-table": "Write one row per scan, with an empty truth where it has no lesion.",
@@ -34,7 +33,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "checkpoint-other": "Repeat its command to resume it, or discard it with --restart.",
     "constraints": "Make the list on that machine: PythonSlicer -m pip freeze > list.txt",
     "device-missing": "Use --device auto or --device cpu, or install a torch for this device.",
-    "dicom-4d": "Export one time point or contrast, or take another series with --series.",
+    "dicom-4d": "Export one time point or contrast, or choose another series with --series.",
     "dicom-gap": _EXPORT_SERIES,
     "dicom-geometry": _EXPORT_SERIES,
     "dicom-inverted": _CONVERT_SERIES,
@@ -47,8 +46,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "encoder-damaged": "Download the weights again, all of their files into one folder.",
     "encoder-disk-full": "Free disk space, or set HF_HOME to a folder on another disk.",
     "encoder-format": (
-        "Get the same weights as .safetensors (the hub's pages of timm and Meta have them), or "
-        "convert them with safetensors.torch.save_file on a machine that may run their code."
+        "Get the same weights as .safetensors from the hub's pages of timm or Meta, or convert "
+        "them with safetensors.torch.save_file on a machine that may run their code."
     ),
     "encoder-gated": (
         "Accept the terms on {page} and log in with `hf auth login`, or "
@@ -59,17 +58,17 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "encoder-layout": "Use the weights as published, without a head, or download them again.",
     "encoder-lfs-pointer": "Download the file itself, with `git lfs pull`.",
     "encoder-missing": (
-        "Check the path or the hub id; `spatial-ar-anomaly encoders list` shows what there is."
+        "Check the path or the hub id; `spatial-ar-anomaly encoders list` shows the encoders."
     ),
     "encoder-not-a-hub": (
-        "Open the address in a browser, as networks may ask for a login first; check HF_ENDPOINT "
+        "Open the address in a browser: the network may ask for a login first. Check HF_ENDPOINT "
         "and HTTPS_PROXY."
     ),
     "encoder-not-finite": "Get the encoder's weights again, or use another encoder.",
     "encoder-not-found": (
-        "Say where it is with --encoder (a folder, a .safetensors file or a hub id)."
+        "Give its place with --encoder (a folder, a .safetensors file or a hub id)."
     ),
-    "encoder-not-here": "See `spatial-ar-anomaly encoders list` for those on this machine.",
+    "encoder-not-here": "`spatial-ar-anomaly encoders list` shows those on this machine.",
     "encoder-not-local": (
         "Get it with `spatial-ar-anomaly encoders get` or --allow-download; or give a local "
         f"folder or .safetensors file, or {_UNGATED}."
@@ -102,12 +101,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Unset HF_ENDPOINT to use the hub itself, or get the files in another way and give "
         "their folder."
     ),
-    "encoder-wrong-bytes": "Try again. A proxy or mirror in between may change what it passes on.",
+    "encoder-wrong-bytes": "Try again. A proxy or mirror may change the files that it passes on.",
     "input-damaged": "Copy or export it again.",
-    "input-data-file": (
-        "Put the voxels beside the header and name only their file in it, or save the scan as "
-        "one file (.nrrd or .mha)."
-    ),
+    "input-data-file": "Save the scan as one file (.nrrd or .mha), or keep both in one folder.",
     "input-empty": "Give a folder with volume files or a DICOM series.",
     "input-format": (
         "For DICOM give the folder that holds the series; convert anything else to NRRD."
@@ -137,23 +133,22 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     ),
     "modality-mixed": "Train one model per modality.",
     "modality-unsupported": (
-        "Take another series, or convert it to NIfTI or NRRD if it is to be treated as MR or CT."
+        "Use another series, or convert it to NIfTI or NRRD to treat it as MR or CT."
     ),
     "model-ambiguous": "Give the name of the file instead.",
     "model-damaged": _RESTORE_MODEL,
     "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
     "model-geometry": (
-        "Choose a model trained on such scans; to score it all the same, use --allow-mismatch."
+        "Choose a model trained on such scans, or score it anyway with --allow-mismatch."
     ),
     "model-in-use": (
-        "Wait until the detection or training with it has ended, close other programs that show "
-        "its folder, and try again."
+        "Wait until the detection or training with it has ended; close programs that use it."
     ),
     "model-missing": (
-        "Check the path or the name; `spatial-ar-anomaly models list` shows those there are."
+        "Check the path or the name; `spatial-ar-anomaly models list` shows the models."
     ),
     "model-modality": (
-        "Choose a model trained on {modality}; to score it all the same, use --allow-mismatch."
+        "Choose a model trained on {modality}, or score it anyway with --allow-mismatch."
     ),
     "model-name": _OTHER_NAME,
     "model-name-taken": _OTHER_NAME,
@@ -168,7 +163,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
-    "output-name": "Choose a name without slashes that does not begin with a point.",
+    "output-name": "Choose a name without slashes that does not begin with a dot.",
     "output-not-a-demo": "Choose another folder with --out.",
     "output-not-a-model": _OTHER_NAME,
     "output-not-a-training": "Choose another --out, or move that folder away.",
@@ -180,16 +175,14 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "pip-certificate": "Behind a proxy that inspects traffic, set PIP_CERT to its certificates.",
     "pip-conflict": "Update this program; pip's output names the package.",
     "pip-disk": "Free disk space and try again.",
-    "pip-failed": "Read what pip said, and repeat the command: what was collected is kept.",
+    "pip-failed": "Fix what pip's last lines name, then repeat the command.",
     "pip-network": "Check the connection and the proxy (HTTPS_PROXY).",
     "pip-no-version": "Use another Python: pip's output names the package.",
     "pip-permission": "Run it as a user who may write to this Python's folder.",
     "protocol-unknown": _OTHER_PROGRAM,
     "request-unreadable": _OTHER_PROGRAM,
     "scores-not-finite": "Make the scores again.",
-    "series-ambiguous": (
-        "Choose one with --series NUMBER (or its UID), or give a folder that holds only one."
-    ),
+    "series-ambiguous": "Choose one with --series NUMBER or UID, or give a folder with only one.",
     "series-missing": "Choose one of these with --series.",
     "series-of-file": "Leave --series out, or give the folder.",
     "size-not-patches": "Use --size-px {nearest_px}.",
@@ -208,29 +201,28 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "torch-missing": _INSTALL,
     "training-diverged": "Lower --learning-rate.",
     "training-running": "Wait until it has ended, or choose another --out.",
-    "training-unwritable": "Free disk space and repeat the command: it goes on where it stopped.",
+    "training-unwritable": "Free disk space and repeat the command, which resumes the training.",
     "truth-place": _TRUTH,
     "truth-size": _TRUTH,
     "truth-values": _TRUTH,
     "uv-missing": 'Install it: pip install "spatial-ar-anomaly[kit]"',
-    "volume-2d": "Save it as a 3-D volume (one slice is enough) with its place in the patient.",
+    "volume-2d": "Save it as a 3-D volume with its position in the patient; one slice is enough.",
     "volume-4d": "Extract one time point or channel and use that.",
     "volume-color": "Convert it to gray values, or give another scan.",
     "volume-complex": "Save the magnitude of the image and use that.",
     "volume-constant": "Give another scan.",
     "volume-empty": "Export the scan again, or give another one.",
-    "voxels-not-finite": "Replace them (for example by the value of air) and export it again.",
+    "voxels-not-finite": "Replace them, for example by the value of air, and export it again.",
     "window-not-ct": "Leave out --window-hu.",
 }
-"""Hints by the code of the failure.
+"""Hints by error code.
 
-A `{fact}` stands for one of the error's facts; of several hints, the first counts whose
-facts the error has.
+A `{fact}` stands for one of the error's facts. Of several hints, the first is shown
+whose facts the error has.
 """
 
 
 def hint(error: SpatialARError) -> str:
-    """Say what to do about an error; empty where nothing can be done."""
+    """Return the hint for an error, or ''."""
     hints = HINTS.get(error.code, ())
-    # Transition: `error.hint`, of raise sites that give no facts yet.
-    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint
+    return error.fill(*((hints,) if isinstance(hints, str) else hints))

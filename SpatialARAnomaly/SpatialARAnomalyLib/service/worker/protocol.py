@@ -71,8 +71,8 @@ _JOB_CONTROLS: dict[str, type[Cancel | Pause | Continue]] = {
 class RequestError(SpatialARError):
     """A line is not a valid message; `id` is the request's, if it could be read."""
 
-    def __init__(self, code: str, message: str, hint: str = "", id_: int | None = None) -> None:
-        super().__init__(code, message, hint)
+    def __init__(self, code: str, message: str, id_: int | None = None) -> None:
+        super().__init__(code, message)
         self.id = id_
 
 
@@ -101,7 +101,6 @@ def _read_request(values: dict[str, Any]) -> Request:
         raise RequestError(
             "protocol-unknown",
             f"This worker speaks protocol {PROTOCOL}; the request has another.",
-            "Restart the program after an update.",
             id_,
         )
     unknown = sorted(set(values) - set(_KEYS))
@@ -115,7 +114,6 @@ def _read_request(values: dict[str, Any]) -> Request:
         raise RequestError(
             "job-unknown",
             f"The job must be one of {', '.join(JOBS)}; found {found}.",
-            "Restart the program after an update.",
             id_,
         )
     inputs, spec = values.get("inputs", {}), values.get("spec", {})
@@ -128,4 +126,4 @@ def _read_request(values: dict[str, Any]) -> Request:
 
 
 def _unreadable(message: str, id_: int | None = None) -> RequestError:
-    return RequestError("request-unreadable", message, "", id_)
+    return RequestError("request-unreadable", message, id_)

@@ -1,4 +1,4 @@
-"""Errors in words a user can act on: the panel's one table of hints."""
+"""Errors for users of the panel, with its table of hints by error code."""
 
 import traceback
 from typing import Any
@@ -9,7 +9,7 @@ from SpatialARAnomalyLib.engine.errors import SpatialARError
 
 
 def asUserError(error: Exception) -> SpatialARError:
-    """Make it an error of ours; an unforeseen one also goes to Slicer's console."""
+    """Convert any error; the traceback of an internal one goes to Slicer's console."""
     if isinstance(error, SpatialARError):
         return error
     if isinstance(error, OSError):
@@ -28,29 +28,28 @@ def asUserError(error: Exception) -> SpatialARError:
 
 
 def errorOf(event: dict[str, Any]) -> SpatialARError:
-    """Make the error of a worker's `failed` event."""
+    """Return the error of a worker's `failed` event."""
     facts = event.get("facts") or {}
     return SpatialARError(str(event.get("code")), str(event.get("text")), **facts)
 
 
 def hintOf(error: SpatialARError) -> str:
-    """Say what to do about an error, in the panel's words; empty where nothing can be done."""
+    """Return the panel's hint for an error, or ''."""
     hints = allHints().get(error.code, ())
-    # Transition: `error.hint`, of raise sites that give no facts yet.
-    return error.fill(*((hints,) if isinstance(hints, str) else hints)) or error.hint
+    return error.fill(*((hints,) if isinstance(hints, str) else hints))
 
 
 def allHints() -> dict[str, str | tuple[str, ...]]:
-    """Make the table of hints by code: what the panel names stands in single quotes.
+    """Return the hints by error code; texts of the panel's controls are in single quotes.
 
-    A `{fact}` stands for one of the error's facts; of several hints, the first counts whose
-    facts the error has.
+    A `{fact}` stands for one of the error's facts. Of several hints, the first is shown
+    whose facts the error has.
     """
     convertSeries = _("Load the series in Slicer and choose it there.")
     copyModel = _("Import the model again from its source.")
     discard = _("Click 'Discard' and train again.")
     exportScan = _("Export the scan again from its source.")
-    exportSeries = _("Export the series again, complete.")
+    exportSeries = _("Export the complete series again.")
     getWeights = _("Get the weights again, as they were published.")
     install = _("Click 'Install…' under 'Set-up', then try again.")
     labelMap = _("Choose the scan that the labels belong to.")
@@ -63,7 +62,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     report = _("Please report it, with the text of 'Copy log'.")
     restart = _("Restart Slicer, as after every update.")
     truth = _("Save the truth as a label map on the scan's own voxels.")
-    tryAgain = _("Try again. The log below tells more.")
+    tryAgain = _("Try again. See the log below.")
     return {
         "affine-ambiguous": _("Save the scan again from the program it is viewed in."),
         "affine-not-affine": _("Correct the volume's place in the module Volumes, or reload it."),
@@ -76,7 +75,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "busy": _("Wait for it, or cancel it first."),
         "cancelled": _("Try again."),
         "case-score-input": _("Choose a scan that shows the body."),
-        "cases-lone-truth": _("Call the truth of X.nii.gz X{ending}.nii.gz."),
+        "cases-lone-truth": _("Name the truth of X.nii.gz X{ending}.nii.gz."),
         "cases-missing": _("Write paths relative to the table's own folder."),
         "cases-none": _("Choose a folder of volume files, or a CSV table of scans and truths."),
         "cases-table": _("Write one row per scan, with an empty truth where it has no lesion."),
@@ -101,8 +100,8 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "encoder-disk-full": _("Free disk space, or start Slicer with HF_HOME on another disk."),
         "encoder-format": _("Get the same weights as a .safetensors file."),
         "encoder-gated": _(
-            "Accept the terms on {page} and enter your token under 'Encoders'. Or choose an ungated "
-            "encoder there."
+            "Accept the terms on {page} and enter your token under 'Encoders'. Or choose an "
+            "ungated encoder there."
         ),
         "encoder-hub-down": _("Try again in a few minutes."),
         "encoder-image-size": _("Choose a 'Resolution' that is a multiple of {patch_px}."),
@@ -142,9 +141,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
             "Start Slicer without HF_ENDPOINT. Or get the files in another way and click "
             "'Add folder…' under 'Encoders'."
         ),
-        "encoder-wrong-bytes": _(
-            "Try again. A proxy or mirror in between may change what it passes on."
-        ),
+        "encoder-wrong-bytes": _("Try again. A proxy or mirror may change the files."),
         "exchange-failed": _("Free disk space in Slicer's temporary folder and try again."),
         "input-damaged": _("Copy or export it again."),
         "input-data-file": _("Save the scan as one file (.nrrd or .mha)."),
@@ -172,10 +169,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "model-damaged": copyModel,
         "model-file": _("Choose a file that 'Export…' under 'Models' wrote."),
         "model-geometry": mismatch,
-        "model-in-use": _(
-            "Wait until the detection or training with it has ended. Close other programs that "
-            "show its folder."
-        ),
+        "model-in-use": _("Wait until the detection or training with it has ended."),
         "model-missing": _("Choose another model, or look for models again."),
         "model-modality": mismatch,
         "model-name": otherName,
@@ -191,7 +185,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "output-exists": _("Choose another folder or name."),
         "output-folder": otherFolder,
         "output-incomplete": report,
-        "output-name": _("Choose a name without slashes that does not begin with a point."),
+        "output-name": _("Choose a name without slashes that does not begin with a dot."),
         "output-not-a-demo": otherFolder,
         "output-not-a-model": otherName,
         "output-not-a-training": otherName,
@@ -203,7 +197,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "pip-certificate": _("Start Slicer with PIP_CERT set to your site's certificates."),
         "pip-conflict": _("Update Slicer or the extension; the log names the package."),
         "pip-disk": _("Free disk space and try again."),
-        "pip-failed": _("The log tells more."),
+        "pip-failed": _("See the log."),
         "pip-network": _(
             "Check the connection and the proxy (HTTPS_PROXY), or click 'Install from folder…'."
         ),
@@ -241,9 +235,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-changed": _("Click 'Detect anomalies' again."),
         "volume-color": _("Choose a scalar volume."),
         "volume-complex": _("Save the magnitude of the image and choose that."),
-        "volume-components": _(
-            "Choose a scalar volume. The module Vector to Scalar Volume makes one of colors."
-        ),
+        "volume-components": _("Convert it with the module Vector to Scalar Volume."),
         "volume-constant": _("Choose another volume."),
         "volume-deleted": _("Load it again and click 'Detect anomalies'."),
         "volume-empty": _("Load the scan again."),
@@ -253,7 +245,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
         "voxels-not-finite": _("Replace them, for example by the value of air."),
         "window-not-ct": _("Choose CT as 'Modality'."),
-        "worker-died": (_("Try again. The log below tells more.\n{lastWords}"), tryAgain),
+        "worker-died": (_("Try again. See the log below.\n{logTail}"), tryAgain),
         "worker-ended": tryAgain,
         "worker-garbage": tryAgain,
         "worker-held": _("Try again when that has ended."),
@@ -263,10 +255,10 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
 
 
 def isMissingPackage(error: SpatialARError) -> bool:
-    """Whether a package lacks: the section *Set-up* has the remedy."""
+    """Return whether packages are missing, which the section *Set-up* installs."""
     return error.code in ("torch-missing", "package-missing", "encoder-software")
 
 
 def inOneLine(error: SpatialARError) -> str:
-    """What happened and what to do."""
+    """Return message and hint in one line."""
     return f"{error.message} {hintOf(error)}".strip()
