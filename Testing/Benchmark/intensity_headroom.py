@@ -17,7 +17,7 @@ from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.training import fit
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
-from SpatialARAnomalyLib.engine.scoring.findings import find
+from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
 from SpatialARAnomalyLib.engine.scoring.scoring import (
     embed_slices,
     slice_nll,
@@ -64,7 +64,8 @@ def first_finding(score, stack, head, lesion, samples):
     calibration = fit_calibration(samples, samples)  # p-values are not looked at here
     threshold = calibration.threshold(RATE)
     score = np.where(stack.inside_volume(), score, score.min()).astype(np.float32)
-    findings, labels = find(score, head.ras_from_voxel, calibration, threshold, MIN_ML)
+    findings, box = find_in_box(score, head.ras_from_voxel, calibration, threshold, MIN_ML)
+    labels = np.zeros(score.shape, np.uint16) if box is None else box.on_grid(score.shape)
     ranks = np.bincount(labels[lesion], minlength=1)
     ranks[0] = 0
     rank = int(ranks.argmax())

@@ -132,7 +132,7 @@ def measure(slices: int, work: Path) -> None:
     for turn in ("cold worker, NLL sent", "warm"):
         begun = time.perf_counter()
         with gui_gap() as gap:
-            review._findAgain()
+            review.updateFindings()
             wait_until(lambda: not logic.finding, 120, "the findings")
         took = time.perf_counter() - begun
         print(f"finding anew ({turn})  {took:5.2f} s, largest gap {1000 * gap.longest_s:.0f} ms")

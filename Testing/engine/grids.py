@@ -1,8 +1,10 @@
-"""Seeded voxel grids as scanners and converters make them."""
+"""Seeded voxel grids as scanners and converters make them, and findings on whole grids."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.scoring.findings import Finding, find_in_box
 from SpatialARAnomalyLib.engine.specs import Plane
 
 
@@ -52,3 +54,15 @@ def random_grid(
     middle = ras_from_voxel[:3, :3] @ ((counts - 1) / 2)
     ras_from_voxel[:3, 3] = random.uniform(-80, 80, size=3) - middle
     return Grid((int(counts[2]), int(counts[1]), int(counts[0])), ras_from_voxel)
+
+
+def find(
+    nll: np.ndarray,
+    ras_from_voxel: np.ndarray,
+    calibration: Calibration,
+    threshold_nll: float,
+    min_volume_ml: float,
+) -> tuple[list[Finding], np.ndarray]:
+    """The findings of an NLL volume and their label map on the whole grid."""
+    findings, box = find_in_box(nll, ras_from_voxel, calibration, threshold_nll, min_volume_ml)
+    return findings, np.zeros(nll.shape, np.uint16) if box is None else box.on_grid(nll.shape)

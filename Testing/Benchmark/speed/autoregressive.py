@@ -1,4 +1,4 @@
-"""What scoring costs: beside the same network with full 3×3 kernels, and beside the encoder."""
+"""Time of scoring, beside the same network with full 3×3 kernels and beside the encoder."""
 
 import copy
 from collections.abc import Callable
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 8)
 HELD_TO_TARGET = (Preset.STANDARD, Preset.DILATED)
-"""The paper's networks; richer presets are measured beside them."""
+"""Presets with a target: the paper's networks."""
 MOST_OF_ENCODER = 0.07
-"""Share of the encoder's time that scoring may take on a CPU."""
+"""Largest share of the encoder's time that scoring may take on a CPU."""
 EQUAL = 1e-5
-"""Largest difference of both networks in float32 (`largest_difference`)."""
+"""Largest accepted difference of both networks in float32 (`largest_difference`)."""
 
 FULL_TAPS = 9
 
 
 class FullConv2d(torch.nn.Module):
-    """The same convolution with its whole masked 3×3 kernel, as the paper's code has it."""
+    """The masked convolution with its whole 3×3 kernel, as in the paper's code."""
 
     def __init__(self, causal: CausalConv2d) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class FullConv2d(torch.nn.Module):
         self.reach = causal.dilation[0]
 
     def forward(self, tokens: "Tensor") -> "Tensor":
-        """The convolution, of the same height and width."""
+        """Convolve; height and width stay."""
         return F.conv2d(tokens, self.weight, self.bias, padding=self.reach, dilation=self.reach)
 
 
 def with_full_kernels(model: AutoregressiveModel) -> AutoregressiveModel:
-    """A copy that computes the same with full kernels."""
+    """Copy a model into one that computes the same with full kernels."""
     full = copy.deepcopy(model)
     for name, module in model.named_modules():
         if isinstance(module, CausalConv2d):
@@ -68,9 +68,9 @@ def with_full_kernels(model: AutoregressiveModel) -> AutoregressiveModel:
 def scoring_flop(
     spec: AutoregressiveSpec, channels: int, tokens: int, taps: int | None = None
 ) -> int:
-    """Floating-point operations of the products in one image's NLL.
+    """Count the floating-point operations of the products in one image's NLL.
 
-    `taps` is of every kernel; without, those that the mask keeps: 4 in the first
+    `taps` is the number per kernel; by default those that the mask keeps: 4 in the first
     layer and 5 in all others.
     """
     depth = len(spec.dilations)
@@ -90,7 +90,7 @@ def scoring_flop(
 
 
 def random_model(preset: Preset, channels: int, device: "torch.device") -> AutoregressiveModel:
-    """The preset's network as before its training."""
+    """Make the preset's network with its initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoregressiveModel(AutoregressiveSpec.from_preset(preset), channels)
@@ -98,13 +98,13 @@ def random_model(preset: Preset, channels: int, device: "torch.device") -> Autor
 
 
 def random_tokens(batch: int, channels: int, side: int, device: "torch.device") -> "Tensor":
-    """Of zero mean and unit variance, [b, c, h, w]."""
+    """Draw tokens [b, c, h, w] of zero mean and unit variance."""
     generator = torch.Generator().manual_seed(11)
     return torch.randn(batch, channels, side, side, generator=generator).to(device)
 
 
 def score(model: AutoregressiveModel, tokens: "Tensor", places: "Tensor") -> "Tensor":
-    """The NLL as detection computes it."""
+    """Compute the NLL as a detection does."""
     with torch.inference_mode(), exact_float32():
         return model.nll(tokens, places)
 
@@ -112,7 +112,7 @@ def score(model: AutoregressiveModel, tokens: "Tensor", places: "Tensor") -> "Te
 def largest_difference(
     one: AutoregressiveModel, other: AutoregressiveModel, tokens: "Tensor", places: "Tensor"
 ) -> float:
-    """Of two networks' predictions, by the largest of them, or of their NLLs in nats."""
+    """Return the largest relative difference of predictions, or of NLLs in nats if larger."""
     with torch.inference_mode(), exact_float32():
         predicted = one(tokens, places)
         means = (other(tokens, places) - predicted).abs().max() / predicted.abs().max()
@@ -121,7 +121,7 @@ def largest_difference(
 
 
 def run(options: Options) -> list[Table]:
-    """Every preset with batches of 1 and 8 slices."""
+    """Measure every preset with batches of 1 and 8 slices."""
     size, side = (QUICK_SIZE, 4) if options.quick else (SIZES["S"], 28)
     encoder = random_encoder(options.work, size, options.device)
     return [_presets(options, encoder, side, batch) for batch in BATCHES]

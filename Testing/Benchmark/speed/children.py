@@ -1,8 +1,8 @@
-"""Jobs that run in a process of their own, so that its memory is theirs alone.
+"""Jobs that run in separate processes, so that their memory can be measured.
 
     python -m Benchmark.speed.children JOB ARGUMENTS
 
-prints a JSON object: seconds, the peak of the memory, and what the job says.
+prints a JSON object: seconds, peak memory, and the job's own results.
 """
 
 import json
@@ -21,18 +21,21 @@ TESTING = Path(__file__).parents[2]
 LIBRARY = Path(SpatialARAnomalyLib.__file__).parents[1]
 
 VOLUME_SLICES = 40
-"""Slices of each volume of a store of tokens."""
+"""Slices of each volume in a feature store."""
 
 
 def environment() -> dict[str, str]:
-    """This process's, in which a child finds the package and the benchmark."""
+    """Return this process's environment, extended so that a child finds package and benchmark."""
     earlier = os.environ.get("PYTHONPATH", "")
     paths = [str(TESTING), str(LIBRARY), *filter(None, [earlier])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run_child(job: str, **settings: Any) -> dict[str, Any]:
-    """What the job says of itself; raises `CalledProcessError` where it fails."""
+    """Run a job in a child process and return its results.
+
+    Raises `CalledProcessError` if it fails.
+    """
     done = subprocess.run(
         [sys.executable, "-m", __name__, job, json.dumps(settings)],
         env=environment(),
@@ -44,7 +47,7 @@ def run_child(job: str, **settings: Any) -> dict[str, Any]:
 
 
 def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
-    """A detection as the command line does it."""
+    """Run a detection as the command line does."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
     from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
@@ -56,14 +59,14 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
         encoder=encoder,
         device=Device(device),
         overwrite=True,
-        # A few slices of a tall body are what the model was not made for.
+        # A few slices of a tall body do not suit the model.
         allow_mismatch=True,
     )
     detect_to_files(request, SilentReporter())
 
 
 def fit(store: str, slices: int, preset: str, device: str) -> None:
-    """One epoch of the network, on tokens that lie in a store."""
+    """Train the network for one epoch on tokens in a store."""
     from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
     from SpatialARAnomalyLib.engine.model.training import fit as run
     from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -87,7 +90,7 @@ def fit(store: str, slices: int, preset: str, device: str) -> None:
 
 
 def train(normals: list[str], out: str, size_px: int, preset: str, device: str) -> None:
-    """A whole training of one epoch with the demonstration encoder."""
+    """Run a whole training of one epoch with the demonstration encoder."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
     from SpatialARAnomalyLib.engine.specs import Preset
@@ -101,7 +104,7 @@ def train(normals: list[str], out: str, size_px: int, preset: str, device: str) 
 
 
 def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[dict[str, Any]]:
-    """Two detections as the worker does them; what each took, imported and found warm."""
+    """Run two detections as the worker does; report time, imports and warm parts of each."""
     import shutil
 
     import numpy as np
@@ -145,7 +148,7 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
 
 
 def nothing() -> None:
-    """What importing torch and transformers alone takes."""
+    """Import PyTorch and transformers, for comparison."""
     import torch  # noqa: F401
     from transformers import DINOv3ViTModel  # noqa: F401
 
@@ -160,7 +163,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Run the job given on the command line."""
     job, settings = sys.argv[1], json.loads(sys.argv[2])
     start = time.perf_counter()
     with PeakMemory() as memory:

@@ -1,4 +1,4 @@
-"""How long a user waits for a first word, and what a second detection still has to do."""
+"""Time until the first output, and the work left for a second detection."""
 
 import json
 import subprocess
@@ -19,15 +19,15 @@ IMPORTS = (
     "import torch; from transformers import DINOv3ViTModel; "
     'print(\'{"event": "imported"}\', flush=True)'
 )
-"""What any detection has to import, by itself."""
+"""The imports that every detection needs."""
 WAIT_S = 120.0
 MOST_AFTER_IMPORTS_S = 1.2
-"""From the end of those imports to a detection's first progress, at most."""
+"""Largest accepted time from the end of those imports to a detection's first progress, in seconds."""
 MOST_HELP_S = 0.3
 
 
 def run(options: Options) -> list[Table]:
-    """The tables."""
+    """Measure both tables."""
     with own_settings(options.work):
         job = WarmJob.make(options)
         return [_first_words(job, options), _second_detection(job, options)]
@@ -81,16 +81,16 @@ def _first_words(job: WarmJob, options: Options) -> Table:
 
 
 def until_end(command: Sequence[str]) -> float:
-    """Seconds from the start of a process to its end, which must be a good one."""
+    """Measure the seconds from the start of a process to its end, which must succeed."""
     start = time.perf_counter()
     subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
 
 
 def until_events(command: Sequence[str], events: Sequence[str]) -> dict[str, float]:
-    """Seconds from the start of a process to each of these events, which come in this order.
+    """Measure the seconds from the start of a process to each of these events, in this order.
 
-    A stage is named `stage NAME`. The process is ended after the last.
+    A stage is given as `stage NAME`. The process is ended after the last event.
     """
     start = time.perf_counter()
     heard: dict[str, float] = {}

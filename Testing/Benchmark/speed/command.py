@@ -16,7 +16,7 @@ from SpatialARAnomalyLib.engine.device import Device
 RESULTS = Path(__file__).parents[1] / "speed_results.jsonl"
 QUICK_REPEATS = 2
 FILE_WIDTH = 160
-"""Characters of a line where no terminal tells."""
+"""Line length in characters without a terminal."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +49,7 @@ def speed(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name the parts and end.")] = False,
 ) -> None:
-    """Measure how fast the program is, beside what it could be."""
+    """Measure speed and memory of the program beside the machine's limits."""
     if listed:
         for name, tells in PARTS.items():
             typer.echo(f"{name:16}{tells}")
@@ -79,7 +79,7 @@ def speed(
         )
         tables: list[Table] = []
         seconds: dict[str, float] = {}
-        # What was measured before a part fails, or before Ctrl-C, is worth keeping.
+        # Keeps the measurements made before a part fails or Ctrl-C.
         try:
             for name in names:
                 start = time.perf_counter()

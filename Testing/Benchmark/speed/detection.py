@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 MOST = 1.10
 REPEATS = 3
-"""Whole jobs take a minute each."""
+"""Maximum number of repeats; a whole job takes a minute."""
 
 BATCHES = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 16, 32, 64, 155)}
-"""Tried for the bare encoder."""
+"""Batch sizes tried for the bare encoder, by device."""
 BATCH_REPEATS = 2
 
 
 def run(options: Options) -> list[Table]:
-    """The tables."""
+    """Measure the detection and its bare encoder."""
     with own_settings(options.work):
         return _tables(options)
 
@@ -51,7 +51,7 @@ def _tables(options: Options) -> list[Table]:
     slices = len(stack.indices)
     whole_s, bare_s = spread(seconds["job"]), spread(seconds["encoder"])
     over = ratio(seconds["job"], seconds["encoder"])
-    measured = stages[1:]  # the first one was to warm up
+    measured = stages[1:]  # the first one warms up
     rows = [
         (stage, spread([one[stage] for one in measured]), None)
         for stage in ("read", "embed", "find", "write")
@@ -80,7 +80,7 @@ def _tables(options: Options) -> list[Table]:
 
 
 def best_batch(encoder: "Encoder", side_px: int, options: Options) -> int:
-    """The batch in which the encoder alone is fastest here."""
+    """Find the batch size at which the bare encoder is fastest."""
     sizes = BATCHES.get(options.device.type, BATCHES["cpu"])
     images = random_images(2 if options.quick else max(sizes), side_px)
     sizes = tuple(size for size in sizes if size <= len(images))

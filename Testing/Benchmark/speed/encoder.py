@@ -1,8 +1,8 @@
-"""How near the encoder comes to the best float32 matrix product of this machine.
+"""The encoder's rate as a share of the machine's best float32 matrix product.
 
-Both are counted in floating-point operations: an addition and a multiplication each
-count, so a product of n×k and k×m is 2·n·k·m. What is no product (norms, GELU, softmax,
-rotations) counts nothing, so the share of the best rate can not reach 1.
+Both are counted in floating-point operations: an addition and a multiplication each count as
+one, so a product of n×k and k×m is 2·n·k·m. Norms, GELU, softmax and rotations count nothing
+but take time, so the share cannot reach 1.
 """
 
 import math
@@ -35,11 +35,11 @@ SQUARES = {"cpu": (1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048)}
 LEAST_SHARE = 0.75
 THREAD_BATCHES, THREAD_REPEATS = (1, 4), 3
 LEAST_GFLOP = 15.0
-"""Small products are repeated in one measurement, so that the clock's grain does not matter."""
+"""Least work of one measurement in GFLOP; smaller products are repeated (clock resolution)."""
 
 
 def encoder_flop(size: Size, side_px: int, registers: int = REGISTERS) -> int:
-    """Floating-point operations of the products in one image's forward pass.
+    """Count the floating-point operations of the products in one image's forward pass.
 
     With n patches of p×p×3 values, N = n + 1 + registers tokens and C channels:
 
@@ -58,11 +58,11 @@ def encoder_flop(size: Size, side_px: int, registers: int = REGISTERS) -> int:
 
 
 Shape = tuple[int, int, int]
-"""Of a product: rows of the left, its columns, columns of the right."""
+"""Shape of a product: rows of the left factor, its columns, columns of the right one."""
 
 
 def product_shapes(size: Size, device: str, side_px: int) -> list[Shape]:
-    """Squares, and the products of the encoder's own layers."""
+    """List squares, and the products of the encoder's own layers."""
     tokens = (side_px // PATCH_PX) ** 2 + 1 + REGISTERS
     own = [
         (batch * tokens, *widths)
@@ -77,7 +77,7 @@ def product_shapes(size: Size, device: str, side_px: int) -> list[Shape]:
 
 
 class Product:
-    """A float32 matrix product, as often as makes enough work for one measurement."""
+    """A float32 matrix product, repeated until one measurement has enough work."""
 
     def __init__(
         self, shape: Shape, device: "torch.device", least_gflop: float = LEAST_GFLOP
@@ -89,7 +89,7 @@ class Product:
         self.calls = max(1, math.ceil(least_gflop * 1e9 / flop))
         self.gflop = self.calls * flop / 1e9
         self._left = torch.rand(rows, inner, device=device)
-        # As a layer's weights lie: [out, in].
+        # The layout of a layer's weights: [out, in].
         self._right = torch.rand(columns, inner, device=device)
         self._out = torch.empty(rows, columns, device=device)
 
@@ -102,7 +102,7 @@ class Product:
 
 
 def run(options: Options) -> list[Table]:
-    """The share of the best rate by batch; on a CPU also threads against batches."""
+    """Measure the share of the best rate by batch; on a CPU also threads against batches."""
     size, side_px = (QUICK_SIZE, 64) if options.quick else (SIZES["S"], SIDE_PX)
     encoder = random_encoder(options.work, size, options.device)
     product, products = best_product(options, size, side_px)
@@ -113,7 +113,7 @@ def run(options: Options) -> list[Table]:
 
 
 def best_product(options: Options, size: Size, side_px: int) -> tuple[Product, Table]:
-    """The fastest product, and all of them."""
+    """Return the fastest product, and the table of all."""
     least = 0.01 if options.quick else LEAST_GFLOP
     shapes = product_shapes(size, options.device.type, side_px)
     if options.quick:
@@ -138,7 +138,7 @@ def best_product(options: Options, size: Size, side_px: int) -> tuple[Product, T
 def share(
     options: Options, encoder: "Encoder", size: Size, side_px: int, product: Product
 ) -> Table:
-    """The encoder's rate by that of the product, which runs before every batch."""
+    """Measure the encoder's rate as a share of the product's, which runs before every batch."""
     gflop = encoder_flop(size, side_px) / 1e9
     batches = sorted({*BATCHES[options.device.type], images_at_once(encoder, side_px)})
     calls: dict[tuple[str, int], Callable[[], object]] = {}
@@ -172,7 +172,7 @@ def share(
 
 
 def threads(options: Options, encoder: "Encoder", side_px: int) -> Table:
-    """Seconds a slice by CPU threads and batch."""
+    """Measure seconds per slice by CPU threads and batch."""
     cores = os.cpu_count() or 1
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
     counts = [count for count in counts if count <= cores]
@@ -205,7 +205,7 @@ def threads(options: Options, encoder: "Encoder", side_px: int) -> Table:
 
 @contextmanager
 def threads_set(count: int) -> Iterator[None]:
-    """Torch computes with so many CPU threads for a while."""
+    """Set PyTorch's number of CPU threads within the context."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""DINOv3 of the published sizes with random weights: speed does not depend on their values."""
+"""DINOv3 of the published sizes with random weights, which take the same time as trained ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """Of a ViT: channels, layers and heads; the MLP has four times the channels."""
+    """Size of a ViT: channels, layers and heads; the MLP has four times the channels."""
 
     channels: int
     layers: int
@@ -19,14 +19,14 @@ class Size:
 
 
 SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16)}
-"""DINOv3 ViT-S/16, ViT-B/16 and ViT-L/16."""
+"""Sizes of DINOv3 ViT-S/16, ViT-B/16 and ViT-L/16."""
 QUICK_SIZE = Size(128, 2, 2)
 
 PATCH_PX, REGISTERS = 16, 4
 
 
 def encoder_folder(work: Path, size: Size) -> Path:
-    """A folder as transformers writes it, made once in `work`."""
+    """Write a folder in transformers' layout to `work`, unless it is there."""
     import torch
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
     from transformers.utils import logging
@@ -50,14 +50,14 @@ def encoder_folder(work: Path, size: Size) -> Path:
 
 
 def random_encoder(work: Path, size: Size, device: "torch.device | str" = "cpu") -> "Encoder":
-    """The encoder of that size on `device`, through the program's own loading."""
+    """Load the encoder of that size on `device`, through the program's own loading."""
     from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
     return load_encoder(str(encoder_folder(work, size)), device=device)
 
 
 def random_images(count: int, side_px: int) -> "torch.Tensor":
-    """Gray images [b, 1, s, s] in [0, 1]."""
+    """Draw gray images [b, 1, s, s] in [0, 1]."""
     import torch
 
     return torch.rand(count, 1, side_px, side_px, generator=torch.Generator().manual_seed(7))

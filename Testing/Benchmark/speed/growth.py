@@ -1,4 +1,4 @@
-"""How a cost grows with the work: fitted powers, and pictures of them."""
+"""Growth of a cost with the work: fitted powers, and pictures of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Fit:
-    """cost = factor · work^exponent, by least squares of the logarithms."""
+    """The fit cost = factor · work^exponent, by least squares of the logarithms."""
 
     exponent: float
     error: float
@@ -18,7 +18,7 @@ class Fit:
 
 
 def exponent(work: Sequence[float], cost: Sequence[float]) -> Fit:
-    """The power with which `cost` grows with `work`; both positive, at least two points."""
+    """Fit the power of `work` in `cost`; both positive, at least two points."""
     assert len(work) == len(cost) >= 2, (len(work), len(cost))
     x, y = np.log(work), np.log(cost)
     away = x - x.mean()
@@ -35,7 +35,7 @@ def draw_growth(
     cost_label: str,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 ) -> None:
-    """Every series (work, cost) in a picture with logarithmic axes, 600 px wide, with its fit."""
+    """Draw every series (work, cost) with its fit on logarithmic axes, 600 px wide."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: commit, hardware and versions; no name, no path."""
+"""Where a benchmark ran: commit, hardware and versions, without names and paths."""
 
 import datetime
 import importlib.metadata
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "numpy")
 
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
-"""Of a CPU, as Linux names them: what a matrix product's speed depends on."""
+"""Instruction sets that matter for matrix products, named as Linux names them."""
 
 
 def machine_facts(device: "torch.device") -> dict[str, Any]:
-    """What a reader must know to compare figures."""
+    """Collect what is needed to compare figures."""
     import torch
 
     return {
@@ -43,7 +43,7 @@ def machine_facts(device: "torch.device") -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit, with a `+` where files differ from it; `unknown` outside a repository."""
+    """Return the commit, with a `+` if files differ from it; `unknown` outside a repository."""
     head = _git("rev-parse", "--short=12", "HEAD")
     if not head:
         return "unknown"
@@ -51,12 +51,12 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The CPU's model."""
+    """Return the CPU's model."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def instructions() -> list[str]:
-    """Those of `INSTRUCTIONS` that the CPU has; empty where the system does not tell."""
+    """List those of `INSTRUCTIONS` that the CPU has; empty where the system reports none."""
     flags = set((_cpuinfo("flags") or "").split())
     return [name for name in INSTRUCTIONS if name in flags]
 

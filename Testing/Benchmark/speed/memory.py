@@ -1,4 +1,4 @@
-"""Peaks of memory, each of a process of its own, and how they grow with the work."""
+"""Peak memory of separate processes, and its growth with the work."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from SpatialARAnomalyLib.engine.specs import Preset
 MOST_GROWTH = 1.10
 
 FEW_SLICES = 16
-"""Of scans on which resolution and encoder are compared: two batches of the encoder."""
+"""Slices of the scans on which resolution and encoder are compared: two batches of the encoder."""
 SIDE_PX = 448
 TRAINED_SLICES = (200, 600, 2000)
 QUICK_TRAINED = (40, 80)
 QUICK_SIDE = 48
 TOKENS, CHANNELS = 28, 384
-"""Of ViT-S/16 at 448²."""
+"""Grid side and channels of ViT-S/16 at 448²."""
 TRAIN_PX = 224
-"""Of the whole training job, whose encoder is the demonstration's."""
+"""Image side in pixels of the whole training job, which uses the demonstration encoder."""
 
 COLUMNS = ("Process", "Peak MB", "Own MB", "Growth", "Seconds")
 RESIDENT = (
@@ -33,7 +33,7 @@ RESIDENT = (
 
 
 def run(options: Options) -> list[Table]:
-    """The tables."""
+    """Measure detections and trainings."""
     with own_settings(options.work):
         return [_detections(options), _trainings(options)]
 
@@ -45,7 +45,7 @@ def _row(name: str, found: dict[str, Any], beside: dict[str, Any] | None) -> tup
 
 
 def _detections(options: Options) -> Table:
-    """Against slices, resolution and size of the encoder."""
+    """Measure detections against slices, resolution and size of the encoder."""
     work, device = options.work, options.device.type
     side = QUICK_SIDE if options.quick else SIDE
 
@@ -92,7 +92,7 @@ def _detections(options: Options) -> Table:
 
 
 def _trainings(options: Options) -> Table:
-    """Against the number of slices: the network alone, and the whole job."""
+    """Measure trainings against the number of slices: the network alone, and the whole job."""
     counts = QUICK_TRAINED if options.quick else TRAINED_SLICES
     works = {"network": _fitted} | ({} if options.quick else {"whole training": _trained})
     rows: list[tuple[Cell, ...]] = []
@@ -125,7 +125,7 @@ def _quick_tokens() -> tuple[int, int]:
 
 
 def _fitted(options: Options, slices: int) -> dict[str, Any]:
-    """Of `fit` on random tokens, which are removed again: they are large."""
+    """Measure `fit` on random tokens, which are deleted afterwards because they are large."""
     channels, side = _quick_tokens() if options.quick else (CHANNELS, TOKENS)
     folder = options.work / "memory-store"
     store = FeatureStore(folder)
@@ -150,7 +150,7 @@ def _fitted(options: Options, slices: int) -> dict[str, Any]:
 
 
 def _trained(options: Options, slices: int) -> dict[str, Any]:
-    """Of the job `train` on so many slices in scans."""
+    """Measure the job `train` on scans with that many slices."""
     normals = many_heads(options.work, slices // VOLUME_SLICES, VOLUME_SLICES, SIDE)
     return run_child(
         "train",

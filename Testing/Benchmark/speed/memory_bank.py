@@ -1,7 +1,7 @@
-"""Scoring by nearest-neighbor memory banks beside ours: seconds and bytes of one slice.
+"""Nearest-neighbor memory banks beside our scoring: seconds and bytes of one slice.
 
-The bank with the cosine distance is AnomalyDINO's rule. The bare product is what no
-exhaustive search can do without: every similarity once, and the highest of them.
+The bank with the cosine distance is AnomalyDINO's rule. The bare product is the least work of an
+exhaustive search: every similarity once, and the highest of them.
 """
 
 from functools import partial
@@ -25,14 +25,14 @@ SIZES = (10_000, 100_000, 600_000)
 CHANNELS, SIDE = 384, 28
 QUICK_SIZES, QUICK_CHANNELS, QUICK_SIDE = (100, 300, 1_000), 16, 4
 MOST_REPEATS = 3
-"""The largest bank takes seconds a slice."""
+"""Maximum number of repeats; the largest bank takes seconds per slice."""
 FASTER, SMALLER = 150.0, 60.0
 FLOAT16, FLOAT32 = 2, 4
 
 
 @torch.inference_mode()
 def highest_products(bank: "Tensor", queries: "Tensor") -> "Tensor":
-    """Of every query [q, c] its highest product with the bank [n, c], chunk by chunk."""
+    """Compute the highest product of every query [q, c] with the bank [n, c], chunk by chunk."""
     best = torch.full((len(queries),), -torch.inf, device=bank.device)
     for start in range(0, len(bank), CHUNK):
         products = queries @ bank[start : start + CHUNK].T
@@ -41,7 +41,7 @@ def highest_products(bank: "Tensor", queries: "Tensor") -> "Tensor":
 
 
 def run(options: Options) -> list[Table]:
-    """Banks of 10⁴ to 6·10⁵ tokens against preset `standard`, in turn."""
+    """Measure banks of 10⁴ to 6·10⁵ tokens beside preset `standard`, alternately."""
     sizes, channels, side = (
         (QUICK_SIZES, QUICK_CHANNELS, QUICK_SIDE) if options.quick else (SIZES, CHANNELS, SIDE)
     )
@@ -68,7 +68,7 @@ def run(options: Options) -> list[Table]:
         }
         seconds[size] = in_turn(calls, repeats, device)
         del unit, calls
-        # As a detection does it; a bank takes as long for every slice, however many are asked.
+        # As in a detection; a bank takes the same time per slice for every batch.
         seconds[size]["ours"] = [one / SCORED_AT_ONCE for one in seconds[size]["ours"]]
     faster = {size: ratio(one["bank"], one["ours"]) for size, one in seconds.items()}
     rows = tuple(

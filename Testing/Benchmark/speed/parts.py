@@ -1,4 +1,4 @@
-"""What can be measured: every part is the module of its name, with `run(options)`."""
+"""The parts of the benchmark: each is the module of its name, with `run(options)`."""
 
 import importlib
 
@@ -16,10 +16,10 @@ PARTS = {
     "cold_start": "from a process's start to its first word; a second detection",
     "profile": "where the time of a detection goes",
 }
-"""In the order in which they run."""
+"""Parts and their descriptions, in the order in which they run."""
 
 
 def part(name: str) -> Part:
-    """The part of that name; what it needs is imported now."""
+    """Import the part of that name and return its `run`."""
     run: Part = importlib.import_module(f"Benchmark.speed.{name}").run
     return run

@@ -1,4 +1,4 @@
-"""The most memory that a process held: all of it, and what is its own."""
+"""The most memory that a process held: all of it, and its own."""
 
 import sys
 import threading
@@ -13,16 +13,16 @@ SAMPLE_S = 0.02
 
 @dataclass(frozen=True)
 class Peak:
-    """In MB (10⁶ bytes)."""
+    """Peak memory in MB (10⁶ bytes)."""
 
     resident: float
-    """With pages of files that the process maps, which the system can take back."""
+    """Resident memory with pages of mapped files, which the system can reclaim."""
     own: float | None
-    """Without those: what no other process can have. None where the system does not tell."""
+    """Resident memory without mapped files; None where the system does not report it."""
 
 
 class PeakMemory:
-    """A context that sees the peak of this process's memory; on Linux also of its own."""
+    """A context that records the peak of this process's memory; on Linux also of its own."""
 
     def __init__(self) -> None:
         self._own_mb = 0.0
@@ -50,9 +50,9 @@ class PeakMemory:
             time.sleep(SAMPLE_S)
 
     def peak(self) -> Peak:
-        """Since the process began (its own: since the context did)."""
+        """Return the peak since the process began (its own: since the context began)."""
         if STATUS.exists():
-            # Not `ru_maxrss`, which begins with what the parent process had.
+            # `ru_maxrss` would include the memory of the parent process.
             return Peak(_status_mb()["VmHWM"], self._own_mb)
         import resource
 
@@ -61,7 +61,7 @@ class PeakMemory:
 
 
 def _status_mb() -> dict[str, float]:
-    """What the system says of this process's memory."""
+    """Read a field of this process's memory status in MB."""
     found = {}
     for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
         name, _, value = line.partition(":")

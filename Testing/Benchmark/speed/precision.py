@@ -1,4 +1,4 @@
-"""What bf16 gains on GPUs with units for it, and what it does to the NLL's ranks."""
+"""Gain of bf16 on GPUs with units for it, and its effect on the ranks of the NLL."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -44,23 +44,23 @@ BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 64), "mps": (1, 8)}
 FASTER, LEAST_SPEARMAN = 1.3, 0.999
 
 LEARNED, TEST_SEED, LESION_MM = 3, 100, 9.0
-"""Heads that a model learns from (the last is held out); the seed and mass of the one scored."""
+"""Heads for training (the last is held out); seed and lesion radius in mm of the scored head."""
 
 
 def run(options: Options) -> list[Table]:
-    """Time beside float32 where new models take bf16; the ranks on any device."""
+    """Measure time beside float32 where new models take bf16; the ranks on any device."""
     gains = best_precision(options.device) is Precision.BFLOAT16
     return [times(options) if gains else float32_only(options), ranks(options)]
 
 
 def float32_only(options: Options) -> Table:
-    """Why no time is told."""
+    """Make the table for devices on which new models use float32."""
     rows = ((str(options.device), "float32"),)
     return Table("precision_seconds", "bf16 beside float32", ("device", "new models use"), rows)
 
 
 def times(options: Options) -> Table:
-    """Seconds a slice in both."""
+    """Measure seconds per slice in both precisions."""
     size, side_px = (QUICK_SIZE, 64) if options.quick else (SIZES["S"], SIDE_PX)
     folder = str(encoder_folder(options.work, size))
     encoders = _both(folder, options)
@@ -89,7 +89,7 @@ def times(options: Options) -> Table:
 
 
 def ranks(options: Options) -> Table:
-    """One model, learned from float32 tokens, on both kinds of tokens of a head with a mass."""
+    """Train one model, and compare its NLLs of both kinds of tokens of a head with a mass."""
     encoders = _both(DEMONSTRATION, options)
     side_px = 64 if options.quick else 224
     patch = encoders[Precision.FLOAT32].card.patch_px
@@ -97,7 +97,7 @@ def ranks(options: Options) -> Table:
     sick, _ = add_lesion(_head(TEST_SEED, options), TEST_SEED, radius_mm=LESION_MM)
     scored = _stack(sick, side_px, patch)
     tokens = {kind: _tokens([scored], one)[0] for kind, one in encoders.items()}
-    # As a training stores them.
+    # The precision of the feature store.
     grids = [one.astype(np.float16) for one in _tokens(learned, encoders[Precision.FLOAT32])]
     places = [_places(stack) for stack in learned]
     inside = np.concatenate([scored.tokens_inside(index) for index in scored.indices])
@@ -161,7 +161,7 @@ def _stack(volume: Volume, side_px: int, patch_px: int) -> SliceStack:
 
 
 def _tokens(stacks: Sequence[SliceStack], encoder: Encoder) -> list[np.ndarray]:
-    """Of every stack its slices' tokens [n, c, h, w]."""
+    """Embed the slices of every stack into tokens [n, c, h, w]."""
     report = SilentReporter()
     return [torch.cat(list(embed_slices(stack, encoder, report))).cpu().numpy() for stack in stacks]
 

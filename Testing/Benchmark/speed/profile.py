@@ -1,4 +1,4 @@
-"""Where the time of a detection goes: a table by groups of functions, and inside the encoder."""
+"""Time of a detection by groups of functions, and of the encoder by operators."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,7 @@ from Benchmark.speed.warm_job import WarmJob
 from Benchmark.speed.watches import Watches
 
 GROUPS = {
-    "model and encoder at hand": (
-        "service.detection.model_cache:ModelCache.load",
-    ),
+    "model and encoder at hand": ("service.detection.model_cache:ModelCache.load",),
     "read the file": ("service.scans:ScanSource.read",),
     "body mask": ("engine.slices.slice_stack:body_mask",),
     "intensity range": ("engine.slices.slice_stack:intensity_range",),
@@ -32,7 +30,7 @@ GROUPS = {
     "write review picture": ("service.detection.result_files:write_review",),
     "write manifest": ("service.detection.result_files:_write_manifest",),
 }
-"""Of a detection, in the order of their work."""
+"""Functions of a detection, in the order of their work."""
 
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::conv2d")
 ATTENTION = "scaled_dot_product"
@@ -41,7 +39,7 @@ BATCH = 8
 
 
 def run(options: Options) -> list[Table]:
-    """The tables."""
+    """Measure both tables."""
     with own_settings(options.work):
         job = WarmJob.make(options)
         job()
@@ -83,7 +81,7 @@ def _job_table(job: WarmJob, options: Options) -> Table:
 
 
 def _encoder_table(job: WarmJob, options: Options) -> Table:
-    """Of one batch: attention, products, and all else."""
+    """Profile one batch: attention, products, and all else."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -111,7 +109,7 @@ def _encoder_table(job: WarmJob, options: Options) -> Table:
 
 
 def _by_kind(times: Mapping[str, float]) -> dict[str, float]:
-    """Shares of attention, products, the largest others, and what remains."""
+    """Sum the shares of attention, products, the largest others, and the rest."""
     total = sum(times.values())
     assert total > 0, times
     kinds = {"products of matrices": 0.0, "attention": 0.0}
@@ -123,7 +121,7 @@ def _by_kind(times: Mapping[str, float]) -> dict[str, float]:
             kinds["products of matrices"] += took / total
         else:
             others[name] = took / total
-    # By fixed names, so that two runs have the same rows.
+    # Fixed names give all runs the same rows.
     for shown, part in (("activation", "gelu"), ("normalization", "norm"), ("copies", "copy")):
         kinds[shown] = sum(share for name, share in others.items() if part in name)
     kinds["all else"] = 1.0 - sum(kinds.values())

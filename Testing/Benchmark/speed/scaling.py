@@ -1,4 +1,4 @@
-"""How the time from slices to NLL volume grows with slices, resolution and encoder."""
+"""Growth of the time from slices to NLL volume with slices, resolution and encoder."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
 SLICES, SLICES_PX = (8, 20, 50, 155), 224
-"""At a quarter of the usual pixels, so that 155 slices take seconds, not minutes."""
+"""Numbers of slices, and their side in pixels: a quarter of the usual pixels, to take seconds."""
 SIDES_PX, SIDES_SLICES = (224, 320, 448, 640, 896), 2
 SIZES_PX, SIZES_SLICES = 448, 2
 MOST_REPEATS = 2
@@ -40,7 +40,7 @@ GRID, FOV_MM = 240, 240.0
 
 
 def cylinder(slices: int) -> Volume:
-    """Noise in a round body of 100 mm radius that every slice shows, [k, 240, 240], 1 mm."""
+    """Make noise in a round body of 100 mm radius on every slice, [k, 240, 240], 1 mm."""
     rows, columns = np.ogrid[:GRID, :GRID]
     middle = (GRID - 1) / 2
     inside = (rows - middle) ** 2 + (columns - middle) ** 2 < 100**2
@@ -49,7 +49,7 @@ def cylinder(slices: int) -> Volume:
 
 
 def stack_of(slices: int, side_px: int, patch_px: int) -> SliceStack:
-    """The cylinder's slices as images."""
+    """Cut the cylinder into slice images."""
     stack = SliceStack(
         PlaneVolume(cylinder(slices), Plane.AXIAL, Modality.MR),
         SliceSpec(fov_mm=FOV_MM, size_px=side_px),
@@ -61,7 +61,7 @@ def stack_of(slices: int, side_px: int, patch_px: int) -> SliceStack:
 
 
 def run(options: Options) -> list[Table]:
-    """A table and a picture for each; few repeats, for the shape and not the last digit."""
+    """Measure a table and a picture for each; few repeats suffice for the exponents."""
     sizes = QUICK_SIZES if options.quick else SIZES
     encoder = random_encoder(options.work, sizes["S"], options.device)
     model = random_model(Preset.STANDARD, encoder.card.channels, options.device)
@@ -150,7 +150,7 @@ def _seconds(
 def _exponents(
     works: Mapping[str, Sequence[float]], seconds: Sequence[float], columns: int
 ) -> list[tuple[Cell, ...]]:
-    """Rows that say with which power of each kind of work the seconds grow."""
+    """Make the rows with the power of each kind of work."""
     empty = (None,) * (columns - 2)
     return [
         (f"exponent against {name}", *empty, exponent(work, seconds))

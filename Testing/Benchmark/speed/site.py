@@ -1,4 +1,4 @@
-"""What a whole job needs on disk: scans, and a model of an encoder with random weights."""
+"""Files that a whole job needs: scans, and a model of an encoder with random weights."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from Benchmark.speed.encoders import Size, encoder_folder
 from SpatialARAnomalyLib.service.user_folder import HOME_VARIABLE
 
 SLICES, SIDE = 155, 240
-"""Of the scan that jobs are timed on: 1 mm, as research scans of the brain come."""
+"""Slices and side in voxels of the timed scan: 1 mm, as in research scans of the brain."""
 SPACING_MM = 1.0
 SLAB = 6
-"""Slices of each scan that a model learns from: enough for a model that is valid."""
+"""Slices of each training scan: enough for a valid model."""
 
 
 @contextmanager
 def own_settings(work: Path) -> Iterator[None]:
-    """Keeps what the program notes of encoders out of the user's settings."""
+    """Keep the program's notes on encoders out of the user's settings."""
     before = os.environ.get(HOME_VARIABLE)
     os.environ[HOME_VARIABLE] = str(work / "settings")
     try:
@@ -32,7 +32,7 @@ def own_settings(work: Path) -> Iterator[None]:
 def head_scan(
     work: Path, seed: int, slices: int = SLICES, side: int = SIDE, lesion: bool = False
 ) -> Path:
-    """A NIfTI file of a head of that grid, made once in `work`; 1 mm but for small grids."""
+    """Write a NIfTI file of a head to `work`, unless it is there; 1 mm except for small grids."""
     from SpatialARAnomalyLib.engine.volumes.files import write_nifti
     from SpatialARAnomalyLib.service.demo.phantom import (
         add_lesion,
@@ -52,10 +52,10 @@ def head_scan(
 
 
 def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: int = SIDE) -> Path:
-    """A model file of the preset `standard`, through the program's own training.
+    """Train a model file of the preset `standard` with the program's own training.
 
-    One epoch on slabs of two heads: its figures mean nothing, its work is a real model's.
-    Call it within `own_settings`.
+    One epoch on slabs of two heads: its figures have no meaning, its computation is that of any
+    model. Call it within `own_settings`.
     """
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -82,7 +82,7 @@ def trained_model(work: Path, size: Size, side_px: int, device: str, grid_side: 
 
 
 def many_heads(work: Path, count: int, slices: int, side: int) -> list[Path]:
-    """So many files of that grid: one head, each time with its own gain and noise."""
+    """Write files of one head, each with its own gain and noise."""
     import numpy as np
     from SpatialARAnomalyLib.engine.volumes.files import (
         read_volume_file,

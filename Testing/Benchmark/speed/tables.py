@@ -1,4 +1,4 @@
-"""What a part of the benchmark gives: tables, printed, as Markdown and as JSON."""
+"""The tables of a part: printed, as Markdown and as JSON."""
 
 import dataclasses
 import math
@@ -19,21 +19,21 @@ Cell = str | int | float | Spread | Fit | None
 
 @dataclass(frozen=True)
 class Options:
-    """How a part is to measure."""
+    """Settings of a measurement."""
 
     device: "torch.device"
     quick: bool
-    """Tiny sizes: everything runs, the figures mean nothing."""
+    """Tiny sizes: everything runs, the figures have no meaning."""
     repeats: int
     pictures: Path | None
-    """Folder for pictures; none are drawn without."""
+    """Folder for pictures; None draws none."""
     work: Path
-    """Folder for files that may be thrown away."""
+    """Folder for temporary files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure that issue or design asks for, and what was reached."""
+    """A target of the design, and the value reached."""
 
     what: str
     reached: float | Spread
@@ -42,7 +42,7 @@ class Target:
 
     @property
     def holds(self) -> bool:
-        """Whether the median reaches it."""
+        """True if the median reaches the target."""
         value = self.reached.median if isinstance(self.reached, Spread) else self.reached
         low = -math.inf if self.at_least is None else self.at_least
         high = math.inf if self.at_most is None else self.at_most
@@ -60,7 +60,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, and what must be said of it."""
+    """A table with its notes."""
 
     name: str
     title: str
@@ -73,7 +73,7 @@ class Table:
         assert all(len(row) == len(self.columns) for row in self.rows), self.name
 
     def rich(self) -> "RichTable":
-        """The table for a terminal."""
+        """Return the table for a terminal."""
         from rich import box
         from rich.table import Table as RichTable
 
@@ -91,7 +91,7 @@ class Table:
         return table
 
     def markdown(self) -> str:
-        """The table for a document."""
+        """Return the table for a document."""
         lines = [
             self.columns,
             ["---", *["---:"] * (len(self.columns) - 1)],
@@ -101,7 +101,7 @@ class Table:
         return "\n\n".join([f"**{self.title}**", table, *self._remarks()]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
-        """In the types of JSON: a row per object, spreads as median, low and high."""
+        """Return JSON types: one object per row, spreads as median, low and high."""
         return {
             "name": self.name,
             "title": self.title,
@@ -118,11 +118,11 @@ class Table:
 
 
 Part = Callable[[Options], list[Table]]
-"""What the `run` of every part is."""
+"""Type of every part's `run`."""
 
 
 def cell_text(cell: Cell) -> str:
-    """Three digits that count; a spread as `median (low to high)`."""
+    """Format three significant digits; a spread as `median (low to high)`."""
     if cell is None:
         return "–"
     if isinstance(cell, Spread):
@@ -133,7 +133,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def number(value: float) -> str:
-    """`value` with three digits that count, never as a power of ten unless tiny."""
+    """Format `value` with three significant digits, as a power of ten only if tiny."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
     digits = 2 - math.floor(math.log10(abs(value)))
@@ -141,7 +141,7 @@ def number(value: float) -> str:
 
 
 def cells_of(column: str, table: Table) -> Sequence[Cell]:
-    """A column's cells, from the top."""
+    """Return a column's cells, from the top."""
     place = table.columns.index(column)
     return [row[place] for row in table.rows]
 

@@ -1,4 +1,4 @@
-"""Things run in turn in one process, so that what slows the machine slows all of them."""
+"""Alternating measurements in one process, so that a slow machine slows all of them alike."""
 
 import statistics
 import time
@@ -12,40 +12,40 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 
 MS = 1e-3
-"""A millisecond, in seconds: `spread(…).per(MS)` tells a time in milliseconds."""
+"""A millisecond in seconds; `spread(…).per(MS)` is a time in milliseconds."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of repeated measurements, and their least and largest."""
+    """The median of repeated measurements, with the smallest and the largest."""
 
     median: float
     low: float
     high: float
 
     def per(self, count: float) -> "Spread":
-        """The same for one of `count` equal parts."""
+        """Divide by `count`: the same for one of `count` equal parts."""
         return Spread(self.median / count, self.low / count, self.high / count)
 
 
 @dataclass(frozen=True)
 class Ratio(Spread):
-    """The median of paired ratios, and their least and largest."""
+    """The median of paired ratios, with the smallest and the largest."""
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and range of measurements."""
+    """Compute median and range of measurements."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
-    """Every measurement of `above` by that of `below` in the same turn."""
+    """Divide every measurement of `above` by that of `below` in the same turn."""
     ratios = [one / other for one, other in zip(above, below, strict=True)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
 def timed(thing: Callable[[], object], device: "torch.device | str" = "cpu") -> float:
-    """Seconds of one call; a GPU is waited for."""
+    """Measure the seconds of one call, including the GPU's work."""
     synchronize(device)
     start = time.perf_counter()
     thing()
@@ -56,7 +56,7 @@ def timed(thing: Callable[[], object], device: "torch.device | str" = "cpu") -> 
 def in_turn(
     things: Mapping[Key, Callable[[], object]], repeats: int, device: "torch.device | str" = "cpu"
 ) -> dict[Key, list[float]]:
-    """Seconds of every call: one of each to warm up, then A B A B … `repeats` times."""
+    """Measure the seconds of every call: one each to warm up, then A B A B … `repeats` times."""
     for thing in things.values():
         thing()
     seconds: dict[Key, list[float]] = {name: [] for name in things}
@@ -67,7 +67,7 @@ def in_turn(
 
 
 def synchronize(device: "torch.device | str") -> None:
-    """Until the device has done all that it was given."""
+    """Wait until the device has finished its work."""
     if str(device).startswith("cuda"):
         import torch
 

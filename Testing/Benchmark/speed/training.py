@@ -1,4 +1,4 @@
-"""A training through the store beside one that embeds every slice anew in every epoch."""
+"""A training through the feature store beside one that embeds every slice in every epoch."""
 
 import shutil
 from collections.abc import Callable
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 
 LEAST = 3.0
 EPOCHS, SLICES = 40, 1000
-"""Of the training that is spoken of."""
+"""Epochs and slices of the extrapolated training."""
 
 MEASURED_SLICES = 40
 HELD_OUT_SHARE = 0.2
 REPEATS = 3
 
 CHECKED_SLICES, CHECKED_PX = 24, 224
-"""What is trained in both ways from beginning to end, with the demonstration encoder."""
+"""Slices and their side in pixels of the training that is run in both ways."""
 QUICK_SLICES, QUICK_SIDE, QUICK_PX, QUICK_EPOCHS = 8, 48, 64, 3
 
 
 def run(options: Options) -> list[Table]:
-    """The tables."""
+    """Measure both tables."""
     with own_settings(options.work):
         return [_large(options), _both_ways(options)]
 
 
 @dataclass(eq=False)
 class Trainer:
-    """Embeds the slices of one scan and trains on them, a part of them held out."""
+    """Embeds the slices of one scan and trains on them, with a part held out."""
 
     stack: "SliceStack"
     encoder: "Encoder"
@@ -64,11 +64,11 @@ class Trainer:
 
     @property
     def slices(self) -> int:
-        """Those with body."""
+        """The number of slices with body."""
         return len(self.stack.indices)
 
     def embed(self) -> None:
-        """Embed all slices, and keep nothing."""
+        """Embed all slices without keeping the tokens."""
         from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
 
         for _ in embed_slices(self.stack, self.encoder, SilentReporter()):
@@ -84,11 +84,11 @@ class Trainer:
         self._store.write("scan", shape, (one.cpu().numpy() for one in tokens))
 
     def restart(self) -> None:
-        """Forget the training so far."""
+        """Delete the checkpoint."""
         self._checkpoint.unlink(missing_ok=True)
 
     def train(self, until: int) -> tuple[float, ...]:
-        """Train on what is stored up to that epoch, from where it stood; all held-out NLLs."""
+        """Train from the checkpoint up to that epoch; return all held-out NLLs."""
         from SpatialARAnomalyLib.engine.model.training import fit
 
         training, held_out = _parts(self._store.open("scan"))
@@ -104,13 +104,13 @@ class Trainer:
         return tuple(figures.held_out_nll for figures in done.curve)
 
     def epoch(self) -> None:
-        """One epoch of a training that begins."""
+        """Train the first epoch."""
         self.restart()
         self.train(1)
 
 
 def _parts(tokens: "TokenArray") -> "tuple[TokenArray, TokenArray]":
-    """Those that train, and those held out."""
+    """Split the tokens into training and held-out ones."""
     held_out = max(1, round(HELD_OUT_SHARE * len(tokens)))
     return tokens[held_out:], tokens[:held_out]
 
@@ -125,7 +125,7 @@ class Costs:
 
     @classmethod
     def measure(cls, trainer: Trainer, repeats: int) -> "Costs":
-        """In turn, in this process."""
+        """Measure alternately in this process."""
         works: dict[str, Callable[[], None]] = {
             "store": trainer.store,
             "embed": trainer.embed,
@@ -134,22 +134,22 @@ class Costs:
         return cls(**in_turn(works, repeats, trainer.options.device))
 
     def through(self, epochs: int) -> list[float]:
-        """What the training takes through the store: embedded once."""
+        """Extrapolate the training through the store: embedded once."""
         return [store + epochs * epoch for store, epoch in zip(self.store, self.epoch, strict=True)]
 
     def anew(self, epochs: int) -> list[float]:
-        """And where every epoch embeds anew."""
+        """Extrapolate the training that embeds in every epoch."""
         return [
             epochs * (embed + epoch) for embed, epoch in zip(self.embed, self.epoch, strict=True)
         ]
 
     def gain(self, epochs: int) -> Ratio:
-        """How many times faster the store is."""
+        """Compute how many times faster the store is."""
         return ratio(self.anew(epochs), self.through(epochs))
 
 
 def _large(options: Options) -> Table:
-    """40 epochs of 1,000 slices, by what a slice costs."""
+    """Extrapolate 40 epochs of 1,000 slices from the cost of a slice."""
     setting = None if options.quick else Setting(slices=MEASURED_SLICES)
     trainer = Trainer(*WarmJob.make(options, setting).stack(), options)
     costs = Costs.measure(trainer, min(options.repeats, REPEATS))
@@ -180,7 +180,7 @@ def _large(options: Options) -> Table:
 
 
 def _both_ways(options: Options) -> Table:
-    """The same training in both ways for real, beside what the cost of a slice predicts."""
+    """Run the same training in both ways, beside the prediction from the cost of a slice."""
     from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
     encoder = load_encoder(DEMONSTRATION, device=options.device)

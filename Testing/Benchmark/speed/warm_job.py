@@ -1,7 +1,7 @@
 """A whole detection with everything warm: from a scan's file to all files written.
 
-The steps of `service.detection.result_files.detect_to_files` with the model that the worker
-keeps from one detection to the next (`service.detection.model_cache`).
+The steps of `detect_to_files` with the model that the worker keeps between detections
+(`service.detection.model_cache`).
 """
 
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Setting:
 
     slices: int = SLICES
     side: int = SIDE
-    """Of the scan, in voxels."""
+    """Side of the scan in voxels."""
     size_px: int = SIDE_PX
     encoder: str = "S"
 
@@ -52,7 +52,7 @@ LESION_SEED = 7
 
 @dataclass(eq=False)
 class WarmJob:
-    """Detects in one scan, again and again."""
+    """Repeats a detection in one scan."""
 
     scan: Path
     model: Path
@@ -61,14 +61,14 @@ class WarmJob:
     device: "torch.device"
     models: ModelCache = field(default_factory=ModelCache)
     detection: Detection | None = None
-    """Of the last call."""
+    """Result of the last call."""
 
     @classmethod
     def make(cls, options: Options, setting: Setting | None = None) -> "WarmJob":
-        """With its files; call it within `own_settings`."""
+        """Make the files and the job; call it within `own_settings`."""
         setting = setting or (QUICK if options.quick else Setting())
         size = SIZES[setting.encoder] if setting.encoder else QUICK_SIZE
-        lesion = not options.quick  # a few thick slices have no room for one
+        lesion = not options.quick  # a few thick slices are too small for one
         return cls(
             scan=head_scan(options.work, LESION_SEED, setting.slices, setting.side, lesion),
             model=trained_model(
@@ -80,7 +80,7 @@ class WarmJob:
         )
 
     def __call__(self) -> Detection:
-        """From the scan's file to all files of the command line."""
+        """Detect, from the scan's file to all files of the command line."""
         report, clock = SilentReporter(), Clock()
         scan, model, name = self.read()
         files = result_names(name)
@@ -93,13 +93,13 @@ class WarmJob:
         return detection
 
     def read(self) -> tuple[PreparedScan, Model, str]:
-        """The scan from its file, the model that is kept, and the scan's name."""
+        """Read the scan, and return it with the kept model and its name."""
         model = self.models.load(self.model, self.device.type, encoder=str(self.encoder_folder))
         name, volume = find_one_scan(self.scan).read()
         return prepare_scan(volume, model.card, True, SilentReporter()), model, name
 
     def stack(self) -> "tuple[SliceStack, Encoder]":
-        """The scan as the encoder sees it."""
+        """Cut the scan into the encoder's slices."""
         from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
         scan, model, _ = self.read()

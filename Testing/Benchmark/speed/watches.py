@@ -1,4 +1,4 @@
-"""Stop watches on functions: where the time of a job goes, each moment counted once."""
+"""Stopwatches on functions: the time of a job by function, each moment counted once."""
 
 import functools
 import importlib
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     import torch
 
 Place = str
-"""`module:function` or `module:Class.method`, in the package; where the name is looked up."""
+"""`module:function` or `module:Class.method` of the package, where callers look the name up."""
 
 
 class Watches:
-    """Seconds of each group of functions, without those of groups that they call."""
+    """Seconds of each group of functions, without those of other groups they call."""
 
     def __init__(self, device: "torch.device | str" = "cpu") -> None:
         self.seconds: dict[str, float] = {}
         self.missing: list[Place] = []
-        """Places where no such function is any more."""
+        """Places without such a function."""
         self._device = device
         self._running = threading.local()
 
     @contextmanager
     def on(self, groups: Mapping[str, Sequence[Place]]) -> Iterator["Watches"]:
-        """Watch these functions."""
+        """Time these functions within the context."""
         undo: list[tuple[Any, str, Any]] = []
         self.seconds |= dict.fromkeys(groups, 0.0)
         try:
@@ -50,7 +50,7 @@ class Watches:
     def _watched(self, group: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*arguments: Any, **named: Any) -> Any:
-            # Of every function that runs: the seconds of those it called.
+            # For every running function, the seconds of the functions it called.
             stack: list[float] = self._running.__dict__.setdefault("stack", [])
             stack.append(0.0)
             start = time.perf_counter()

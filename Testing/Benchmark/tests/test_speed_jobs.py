@@ -128,11 +128,11 @@ def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
     monkeypatch.setattr(watches, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     from SpatialARAnomalyLib.engine.scoring import findings
 
-    before = (findings.find, findings.find_in_box)
+    before = (findings.find_in_box, findings.voxel_ml)
     groups = {
-        "outer": ("engine.scoring.findings:find",),
+        "outer": ("engine.scoring.findings:find_in_box",),
         "inner": (
-            "engine.scoring.findings:find_in_box",
+            "engine.scoring.findings:voxel_ml",
             "engine.scoring.findings:gone",
             "engine.gone:find",
         ),
@@ -140,11 +140,11 @@ def test_watches_count_the_innermost_and_go_off_again(monkeypatch):
     watching = Watches()
     with watching.on(groups):
         nll = np.zeros((2, 2, 2), np.float32)
-        findings.find(nll, np.eye(4), CARD.calibration, 1.0, 1.0)
+        findings.find_in_box(nll, np.eye(4), CARD.calibration, 1.0, 1.0)
     # Clock: outer 0, inner 1 to 2, outer 3; the inner second is not the outer's.
     assert watching.seconds == {"outer": 2, "inner": 1}
     assert watching.missing == ["engine.scoring.findings:gone", "engine.gone:find"]
-    assert (findings.find, findings.find_in_box) == before
+    assert (findings.find_in_box, findings.voxel_ml) == before
 
 
 def test_a_peak_is_seen_after_its_memory_was_given_back():

@@ -13,7 +13,7 @@ from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
     LEVELS,
     case_score,
     fit_calibration,
-    thinned,
+    thin_sample,
 )
 from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling
 from SpatialARAnomalyLib.engine.specs import SliceSpec
@@ -127,14 +127,14 @@ def test_what_is_kept_is_of_the_whole_sample(calibration):
 @pytest.mark.parametrize(("volumes", "step"), [(1, 2), (2, 4), (3, 7), (500, 1000)])
 def test_volumes_are_thinned_evenly_so_that_all_fit(monkeypatch, volumes, step):
     monkeypatch.setattr(module, "MAX_SAMPLE", 1000)
-    kept = thinned(SAMPLE[:1999], volumes)
+    kept = thin_sample(SAMPLE[:1999], volumes)
     assert np.array_equal(kept, SAMPLE[:1999:step])
     assert kept.base is None  # the whole sample can go
     assert kept.size * volumes <= 1000
 
 
 def test_a_small_volume_is_kept_whole():
-    assert np.array_equal(thinned(SAMPLE, 400), SAMPLE)
+    assert np.array_equal(thin_sample(SAMPLE, 400), SAMPLE)
 
 
 def test_float32_samples_are_counted_in_float64():

@@ -4,6 +4,7 @@ from itertools import combinations_with_replacement, pairwise, product
 
 import numpy as np
 import pytest
+from engine.grids import find
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
@@ -24,7 +25,6 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
 )
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
-from SpatialARAnomalyLib.engine.scoring.findings import find
 
 SHAPE = (4, 6, 7)
 UNIT = np.eye(4)

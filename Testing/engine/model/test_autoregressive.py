@@ -9,8 +9,8 @@ from SpatialARAnomalyLib.engine.model.autoregressive import (
     CORNERS,
     AutoregressiveModel,
     CausalConv2d,
+    flip_to_corner,
     position_features,
-    turned,
 )
 from SpatialARAnomalyLib.engine.model.gaussian import nll_of_squares, variance_at
 from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, PLACES
@@ -251,7 +251,7 @@ def test_no_scan_from_any_corner_sees_a_later_token(spec):
         scaled = model.scaled(tokens)
         prediction = model.predict(scaled, places, corner)
         squares = model.squares(scaled - prediction)
-        when = turned(order, corner)[0, 0]  # a token's turn in the scan from that corner
+        when = flip_to_corner(order, corner)[0, 0]  # a token's turn in the scan from that corner
         sees_earlier = 0
         for row in range(height):
             for column in range(width):
@@ -273,9 +273,9 @@ def test_a_scan_from_a_corner_is_the_first_one_of_the_turned_grid(corner):
     """But for what the network is told of its direction."""
     model = filled(EVERYTHING)
     scaled, places = torch.randn(2, 5, 6, 4), random_places(2, 6, 4)
-    hidden = model.net[0](turned(scaled, corner))
-    hidden = hidden + model.position(position_features(turned(places, corner), corner))
-    expected = turned(model.net[1:](hidden), corner)
+    hidden = model.net[0](flip_to_corner(scaled, corner))
+    hidden = hidden + model.position(position_features(flip_to_corner(places, corner), corner))
+    expected = flip_to_corner(model.net[1:](hidden), corner)
     torch.testing.assert_close(model.predict(scaled, places, corner), expected)
     told = model.predict(scaled, places, corner)
     moved = model.predict(scaled, places + 0.3, corner)

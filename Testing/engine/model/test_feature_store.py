@@ -16,7 +16,7 @@ from SpatialARAnomalyLib.engine.model import feature_store
 from SpatialARAnomalyLib.engine.model.feature_store import (
     FeatureStore,
     feature_key,
-    let_go,
+    release_pages,
 )
 
 SHAPE = (7, 5, 3, 4)
@@ -184,10 +184,10 @@ def test_what_was_read_is_let_go_and_read_again(store):
     read = np.array(mapped)
     if sys.platform == "linux":
         assert held_bytes() > 3_000_000
-    let_go(mapped[2:4])  # a part stands for the whole
+    release_pages(mapped[2:4])  # a part stands for the whole
     if sys.platform == "linux":
         assert held_bytes() < 100_000
     assert np.array_equal(mapped, read)
     assert np.array_equal(read, tokens.astype(np.float16))
-    let_go(read)  # not mapped: nothing happens
+    release_pages(read)  # not mapped: nothing happens
     assert np.array_equal(read, tokens.astype(np.float16))

@@ -93,7 +93,7 @@ def refusal(file: Path, readers=READERS) -> ModelError:
         with pytest.raises(ModelError) as caught:
             reader(file)
         errors.append(caught.value)
-    assert len({(error.code, error.message, error.hint) for error in errors}) == 1
+    assert len({(error.code, error.message) for error in errors}) == 1
     assert str(file.parent) not in str(errors[0])
     return errors[0]
 
@@ -310,8 +310,7 @@ def test_a_header_of_endless_length_is_not_read(file, monkeypatch):
 def test_what_is_not_there_is_told(tmp_path):
     error = refusal(tmp_path / "nowhere")
     assert error.code == "model-missing"
-    assert error.message == "Expected the model file 'nowhere.safetensors'; there is none."
-    assert error.hint
+    assert error.message == "There is no model file 'nowhere.safetensors'."
 
 
 def test_a_folder_is_no_model(tmp_path):
@@ -358,14 +357,13 @@ def test_a_newer_schema_asks_for_an_update(file):
     error = refusal(file)
     assert error.code == "model-newer"
     assert error.message == "This program reads models up to schema 1; this one has schema 2."
-    assert error.hint == "Update SpatialARAnomaly."
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"schema": 0}, "its card is not valid: schema must be 1; found"),
-        ({"colour": "red"}, "its card is not valid: ModelCard has no key colour."),
+        ({"colour": "red"}, "its card is not valid: ModelCard has no key colour;"),
         ({"modality": "PET"}, "ModelCard.modality must be one of MR, CT; found 'PET'."),
         ({"best_epoch": 1.5}, "ModelCard.best_epoch must be int; found 1.5."),
         ({"best_epoch": 9}, "best_epoch must be one of the curve"),
@@ -496,7 +494,6 @@ def test_a_taken_name_is_told(tmp_path, file):
             check_free(path, overwrite=False)
         assert caught.value.code == "output-exists"
         assert caught.value.message == "'brain.safetensors' exists already."
-        assert "--overwrite" in caught.value.hint
 
 
 def test_what_a_killed_save_left_is_removed_by_a_later_one(file, tmp_path):
@@ -514,9 +511,9 @@ def test_a_killed_change_leaves_the_model_as_it_was(file, tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from SpatialARAnomalyLib.engine import model_store
-model_store.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
-model_store.copy_model(Path(sys.argv[1]), Path(sys.argv[1]), name="x")
+from SpatialARAnomalyLib.engine.model import model_file
+model_file.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+model_file.copy_model(Path(sys.argv[1]), Path(sys.argv[1]), name="x")
 """
     before, library = file.read_bytes(), Path(model_file.__file__).parents[3]
     done = subprocess.run(
@@ -600,7 +597,6 @@ def test_a_failed_save_changes_nothing(file, tmp_path, monkeypatch, error, momen
     if isinstance(caught.value, OutputError):
         assert caught.value.code == "output-unwritable"
         assert caught.value.message == "The model cannot be written (No space left)."
-        assert "Free disk space" in caught.value.hint
 
 
 def test_a_file_in_the_way_is_told(tmp_path):

@@ -5,11 +5,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from engine.grids import find
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.scoring import findings as module
-from SpatialARAnomalyLib.engine.scoring.findings import find, find_in_box
+from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
 
 CALIBRATION = Calibration(
     levels=(0.0, 0.5, 1.0),

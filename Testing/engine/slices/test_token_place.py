@@ -5,7 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from SpatialARAnomalyLib.engine.model.autoregressive import CORNERS, position_features, turned
+from SpatialARAnomalyLib.engine.model.autoregressive import (
+    CORNERS,
+    flip_to_corner,
+    position_features,
+)
 from SpatialARAnomalyLib.engine.slices.slice_stack import (
     COLUMN,
     IN_BODY,
@@ -59,10 +63,10 @@ def test_turned_features_are_those_of_turned_places(corner):
     """A feature belongs to its token however the grid is turned."""
     places = random_places(1)
     torch.testing.assert_close(
-        turned(position_features(places, corner), corner),
-        position_features(turned(places, corner), corner),
+        flip_to_corner(position_features(places, corner), corner),
+        position_features(flip_to_corner(places, corner), corner),
     )
-    torch.testing.assert_close(turned(turned(places, corner), corner), places)
+    torch.testing.assert_close(flip_to_corner(flip_to_corner(places, corner), corner), places)
 
 
 def test_every_corner_is_told_from_the_others():

@@ -11,11 +11,11 @@ import pandas
 import pytest
 import SimpleITK as sitk
 import slicerio
+from engine.grids import find
 from engine.model_examples import CARD
 from service.small_site import SHAPE_KJI, SPACING_MM, run, tree
 from service.worker_process import WorkerProcess, without
 from SpatialARAnomalyLib.engine.model.model_file import read_card
-from SpatialARAnomalyLib.engine.scoring.findings import find
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import (
@@ -579,11 +579,11 @@ SMALL_HEADS = """
 import sys; sys.path.insert(0, sys.argv.pop(1))
 from functools import partial
 from SpatialARAnomalyLib.engine import phantom
-from SpatialARAnomalyLib.service import sample_scans
-sample_scans.normal_head = partial(
+from SpatialARAnomalyLib.service.demo import demo
+demo.normal_head = partial(
     phantom.normal_head, shape_kji=(6, 48, 48), spacing_mm=(4.8, 4.8, 20.0)
 )
-sample_scans.NORMALS = 3
+demo.NORMALS = 3
 from SpatialARAnomalyLib.service import demonstration_model
 demonstration_model.EPOCHS = 1
 from SpatialARAnomalyLib.service.worker.main import main; main()

@@ -65,7 +65,7 @@ def test_the_display_follows_the_slider_at_once(reviewed):
 
 def test_findings_follow_when_the_slider_rests_and_are_the_engines(reviewed, warm_worker):
     import slicer
-    from SpatialARAnomalyLib.engine.scoring.findings import find
+    from engine.grids import find
     from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 
     module, result = reviewed
@@ -96,7 +96,7 @@ def test_reviews_follow_their_places_and_come_back(reviewed):
     module.ui.acceptButton.click()
     view.choose(2)
     module.ui.rejectButton.click()
-    module.ui.findingsTable.item(view._rowOf(2), 8).setText('Fäden, "hell"')
+    module.ui.findingsTable.item(view.rowOf(2), 8).setText('Fäden, "hell"')
     places = {row["rank"]: (row["status"], row["comment"]) for row in rows_of(result)}
     assert places[1] == ("accepted", "")
     assert places[2] == ("rejected", 'Fäden, "hell"')
@@ -347,7 +347,7 @@ def review(module, rank: int, button: str = "", comment: str = "") -> None:
     if button:
         getattr(ui, f"{button}Button").click()
     if comment:
-        ui.findingsTable.item(view._rowOf(rank), 8).setText(comment)
+        ui.findingsTable.item(view.rowOf(rank), 8).setText(comment)
 
 
 def test_reviews_are_joined_where_findings_merge_and_part_again_with_them(shown):
@@ -413,7 +413,7 @@ def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_w
     warm_worker.submit = noting
     try:
         module.ui.thresholdSlider.setValue(1.1)
-        module.widget.panel.review._findAgain()
+        module.widget.panel.review.updateFindings()
         assert module.widget.logic.finding
         move_threshold(module, 4.2)
     finally:
@@ -512,7 +512,7 @@ def test_a_threshold_under_way_does_not_touch_the_result_chosen_meanwhile(shown,
     paint(second)
     before = rows_of(first)
     module.ui.thresholdSlider.setValue(4.2)
-    module.widget.panel.review._findAgain()
+    module.widget.panel.review.updateFindings()
     module.ui.resultSelector.setCurrentNode(first.volume)
     wait_until(lambda: not module.widget.logic.finding, 60, "the findings")
     assert rows_of(first) == before
@@ -596,7 +596,7 @@ def test_a_segmentation_without_display_is_left_alone(rendering, shown, app, sce
 def test_a_result_that_leaves_while_it_is_searched_is_forgotten(shown, scene):
     module, result = shown
     module.ui.thresholdSlider.setValue(1.1)
-    module.widget.panel.review._findAgain()
+    module.widget.panel.review.updateFindings()
     scene.RemoveNode(result.volume)
     wait_until(lambda: not module.widget.logic.finding, 30, "the search to end")
     run_events(0.5)

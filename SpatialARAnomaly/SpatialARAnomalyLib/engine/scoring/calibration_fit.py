@@ -1,4 +1,4 @@
-"""How an NLL gets its meaning: quantiles of held-out normal scans."""
+"""Fitting a calibration to held-out normal scans, and the case score."""
 
 import dataclasses
 import math
@@ -11,18 +11,16 @@ from SpatialARAnomalyLib.engine.cards.calibration import RATES, Calibration
 from SpatialARAnomalyLib.engine.errors import InputError
 
 TOP_SHARE = 0.01
-"""Share of the body that the score is of: more than a few odd voxels at the skull, and
-as small as a lesion can be that matters for the scan as a whole."""
+"""Share of the body's voxels that the case score averages: more than noise at the skull,
+and as small as the smallest lesion that matters for the whole scan."""
 
 
 def case_score(nll: Float[np.ndarray, " n"]) -> float:
-    """The mean NLL of the highest hundredth of the body's voxels, nats per channel.
+    """Return the mean of the highest hundredth of the body's NLL, in nats per channel.
 
-    A share and not a number of voxels, and the last of them counted in part: so
-    it is the same at any voxel size and order (the expected shortfall of
-    finance). It never falls when the NLL of any voxel rises, and moves with the
-    NLL's unit and zero. Raises `InputError` without voxels, or where some are
-    not finite.
+    This is the expected shortfall: it does not depend on the voxel size, because the last
+    voxel counts in part; it never falls when the NLL of a voxel rises, and it scales and
+    shifts with the NLL. Raises `InputError` without voxels, or if some are not finite.
     """
     if nll.size == 0 or not np.isfinite(nll).all():
         raise InputError(
@@ -34,21 +32,21 @@ def case_score(nll: Float[np.ndarray, " n"]) -> float:
     kept = math.ceil(wanted)
     top = np.sort(np.partition(nll, nll.size - kept)[nll.size - kept :]).astype(np.float64)
     weights = np.ones(kept)
-    weights[0] = wanted - (kept - 1)  # the lowest of them is the one counted in part
+    weights[0] = wanted - (kept - 1)  # the lowest one counts in part
     return float(weights @ top / wanted)
 
 
 LEVELS = np.unique(
     np.concatenate([np.linspace(0.0, 0.99, 100), 1.0 - np.logspace(-1, -6, 101), [1.0]])
 )
-"""Shares at which quantiles are kept: every percent, and 20 per decade of the upper tail."""
+"""Levels of the quantiles: every percent, and 20 per decade of the upper tail."""
 
 MAX_SAMPLE = 8_000_000
-"""Voxels kept of all held-out volumes together, at most."""
+"""Largest number of voxels sampled from all held-out scans together."""
 
 
-def thinned(sample: Float[np.ndarray, " _"], volumes: int) -> Float[np.ndarray, " _"]:
-    """The sample of one of so many volumes, evenly thinned so that all fit `MAX_SAMPLE`."""
+def thin_sample(sample: Float[np.ndarray, " _"], volumes: int) -> Float[np.ndarray, " _"]:
+    """Thin the sample of one of so many volumes evenly, so that all fit `MAX_SAMPLE`."""
     share = max(1, MAX_SAMPLE // volumes)
     # A copy: a view would keep the whole sample in memory.
     return sample[:: max(1, -(-sample.size // share))].copy()
@@ -58,7 +56,7 @@ def fit_calibration(
     voxel_samples: Sequence[Float[np.ndarray, " _"]],
     token_samples: Sequence[Float[np.ndarray, " _"]],
 ) -> Calibration:
-    """What is kept of the body's voxels and tokens, one array each per held-out volume."""
+    """Fit a calibration to the NLL of the body's voxels and tokens, an array per held-out scan."""
     calibration = Calibration(
         levels=tuple(LEVELS.tolist()),
         nll=_quantiles(voxel_samples),
@@ -79,17 +77,20 @@ def fit_calibration(
 
 
 def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
-    """Those of all samples, each weighing the same; of equal sizes they are numpy's."""
+    """Return quantiles at `LEVELS` of all samples, each sample with the same weight.
+
+    For samples of equal size they are those of `numpy.quantile`.
+    """
     sizes = np.array([one.size for one in samples])
     nll = np.concatenate(samples)
     volume = np.repeat(np.arange(sizes.size, dtype=np.uint32), sizes)
-    # Of millions of voxels: nothing is kept that is not needed any more.
+    # Millions of voxels: every array is released as soon as possible.
     order = np.argsort(nll, kind="stable")
     nll, volume = nll[order], volume[order]
     del order
     weights = (1.0 / sizes)[volume]
     del volume
-    # A value stands in the middle of its weight; the first and the last are the ends.
+    # Every value lies at the middle of its weight; the first and the last span [0, 1].
     at = np.cumsum(weights)
     weights *= 0.5
     at -= weights

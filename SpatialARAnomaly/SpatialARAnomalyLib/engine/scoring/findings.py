@@ -1,6 +1,7 @@
-"""From an NLL volume to findings: connected, large enough, ranked."""
+"""Findings of an NLL volume: connected components above a threshold, measured and ranked."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, UInt16
@@ -13,24 +14,21 @@ from SpatialARAnomalyLib.engine.volumes.geometry import voxel_ml
 
 @dataclass(frozen=True, eq=False)
 class LabelBox:
-    """The part of a label map that holds all of its labels."""
+    """The box of a label map that contains all of its labels."""
 
     labels: UInt16[np.ndarray, "k j i"]
     start_kji: tuple[int, int, int]
-    """Where the part begins in the whole."""
+    """Index of the box's first voxel in the label map."""
 
     def on_grid(self, size_kji: tuple[int, ...]) -> UInt16[np.ndarray, "K J I"]:
-        """The whole label map, zero outside the part."""
+        """Return the whole label map, which is zero outside the box."""
         whole = np.zeros(size_kji, dtype=np.uint16)
-        place = tuple(
-            slice(start, start + size)
-            for start, size in zip(self.start_kji, self.labels.shape, strict=True)
-        )
-        whole[place] = self.labels
+        (k, j, i), (depth, height, width) = self.start_kji, self.labels.shape
+        whole[k : k + depth, j : j + height, i : i + width] = self.labels
         return whole
 
 
-# Rows that come later in raster order and touch a row: (slices on, rows on).
+# The rows (×) later in raster order that touch a row (·), as (slice offset, row offset):
 #
 #         j−1  j  j+1
 #    k     ·   ·   ×
@@ -40,18 +38,18 @@ _LATER_ROWS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 @dataclass(frozen=True, eq=False)
 class VoxelRuns:
-    """Voxels that follow each other along i, in raster order."""
+    """Runs of adjacent voxels along i, in raster order."""
 
     k: Int[np.ndarray, " n"]
     j: Int[np.ndarray, " n"]
     first: Int[np.ndarray, " n"]
-    """First i."""
+    """First i of every run."""
     end: Int[np.ndarray, " n"]
-    """Last i and one."""
+    """Last i of every run plus one."""
 
     @property
     def lengths(self) -> Int[np.ndarray, " n"]:
-        """Voxels of every run."""
+        """Number of voxels of every run."""
         return np.asarray(self.end - self.first)
 
     def __getitem__(self, chosen: Int[np.ndarray, " m"]) -> "VoxelRuns":
@@ -59,10 +57,9 @@ class VoxelRuns:
 
     @classmethod
     def at_least(cls, values: Float[np.ndarray, "k j i"], threshold: float) -> "VoxelRuns":
-        """The runs of voxels whose value is at least the threshold."""
+        """Return the runs of voxels whose value is at least the threshold."""
         slices, rows, columns = values.shape
-        # One voxel that is not set before the first row and after each keeps
-        # runs from going on in the next row.
+        # An unset voxel before the first row and after every row ends the runs there.
         width = columns + 1
         padded = np.zeros(1 + slices * rows * width, dtype=bool)
         inside = padded[1:].reshape(slices, rows, width)[..., :columns]
@@ -73,28 +70,27 @@ class VoxelRuns:
         return cls(k, j, first, first + (edges[1::2] - edges[::2]))
 
     def regions(self, shape_kji: tuple[int, ...]) -> Int[np.ndarray, " n"]:
-        """The region of every run, from 0 in raster order of the regions' first voxels.
+        """Return the connected component of every run, from 0 in order of their first voxels.
 
-        Voxels that share a face, an edge or a corner belong together.
+        Voxels that share a face, an edge or a corner are connected.
         """
         _, rows, columns = shape_kji
         width = columns + 1
         starts = (self.k * rows + self.j) * width + self.first
         ends = starts + self.lengths
         pairs = []
-        for slices_on, rows_on in _LATER_ROWS:
-            asking = np.flatnonzero((self.j + rows_on >= 0) & (self.j + rows_on < rows))
-            shift = (slices_on * rows + rows_on) * width
-            # Runs of that row which overlap this one or end beside it are neighbors in order.
-            low = np.searchsorted(ends, starts[asking] + (shift - 1), side="right")
-            high = np.searchsorted(starts, ends[asking] + (shift + 1), side="left")
+        for slice_offset, row_offset in _LATER_ROWS:
+            run = np.flatnonzero((self.j + row_offset >= 0) & (self.j + row_offset < rows))
+            shift = (slice_offset * rows + row_offset) * width
+            # The runs of the later row that touch a run are consecutive: low, …, high - 1.
+            low = np.searchsorted(ends, starts[run] + (shift - 1), side="right")
+            high = np.searchsorted(starts, ends[run] + (shift + 1), side="left")
             counts = high - low
             begin = np.repeat(np.cumsum(counts) - counts, counts)
             touching = np.arange(counts.sum()) - begin + np.repeat(low, counts)
-            pairs.append((np.repeat(asking, counts), touching))
-        one = np.concatenate([pair[0] for pair in pairs])
-        other = np.concatenate([pair[1] for pair in pairs])
-        graph = coo_array((np.ones(one.size, dtype=bool), (one, other)), shape=(starts.size,) * 2)
+            pairs.append(np.stack([np.repeat(run, counts), touching]))
+        edges = np.concatenate(pairs, axis=1)
+        graph = coo_array((np.ones(edges.shape[1], dtype=bool), edges), shape=(starts.size,) * 2)
         # Here, so that the first slices are not kept waiting for it.
         from scipy.sparse.csgraph import connected_components
 
@@ -107,7 +103,7 @@ class VoxelRuns:
     def in_box(
         self, start_kji: tuple[int, int, int], size_kji: tuple[int, int, int]
     ) -> list[tuple[int, int]]:
-        """First and end of every run among the raveled voxels of a box that holds it."""
+        """Return first and end of every run in the raveled voxels of a box around all runs."""
         _, rows, columns = size_kji
         row = (self.k - start_kji[0]) * rows + self.j - start_kji[1]
         begin = row * columns + self.first - start_kji[2]
@@ -115,53 +111,32 @@ class VoxelRuns:
 
 
 MAX_FINDINGS = np.iinfo(np.uint16).max
-"""As many as the label map has numbers."""
+"""Number of labels of a label map."""
 
 VOLUME_TOLERANCE = 1e-6
-"""Share by which a region may fall short of the least volume: the rounding of an
-oblique affine must not drop a region of exactly that volume."""
+"""Share by which a finding may be smaller than the smallest volume, so that the rounding
+of an oblique affine does not drop a finding of exactly that volume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A connected region whose every voxel reaches the threshold, ranked by peak NLL."""
+    """A connected component of voxels that reach the threshold."""
 
     rank: int
-    """From 1, by peak NLL; also the finding's value in the label map."""
+    """From 1, by falling peak NLL; also the finding's value in the label map."""
     volume_ml: float
     peak_nll: float
-    """Nats per channel."""
+    """In nats per channel, as `mean_nll`."""
     mean_nll: float
     centroid_ras: tuple[float, float, float]
-    """Mean position of its voxels, mm."""
+    """Mean position of the voxels in mm."""
     peak_ras: tuple[float, float, float]
-    """Position of the voxel with the highest NLL, mm."""
+    """Position of the voxel with the highest NLL in mm."""
     peak_ijk: tuple[int, int, int]
-    """That voxel."""
+    """Index of the voxel with the highest NLL."""
     p_value: float
-    """How likely a place in normal body reaches the peak (`Calibration.p_value`)."""
+    """Probability that a place in normal body reaches the peak (`Calibration.p_value`)."""
     voxels: int
-
-
-def _ras(
-    ras_from_voxel: Float[np.ndarray, "4 4"], kji: Float[np.ndarray, " 3"]
-) -> tuple[float, float, float]:
-    right, anterior, superior = (ras_from_voxel @ np.append(kji[::-1], 1.0))[:3].tolist()
-    return right, anterior, superior
-
-
-def find(
-    nll: Float[np.ndarray, "k j i"],
-    ras_from_voxel: Float[np.ndarray, "4 4"],
-    calibration: Calibration,
-    threshold_nll: float,
-    min_volume_ml: float,
-) -> tuple[list[Finding], UInt16[np.ndarray, "k j i"]]:
-    """The findings by falling peak NLL, and their label map (value = rank)."""
-    findings, box = find_in_box(nll, ras_from_voxel, calibration, threshold_nll, min_volume_ml)
-    if box is None:
-        return findings, np.zeros(nll.shape, dtype=np.uint16)
-    return findings, box.on_grid(nll.shape)
 
 
 def find_in_box(
@@ -171,41 +146,27 @@ def find_in_box(
     threshold_nll: float,
     min_volume_ml: float,
 ) -> tuple[list[Finding], LabelBox | None]:
-    """The findings by falling peak NLL, and the part of their label map that holds them all.
+    """Find the findings by falling peak NLL, and the box of their label map (value = rank).
 
-    Without findings there is no such part.
+    The box is None without findings.
     """
     nll = np.ascontiguousarray(nll)
     ml = voxel_ml(ras_from_voxel)
     regions = _large_regions(nll, threshold_nll, min_volume_ml * (1 - VOLUME_TOLERANCE) / ml)
     if not regions:
         return [], None
-    measured = [(_measure(nll, runs), runs) for runs in regions]
-    measured.sort(key=lambda one: -one[0].peak_nll)  # of equal peaks the first in place leads
-    findings = [
-        Finding(
-            rank=rank,
-            volume_ml=region.voxels * ml,
-            peak_nll=region.peak_nll,
-            mean_nll=region.mean_nll,
-            centroid_ras=_ras(ras_from_voxel, region.centroid_kji),
-            peak_ras=_ras(ras_from_voxel, np.array(region.peak_kji, dtype=float)),
-            peak_ijk=region.peak_kji[::-1],
-            p_value=calibration.p_value(region.peak_nll),
-            voxels=region.voxels,
-        )
-        for rank, (region, _) in enumerate(measured, start=1)
-    ]
+    measured = [(_measure(nll, runs, ras_from_voxel, ml, calibration), runs) for runs in regions]
+    measured.sort(key=lambda one: -one[0].peak_nll)  # stable: equal peaks stay in raster order
+    findings = [replace(one, rank=rank) for rank, (one, _) in enumerate(measured, start=1)]
     return findings, _label([runs for _, runs in measured])
 
 
 def _large_regions(
     nll: Float[np.ndarray, "k j i"], threshold_nll: float, min_voxels: float
 ) -> list[VoxelRuns]:
-    """The regions that reach the threshold and are large enough, by first voxel."""
+    """Return the components that reach the threshold and are large enough, by first voxel."""
     runs = VoxelRuns.at_least(nll, threshold_nll)
     region_of = runs.regions(nll.shape)
-    # Sums of lengths are exact in double precision.
     sizes = np.bincount(region_of, weights=runs.lengths)
     kept = np.flatnonzero(sizes >= min_voxels)
     if kept.size > MAX_FINDINGS:
@@ -220,40 +181,45 @@ def _large_regions(
     return [runs[part] for part in np.split(chosen, borders)]
 
 
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """What is measured of a region, in voxels."""
-
-    voxels: int
-    peak_nll: float
-    mean_nll: float
-    centroid_kji: Float[np.ndarray, " 3"]
-    peak_kji: tuple[int, int, int]
-
-
-def _measure(nll: Float[np.ndarray, "k j i"], runs: VoxelRuns) -> _Region:
+def _measure(
+    nll: Float[np.ndarray, "k j i"],
+    runs: VoxelRuns,
+    ras_from_voxel: Float[np.ndarray, "4 4"],
+    ml: float,
+    calibration: Calibration,
+) -> Finding:
+    """Measure one component of voxels of `ml` milliliters; its rank is still unknown (0)."""
     whole = (nll.shape[0], nll.shape[1], nll.shape[2])
     flat = nll.ravel()
     values = np.concatenate([flat[first:end] for first, end in runs.in_box((0, 0, 0), whole)])
     lengths = runs.lengths
-    # The first of the voxels with the highest NLL, and the run that it is in.
+    # The first voxel with the highest NLL, and its run.
     place = int(values.argmax())
     ends = np.cumsum(lengths)
     run = int(np.searchsorted(ends, place, side="right"))
-    peak_i = int(runs.end[run] - (ends[run] - place))
-    # Sums of places are whole or half numbers: exact.
-    sums = [runs.k @ lengths, runs.j @ lengths, (runs.first + runs.end - 1) @ lengths / 2]
-    return _Region(
-        voxels=int(ends[-1]),
+    peak = (int(runs.end[run] - (ends[run] - place)), int(runs.j[run]), int(runs.k[run]))
+    # Sums of whole and half numbers: exact.
+    sums = [(runs.first + runs.end - 1) @ lengths / 2, runs.j @ lengths, runs.k @ lengths]
+
+    def ras(ijk: Sequence[float]) -> tuple[float, float, float]:
+        right, anterior, superior = (ras_from_voxel @ [*ijk, 1.0])[:3].tolist()
+        return right, anterior, superior
+
+    return Finding(
+        rank=0,
+        volume_ml=values.size * ml,
         peak_nll=float(values[place]),
         mean_nll=float(values.mean(dtype=np.float64)),
-        centroid_kji=np.array(sums, dtype=float) / values.size,
-        peak_kji=(int(runs.k[run]), int(runs.j[run]), peak_i),
+        centroid_ras=ras([total / values.size for total in sums]),
+        peak_ras=ras(peak),
+        peak_ijk=peak,
+        p_value=calibration.p_value(float(values[place])),
+        voxels=values.size,
     )
 
 
 def _label(regions: list[VoxelRuns]) -> LabelBox:
-    """The box of all regions, each labeled by its place in the list (from 1)."""
+    """Return the box around all components, each labeled by its number in the list (from 1)."""
     low = np.min([[one.k.min(), one.j.min(), one.first.min()] for one in regions], axis=0)
     high = np.max([[one.k.max() + 1, one.j.max() + 1, one.end.max()] for one in regions], axis=0)
     k, j, i = low.tolist()

@@ -1,4 +1,4 @@
-"""A volume's tokens, and their NLL on the volume's own voxels."""
+"""Tokens of a volume, and their NLL on the volume's voxels."""
 
 from collections.abc import Iterable, Iterator
 
@@ -20,17 +20,17 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, SliceStack
 
 SCORED_AT_ONCE = 8
-"""Images scored together: what a layer prepares of its weights is then done for all."""
+"""Number of images scored together, so that layers prepare their weights less often."""
 
 
 def embed_slices(
     stack: SliceStack, encoder: Encoder, report: Reporter
 ) -> Iterator[Float[Tensor, "t c h w"]]:
-    """The tokens of every slice that holds some of the body, slice by slice, on the device.
+    """Yield the tokens of every slice of `stack.indices`, on the encoder's device.
 
-    Asks `report` between batches whether to stop; counting is the caller's. The first
-    batch is one slice, so that progress is seen early. A GPU embeds while the next images
-    are made; on the CPU both would want the same cores.
+    Raises `Cancelled` through `report` between batches; the caller reports progress. The
+    first batch is one slice, for early progress. A GPU embeds while the next images are
+    made; on the CPU both would compete for the same cores.
     """
     at_once = images_at_once(encoder, stack.rows.spec.size_px)
 
@@ -51,9 +51,9 @@ def slice_nll(
     model: AutoregressiveModel,
     places: PlaceArray | None = None,
 ) -> Float[np.ndarray, "t h w"]:
-    """The NLL of every token of one slice's tiles (or of several), in nats per channel.
+    """Return the NLL of every token of tiles of one slice or several, in nats per channel.
 
-    Without places the tiles are images that stand for themselves.
+    Without places, the body is assumed to fill every tile (`image_places`).
     """
     where = None if places is None else torch.from_numpy(places).to(model.device)
     with exact_float32():
@@ -61,7 +61,7 @@ def slice_nll(
 
 
 def _tensor(tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]) -> Tensor:
-    """The tokens in float32; a store's are half as long."""
+    """Return tokens as a tensor; those of a feature store are converted to float32."""
     if isinstance(tokens, Tensor):
         return tokens
     return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.float32))
@@ -72,7 +72,7 @@ def score_slices(
     tokens: Iterable[Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]],
     model: AutoregressiveModel,
 ) -> Iterator[Float[np.ndarray, "t h w"]]:
-    """The NLL of the tokens of every slice of `stack.indices`, some slices at a time."""
+    """Yield the NLL of the tokens of every slice of `stack.indices`."""
     waiting: list[Float[Tensor, "t c h w"]] = []
     at_once = max(1, SCORED_AT_ONCE // stack.tiles)
     for count, one in enumerate(tokens, start=1):
@@ -87,16 +87,16 @@ def score_slices(
 def nll_volume(
     stack: SliceStack, encoder: Encoder, model: AutoregressiveModel, report: Reporter
 ) -> Float[np.ndarray, "k j i"]:
-    """The NLL of every voxel on the volume's own grid, in nats per channel.
+    """Return the NLL of every voxel of the volume, in nats per channel.
 
-    Outside the body or the field of view it is the lowest value the model can
-    give (`AutoregressiveModel.lowest_nll`), so that an overlay is clear there.
+    Outside the body or the field of view it is the lowest possible NLL
+    (`AutoregressiveModel.lowest_nll`), so that an overlay is transparent there.
     """
 
-    def counted() -> Iterator[Float[Tensor, "t c h w"]]:
+    def report_progress() -> Iterator[Float[Tensor, "t c h w"]]:
         for done, one in enumerate(embed_slices(stack, encoder, report), start=1):
             yield one
             report.progress(done, len(stack.indices), "slice")
 
-    nll = list(score_slices(stack, counted(), model))
+    nll = list(score_slices(stack, report_progress(), model))
     return stack.volume_from_tokens(nll, outside=model.lowest_nll)

@@ -1,4 +1,4 @@
-"""Where the patient is: a mask that keeps air out of results and statistics."""
+"""The body mask, which excludes air from results and statistics."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -8,25 +8,25 @@ from skimage.filters import threshold_otsu
 from SpatialARAnomalyLib.engine.specs import Modality
 
 COARSE_MM = 3.0
-"""The mask is found on blocks of about this size: fine enough for a body, quick."""
+"""Approximate size of the blocks on which the mask is computed."""
 
 CT_BODY_HU = -300.0
-"""Between lung and soft tissue; the lungs themselves come back as holes."""
+"""CT: threshold between lung and soft tissue; lungs are filled as holes."""
 
 TISSUE_SHARE = 0.2
-"""MR: tissue begins this part of the way from the dark to the bright class's mean."""
+"""MR: threshold of tissue, as a share of the way from the dark to the bright class's mean."""
 
 AIR_SHARE = 0.08
-"""MR: noise in air stays below this share of bright tissue; dark tissue does not."""
+"""MR: largest value of noise in air, as a share of bright tissue."""
 
 CLOSING_MM = 6.0
-"""Gaps narrower than twice this (skull, sulci) belong to the body."""
+"""Half the width of the widest gap that is closed (skull, sulci)."""
 
 MIN_SHARE = 0.02
-"""Less of the volume than this is not a body: the whole volume is taken instead."""
+"""Smallest share of the volume that is a body; otherwise the whole volume is the mask."""
 
 MIN_COMPONENT = 0.1
-"""Parts smaller than this share of the largest (table, noise) are dropped."""
+"""Size of the smallest component kept, as a share of the largest (table, noise)."""
 
 
 def body_mask(
@@ -34,10 +34,10 @@ def body_mask(
     spacing_mm: tuple[float, float, float],
     modality: Modality,
 ) -> Bool[np.ndarray, "n r c"]:
-    """The voxels of the patient, with a rim of a block (about 3 mm), holes filled.
+    """Return the voxels of the patient, with a rim of one block (about 3 mm), holes filled.
 
-    `voxels` are [slice, row, column] with `spacing_mm` in the same order. A
-    volume without air (a cropped one) is body throughout.
+    `voxels` are [slice, row, column], `spacing_mm` in the same order. A volume without air
+    (a cropped one) is all body.
     """
     blocks = tuple(
         max(1, min(size, round(COARSE_MM / mm)))
@@ -56,35 +56,35 @@ def body_mask(
 
 
 def body_box(mask: Bool[np.ndarray, "n r c"]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last row, first and last column of the body over all slices."""
+    """Return first and last row, first and last column of the body over all slices."""
     rows = np.flatnonzero(mask.any(axis=(0, 2)))
     columns = np.flatnonzero(mask.any(axis=(0, 1)))
     return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
 
 
 def _tissue_threshold(coarse: Float[np.ndarray, "N R C"]) -> float:
-    """A value between air and the darkest tissue of an MR scan.
+    """Return a value between air and the darkest tissue of an MR scan.
 
-    Otsu's threshold may part dark tissue from bright instead, or lie at the
-    very rim of the air's noise; so only the means of its two classes are used.
+    Otsu's threshold may separate dark tissue from bright instead, or lie at the edge of the
+    air's noise, so only the means of its two classes are used.
     """
-    low, high = np.percentile(coarse, (0.0, 98.0))  # a few very bright voxels must not count
+    low, high = np.percentile(coarse, (0.0, 98.0))  # without a few very bright voxels
     if high <= low:
         return float(high)
     clipped = np.clip(coarse, low, high)
-    bright = clipped > threshold_otsu(clipped.ravel())  # in 3-D it may take it for colors
+    bright = clipped > threshold_otsu(clipped.ravel())  # flat: it may take a 3-D array for colors
     dark_mean, bright_mean = clipped[~bright].mean(), clipped[bright].mean()
     if np.percentile(coarse, 2.0) > AIR_SHARE * bright_mean:
-        return -np.inf  # nothing is as dark as air: a cropped scan is body throughout
+        return -np.inf  # nothing is as dark as air: a cropped scan is all body
     return float(dark_mean + TISSUE_SHARE * (bright_mean - dark_mean))
 
 
 def _block_mean(
     voxels: Num[np.ndarray, "n r c"], blocks: tuple[int, ...]
 ) -> Float[np.ndarray, "N R C"]:
-    """Means over blocks; the last block of an axis may be cut short."""
+    """Return the means of blocks; the last block of an axis may be smaller."""
     mean: Num[np.ndarray, "_ _ _"] = voxels
-    # Columns first: they shrink most, and the volume is never copied whole.
+    # Columns shrink most; first, so that the volume is never copied whole.
     for axis in (2, 1, 0):
         size = voxels.shape[axis]
         starts = np.arange(0, size, blocks[axis])
@@ -104,7 +104,7 @@ def _ball(radius_mm: float, spacing_mm: list[float]) -> Bool[np.ndarray, "a b c"
 
 
 def _solid(bright: Bool[np.ndarray, "N R C"], spacing_mm: list[float]) -> Bool[np.ndarray, "N R C"]:
-    """The large parts, closed, without holes in any slice, grown by one voxel."""
+    """Close the large components, fill holes slice by slice, and grow by one voxel."""
     ball = _ball(CLOSING_MM, spacing_mm)
     margin = max(ball.shape)
     closed = ndimage.binary_closing(np.pad(bright, margin), ball)[

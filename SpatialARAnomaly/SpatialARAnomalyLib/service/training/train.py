@@ -31,7 +31,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     save_model,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
-from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thinned
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
 from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, PlaceArray, SliceStack
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
@@ -453,7 +453,7 @@ def _calibrate(
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
         nll = list(score_slices(stack, tokens, model))
         inside = stack.volume_from_tokens(nll, model.lowest_nll)[stack.inside_volume()]
-        voxel_nll.append(thinned(inside, len(held_out)))
+        voxel_nll.append(thin_sample(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
         report.progress(done, len(held_out), "volume")
