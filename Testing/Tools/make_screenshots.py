@@ -20,7 +20,7 @@ from PIL import Image
 from service.small_site import SHAPE_KJI, SPACING_MM
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
-from SpatialARAnomalyLib.service.demo.sample_scans import head_with_lesion
+from SpatialARAnomalyLib.service.demo.demo import head_with_lesion
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "Resources/Screenshots"
@@ -131,17 +131,17 @@ def train(module: object, work: Path) -> None:
     ui.trainFolderEdit.setCurrentPath(str(folder))
     ui.trainNameEdit.setText("Heads T1, axial")
     ui.trainSizeSpinBox.setValue(112)
-    ui.trainLookButton.click()
-    wait_until(lambda: not panel.scans.looking, WAIT_S, "the survey")
+    ui.trainSurveyButton.click()
+    wait_until(lambda: not panel.scans.surveying, WAIT_S, "the survey")
     ui.trainButton.click()
-    training = panel._trainer.training
+    training = panel.trainer.training
     wait_until(lambda: len(training.curve) >= EPOCHS_SEEN, WAIT_S, "some epochs")
     ui.trainPauseButton.click()
     wait_until(lambda: training.state == "paused", WAIT_S, "the pause")
     ui.trainFolderEdit.setCurrentPath("/data/normal heads")
     run_events(0.1)
     grab_both(module, "train", work)
-    panel._trainer.stop()
+    panel.trainer.stop()
 
 
 def models_and_encoders(module: object, work: Path) -> None:
@@ -166,18 +166,18 @@ def make(models: Path | None, work: Path) -> None:
     """Write all pictures."""
     start(work / "slicer", view_size_px=(VIEW_PX, VIEW_PX))
     from SpatialARAnomalyLib.slicerapp import Settings
-    from SpatialARAnomalyLib.slicerapp.tasks.Detection import FILE
+    from SpatialARAnomalyLib.slicerapp.tasks.Detection import DEMONSTRATION_FILE
 
     folder = work / "models"
     if models is not None:
         folder.mkdir()
-        shutil.copy(models / FILE, folder / FILE)
+        shutil.copy(models / DEMONSTRATION_FILE, folder / DEMONSTRATION_FILE)
     Settings.setModelsFolder(folder)
     module = load_scripted_module(ROOT / "SpatialARAnomaly/SpatialARAnomaly.py")
     module.enter()
     open_only(module, "detect", "review", "export")
     if models is None:
-        module.widget.panel.detect._demonstration.trigger()
+        module.widget.panel.detect.demonstrationAction.trigger()
         wait_until(lambda: not module.widget.logic.busy, WAIT_S, "the demonstration model")
     detect_and_review(module, work)
     evaluate(module, work)

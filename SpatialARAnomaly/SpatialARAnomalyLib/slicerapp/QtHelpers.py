@@ -213,9 +213,3 @@ def waitFor(start: Callable[[Callable[[Any], None]], None], timeoutMs: int | Non
     if not answers:
         raise TimeoutError("no answer in time")
     return answers[0]
-
-
-def chosenRow(table: "qt.QTableWidget") -> int:
-    """Return the chosen row of a table, -1 if there is none."""
-    rows = table.selectionModel().selectedRows()
-    return rows[0].row() if rows else -1

@@ -36,7 +36,7 @@ def reviewed_result(module, kind: str = "plain"):
 
 def comment(module, rank: int, text: str) -> None:
     view = module.widget.panel.review.view
-    module.ui.findingsTable.item(view._rowOf(rank), 8).setText(text)
+    module.ui.findingsTable.item(view.rowOf(rank), 8).setText(text)
 
 
 def export(module, folder, format_: str = "EVERYTHING") -> str:
@@ -46,7 +46,7 @@ def export(module, folder, format_: str = "EVERYTHING") -> str:
     ui.exportFolderEdit.setCurrentPath(str(folder))
     assert ui.exportButton.isEnabled(), ui.exportButton.toolTip
     ui.exportButton.click()
-    wait_until(lambda: not module.widget.panel.export._exporting, 60, "the export")
+    wait_until(lambda: not module.widget.panel.export.exporting, 60, "the export")
     return ui.exportStatusLabel.text
 
 
@@ -203,7 +203,7 @@ def test_no_findings_are_exported_too(opened, tmp_path):
     result = reviewed_result(opened)
     opened.ui.leastVolumeSpinBox.setValue(900.0)
     result.leastVolumeMl = 900.0
-    opened.widget.panel.review._findAgain()
+    opened.widget.panel.review.updateFindings()
     wait_until(lambda: not opened.widget.logic.finding, 60, "the findings")
     assert rows_of(result) == []
     told = export(opened, tmp_path / "out")
@@ -298,12 +298,12 @@ def test_export_and_a_new_threshold_do_not_stop_each_other(first, shown, tmp_pat
     module.ui.thresholdSlider.setValue(4.2)
     if first == "export":
         begin_export(module, tmp_path)
-        module.widget.panel.review._findAgain()
+        module.widget.panel.review.updateFindings()
     else:
-        module.widget.panel.review._findAgain()
+        module.widget.panel.review.updateFindings()
         begin_export(module, tmp_path)
     wait_until(lambda: not module.widget.logic.finding, 30, "the findings")
-    wait_until(lambda: not module.widget.panel.export._exporting, 30, "the export")
+    wait_until(lambda: not module.widget.panel.export.exporting, 30, "the export")
     assert module.ui.exportStatusLabel.text.startswith("Written")
     assert [row["peak_nll"] for row in rows_of(result)] == [4.5]
 
@@ -312,7 +312,7 @@ def test_a_scene_that_closes_ends_the_export(shown, scene, tmp_path):
     module, _result = shown
     begin_export(module, tmp_path / "out")
     scene.Clear(0)
-    wait_until(lambda: not module.widget.panel.export._exporting, 30, "the export to end")
+    wait_until(lambda: not module.widget.panel.export.exporting, 30, "the export to end")
     assert "No result" in module.ui.exportButton.toolTip
     assert not (tmp_path / "out").exists()
 

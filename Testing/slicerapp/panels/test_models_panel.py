@@ -184,16 +184,16 @@ def test_of_two_copies_the_chosen_one_stays_chosen(models):
     detect = models.module.widget.panel.detect
     for name in ("second", "a copy"):
         assert detect.chooseModel(models.folder / f"{name}.safetensors")
-        detect.enter()
-        assert detect._chosen().path.stem == name
+        detect.reloadModels()
+        assert detect.chosenModel().path.stem == name
 
 
 def test_choosing_what_is_no_model_changes_nothing(models):
     detect = models.module.widget.panel.detect
-    before = detect._chosen().path
+    before = detect.chosenModel().path
     assert not detect.chooseModel(models.folder / "cut.safetensors")
     assert not detect.chooseModel(models.folder / "none.safetensors")
-    assert detect._chosen().path == before
+    assert detect.chosenModel().path == before
 
 
 def test_a_model_travels_through_a_file(models, tmp_path):

@@ -267,7 +267,7 @@ def test_without_the_extension_it_comes_first_and_is_remembered_over_the_restart
     at.extension.there, at.answers = False, [True, False]
     at.ui.setupInstallButton.click()
     at.wait()
-    assert "Slicer restarts for it" in at.questions[0]
+    assert "then Slicer restarts" in at.questions[0]
     assert "Restart Slicer now?" in at.questions[1]
     assert at.restarts == []
     assert at.status == "Restart Slicer, then click Install… to go on."
@@ -382,11 +382,11 @@ def test_a_package_that_a_detection_lacks_leads_to_the_setup(bench):
     detect = at.module.widget.panel.detect
     assert detect.onMissingPackage.__self__ is not None
     detect.onMissingPackage = at.panel.open
-    detect._ended(Outcome(error=SpatialARError("torch-missing", "PyTorch is missing.")), "")
+    detect.reportEnd(Outcome(error=SpatialARError("torch-missing", "PyTorch is missing.")), "")
     assert not at.ui.setupSection.collapsed
     assert "Click 'Install…' under 'Set-up'" in at.ui.statusLabel.text
     assert at.worker.told == ["probe"]
-    detect._ended(Outcome(error=SpatialARError("out-of-memory", "Too little.")), "")
+    detect.reportEnd(Outcome(error=SpatialARError("out-of-memory", "Too little.")), "")
     assert at.worker.told == ["probe"]
 
 
@@ -421,7 +421,7 @@ def test_settings_are_remembered_for_new_scenes_and_a_scene_s_own_win(
     assert slicer.util.saveScene(str(path))
     parameters.falsePositiveRate = 0.005
     parameters.overlayOpacity = 0.75
-    assert (Settings.falsePositiveRate(), Settings.overlayOpacity()) == (0.005, 0.75)
+    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (0.005, 0.75)
     # A new scene begins with them, also after a restart of Slicer.
     restarted = settings_after_restart()
     assert float(restarted.value("SpatialARAnomaly/FalsePositiveRate")) == 0.005
@@ -439,7 +439,7 @@ def test_settings_are_remembered_for_new_scenes_and_a_scene_s_own_win(
     run_events()
     parameters = again.widget.panel._parameters
     assert (parameters.falsePositiveRate, parameters.overlayOpacity) == (0.02, 0.25)
-    assert (Settings.falsePositiveRate(), Settings.overlayOpacity()) == (0.005, 0.75)
+    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (0.005, 0.75)
 
 
 @pytest.mark.parametrize("odd", ["", "much", "7", "nan"])

@@ -50,9 +50,9 @@ def status(module) -> str:
 
 def look(module):
     """Click *Look at the scans* and wait; what was found."""
-    module.ui.trainLookButton.click()
+    module.ui.trainSurveyButton.click()
     scans = module.widget.panel.train.scans
-    wait_until(lambda: not scans.looking, 20, "the survey")
+    wait_until(lambda: not scans.surveying, 20, "the survey")
     return scans.result
 
 
@@ -110,7 +110,7 @@ class TestScans:
         module = load_scripted_module(MODULE)
         module.enter()
         module.ui.trainFolderEdit.setCurrentPath(str(tmp_path))
-        module.ui.trainLookButton.click()
+        module.ui.trainSurveyButton.click()
         assert trainer.worker.busy
         module.unload()
         wait_until(lambda: not trainer.worker.busy, 20, "the survey")
@@ -118,14 +118,14 @@ class TestScans:
 
     def test_buttons_say_what_is_missing(self, opened):
         ui = opened.ui
-        assert ui.trainLookButton.isEnabled()
+        assert ui.trainSurveyButton.isEnabled()
         assert ui.trainButton.toolTip == "Look at the scans first."
         assert ui.trainPauseButton.toolTip == "No training is running."
         assert ui.trainPlotButton.toolTip == "No epoch is done yet."
         ui.trainFolderEdit.setCurrentPath(ui.trainFolderEdit.currentPath + "/none")
-        assert ui.trainLookButton.toolTip == "The folder is not there."
+        assert ui.trainSurveyButton.toolTip == "The folder is not there."
         ui.trainFolderEdit.setCurrentPath("")
-        for button in (ui.trainLookButton, ui.trainButton):
+        for button in (ui.trainSurveyButton, ui.trainButton):
             assert not button.isEnabled()
             assert button.toolTip == "Choose a folder, or tick loaded scans first."
 
@@ -149,7 +149,7 @@ class TestScans:
         add_volume(np.ones((3, 4, 5), np.float32), np.eye(4), "C")
         run_events(0.05)
         assert listed(opened) == ["B", "C"]
-        assert [node.GetName() for node in opened.widget.panel.train.scans._ticked()] == ["B"]
+        assert [node.GetName() for node in opened.widget.panel.train.scans._tickedVolumes()] == ["B"]
 
     def test_a_look_tells_what_was_found_and_what_it_would_take(self, opened):
         result = look(opened)
@@ -199,10 +199,10 @@ class TestScans:
         volume = add_volume(np.zeros((120, 512, 512), np.float32), np.eye(4), "Large")
         run_events(0.05)
         ticked(opened, "Large")
-        opened.ui.trainLookButton.click()
-        assert status(opened) == "Handing over the volume"
+        opened.ui.trainSurveyButton.click()
+        assert status(opened) == "Sending the volume"
         volume.GetImageData().GetPointData().GetScalars().Modified()
-        wait_until(lambda: not opened.widget.panel.train.scans.looking, 20)
+        wait_until(lambda: not opened.widget.panel.train.scans.surveying, 20)
         assert status(opened) == (
             "⚠ A scan was changed or deleted while it was handed over. Look at the scans again."
         )
@@ -211,12 +211,12 @@ class TestScans:
         add_volume(np.zeros((120, 512, 512), np.float32), np.eye(4), "Large")
         run_events(0.05)
         ticked(opened, "Large")
-        opened.ui.trainLookButton.click()
-        assert opened.ui.trainLookButton.text == "Stop looking"
+        opened.ui.trainSurveyButton.click()
+        assert opened.ui.trainSurveyButton.text == "Stop looking"
         assert opened.ui.trainButton.toolTip == "The scans are being looked at."
-        opened.ui.trainLookButton.click()
+        opened.ui.trainSurveyButton.click()
         assert status(opened) == "Stopped."
-        assert opened.ui.trainLookButton.text == "Look at the scans"
+        assert opened.ui.trainSurveyButton.text == "Look at the scans"
 
     def test_what_matters_asks_for_another_look(self, opened):
         ui = opened.ui
@@ -263,9 +263,9 @@ class TestScans:
         ui = opened.ui
         ui.trainEncoderSelector.setCurrentIndex(ui.trainEncoderSelector.property("count") - 1)
         assert ui.trainEncoderPathEdit.isVisibleTo(ui.trainSection)
-        assert ui.trainLookButton.toolTip == "Choose the folder or file of the encoder."
+        assert ui.trainSurveyButton.toolTip == "Choose the folder or file of the encoder."
         ui.trainEncoderPathEdit.setCurrentPath(str(tmp_path))
-        assert ui.trainLookButton.isEnabled()
+        assert ui.trainSurveyButton.isEnabled()
         assert opened.widget.panel.train.form.spec().encoder == str(tmp_path)
 
     def test_weights_of_the_hub_are_offered_where_they_are_on_this_machine(self, opened):
@@ -335,7 +335,7 @@ class TestTraining:
         epochs_done(training, 3)
         shares.append(training.progress.share)
         assert shares == sorted(shares)
-        assert status(opened).startswith("Step 3 of 4: Learning what is normal, epoch ")
+        assert status(opened).startswith("Step 3 of 4: Training the model, epoch ")
         assert status(opened).endswith("of 500, about 1 s left")
 
     def test_a_pause_holds_it_until_it_goes_on(self, opened, trainer):
@@ -503,8 +503,7 @@ class TestQuit:
         assert not window.close()
         assert window.isVisible()
         assert asked == [
-            "A training is running and will stop. What it has done is kept: it can be resumed "
-            "under Train. Quit all the same?"
+            "A training is running and will stop. It can be resumed under Train. Quit?"
         ]
         count = len(training.curve)
         epochs_done(training, count + 2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from Harness import run_events
 from slicerapp.heads import detected
-from SpatialARAnomalyLib.service.demo.sample_scans import head_with_lesion
+from SpatialARAnomalyLib.service.demo.demo import head_with_lesion
 
 pytestmark = pytest.mark.timeout(900)
 

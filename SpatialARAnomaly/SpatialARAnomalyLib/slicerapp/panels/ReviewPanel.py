@@ -1,4 +1,4 @@
-"""The section *Review*: overlay, threshold, findings one by one, accept and reject."""
+"""The section *Review*: overlay, threshold, and the findings to accept or reject."""
 
 import math
 from collections.abc import Callable
@@ -8,19 +8,25 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
-from SpatialARAnomalyLib.slicerapp.panels.FindingsView import FindingsView
+from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
-from SpatialARAnomalyLib.slicerapp.QtHelpers import enable, singleShotTimer
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    KeyedTable,
+    enable,
+    singleShotTimer,
+    tableItem,
+)
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     ACCEPTED,
     OPEN,
     REJECTED,
     Review,
     Row,
+    changeReview,
     peakOf,
     readReviews,
     readRows,
-    changeReview,
     writeFindings,
 )
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import worldFromLocal
@@ -40,95 +46,100 @@ from SpatialARAnomalyLib.slicerapp.wording.Calibration import caseText, caseTip,
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 
 REST_MS = 300
-"""The findings follow when the slider has rested for so long."""
+"""Milliseconds that the threshold slider rests before the findings are updated."""
 
 KEYS = {"next": "Ctrl+Down", "previous": "Ctrl+Up", "accept": "Ctrl+Return", "reject": "Ctrl+Del"}
 
+RANK, COMMENT = 0, 8
+"""Columns of the findings table."""
+
+
+def _columns() -> list[tuple[str, str]]:
+    """Return title and tooltip of every column."""
+    return [
+        (_("#"), _("Rank by peak NLL")),
+        (_("✓✗"), _("Your review: ✓ accepted, ✗ rejected")),
+        (_("ml"), _("Volume in milliliters")),
+        (_("Peak"), _("Highest NLL, nats per channel")),
+        (_("p"), _("p-value: share of normal voxels with at least this NLL")),
+        (_("R"), _("Peak position, mm to the right")),
+        (_("A"), _("Peak position, mm to the front")),
+        (_("S"), _("Peak position, mm upward")),
+        (_("Comment"), _("Double-click to edit")),
+    ]
+
 
 class ReviewPanel:
-    """Shows one result and what the reviewer says of it."""
+    """Shows one result and the reviewer's marks and comments."""
 
     def __init__(
         self,
         ui: object,
         logic: Logic,
-        confirm: Callable[[str], bool],
         onResult: Callable[[Result | None], None],
+        dialogs: Dialogs | None = None,
     ) -> None:
         self._ui = ui
         self._logic = logic
-        self._confirm = confirm
+        self._dialogs = dialogs or Dialogs(ui.reviewSection)
         self._onResult = onResult
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._result: Result | None = None
         self._rows: list[Row] = []
-        self._undo: list[tuple[str, list[Review]]] = []
+        self._undo: list[list[Review]] = []
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SpatialARAnomaly.Role", "NLL")
-        self.view = FindingsView(ui.findingsTable, self._jump, self._comment)
+        self.view = KeyedTable(ui.findingsTable, _columns(), self._jump, stretched=COMMENT)
+        ui.findingsTable.sortByColumn(RANK, qt.Qt.AscendingOrder)
         self._rest = singleShotTimer(REST_MS)
-        self._connections = (
-            (self._rest.timeout, self._findAgain),
+        actions = {
+            "previous": (ui.previousButton, lambda *_: self.view.step(-1)),
+            "next": (ui.nextButton, lambda *_: self.view.step(1)),
+            "accept": (ui.acceptButton, lambda *_: self._mark(ACCEPTED)),
+            "reject": (ui.rejectButton, lambda *_: self._mark(REJECTED)),
+        }
+        # These keys work wherever the focus is while the module is open.
+        window = slicer.util.mainWindow() or ui.reviewSection
+        self._shortcuts = {name: qt.QShortcut(qt.QKeySequence(KEYS[name]), window) for name in KEYS}
+        # Elsewhere this key is Slicer's own undo.
+        self._shortcuts["undo"] = qt.QShortcut(qt.QKeySequence("Ctrl+Z"), ui.reviewSection)
+        self._shortcuts["undo"].setContext(qt.Qt.WidgetWithChildrenShortcut)
+        self.setActive(False)
+        self._connections = Connections(
+            *((button.clicked, action) for button, action in actions.values()),
+            *((self._shortcuts[name].activated, actions[name][1]) for name in actions),
+            (self._shortcuts["undo"].activated, self._undoReview),
+            (self._rest.timeout, self.updateFindings),
+            (ui.findingsTable.itemChanged, self._itemChanged),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
             (ui.opacitySlider.valueChanged, self._opacityMoved),
-            (ui.previousButton.clicked, self._previous),
-            (ui.nextButton.clicked, self._next),
-            (ui.acceptButton.clicked, self._accept),
-            (ui.rejectButton.clicked, self._reject),
             (ui.undoButton.clicked, self._undoReview),
             (ui.restoreViewsButton.clicked, self._restoreViews),
             (ui.deleteResultButton.clicked, self._delete),
         )
-        for signal, slot in self._connections:
-            signal.connect(slot)
-        self._shortcuts = self._makeShortcuts()
         self.refresh()
 
-    def _makeShortcuts(self) -> list[tuple[object, Callable[..., None]]]:
-        """Keys that work wherever the focus is while the module is open."""
-        window = slicer.util.mainWindow() or self._ui.reviewSection
-        actions = {
-            "next": self._next,
-            "previous": self._previous,
-            "accept": self._accept,
-            "reject": self._reject,
-        }
-        made = []
-        for name, action in actions.items():
-            shortcut = qt.QShortcut(qt.QKeySequence(KEYS[name]), window)
-            shortcut.activated.connect(action)
-            shortcut.setEnabled(False)
-            made.append((shortcut, action))
-        # Slicer's own undo has this key everywhere else.
-        undo = qt.QShortcut(qt.QKeySequence("Ctrl+Z"), self._ui.reviewSection)
-        undo.setContext(qt.Qt.WidgetWithChildrenShortcut)
-        undo.activated.connect(self._undoReview)
-        made.append((undo, self._undoReview))
-        return made
-
     def cleanup(self) -> None:
-        """Let go of the widgets."""
+        """Disconnect from the widgets."""
         self._rest.stop()
-        for signal, slot in self._connections:
-            signal.disconnect(slot)
-        for shortcut, action in self._shortcuts:
-            shortcut.activated.disconnect(action)
+        self._connections.close()
+        for shortcut in self._shortcuts.values():
             shortcut.setEnabled(False)
             shortcut.deleteLater()
-        self._shortcuts = []
+        self._shortcuts = {}
         self.view.cleanup()
 
     def setActive(self, active: bool) -> None:
-        """Whether the module is open: only then its keys work."""
-        for shortcut, _action in self._shortcuts:
+        """Enable the keys while the module is open."""
+        for shortcut in self._shortcuts.values():
             shortcut.setEnabled(active)
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
-        """Work with the settings of a scene; None while there is none."""
+        """Set the parameters of the scene; None without a scene."""
         self._parameters = parameters
         self.update()
 
     def update(self, *_unused: object) -> None:
-        """Follow the parameter node: another result may be under review."""
+        """Show the result that the parameter node names."""
         node = self._parameters.resultVolume if self._parameters is not None else None
         result = Result.of(node)
         if (result.id if result else None) == (self._result.id if self._result else None):
@@ -139,7 +150,7 @@ class ReviewPanel:
         self._rest.stop()
         self._result = result
         self._undo = []
-        self._tell("")
+        self._showStatus("")
         self._showThresholdOnSlider()
         if result is not None:
             # A scene keeps the display's threshold with six digits only.
@@ -165,11 +176,12 @@ class ReviewPanel:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the result's rows, and what can be done with them."""
+        """Show the findings; enable the buttons, or show their problems in tooltips."""
         result = self._result
         self._rows = readRows(result.table) if result is not None else []
-        places = [self._place(row) for row in self._rows]
-        self.view.show(self._rows, places)
+        self.view.show(
+            {int(row["rank"]): self._cells(row) for row in self._rows}, self.view.chosen()
+        )
         if result is not None:
             showReviews(result, self._rows)
         ui = self._ui
@@ -179,7 +191,7 @@ class ReviewPanel:
         enable(
             ui.show3DButton,
             None if segments else _("No result to show in 3D."),
-            _("Show the segments as surfaces in the 3D view."),
+            _("Show the findings as surfaces in the 3D view."),
         )
         enable(
             ui.deleteResultButton,
@@ -192,82 +204,81 @@ class ReviewPanel:
 
     def _refreshButtons(self) -> None:
         ui = self._ui
-        none = None if self._rows else _("No finding to go to.")
-        chosen = None if self.view.chosen() is not None else _("Choose a finding first.")
+        noFinding = None if self._rows else _("No finding to go to.")
+        notChosen = None if self.view.chosen() is not None else _("Choose a finding first.")
         keys = {name: f" ({key})" for name, key in KEYS.items()}
-        enable(ui.previousButton, none, _("Go to the previous finding") + keys["previous"])
-        enable(ui.nextButton, none, _("Go to the next finding") + keys["next"])
-        enable(ui.acceptButton, chosen, _("Mark the finding as a true anomaly") + keys["accept"])
+        enable(ui.previousButton, noFinding, _("Go to the previous finding") + keys["previous"])
+        enable(ui.nextButton, noFinding, _("Go to the next finding") + keys["next"])
+        enable(ui.acceptButton, notChosen, _("Mark the finding as a true anomaly") + keys["accept"])
         enable(
             ui.rejectButton,
-            chosen,
+            notChosen,
             _("Mark the finding as a false alarm and hide its segment") + keys["reject"],
         )
         enable(
             ui.undoButton,
             None if self._undo else _("Nothing to undo."),
-            _("Take the last acceptance, rejection or comment back") + " (Ctrl+Z)",
+            _("Undo the last acceptance, rejection or comment") + " (Ctrl+Z)",
         )
         remembered = self._parameters is not None and remembersLayers(
             self._parameters.parameterNode
         )
         enable(
             ui.restoreViewsButton,
-            None if remembered else _("The views show what they did before."),
-            _("Show in the slice views what they showed before the detection."),
+            None if remembered else _("Nothing to restore in the slice views."),
+            _("Show what the slice views showed before the detection."),
         )
 
+    def _cells(self, row: Row) -> list["qt.QTableWidgetItem"]:
+        position = [round(one, 1) for one in self._place(row)]
+        return [
+            tableItem(int(row["rank"])),
+            tableItem({ACCEPTED: "✓", REJECTED: "✗"}.get(row["status"], "")),
+            tableItem(round(row["volume_ml"], 2)),
+            tableItem(round(row["peak_nll"], 3)),
+            tableItem(float(f"{row['p_value']:.1e}")),
+            *(tableItem(one) for one in position),
+            tableItem(row["comment"], editable=True),
+        ]
+
     def _place(self, row: Row) -> tuple[float, float, float]:
-        """The finding's peak in the scene, RAS mm: the scan may lie under a transform."""
+        """Return the finding's peak in the scene (RAS, mm); the scan may be transformed."""
         return worldFromLocal(self._result.volume, peakOf(row))
 
     def _row(self, rank: int | None) -> Row | None:
         return next((row for row in self._rows if row["rank"] == rank), None)
 
-    def _jump(self, rank: int) -> None:
-        row = self._row(rank)
+    def _jump(self) -> None:
+        row = self._row(self.view.chosen())
         if row is not None:
             jumpTo(self._place(row))
         self._refreshButtons()
 
-    def _next(self, *_unused: object) -> None:
-        self.view.step(1)
-
-    def _previous(self, *_unused: object) -> None:
-        self.view.step(-1)
-
-    def _accept(self, *_unused: object) -> None:
-        self._mark(ACCEPTED)
-
-    def _reject(self, *_unused: object) -> None:
-        self._mark(REJECTED)
+    def _itemChanged(self, item: "qt.QTableWidgetItem") -> None:
+        row = self._row(self.view.keyAt(item.row()))
+        if item.column() == COMMENT and row is not None and item.text() != row["comment"]:
+            self._review(row, comment=item.text())
 
     def _mark(self, status: str) -> None:
         row = self._row(self.view.chosen())
         if row is not None:
-            # The same button again takes the mark away.
+            # A second click removes the mark.
             self._review(row, status=OPEN if row["status"] == status else status)
-
-    def _comment(self, rank: int, comment: str) -> None:
-        row = self._row(rank)
-        if row is not None and comment != row["comment"]:
-            self._review(row, comment=comment)
 
     def _review(self, row: Row, *, status: str | None = None, comment: str | None = None) -> None:
         table = self._result.table
         if table is None:
-            self._tell(_("The table of findings was deleted; move the threshold to make it anew."))
+            self._showStatus(_("The findings table was deleted. Move the threshold to restore it."))
             return
         before = readReviews(table)
-        self._undo.append((self._result.id, before))
+        self._undo.append(before)
         writeFindings(table, self._rows, changeReview(before, row, status=status, comment=comment))
         self.refresh()
 
     def _undoReview(self, *_unused: object) -> None:
         if not self._undo or self._result is None or self._result.table is None:
             return
-        _result, reviews = self._undo.pop()
-        writeFindings(self._result.table, self._rows, reviews)
+        writeFindings(self._result.table, self._rows, self._undo.pop())
         self.refresh()
 
     def _showThresholdOnSlider(self) -> None:
@@ -299,7 +310,7 @@ class ReviewPanel:
             count=f"{round(1 / rate):,}", nll=f"{calibration.threshold(rate):.3f}"
         )
         if not calibration.supports(rate):
-            text += " · " + _("rough: rarer than the held-out normal scans can tell")
+            text += " · " + _("rough: too rare for the held-out normal scans")
         ui.thresholdValueLabel.setText(text)
         ui.thresholdValueLabel.setToolTip(rateTip(calibration, rate))
 
@@ -312,24 +323,25 @@ class ReviewPanel:
         label.setText(caseText(result.calibration, result.caseScore))
         label.setToolTip(caseTip(result.calibration))
 
-    def _findAgain(self) -> None:
+    def updateFindings(self) -> None:
+        """Find again at the slider's threshold."""
         if self._result is None or self._parameters is None:
             return
         result, rate = self._result, self._rateOnSlider()
         result.falsePositiveRate = rate
         self._parameters.falsePositiveRate = rate
-        self._tell(_("Finding anew…"))
-        self._logic.updateFindings(result, lambda outcome: self._foundAgain(result, outcome))
+        self._showStatus(_("Updating findings…"))
+        self._logic.updateFindings(result, lambda outcome: self._findingsUpdated(result, outcome))
 
-    def _foundAgain(self, result: Result, outcome: Outcome) -> None:
-        self.update()  # a result that was tampered with is none any more
+    def _findingsUpdated(self, result: Result, outcome: Outcome) -> None:
+        self.update()  # the result may have been deleted
         if self._result is None or self._result.id != result.id:
             return
         if outcome.error is not None:
-            self._tell("⚠ " + inOneLine(outcome.error))
+            self._showStatus("⚠ " + inOneLine(outcome.error))
             return
         self._undo = []
-        self._tell(" ".join(outcome.notices))
+        self._showStatus(" ".join(outcome.notices))
         self.refresh()
         self._onResult(self._result)
 
@@ -342,7 +354,7 @@ class ReviewPanel:
             self._refreshButtons()
 
     def _delete(self, *_unused: object) -> None:
-        if self._result is None or not self._confirm(
+        if self._result is None or not self._dialogs.confirm(
             _("Delete this result with its overlay, segmentation, table and reviews?")
         ):
             return
@@ -352,5 +364,5 @@ class ReviewPanel:
                 slicer.mrmlScene.RemoveNode(node)
         self.update()
 
-    def _tell(self, text: str) -> None:
+    def _showStatus(self, text: str) -> None:
         self._ui.reviewStatusLabel.setText(text)

@@ -1,4 +1,4 @@
-"""The section *Set-up*: what is installed and working, and getting the rest."""
+"""The section *Set-up*: state of the Python packages, installation and repair."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,15 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.service.setup.packages import PackageCheck, PackageState
 from SpatialARAnomalyLib.slicerapp import Settings
-from SpatialARAnomalyLib.slicerapp.QtHelpers import enable, prepareTable, singleShotTimer
+from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    doNothing,
+    enable,
+    fillTable,
+    prepareTable,
+    singleShotTimer,
+)
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
 from SpatialARAnomalyLib.slicerapp.setup.Installation import InstallOutcome, InstallPlan
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
@@ -19,35 +27,47 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.Progress import progressCallback
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event, hidePaths
 
+READY = PackageState.READY
 
-def stateText(check: PackageCheck, *, tried: bool) -> str:
-    """The state of a package in a word or two."""
-    if check.state is PackageState.READY and not tried:
-        return _("installed")
+STATE = 3
+"""Column of the package's state."""
+
+ROW_PX = 20
+"""Height of a table row."""
+
+PAINT_MS = 100
+"""Milliseconds to paint the panel before Slicer stops responding."""
+
+POLL_MS = 500
+"""Milliseconds between two looks whether the packages are still in use by a task."""
+
+
+def stateText(check: PackageCheck, *, tested: bool) -> str:
+    """Return the state of a package in a word or two."""
     return {
-        PackageState.READY: _("works"),
+        PackageState.READY: _("works") if tested else _("installed"),
         PackageState.MISSING: _("missing"),
         PackageState.OTHER_VERSION: _("other version"),
         PackageState.BROKEN: _("cannot be loaded"),
     }[check.state]
 
 
-def summary(checks: tuple[PackageCheck, ...], *, tried: bool) -> str:
-    """One sentence about all packages."""
-    missing = [one.package for one in checks if one.state is not PackageState.READY]
+def summarize(checks: tuple[PackageCheck, ...], *, tested: bool) -> str:
+    """Return a sentence about all packages."""
+    missing = [one.package for one in checks if one.state is not READY]
     if missing:
         return _("{count} of {all} packages cannot be used yet: {names}.").format(
             count=len(missing), all=len(checks), names=", ".join(missing)
         )
-    if tried:
+    if tested:
         return _("Everything is installed and works.")
-    return _("Everything is installed. Check again tries it.")
+    return _("Everything is installed. Click Check again to test it.")
 
 
 def devicesText(probed: dict[str, Any] | None) -> str:
-    """The devices that torch can compute on, and their memory."""
+    """Return the devices of PyTorch with their memory, one per line."""
     if probed is None:
-        return _("Devices: not looked for yet.")
+        return _("Devices: not checked yet.")
     parts = []
     for one in probed["devices"]:
         size, free = one["memory_bytes"], one["free_bytes"]
@@ -66,7 +86,7 @@ def devicesText(probed: dict[str, Any] | None) -> str:
 
 
 def outcomeText(outcome: InstallOutcome, missing: tuple[PackageCheck, ...]) -> str:
-    """How an installation went, and what to do now."""
+    """Return the outcome of an installation and what to do next."""
     sentences = []
     if outcome.changed:
         changes = ", ".join(
@@ -75,8 +95,8 @@ def outcomeText(outcome: InstallOutcome, missing: tuple[PackageCheck, ...]) -> s
         )
         sentences.append(
             _(
-                "⚠ Packages that were to stay have changed: {changes}. Slicer may not start again: "
-                "install Slicer anew if it does not, and please report this."
+                "⚠ Packages of Slicer were changed: {changes}. Reinstall Slicer if it does not "
+                "start again, and please report this."
             ).format(changes=changes)
         )
     if outcome.error is not None:
@@ -102,10 +122,10 @@ def outcomeText(outcome: InstallOutcome, missing: tuple[PackageCheck, ...]) -> s
 def diagnostics(
     checks: tuple[PackageCheck, ...], probed: dict[str, Any] | None, device: str
 ) -> str:
-    """What helps whoever is asked for help: versions and states; no names and no places."""
+    """Return versions and states for a support request, without names and paths."""
     lines = [
         f"SpatialARAnomaly in Slicer {slicer.app.applicationVersion}",
-        f"Python {probed['python']}, {probed['platform']}" if probed else "not tried",
+        f"Python {probed['python']}, {probed['platform']}" if probed else "not tested",
         f"device setting: {device}",
     ]
     for check in checks:
@@ -120,102 +140,70 @@ def diagnostics(
     return hidePaths("\n".join(lines))
 
 
-READY = PackageState.READY
-
-PACKAGE, NEEDED, FOUND, STATE = range(4)
-
-ROW_PX = 20
-
-PAINT_MS = 100
-"""Milliseconds in which the panel is painted before Slicer stops answering."""
-
-AGAIN_MS = 500
-"""While a task of another section keeps the packages in use: it may have ended."""
-
-
-def chooseFolder() -> str:
-    """The folder of a kit, asked of the user; empty if none was chosen."""
-    return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Offline kit"))
-
-
 class SetupPanel:
-    """Shows the packages' state; installs after one question."""
+    """Shows the state of the packages and installs them after one question."""
 
     def __init__(
-        self,
-        ui: object,
-        dependencies: Dependencies,
-        confirm: Callable[[str], bool],
-        *,
-        chooseFolder: Callable[[], str] = chooseFolder,
-        restart: Callable[[], None] | None = None,
+        self, ui: object, dependencies: Dependencies, dialogs: Dialogs | None = None
     ) -> None:
         self._ui = ui
         self.dependencies = dependencies
-        self._confirm = confirm
-        self._chooseFolder = chooseFolder
-        self._restart = restart or slicer.util.restart
-        self._looked = False
+        self._dialogs = dialogs or Dialogs(ui.setupSection)
+        self._entered = False
         self._work: Callable[[], None] | None = None
         self._closed = False
-        self._paint = singleShotTimer(PAINT_MS)
-        self._again = singleShotTimer(AGAIN_MS)
+        self._paintTimer = singleShotTimer(PAINT_MS)
+        self._pollTimer = singleShotTimer(POLL_MS)
         self._shown: list[tuple[str, ...]] = []
-        self._prepareTable()
+        columns = [(title, "") for title in (_("Package"), _("Needed"), _("Found"), _("State"))]
+        prepareTable(ui.setupTable, columns, stretched=STATE)
+        ui.setupTable.verticalHeader().setDefaultSectionSize(ROW_PX)
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
-        self._connections = (
+        self._connections = Connections(
             (ui.setupInstallButton.clicked, self._install),
-            (ui.setupRepairButton.clicked, self._repair),
+            (ui.setupRepairButton.clicked, lambda *_: self._ask(repair=True)),
             (ui.setupFolderButton.clicked, self._installFromFolder),
-            (ui.setupCheckButton.clicked, self.check),
+            (ui.setupCheckButton.clicked, lambda *_: self.check()),
             (ui.setupCopyButton.clicked, self._copy),
             (ui.setupPythonEdit.currentPathChanged, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),
-            (self._paint.timeout, self._doWork),
-            (self._again.timeout, self.refresh),
+            (self._paintTimer.timeout, self._doWork),
+            (self._pollTimer.timeout, self.refresh),
         )
-        for signal, slot in self._connections:
-            signal.connect(slot)
-        self._tell("")
+        self._showStatus("")
         self.refresh()
-
-    def _prepareTable(self) -> None:
-        heads = (_("Package"), _("Needed"), _("Found"), _("State"))
-        prepareTable(self._ui.setupTable, [(head, "") for head in heads], stretched=STATE)
-        self._ui.setupTable.verticalHeader().setDefaultSectionSize(ROW_PX)
 
     def cleanup(self) -> None:
         """Disconnect from the widgets; an installation goes on to its end without them."""
         self._closed = True
-        self._paint.stop()
-        self._again.stop()
-        for signal, slot in self._connections:
-            signal.disconnect(slot)
+        self._paintTimer.stop()
+        self._pollTimer.stop()
+        self._connections.close()
 
     def enter(self) -> None:
-        """The user comes to the module: the section opens by itself where something is missing."""
-        self.dependencies.lookAgain()
-        if self._looked:
-            self.refresh()
-            return
-        self._looked = True
+        """Update the packages; at the first time, open the section if some are missing."""
         deps = self.dependencies
-        if Settings.installPending() and (deps.extension.isThere() or not deps.missing()):
-            Settings.setInstallPending(False)
-            if deps.missing():
-                self._tell(_("The PyTorch extension is there now. Click Install… to go on."))
-        if not deps.external and deps.missing():
-            self._ui.setupSection.setProperty("collapsed", False)
+        deps.lookAgain()
+        if not self._entered:
+            self._entered = True
+            if Settings.installPending() and (deps.extension.isThere() or not deps.missing()):
+                Settings.setInstallPending(False)
+                if deps.missing():
+                    self._showStatus(
+                        _("The PyTorch extension is installed. Click Install… to continue.")
+                    )
+            if not deps.external and deps.missing():
+                self._ui.setupSection.setProperty("collapsed", False)
         self.refresh()
 
-    def open(self, *, check: bool = True) -> None:
-        """Open the section, and try the packages: something needs one that is not there."""
+    def open(self) -> None:
+        """Open the section and check the packages, after a job failed for want of one."""
         self._ui.setupSection.setProperty("collapsed", False)
-        if check and self._whyNotCheck() is None:
+        if self._nameCheckProblem() is None:
             self.check()
 
     def refresh(self, *_unused: object) -> None:
-        """Show the state of the packages, and what can be done now."""
+        """Show the packages; enable the buttons, or show their problems in tooltips."""
         if self._closed:
             return
         ui, deps = self._ui, self.dependencies
@@ -224,164 +212,152 @@ class SetupPanel:
         ui.setupLogText.setVisible(bool(ui.setupLogText.toPlainText()))
         if not deps.installing:
             self._showPackages()
-        reason = deps.nameInstallProblem() or self._whyNotYet()
+        problem = self._nameInstallProblem()
+        nothing = None if deps.missing() else _("Everything is installed.")
         enable(
             ui.setupInstallButton,
-            reason or self._whyNothingToInstall(),
+            problem or nothing,
             _("Install what is missing, after one question."),
         )
-        enable(
-            ui.setupFolderButton, reason, _("Install from an offline kit; asks no other computer.")
-        )
+        enable(ui.setupFolderButton, problem, _("Install from an offline kit, without network."))
         enable(
             ui.setupRepairButton,
-            reason or self._whyNoRepair(),
-            _("Remove what is left of PyTorch and install it again."),
+            problem or self._nameRepairProblem(),
+            _("Remove PyTorch and reinstall it."),
         )
         enable(
             ui.setupCheckButton,
-            self._whyNotCheck(),
-            _("Try every package in a process of its own."),
+            self._nameCheckProblem(),
+            _("Load every package in a separate process."),
         )
         ui.setupPythonEdit.setEnabled(not working)
         if deps.inUse and not ui.setupSection.property("collapsed"):
-            self._again.start()
+            self._pollTimer.start()
 
     def _showPackages(self) -> None:
         ui, deps = self._ui, self.dependencies
-        tried = deps.probed is not None
+        tested = deps.probed is not None
         checks = deps.checks()
-        if deps.external and not tried:
-            ui.setupStateLabel.setText(_("Another Python computes. Check again tries it."))
+        if deps.external and not tested:
+            text = _("Another Python is used. Click Check again to test it.")
         else:
-            text = summary(checks, tried=tried)
             platform = "" if deps.external else deps.nameTorchProblem()
-            ui.setupStateLabel.setText(" ".join(part for part in (text, platform) if part))
-        self._fillTable(checks, tried=tried)
+            text = f"{summarize(checks, tested=tested)} {platform}".strip()
+        ui.setupStateLabel.setText(text)
+        self._fillTable(checks, tested=tested)
         devices = devicesText(deps.probed)
         ui.setupDevicesLabel.setText(devices)
         ui.setupDevicesLabel.setVisible(bool(devices))
 
-    def _fillTable(self, checks: Sequence[PackageCheck], *, tried: bool) -> None:
-        # What the user has to see comes first.
+    def _fillTable(self, checks: Sequence[PackageCheck], *, tested: bool) -> None:
         checks = sorted(checks, key=lambda one: one.state is READY)
         shown = [
-            (one.package, one.needed, one.found or "–", stateText(one, tried=tried), one.error)
+            (one.package, one.needed, one.found or "–", stateText(one, tested=tested), one.error)
             for one in checks
         ]
-        if shown == self._shown:  # to fill it takes longer than a frame
+        if shown == self._shown:  # filling the table takes longer than a frame
             return
         self._shown = shown
-        table = self._ui.setupTable
-        table.setRowCount(len(checks))
-        for row, (*cells, tip) in enumerate(shown):
-            for column, cell in enumerate(cells):
-                item = qt.QTableWidgetItem(cell)
+        rows = []
+        for check, (*cells, toolTip) in zip(checks, shown, strict=True):
+            items = [qt.QTableWidgetItem(cell) for cell in cells]
+            for item in items:
                 item.setFlags(qt.Qt.ItemIsEnabled)
-                item.setToolTip(tip)
-                if column == STATE and checks[row].state is not READY:
-                    font = item.font()
-                    font.setBold(True)
-                    item.setFont(font)
-                table.setItem(row, column, item)
+                item.setToolTip(toolTip)
+            if check.state is not READY:
+                font = items[STATE].font()
+                font.setBold(True)
+                items[STATE].setFont(font)
+            rows.append(items)
+        fillTable(self._ui.setupTable, rows)
 
-    def _whyNotYet(self) -> str | None:
-        return _("Packages are being installed.") if self._work is not None else None
+    def _nameInstallProblem(self) -> str | None:
+        installing = _("Packages are being installed.") if self._work is not None else None
+        return self.dependencies.nameInstallProblem() or installing
 
-    def _whyNothingToInstall(self) -> str | None:
-        if self.dependencies.missing():
-            return None
-        return _("Everything is installed.")
-
-    def _whyNoRepair(self) -> str | None:
+    def _nameRepairProblem(self) -> str | None:
         if self.dependencies.torchIsBroken():
             return None
         if self.dependencies.probed is None:
-            return _("Click Check again first: it tells whether PyTorch can be loaded.")
+            return _("Click Check again first, to test whether PyTorch loads.")
         return _("There is nothing to repair.")
 
-    def _whyNotCheck(self) -> str | None:
+    def _nameCheckProblem(self) -> str | None:
         if self.dependencies.checking:
-            return _("The packages are being tried.")
-        return (
-            _("Packages are being installed.")
-            if self.dependencies.installing
-            else self._whyNotYet()
-        )
+            return _("The packages are being checked.")
+        if self.dependencies.installing or self._work is not None:
+            return _("Packages are being installed.")
+        return None
 
-    def check(self, *_unused: object) -> None:
-        """Try all packages, and show how they are."""
-        self._try(lambda: None)
+    def check(self, then: Callable[[], None] = doNothing) -> None:
+        """Load all packages in the worker and show their state."""
 
-    def _try(self, then: Callable[[], None]) -> None:
-        def tried(error: SpatialARError | None) -> None:
-            self._tell("" if error is None else "⚠ " + inOneLine(error))
+        def checked(error: SpatialARError | None) -> None:
+            self._showStatus("" if error is None else "⚠ " + inOneLine(error))
             self.refresh()
             if not self._closed:
                 then()
 
-        self._tell(_("Trying the packages…"))
-        self.dependencies.check(tried)
+        self._showStatus(_("Checking the packages…"))
+        self.dependencies.check(checked)
         self.refresh()
 
     def _isRefused(self) -> bool:
-        """Whether nothing can be installed now; says why. Much may have begun since a refresh."""
-        reason = self.dependencies.nameInstallProblem() or self._whyNotYet()
-        if reason is not None:
-            self._tell("⚠ " + reason)
+        """Return whether nothing can be installed now, and show why."""
+        problem = self._nameInstallProblem()
+        if problem is not None:
+            self._showStatus("⚠ " + problem)
             self.refresh()
-        return reason is not None
+        return problem is not None
 
     def _install(self, *_unused: object) -> None:
         if self._isRefused():
             return
-        if self.dependencies.probed is None:  # metadata do not tell what is half there
-            self._try(self._ask)
+        # Metadata do not show what is installed in part.
+        if self.dependencies.probed is None:
+            self.check(self._ask)
         else:
             self._ask()
-
-    def _repair(self, *_unused: object) -> None:
-        self._ask(repair=True)
 
     def _ask(self, *, repair: bool = False) -> None:
         deps = self.dependencies
         plan = deps.plan(repair=repair)
         if plan is None:
-            self._tell(_("Everything is installed and works."))
+            self._showStatus(_("Everything is installed and works."))
         elif plan.torch is not None and not (
             deps.extension.isThere() or deps.extension.canBeInstalled()
         ):
-            self._tell(
+            self._showStatus(
                 _(
-                    "⚠ PyTorch comes through Slicer's PyTorch extension, which this Slicer cannot "
-                    "install. Install it with the Extensions Manager, or use Install from folder."
+                    "⚠ PyTorch needs Slicer's PyTorch extension, which this Slicer cannot install. "
+                    "Use the Extensions Manager or Install from folder."
                 )
             )
         elif self._isWanted(plan, deps.question(plan)):
             if plan.torch is None or deps.extension.isThere():
                 self._run(plan)
             else:
-                text = _("Installing the PyTorch extension; Slicer does not answer meanwhile…")
+                text = _("Installing the PyTorch extension; Slicer does not respond meanwhile…")
                 self._start(text, self._installExtension)
 
     def _isWanted(self, plan: InstallPlan, question: str) -> bool:
         if self._isRefused():
             return False
-        noRoom = self.dependencies.nameDiskProblem(plan)
-        if noRoom is not None:
-            self._tell("⚠ " + noRoom)
+        problem = self.dependencies.nameDiskProblem(plan)
+        if problem is not None:
+            self._showStatus("⚠ " + problem)
             return False
-        if self._confirm(question):
+        if self._dialogs.confirm(question):
             return True
-        self._tell(_("Nothing was installed."))
+        self._showStatus(_("Nothing was installed."))
         return False
 
     def _start(self, text: str, work: Callable[[], None]) -> None:
-        """Show `text`; once it is painted, do what keeps Slicer from answering."""
-        self._tell(text)
+        """Show `text`; once it is painted, do work during which Slicer does not respond."""
+        self._showStatus(text)
         self._work = work
         self.refresh()
-        self._paint.start()
+        self._paintTimer.start()
 
     def _doWork(self) -> None:
         try:
@@ -397,23 +373,23 @@ class SetupPanel:
             self._log(f"{type(error).__name__}: {error}")
             done = False
         if not done:
-            self._tell(
+            self._showStatus(
                 _(
-                    "⚠ The PyTorch extension could not be installed. Check the connection, install "
-                    "it with the Extensions Manager, or use Install from folder."
+                    "⚠ The PyTorch extension could not be installed. Check the connection, or use "
+                    "the Extensions Manager or Install from folder."
                 )
             )
             return
         Settings.setInstallPending(True)
-        self._tell(_("Restart Slicer, then click Install… to go on."))
-        if self._confirm(_("The PyTorch extension is installed. Restart Slicer now?")):
-            self._restart()
+        self._showStatus(_("Restart Slicer, then click Install… to continue."))
+        if self._dialogs.confirm(_("The PyTorch extension is installed. Restart Slicer now?")):
+            self._dialogs.restartSlicer()
 
-    def _run(self, plan: InstallPlan, then: Callable[[], None] = lambda: None) -> None:
+    def _run(self, plan: InstallPlan, then: Callable[[], None] = doNothing) -> None:
         def ended(outcome: InstallOutcome) -> None:
             missing = self.dependencies.missing()
             text = outcomeText(outcome, missing)
-            self._tell(text)
+            self._showStatus(text)
             self._log(text)
             self.refresh()
             if self._closed:
@@ -421,23 +397,23 @@ class SetupPanel:
             if not missing:
                 Settings.setInstallPending(False)
                 then()
-            if outcome.restart and self._confirm(
+            if outcome.restart and self._dialogs.confirm(
                 _("Slicer may have the old PyTorch in memory. Restart it now?")
             ):
-                self._restart()
+                self._dialogs.restartSlicer()
 
         def install() -> None:
             try:
                 self.dependencies.install(plan, self._log, ended)
             except Exception as error:
-                self._tell("⚠ " + inOneLine(asUserError(error)))
+                self._showStatus("⚠ " + inOneLine(asUserError(error)))
 
         self._start(_("Installing…"), install)
 
     def _installFromFolder(self, *_unused: object) -> None:
         if self._isRefused():
             return
-        folder = self._chooseFolder()
+        folder = self._dialogs.chooseFolder(_("Offline kit"))
         if not folder:
             return
         kit = Path(folder)
@@ -445,53 +421,53 @@ class SetupPanel:
         def verified(found: Event | None, error: SpatialARError | None) -> None:
             self.refresh()
             if found is None:
-                self._tell("⚠ " + inOneLine(error))
+                self._showStatus("⚠ " + inOneLine(error))
             else:
                 self._askForKit(kit, found)
 
-        self._tell(_("Checking every file of the kit…"))
-        self.dependencies.verifyKit(kit, self._progressTeller(), verified)
+        self._showStatus(_("Checking every file of the kit…"))
+        self.dependencies.verifyKit(kit, self._progressCallback(), verified)
         self.refresh()
 
     def _askForKit(self, kit: Path, found: Event) -> None:
         encoders = list(found["encoders"])
-        weights = _("Weights that come with it: {names} (DINOv3 License, in the folder).").format(
+        weights = _("Weights in the kit: {names} (DINOv3 License, in the folder).").format(
             names=", ".join(encoders)
         )
         plan = self.dependencies.kitPlan(kit, list(found["requirements"]))
-        installWeights = (lambda: self._installWeights(kit)) if encoders else (lambda: None)
         if plan is not None:
             question = self.dependencies.question(plan)
             if encoders:
                 question = f"{weights}\n\n{question}"
             if self._isWanted(plan, question):
-                self._run(plan, installWeights)
+                self._run(plan, (lambda: self._installWeights(kit)) if encoders else doNothing)
         elif not encoders:
-            self._tell(_("Everything in the kit is installed already."))
-        elif self._confirm(
-            _("{weights}\n\nThe packages are all there. Install the weights?").format(
+            self._showStatus(_("Everything in the kit is already installed."))
+        elif self._dialogs.confirm(
+            _("{weights}\n\nAll packages are installed. Install the weights?").format(
                 weights=weights
             )
         ):
-            installWeights()
+            self._installWeights(kit)
         else:
-            self._tell(_("Nothing was installed."))
+            self._showStatus(_("Nothing was installed."))
 
     def _installWeights(self, kit: Path) -> None:
         def installed(found: Event | None, error: SpatialARError | None) -> None:
             self.refresh()
             if found is None:
-                self._tell("⚠ " + inOneLine(error))
+                self._showStatus("⚠ " + inOneLine(error))
                 return
             names = ", ".join(found["encoders"])
-            self._tell(_("Everything is installed, with the weights {names}.").format(names=names))
+            text = _("Everything is installed, with the weights {names}.").format(names=names)
+            self._showStatus(text)
 
-        self._tell(_("Installing the weights…"))
-        self.dependencies.installWeights(kit, self._progressTeller(), installed)
+        self._showStatus(_("Installing the weights…"))
+        self.dependencies.installWeights(kit, self._progressCallback(), installed)
         self.refresh()
 
-    def _progressTeller(self) -> Callable[[Event], None]:
-        return progressCallback(lambda progress: self._tell(progress.text))
+    def _progressCallback(self) -> Callable[[Event], None]:
+        return progressCallback(lambda progress: self._showStatus(progress.text))
 
     def _pythonChosen(self, *_unused: object) -> None:
         program = str(self._ui.setupPythonEdit.property("currentPath") or "").strip()
@@ -505,16 +481,14 @@ class SetupPanel:
         deps = self.dependencies
         text = diagnostics(deps.checks(), deps.probed, Settings.device().value)
         slicer.app.clipboard().setText(text)
-        self._tell(_("Diagnostics are in the clipboard."))
+        self._showStatus(_("The diagnostics were copied to the clipboard."))
 
     def _log(self, line: str) -> None:
-        if self._closed:
-            return
-        self._ui.setupLogText.setVisible(True)
-        self._ui.setupLogText.appendPlainText(hidePaths(line))
+        if not self._closed:
+            self._ui.setupLogText.setVisible(True)
+            self._ui.setupLogText.appendPlainText(hidePaths(line))
 
-    def _tell(self, text: str) -> None:
-        if self._closed:
-            return
-        self._ui.setupStatusLabel.setText(text)
-        self._ui.setupStatusLabel.setVisible(bool(text))
+    def _showStatus(self, text: str) -> None:
+        if not self._closed:
+            self._ui.setupStatusLabel.setText(text)
+            self._ui.setupStatusLabel.setVisible(bool(text))

@@ -1,22 +1,27 @@
-"""In the section *Train*: the model's name and how it is to learn; remembered."""
+"""The settings of a training in the section *Train*."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
+from SpatialARAnomalyLib.service.encoders.catalog import known_encoder, local_encoders
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
-from SpatialARAnomalyLib.slicerapp.panels.EncodersTable import OWN_FILES, encoderChoices
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
+from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections
 
 PATCH_PX = 16
-"""The resolution is a multiple of the encoders' patch."""
+"""Patch of the encoders in pixels; the resolution is a multiple of it."""
+
+OWN_FILES = ""
+"""Value of the encoder selector for a folder or file of the user's."""
 
 
 class TrainForm:
-    """Selectors and fields; `onChange` hears of every change of them."""
+    """Reads and remembers the settings; `onChange` is called after every change."""
 
     def __init__(self, ui: object, onChange: Callable[[], None]) -> None:
         self._ui = ui
@@ -42,47 +47,51 @@ class TrainForm:
                 (_("Fast"), Preset.FAST.value),
                 (_("Thorough"), Preset.THOROUGH.value),
                 (_("Standard (the paper's)"), Preset.STANDARD.value),
-                (_("Dilated (the paper's, sees farther)"), Preset.DILATED.value),
+                (_("Dilated (the paper's, wider context)"), Preset.DILATED.value),
             ],
         )
         _choose(ui.trainPresetSelector, Settings.training("Preset"))
         ui.trainSizeSpinBox.setValue(int(Settings.training("SizePx")))
         ui.trainEpochsSpinBox.setValue(int(Settings.training("Epochs")))
         self.listEncoders()
-        self._connections = (
-            (ui.trainNameEdit.textChanged, self._changed),
-            (ui.trainModalitySelector.currentIndexChanged, self._chosen),
-            (ui.trainPlaneSelector.currentIndexChanged, self._chosen),
-            (ui.trainEncoderSelector.currentIndexChanged, self._chosen),
-            (ui.trainEncoderPathEdit.currentPathChanged, self._chosen),
-            (ui.trainPresetSelector.currentIndexChanged, self._chosen),
-            (ui.trainSizeSpinBox.valueChanged, self._chosen),
-            (ui.trainSizeSpinBox.editingFinished, self._roundSize),
-            (ui.trainEpochsSpinBox.valueChanged, self._chosen),
+        self._widgets = (
+            ui.trainModalitySelector,
+            ui.trainPlaneSelector,
+            ui.trainEncoderSelector,
+            ui.trainPresetSelector,
+            ui.trainEncoderPathEdit,
+            ui.trainSizeSpinBox,
+            ui.trainEpochsSpinBox,
+            ui.trainNameEdit,
         )
-        for signal, slot in self._connections:
-            signal.connect(slot)
+        self._connections = Connections(
+            *((selector.currentIndexChanged, self._remember) for selector in self._widgets[:4]),
+            (ui.trainEncoderPathEdit.currentPathChanged, self._remember),
+            (ui.trainSizeSpinBox.valueChanged, self._remember),
+            (ui.trainSizeSpinBox.editingFinished, self._roundSize),
+            (ui.trainEpochsSpinBox.valueChanged, self._remember),
+            (ui.trainNameEdit.textChanged, lambda *_: self._onChange()),
+        )
 
     def cleanup(self) -> None:
-        """Let go of the widgets."""
-        for signal, slot in self._connections:
-            signal.disconnect(slot)
+        """Disconnect from the widgets."""
+        self._connections.close()
 
     def listEncoders(self) -> None:
-        """List the encoders there are now, and choose the remembered one."""
+        """List the encoders on this machine and choose the remembered one."""
         ui, encoder = self._ui, Settings.training("Encoder")
         self._filling = True
         ui.trainEncoderSelector.clear()
-        _fill(ui.trainEncoderSelector, encoderChoices())
-        known = ui.trainEncoderSelector.findData(encoder)
-        if known < 0 and Path(encoder).is_absolute():
+        _fill(ui.trainEncoderSelector, _encoderChoices())
+        index = ui.trainEncoderSelector.findData(encoder)
+        if index < 0 and Path(encoder).is_absolute():
             ui.trainEncoderPathEdit.setCurrentPath(encoder)
-            known = ui.trainEncoderSelector.findData(OWN_FILES)
-        ui.trainEncoderSelector.setCurrentIndex(max(0, known))
+            index = ui.trainEncoderSelector.findData(OWN_FILES)
+        ui.trainEncoderSelector.setCurrentIndex(max(0, index))
         self._filling = False
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
-        """Show the settings of a scene; None while there is none."""
+        """Set the parameters of the scene; None without a scene."""
         self._parameters = parameters
         if parameters is not None:
             self._filling = True
@@ -91,43 +100,33 @@ class TrainForm:
             self._filling = False
 
     def spec(self) -> TrainSpec:
-        """What is chosen now, for scans whose modality and field of view are not known yet."""
+        """Return the settings; the field of view comes from a survey."""
         ui = self._ui
         encoder = _value(ui.trainEncoderSelector)
         if encoder == OWN_FILES:
             encoder = str(ui.trainEncoderPathEdit.property("currentPath") or "").strip()
         modality = _value(ui.trainModalitySelector)
+        sizePx = int(ui.trainSizeSpinBox.property("value"))
         return TrainSpec(
             name=str(ui.trainNameEdit.property("text")).strip() or None,
             modality=Modality(modality) if modality else None,
             plane=Plane(_value(ui.trainPlaneSelector)),
-            size_px=_wholePatches(ui.trainSizeSpinBox.property("value")),
+            size_px=max(1, round(sizePx / PATCH_PX)) * PATCH_PX,
             encoder=encoder,
             preset=Preset(_value(ui.trainPresetSelector)),
             epochs=int(ui.trainEpochsSpinBox.property("value")),
             device=Settings.device(),
         )
 
-    def enable(self, isFree: bool) -> None:
-        """Let the user choose, or not while scans are looked at or learned from."""
-        ui = self._ui
-        for widget in (
-            ui.trainModalitySelector,
-            ui.trainPlaneSelector,
-            ui.trainNameEdit,
-            ui.trainEncoderSelector,
-            ui.trainEncoderPathEdit,
-            ui.trainPresetSelector,
-            ui.trainSizeSpinBox,
-            ui.trainEpochsSpinBox,
-        ):
-            widget.setEnabled(isFree)
-        ownFiles = _value(ui.trainEncoderSelector) == OWN_FILES
-        ui.trainEncoderPathEdit.setVisible(ownFiles)
-        ui.trainEncoderPathLabel.setVisible(ownFiles)
+    def setEnabled(self, enabled: bool) -> None:
+        """Enable the settings, or disable them during a survey or training."""
+        for widget in self._widgets:
+            widget.setEnabled(enabled)
+        ownFiles = _value(self._ui.trainEncoderSelector) == OWN_FILES
+        self._ui.trainEncoderPathEdit.setVisible(ownFiles)
+        self._ui.trainEncoderPathLabel.setVisible(ownFiles)
 
-    def _chosen(self, *_unused: object) -> None:
-        """Remember what was chosen."""
+    def _remember(self, *_unused: object) -> None:
         if self._filling:
             return
         spec = self.spec()
@@ -140,15 +139,22 @@ class TrainForm:
             self._parameters.trainPlane = spec.plane.value
         self._onChange()
 
-    def _changed(self, *_unused: object) -> None:
-        self._onChange()
-
     def _roundSize(self, *_unused: object) -> None:
         self._ui.trainSizeSpinBox.setValue(self.spec().size_px)
 
 
+def _encoderChoices() -> list[tuple[str, str]]:
+    """Return text and source of every encoder that can be trained on."""
+    choices = [(_("Demonstration (quick, for trying)"), DEMONSTRATION)]
+    for local in local_encoders():
+        known = known_encoder(local.source)
+        title = local.title if known is None else f"DINOv3 {known.title}"
+        choices.append((title, local.source))
+    choices.append((_("A folder or file of DINOv3 weights"), OWN_FILES))
+    return choices
+
+
 def _fill(selector: object, choices: Sequence[tuple[str, str]]) -> None:
-    """What to show, and the value behind it."""
     for text, value in choices:
         selector.addItem(text, value)
 
@@ -159,7 +165,3 @@ def _value(selector: object) -> str:
 
 def _choose(selector: object, value: str) -> None:
     selector.setCurrentIndex(max(0, selector.findData(value)))
-
-
-def _wholePatches(sizePx: int) -> int:
-    return max(1, round(int(sizePx) / PATCH_PX)) * PATCH_PX
