@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Num, Shaped, UInt16
+from jaxtyping import Bool, Float, Float32, Float64, Num, Shaped, UInt16
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
@@ -25,6 +25,12 @@ def affine_array(rows: Affine) -> Float64[np.ndarray, "4 4"]:
             f"The last row of ras_from_voxel must be 0, 0, 0, 1; found {rows[3]}.",
         )
     return affine
+
+
+def affine_rows(affine: Float[np.ndarray, "4 4"]) -> Affine:
+    """Return the rows of an affine, as JSON carries them."""
+    r, a, s, last = ((float(i), float(j), float(k), float(mm)) for i, j, k, mm in affine)
+    return r, a, s, last
 
 
 def read_voxels(path: Path) -> Num[np.ndarray, "k j i"]:

@@ -17,7 +17,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
     volume_name,
 )
 from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid
-from SpatialARAnomalyLib.engine.volumes.refusals import single_precision, unreadable_error
+from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 TRUTH_ENDING = "_truth"
@@ -46,7 +46,7 @@ class Case:
         if self.truth is None:
             return volume, np.zeros(volume.voxels.shape, dtype=bool)
         if isinstance(self.truth, np.ndarray):
-            truth = Volume(np.asarray(single_precision(self.truth)), volume.ras_from_voxel)
+            truth = Volume(np.asarray(self.truth, dtype=np.float32), volume.ras_from_voxel)
         else:
             truth = read_volume_file(Path(self.truth), labels=True)
         check_on_grid(volume, truth)
