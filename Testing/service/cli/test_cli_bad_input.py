@@ -300,7 +300,7 @@ def other_weights(model):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (Path.unlink, "Expected the model file"),
+        (Path.unlink, "There is no model file"),
         (cut, "it must have .* bytes"),
         (change_byte, "SHA-256 of its tensors differs"),
         (other_threshold, "does not match its digest"),

@@ -1,4 +1,4 @@
-"""Batches that fit a device, halving of those that do not, and prefetching of images."""
+"""Batch sizes that fit a device, embedding in batches, and prefetching of images."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,39 +9,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.device import (
-    is_out_of_memory,
-    release_gpu_memory,
-)
+from SpatialARAnomalyLib.engine.device import is_out_of_memory, release_gpu_memory
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
-from SpatialARAnomalyLib.engine.encoder.key_layouts import (
-    CONVNEXT,
-    VIT,
-)
+from SpatialARAnomalyLib.engine.encoder.key_layouts import CONVNEXT, VIT
 from SpatialARAnomalyLib.engine.progress import Reporter
 
 ItemT = TypeVar("ItemT")
 
 CACHED_BYTES = 10_000_000
-"""CPU: the widest layer of a batch should not be larger. Measured with a ViT-S/16 at 448²
+"""CPU: upper bound of the widest layer of a batch, in bytes. Measured with a ViT-S/16 at 448²
 on two cores with 32 MB of cache: one or two images (4.8 MB each) reach 0.80 of the rate of
 matrix products, four 0.73, eight 0.64."""
 
 WIDEST = {VIT: 4, CONVNEXT: 32}
-"""Values of the widest layer per channel of a token: an MLP's, or those of the first stage."""
+"""Values of the widest layer per channel of a token: in the MLP, or in the first stage."""
 
 LIVE_LAYERS = 4
-"""GPU: as many such layers are held at once: residual, queries, keys, values, MLP."""
+"""GPU: number of such layers in memory at once: residual, queries, keys, values, MLP."""
 
 MEMORY_SHARE = 0.5
-"""GPU: of its free memory for a batch; fragments and the scoring need some, too."""
+"""GPU: share of the free memory for a batch; fragmentation and scoring need the rest."""
 
 MOST_IMAGES = 64
-"""No device gains from more."""
+"""Largest batch; no device is faster with more images."""
 
 
 def images_at_once(encoder: Encoder, size_px: int) -> int:
-    """How many square images of this side `encoder` should embed together on its device."""
+    """Return the number of square images of this side to embed together on the encoder's device."""
     card = encoder.card
     values = card.channels * (size_px // card.patch_px) ** 2
     layer_bytes = 4 * WIDEST.get(card.architecture, WIDEST[VIT]) * values
@@ -55,9 +49,9 @@ def images_at_once(encoder: Encoder, size_px: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The free memory of a device that has its own; None for the CPU."""
+    """Return the free memory of a GPU in bytes; None for the CPU."""
     if device.type == "cuda":
-        # What torch holds for later is free, too.
+        # Memory that torch has cached is free, too.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     if device.type == "mps":
@@ -68,10 +62,10 @@ def free_bytes(device: torch.device) -> int | None:
 def embed_batches(
     images: Float[Tensor, "n 1 s t"], encoder: Encoder, report: Reporter, at_once: int
 ) -> tuple[Float[Tensor, "n c h w"], int]:
-    """The tokens of all images, and how many were embedded at once in the end.
+    """Embed all images; return their tokens and the batch size at the end.
 
-    Where the device runs out of memory, half as many are tried, with a notice; raises
-    what the device raised when one alone is too many, and `Cancelled` through `report`.
+    When the device runs out of memory, the batch size is halved, with a notice. Raises the
+    device's error when a single image is too large, and `Cancelled` through `report`.
     """
     done: list[Float[Tensor, "b c h w"]] = []
     start = 0
@@ -86,7 +80,7 @@ def embed_batches(
         else:
             start += at_once
             continue
-        # Outside of `except`, whose traceback holds what the device lacks.
+        # Outside of `except`, whose traceback keeps tensors in memory.
         release_gpu_memory()
         report.notice(
             "batch-halved",
@@ -97,7 +91,7 @@ def embed_batches(
 
 
 def groups(indices: list[int], size: int) -> Iterator[list[int]]:
-    """The indices in order, `size` at a time."""
+    """Yield the indices in order, `size` at a time."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
@@ -105,8 +99,8 @@ def groups(indices: list[int], size: int) -> Iterator[list[int]]:
 def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:
     """Yield the items in order while a thread makes up to `depth` of them in advance.
 
-    The CPU then prepares images while a GPU embeds. An error raised by `items` is raised
-    here, after the items before it. The thread has ended when this generator is closed.
+    The CPU prepares images while a GPU embeds. An error of `items` is raised after the items
+    before it. The thread ends when this generator is closed.
     """
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(max_workers=1)

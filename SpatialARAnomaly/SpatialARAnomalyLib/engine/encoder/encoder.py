@@ -1,4 +1,4 @@
-"""The frozen encoder: an image becomes a grid of tokens."""
+"""The frozen encoder, which turns an image into a grid of tokens."""
 
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -7,16 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.cards.encoder_card import (
-    DEMONSTRATION,
-    DINOV3_NOTICE,
-)
+from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION, DINOV3_NOTICE
 from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard as EncoderCard
-from SpatialARAnomalyLib.engine.encoder.key_layouts import (
-    VIT,
-    NamedWeights,
-    named_as_transformers,
-)
+from SpatialARAnomalyLib.engine.encoder.key_layouts import VIT, named_as_transformers
 from SpatialARAnomalyLib.engine.encoder.network import (
     architecture_of,
     build_network,
@@ -39,44 +32,39 @@ NOTICE = (
 )
 
 FILE = Path(__file__).with_name("demonstration_encoder.safetensors")
-"""Float16, under transformers' names. Made by Testing/Data/train_demonstration_encoder.py."""
-
-
-def demonstration_weights() -> NamedWeights:
-    """The weights, with the same bits on every machine."""
-    return named_as_transformers(read_weights(FILE).tensors, FILE.name, VIT)
-
+"""Weights of the demonstration encoder in float16, under transformers' names; made by
+Testing/Data/train_demonstration_encoder.py."""
 
 Statistics = dict[str, tuple[float, float, float]]
 
 _WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""Of red, green and blue in ImageNet: what the weights trained on web images (LVD) expect."""
+"""Of red, green and blue in ImageNet, for weights trained on web images (LVD-1689M)."""
 _SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
-"""What the weights trained on satellite images (SAT-493M) expect."""
+"""For weights trained on satellite images (SAT-493M)."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns images into tokens, always in the same way."""
+    """Turns images into tokens; deterministic."""
 
     @property
     def card(self) -> EncoderCard:
-        """What it is."""
+        """Identity of the encoder."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device it computes on."""
 
     def embed(self, images: Float[Tensor, "b 1 s t"]) -> Float[Tensor, "b c h w"]:
-        """Tokens of gray images in [0, 1]: float32, on `device`, row by row as in the image."""
+        """Return tokens of gray images in [0, 1]: float32, on `device`, rows as in the image."""
 
 
 class DINOv3Encoder:
-    """A DINOv3 in transformers, frozen: its last block after the final LayerNorm.
+    """A frozen DINOv3 of transformers: the output of its final LayerNorm.
 
-    The tokens of patches only; the class token (for ConvNeXt: the mean) and the
-    registers are left out, as in the paper's code (`get_intermediate_layers`
-    with its defaults). Gray goes into all three channels.
+    Tokens of patches only; the class token (for ConvNeXt: the mean) and the registers are
+    left out, as in the paper's code (`get_intermediate_layers` with its defaults). Gray
+    values go into all three channels.
     """
 
     def __init__(
@@ -90,10 +78,11 @@ class DINOv3Encoder:
         self._other_tokens = 1 + getattr(model.config, "num_register_tokens", 0)
 
     def embed(self, images: Float[Tensor, "b 1 s t"]) -> Float[Tensor, "b c h w"]:
-        """Tokens of gray images in [0, 1]: float32, on `device`, row by row as in the image.
+        """Return tokens of gray images in [0, 1]: float32, on `device`, rows as in the image.
 
-        Raises `EncoderError` `encoder-image-size` when a side is no multiple of
-        the patch: DINOv3 itself would drop the rest without a word.
+        Raises:
+            EncoderError: `encoder-image-size` where a side is not a multiple of the patch;
+                DINOv3 itself would drop the rest silently.
         """
         patch = self.card.patch_px
         batch, channels, height, width = images.shape
@@ -110,7 +99,7 @@ class DINOv3Encoder:
             output = self._model(pixel_values=(gray - self._mean) / self._std)
             last: Tensor = output.last_hidden_state
         tokens = last[:, self._other_tokens :].float().transpose(1, 2)
-        # Copied outside: tensors of inference mode cannot take part in training.
+        # Copied outside: tensors of inference mode cannot be used in training.
         return tokens.clone(memory_format=torch.contiguous_format).reshape(
             batch, self.card.channels, height // patch, width // patch
         )
@@ -129,9 +118,9 @@ def load_encoder(
     Args:
         source: `demonstration`; a folder as transformers writes it (also in shards); or a
             `.safetensors` file or folder named as in transformers, timm or Meta's code.
-        device: Where it computes.
-        precision: How it multiplies.
-        hub_id: Where the folder came from, which then is the encoder's name.
+        device: The device to compute on.
+        precision: Precision of the matrix products.
+        hub_id: Hub id of a folder in the hub's cache, which becomes the encoder's name.
         revision: The hub's commit of such a folder.
 
     Raises:
@@ -140,7 +129,7 @@ def load_encoder(
     """
     if source == DEMONSTRATION:
         statistics = _WEB_STATISTICS
-        weights = demonstration_weights()
+        weights = named_as_transformers(read_weights(FILE).tensors, FILE.name, VIT)
         name, revision, notice = DEMONSTRATION, None, NOTICE
         settings = settings_of_shapes(weights, name)
     else:
@@ -148,7 +137,7 @@ def load_encoder(
         name, notice = files.name, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}
-        # timm's config.json has no model_type: there, shapes tell what the network is.
+        # timm's config.json has no model_type; the network then follows from the shapes.
         known = "model_type" in configuration
         architecture = architecture_of(configuration, name) if known else None
         weights = named_as_transformers(files.tensors, name, architecture)

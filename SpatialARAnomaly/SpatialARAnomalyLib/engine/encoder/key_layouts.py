@@ -1,8 +1,8 @@
-"""DINOv3 weights come under three sets of names; all become those of transformers' files."""
+"""Tensor names of DINOv3 weights: those of timm and of Meta become those of transformers."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,33 +23,30 @@ class NamedWeights:
     layout: str
     tensors: dict[str, Tensor]
     head_channels: int | None = None
-    """Channels of an attention head, where the file tells them."""
+    """Channels of an attention head, if the file determines them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """One way of naming the tensors: what gives it away, and how its names translate.
+    """One scheme of tensor names, and its translation into the names of transformers.
 
-    Patterns match whole names. What no pattern matches keeps its name, and is
-    found to be unexpected when the network is filled.
+    Patterns match whole names. A name that matches none is kept; if the network has no such
+    tensor, filling it fails.
     """
 
     name: str
     architecture: str
     marker: str
+    """Name of a tensor that only this layout has."""
     renamed: Mapping[str, str]
+    """Replacement by pattern."""
     dropped: tuple[str, ...] = ()
-    """Names of what the tokens of an image never depend on."""
-    patterns: list[tuple[re.Pattern[str], str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        compiled = [(re.compile(old), new) for old, new in self.renamed.items()]
-        object.__setattr__(self, "patterns", compiled)
+    """Patterns of tensors that tokens never depend on."""
 
     def translate(self, name: str) -> str:
-        """The name that transformers' files use."""
-        for pattern, replacement in self.patterns:
-            if match := pattern.fullmatch(name):
+        """Return the name of a tensor in transformers' files."""
+        for pattern, replacement in self.renamed.items():
+            if match := re.fullmatch(pattern, name):
                 return match.expand(replacement)
         return name
 
@@ -150,21 +147,26 @@ _LAYOUTS = (
     ),
 )
 
-# A network with learned positions is a DINOv2 or another ViT, whatever its blocks are called.
+# A network with learned positions is a DINOv2 or another ViT, even if its blocks match.
 _LEARNED_POSITIONS = ("pos_embed", "embeddings.position_embeddings")
 
 
 def named_as_transformers(
     tensors: Tensors, file_name: str, architecture: str | None = None
 ) -> NamedWeights:
-    """The same weights under the names of transformers' files.
+    """Translate weights into the names of transformers' files.
 
-    Joined query, key and value projections are split. What an image's tokens do
-    not depend on (the mask token, what only training uses) is left out.
-    `file_name` is for messages; `architecture`, where it is known, is checked.
+    Joined query, key and value projections are split. Tensors that tokens do not depend on
+    (the mask token, those of training) are left out.
 
-    Raises `EncoderError`: `encoder-architecture` when these are not the weights
-    of a DINOv3, `encoder-shape` when a joined projection cannot be split.
+    Args:
+        tensors: The weights in any layout.
+        file_name: Named in errors.
+        architecture: If known, it is checked.
+
+    Raises:
+        EncoderError: `encoder-architecture` where these are not the weights of a DINOv3,
+            `encoder-shape` where a joined projection cannot be split.
     """
     # transformers 5 puts an inner `model.` before the blocks of its networks, not of its files.
     tensors = {re.sub(r"^model\.(?=layer\.|stages\.)", "", name): t for name, t in tensors.items()}
@@ -197,7 +199,7 @@ def named_as_transformers(
 
 
 def _head_channels(tensors: Tensors, file_name: str) -> int | None:
-    """Channels of a head, from the rotary periods that Meta's files hold (a quarter as many)."""
+    """Return the channels of a head, four times the rotary periods in Meta's files."""
     periods = tensors.get("rope_embed.periods")
     if periods is None:
         return None
@@ -213,7 +215,7 @@ def _head_channels(tensors: Tensors, file_name: str) -> int | None:
 
 
 def _split_projections(tensors: Tensors, file_name: str) -> dict[str, Tensor]:
-    """The tensors with every `attn.qkv` in three parts, named as in transformers' files.
+    """Split every `attn.qkv` into three tensors, named as in transformers' files.
 
     Meta's key bias is masked to zero; a bias of zeros is left out.
     """

@@ -1,4 +1,4 @@
-"""The network that fits a set of DINOv3 weights, filled strictly."""
+"""The network of transformers for a set of DINOv3 weights, filled strictly."""
 
 import hashlib
 import json
@@ -10,18 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.encoder.key_layouts import (
-    CONVNEXT,
-    VIT,
-    NamedWeights,
-)
+from SpatialARAnomalyLib.engine.encoder.key_layouts import CONVNEXT, VIT, NamedWeights
 from SpatialARAnomalyLib.engine.errors import EncoderError
 
 Settings = dict[str, Any]
 """Arguments of transformers' configuration class."""
 
-# What tokens depend on, with the values of DINOv3 as published. All else that a
-# configuration holds is for training or for other outputs.
+# The settings that tokens depend on, with the values of DINOv3 as published. All other
+# settings of a configuration are for training or for other outputs.
 _VIT_DEFAULTS: Settings = {
     "patch_size": 16,
     "hidden_size": 384,
@@ -45,17 +41,17 @@ _CONVNEXT_DEFAULTS: Settings = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
 }
-# The settings that the shapes of the tensors do not already tell.
+# The settings that do not follow from the shapes of the tensors.
 _NOT_IN_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps", "rope_theta")
 
 _UNUSED = "embeddings.mask_token"
-"""Only the pretext task of training puts it in place of a patch."""
+"""Used by the pretext task of training only."""
 
 _ARCHITECTURES = {"dinov3_vit": VIT, "dinov3_convnext": CONVNEXT}
 
 
 def architecture_of(configuration: Mapping[str, Any], name: str) -> str:
-    """`DINOv3ViT` or `DINOv3ConvNext`, as a transformers `config.json` says.
+    """Return `DINOv3ViT` or `DINOv3ConvNext`, from a `config.json` of transformers.
 
     Raises `EncoderError` `encoder-architecture` for any other network.
     """
@@ -70,13 +66,13 @@ def architecture_of(configuration: Mapping[str, Any], name: str) -> str:
 
 
 def settings_of_configuration(configuration: Mapping[str, Any], weights: NamedWeights) -> Settings:
-    """The settings that a transformers `config.json` states; absent ones have their defaults."""
+    """Return the settings of a `config.json` of transformers, with defaults for absent ones."""
     defaults = _VIT_DEFAULTS if weights.architecture == VIT else _CONVNEXT_DEFAULTS
     settings = {key: configuration.get(key, value) for key, value in defaults.items()}
     patch = settings.get("patch_size")
     if isinstance(patch, list) and len(set(patch)) == 1:
         settings["patch_size"] = patch[0]
-    # JSON does not tell 100 from 100.0; transformers and the hash do.
+    # 100 and 100.0 are the same in JSON, but not for transformers and the hash.
     return {
         key: float(value) if type(value) is int and type(defaults[key]) is float else value
         for key, value in settings.items()
@@ -84,10 +80,10 @@ def settings_of_configuration(configuration: Mapping[str, Any], weights: NamedWe
 
 
 def settings_of_shapes(weights: NamedWeights, name: str) -> Settings:
-    """The settings of the published DINOv3 whose tensors have these shapes.
+    """Return the settings of the published DINOv3 whose tensors have these shapes.
 
-    Raises `EncoderError` `encoder-shape` when a tensor that tells a size is
-    missing or has no such size.
+    Raises `EncoderError` `encoder-shape` where a tensor that determines a size is missing or
+    has the wrong shape.
     """
     tensors = weights.tensors
     try:
@@ -97,7 +93,7 @@ def settings_of_shapes(weights: NamedWeights, name: str) -> Settings:
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise EncoderError(
             "encoder-shape",
-            f"The sizes of the {weights.architecture} in '{name}' cannot be told: "
+            f"The sizes of the {weights.architecture} in '{name}' are unknown: "
             "an embedding or a first block is missing or of the wrong shape.",
         ) from error
 
@@ -106,7 +102,7 @@ def _vit_settings(tensors: Mapping[str, Tensor], head_channels: int | None) -> S
     patches = tensors["embeddings.patch_embeddings.weight"]
     hidden = patches.shape[0]
     gated = "layer.0.mlp.gate_proj.weight" in tensors
-    # Every DINOv3 has heads of 64 channels, but the one of 7 billion parameters.
+    # Every DINOv3 has heads of 64 channels, except the one of 7 billion parameters.
     heads, rest = divmod(hidden, head_channels or (128 if hidden == 4096 else 64))
     if rest or heads == 0:
         raise ZeroDivisionError
@@ -137,7 +133,7 @@ def _convnext_settings(tensors: Mapping[str, Tensor]) -> Settings:
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
-    """How many blocks the names number; those in between need not exist."""
+    """Return the number of blocks, from the highest number in the names."""
     numbers = [int(match[1]) for name in names if (match := re.match(pattern, name))]
     return max(numbers, default=-1) + 1
 
@@ -147,12 +143,13 @@ def _has(names: Iterable[str], ending: str) -> bool:
 
 
 def build_network(weights: NamedWeights, settings: Settings, name: str) -> Any:
-    """The network of transformers with these weights in float32, for inference on the CPU.
+    """Build the network of transformers with these weights in float32, for inference on the CPU.
 
-    Raises `EncoderError`: `encoder-layout` for missing or unexpected tensors,
-    `encoder-shape` for those of another shape, `encoder-damaged` for values that
-    are not finite, `encoder-architecture` for settings that make no network,
-    `encoder-software` when transformers cannot be imported.
+    Raises:
+        EncoderError: `encoder-layout` for missing or unexpected tensors, `encoder-shape` for
+            those of another shape, `encoder-damaged` for values that are not finite,
+            `encoder-architecture` for invalid settings, `encoder-software` where transformers
+            cannot be imported.
     """
     tensors = {key: tensor.float().contiguous() for key, tensor in weights.tensors.items()}
     settings = dict(settings)
@@ -168,26 +165,26 @@ def build_network(weights: NamedWeights, settings: Settings, name: str) -> Any:
         {key: tensors[_file_name(key)] for key in model.state_dict()}, strict=True, assign=True
     )
     if weights.architecture == VIT:
-        # Its rotary frequencies are in no file: computed anew, off the meta device.
+        # The rotary frequencies are in no file; they are computed, not on the meta device.
         model.rope_embeddings = type(model.rope_embeddings)(model.config)
     return model.requires_grad_(False).eval()
 
 
 def used_tensors(model: Any) -> dict[str, Tensor]:
-    """The tensors that tokens depend on, under the names of transformers' files."""
+    """Return the tensors that tokens depend on, under the names of transformers' files."""
     tensors = {_file_name(key): tensor for key, tensor in model.state_dict().items()}
     tensors.pop(_UNUSED, None)
     return tensors
 
 
 def channels_of(model: Any) -> int:
-    """Channels of a token."""
+    """Return the channels of a token."""
     norm: Tensor = (model.norm if hasattr(model, "norm") else model.layer_norm).weight
     return norm.numel()
 
 
 def patch_px_of(model: Any) -> int:
-    """Side of a token in pixels: the strides of all convolutions that make the image smaller."""
+    """Return the side of a patch in pixels, the product of the strides of all convolutions."""
     if hasattr(model, "embeddings"):
         return int(model.config.patch_size)
     halvings = len(model.config.hidden_sizes) - 1
@@ -195,10 +192,10 @@ def patch_px_of(model: Any) -> int:
 
 
 def weights_sha256(model: Any, statistics: Mapping[str, tuple[float, ...]]) -> str:
-    """SHA-256 of what tokens depend on: tensors, settings, and the images' statistics.
+    """Return the SHA-256 of all that tokens depend on: tensors, settings, image statistics.
 
-    The tensors come sorted by name, each as name, type, shape and bytes
-    (little-endian), so the same weights have the same hash in any layout.
+    The tensors are sorted by name, each with name, type, shape and little-endian bytes, so
+    the same weights have the same hash in any layout.
     """
     settings = {
         key: getattr(model.config, key) for key in _NOT_IN_SHAPES if hasattr(model.config, key)
@@ -212,14 +209,14 @@ def weights_sha256(model: Any, statistics: Mapping[str, tuple[float, ...]]) -> s
 
 
 def _file_name(module_name: str) -> str:
-    """The name in transformers' files: its version 5 puts `model.` before the blocks."""
+    """Return the name in transformers' files; modules of its version 5 add `model.`."""
     return re.sub(r"^model\.(?=layer\.|stages\.)", "", module_name)
 
 
 def _complete_vit(tensors: dict[str, Tensor], settings: Settings) -> None:
-    """Write out what some files leave out: biases of zeros, and no registers.
+    """Add biases of zeros and empty registers, which some files leave out.
 
-    So the same weights make the same network, whichever file they come from.
+    The same weights then make the same network, from any file.
     """
     hidden = settings["hidden_size"]
     for part in ("query", "value"):
@@ -233,7 +230,7 @@ def _complete_vit(tensors: dict[str, Tensor], settings: Settings) -> None:
 
 
 def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
-    """The network of transformers without memory for its weights."""
+    """Build the network of transformers without memory for its weights."""
     try:
         if architecture == VIT:
             from transformers import DINOv3ViTConfig, DINOv3ViTModel
@@ -245,8 +242,8 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
             from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
             configuration, network = DINOv3ConvNextConfig, DINOv3ConvNextModel
-    # A package that does not fit (an old transformers, a torchvision for another
-    # torch) fails here with whatever exception its own import code meets.
+    # An incompatible package (an old transformers, a torchvision for another torch) can
+    # raise any exception here.
     except Exception as error:
         raise EncoderError(
             "encoder-software",
@@ -255,8 +252,8 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
         ) from error
     try:
         if architecture == VIT and settings["hidden_size"] % settings["num_attention_heads"]:
-            # transformers would find out at the first image.
-            raise ValueError("heads do not part the channels")
+            # transformers itself would fail at the first image.
+            raise ValueError("heads do not divide the channels")
         with torch.device("meta"):
             return network(configuration(**settings))
     except Exception as error:

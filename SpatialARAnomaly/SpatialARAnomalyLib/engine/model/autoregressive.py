@@ -1,10 +1,9 @@
 """The masked CNN that predicts every token from the tokens before it in raster order.
 
-The networks of Erdil et al., arXiv 2603.02974: five 3×3 convolutions with
-ReLU between them, zero padding, the first without the center. Masks act on
-space only: all channels of a token are predicted together. Around them stand what
-`AutoregressiveSpec` can switch on: whitened tokens, position, raster scans from other
-corners, and richer variances.
+The networks of Erdil et al., arXiv 2603.02974: five 3×3 convolutions with ReLU between
+them, zero padding, the first without the center. Masks act on space only: all channels of a
+token are predicted together. `AutoregressiveSpec` adds whitened tokens, position features,
+raster orders from other corners, a full covariance and a variance by position.
 """
 
 import math
@@ -66,20 +65,20 @@ class CausalConv2d(nn.Conv2d):
 
 
 Corner = tuple[bool, bool]
-"""Where a raster scan begins: from the last row instead of the first, likewise columns."""
+"""Whether a raster order starts at the last row, and whether at the last column."""
 
 CORNERS: tuple[Corner, ...] = ((False, False), (True, True), (False, True), (True, False))
-"""In the order in which more directions take them: opposite ones first."""
+"""Corners of a model's directions: a model with n directions uses the first n."""
 
 
-def turned(grid: Float[Tensor, "b k h w"], corner: Corner) -> Float[Tensor, "b k h w"]:
-    """The grid as seen by a scan from that corner; turning it once more undoes it."""
+def flip_to_corner(grid: Float[Tensor, "b k h w"], corner: Corner) -> Float[Tensor, "b k h w"]:
+    """Flip the grid so that the corner lies at the top left; a second flip undoes it."""
     dims = [2 + axis for axis, flipped in enumerate(corner) if flipped]
     return torch.flip(grid, dims) if dims else grid
 
 
 def position_features(places: Float[Tensor, "b p h w"], corner: Corner) -> Float[Tensor, "b f h w"]:
-    """What a network is told of a token's place in the body, and of its own direction."""
+    """Return the input features of every token: the corner as signs, its position in the body."""
     coordinates = places[:, [ROW, COLUMN, SLICE]]
     features = [
         torch.full_like(coordinates[:, :2], -1.0)
@@ -93,22 +92,22 @@ def position_features(places: Float[Tensor, "b p h w"], corner: Corner) -> Float
 
 
 class AutoregressiveModel(nn.Module):
-    """Predicts tokens [b, c, h, w] from earlier ones and tells how unlikely they are.
+    """Predicts tokens [b, c, h, w] from earlier ones and computes their NLL.
 
-    Where tokens lie ([b, 4, h, w], `token_place`) may be left out for images that
-    stand for themselves.
+    The positions of tokens ([b, 4, h, w], `slice_stack`) may be left out for single
+    images.
     """
 
     variance: Tensor
     """σ² per channel, [c]; all equal when the variance is `fixed`."""
     residual_whitener: Tensor
-    """[c, c], `full` variance only: turns residuals into uncorrelated ones of variance 1."""
+    """[c, c], `full` variance only: makes residuals uncorrelated, with variance 1."""
     token_mean: Tensor
     """[c], whitened tokens only."""
     token_whitener: Tensor
     """[c, c], whitened tokens only."""
     variance_map: Tensor
-    """[z, y, x], position variance only: a factor of the variance by place."""
+    """[z, y, x], position variance only: factor of the variance by position."""
 
     def __init__(self, spec: AutoregressiveSpec, channels: int) -> None:
         super().__init__()
@@ -143,28 +142,28 @@ class AutoregressiveModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     @property
     def corners(self) -> tuple[Corner, ...]:
-        """Where its raster scans begin."""
+        """The corners at which its raster orders start."""
         return CORNERS[: self.spec.directions]
 
     def places_of(self, tokens: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:
-        """The places of images that stand for themselves."""
+        """Return the positions of single images."""
         images, _, height, width = tokens.shape
         return torch.from_numpy(image_places(images, height, width)).to(tokens.device)
 
     def scaled(self, tokens: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The tokens as the network sees and predicts them."""
+        """Return the tokens as the network receives and predicts them, whitened if set."""
         if not self.spec.whitened:
             return tokens
         centered = tokens - self.token_mean[:, None, None]
         return torch.einsum("dc,bchw->bdhw", self.token_whitener, centered)
 
     def weights(self, places: Float[Tensor, "b p h w"]) -> Float[Tensor, "b h w"]:
-        """Which tokens count in loss and variance: whitened ones in the body only, else all."""
+        """Weights of tokens in loss and variance: with whitening 1 in the body only, else all 1."""
         in_body = places[:, IN_BODY]
         return in_body if self.spec.whitened else torch.ones_like(in_body)
 
@@ -174,22 +173,24 @@ class AutoregressiveModel(nn.Module):
         places: Float[Tensor, "b p h w"],
         corner: Corner = CORNERS[0],
     ) -> Float[Tensor, "b c h w"]:
-        """The mean of every scaled token given those before it in the scan from a corner."""
-        hidden = self.net[0](turned(scaled, corner))
+        """Predict every scaled token from those before it in the raster order from a corner."""
+        hidden = self.net[0](flip_to_corner(scaled, corner))
         if self.spec.position:
-            hidden = hidden + turned(self.position(position_features(places, corner)), corner)
+            hidden = hidden + flip_to_corner(
+                self.position(position_features(places, corner)), corner
+            )
         rest = cast(nn.Sequential, self.net[1:])
-        return turned(rest(hidden), corner)
+        return flip_to_corner(rest(hidden), corner)
 
     def forward(
         self, tokens: Float[Tensor, "b c h w"], places: Float[Tensor, "b p h w"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """The mean of every scaled token given the tokens before it, scanned from top left."""
+        """Predict every scaled token from those before it in the raster order from top left."""
         places = self.places_of(tokens) if places is None else places
         return self.predict(self.scaled(tokens), places)
 
     def squares(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
-        """Mean over channels of the squared residuals in standard deviations."""
+        """Return the mean over channels of squared residuals in standard deviations."""
         if self.spec.variance is Variance.FULL:
             whitened = torch.einsum("dc,bchw->bdhw", self.residual_whitener, residuals)
             return whitened.square().mean(dim=1)
@@ -197,7 +198,7 @@ class AutoregressiveModel(nn.Module):
 
     @property
     def log_variance(self) -> float:
-        """Mean over channels of the log of the variances, for tokens as the encoder gives them."""
+        """Mean over channels of the log variances, in the units of the encoder's tokens."""
         if self.spec.variance is Variance.FULL:
             log_variance = mean_log_variance(self.residual_whitener)
         else:
@@ -209,16 +210,16 @@ class AutoregressiveModel(nn.Module):
     def nll(
         self, tokens: Float[Tensor, "b c h w"], places: Float[Tensor, "b p h w"] | None = None
     ) -> Float[Tensor, "b h w"]:
-        """Negative log-likelihood of every token, in nats per channel.
+        """Return the negative log-likelihood of every token, in nats per channel.
 
-        mean over c of ½·(ln 2πσ²_c + (x_c − μ_c)²/σ²_c), or its like with a covariance.
-        With unit variance it is half the paper's squared error plus a constant. Of several
-        directions it is their mean.
+        The mean over c of ½·(ln 2πσ²_c + (x_c − μ_c)²/σ²_c), or its equivalent with a
+        covariance; with several directions, their mean. With unit variance it is half the
+        paper's squared error plus a constant.
         """
         places = self.places_of(tokens) if places is None else places
         scaled = self.scaled(tokens)
         if tokens.device.type == "cpu":
-            # oneDNN convolves fastest with the channels of a token beside each other.
+            # oneDNN convolves fastest with the channels of a token adjacent in memory.
             scaled = scaled.contiguous(memory_format=torch.channels_last)
         scans = torch.stack(
             [self.squares(scaled - self.predict(scaled, places, one)) for one in self.corners]
@@ -231,7 +232,7 @@ class AutoregressiveModel(nn.Module):
 
     @property
     def lowest_nll(self) -> float:
-        """The NLL of a perfectly predicted token: no token's is lower."""
+        """NLL of a perfectly predicted token, the lowest possible."""
         lowest = self.log_variance
         if self.spec.position_variance:
             lowest += float(self.variance_map.min().log())

@@ -1,4 +1,4 @@
-"""A training under way, on disk: what it takes to go on as if it had never stopped."""
+"""Checkpoints of a training, from which it resumes as if it had never stopped."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,17 +11,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.files import (
-    replacing,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 
 
 @dataclass
 class Fit:
-    """A training under way or done: what a checkpoint holds."""
+    """State of a training: model, learning curve, and the weights of the best epoch."""
 
     model: AutoregressiveModel
     curve: list[EpochFigures] = field(default_factory=list)
@@ -30,7 +27,7 @@ class Fit:
 
     @property
     def best_nll(self) -> float:
-        """The lowest held-out NLL so far, in nats per channel."""
+        """Lowest held-out NLL so far, in nats per channel."""
         if not self.best_epoch:
             return float("inf")
         return self.curve[self.best_epoch - 1].held_out_nll
@@ -39,10 +36,10 @@ class Fit:
 def save_checkpoint(
     path: Path, fingerprint: str, run: Fit, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write the training, replacing an earlier state of it.
+    """Write a checkpoint, replacing the one before.
 
-    Raises `OutputError` where the disk does not take it; the earlier one is
-    there still.
+    Raises:
+        OutputError: `training-unwritable`; the checkpoint before is kept.
     """
     tensors = {f"best.{name}": value for name, value in run.best_weights.items()}
     tensors |= {f"last.{name}": value.cpu() for name, value in run.model.state_dict().items()}
@@ -53,7 +50,7 @@ def save_checkpoint(
         "best_epoch": run.best_epoch,
         "curve": [figures.to_dict() for figures in run.curve],
     }
-    # Not `save_file`, whose own temporary file would stay behind a kill.
+    # Not `save_file`, whose own temporary file remains after a kill.
     content = save(
         {name: value.contiguous() for name, value in tensors.items()},
         metadata={"fit": json.dumps(about)},
@@ -70,7 +67,7 @@ def save_checkpoint(
 
 
 def check_checkpoint(path: Path, fingerprint: str) -> None:
-    """Raise `SpatialARError` where a checkpoint is there and of another training."""
+    """Raise `SpatialARError` if there is a checkpoint and it is of another training."""
     if path.exists():
         _read(path, fingerprint, with_tensors=False)
 
@@ -78,9 +75,10 @@ def check_checkpoint(path: Path, fingerprint: str) -> None:
 def load_checkpoint(
     path: Path, fingerprint: str, run: Fit, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Set run and optimizer to what was saved.
+    """Set run and optimizer to the saved state.
 
-    Raises `SpatialARError` for a file that is damaged or of another training.
+    Raises:
+        SpatialARError: `checkpoint-damaged`, or `checkpoint-other` for another training.
     """
     about, tensors = _read(path, fingerprint)
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "last": {}, "adamw": {}}

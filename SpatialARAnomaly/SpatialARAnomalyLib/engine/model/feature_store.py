@@ -1,4 +1,4 @@
-"""Token grids on disk: every slice is embedded once, whatever happens in between."""
+"""Tokens of the training scans on disk, so that every slice is embedded once."""
 
 import hashlib
 import json
@@ -11,24 +11,21 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.files import (
-    replacing,
-    unwritable,
-)
+from SpatialARAnomalyLib.engine.files import replacing, unwritable
 
 PREPARATION_VERSION = 1
-"""Of the way from volume to tokens; to be raised when slicing, intensity, body
-mask or embedding change, so that tokens of before are not taken for those of now."""
+"""Version of the steps from volume to tokens. Raise it when slicing, intensity, body mask or
+embedding change, so that stored tokens of earlier versions are not used."""
 
 
 def feature_key(volume_sha256: str, **settings: Any) -> str:
-    """A name for the tokens of one volume under settings that change them (JSON values)."""
+    """Return the name of one volume's tokens under settings that change them (JSON values)."""
     decisive = {"volume": volume_sha256, "preparation": PREPARATION_VERSION, **settings}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"]:
-    """The tokens in half precision; raises `EncoderError` where one is not finite in it."""
+    """Convert to half precision; raises `EncoderError` unless all values stay finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         half = np.ascontiguousarray(tokens, dtype="<f2")
     if not np.isfinite(half).all():
@@ -40,12 +37,12 @@ def _half(tokens: Float[np.ndarray, "b c h w"]) -> Float16[np.ndarray, "b c h w"
     return half
 
 
-def let_go(tokens: np.ndarray) -> None:
-    """Give back the memory of what was read of a mapped array; it is read again when needed.
+def release_pages(tokens: np.ndarray) -> None:
+    """Release the memory of a mapped array; its pages are read again when needed.
 
-    Else all of it that was ever read would count as this process's, and what a training
-    takes would grow with its scans. Nothing happens to an array that is not mapped, or on
-    a system that cannot be told so.
+    Otherwise all pages that were ever read would count as this process's memory, which would
+    grow with the number of training scans. Does nothing to an array in memory, or on a system
+    without `madvise`.
     """
     mapping = getattr(tokens, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -55,8 +52,8 @@ def let_go(tokens: np.ndarray) -> None:
 class FeatureStore:
     """A folder of float16 arrays [image, c, h, w], memory-mapped, one per volume.
 
-    A file appears under its name only when whole, so that an interrupted
-    embedding loses at most the volume it was at.
+    A file appears under its name only when whole, so that an interrupted embedding loses at
+    most one volume.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,15 +63,15 @@ class FeatureStore:
         return self.folder / f"{key}.npy"
 
     def __contains__(self, key: str) -> bool:
-        """Whether the tokens are there, and of the length that the file itself tells."""
+        """Return whether the tokens are there, with the length that the file's header states."""
         try:
             self.open(key)
-        except (OSError, ValueError, EOFError):  # a disk or a copy that failed has cut it
+        except (OSError, ValueError, EOFError):  # missing, or cut off by a failed disk or copy
             return False
         return True
 
     def open(self, key: str) -> Float16[np.ndarray, "n c h w"]:
-        """The tokens, mapped from disk, read-only."""
+        """Map the tokens from disk, read-only."""
         tokens: np.ndarray = np.load(self._path(key), mmap_mode="r", allow_pickle=False)
         return tokens
 
@@ -86,8 +83,9 @@ class FeatureStore:
     ) -> None:
         """Store the batches, one after the other, as one array of `shape`.
 
-        Raises `OutputError` where the disk does not take them, and
-        `EncoderError` where a token is not finite in half precision.
+        Raises:
+            OutputError: `training-unwritable`.
+            EncoderError: `encoder-not-finite` where a token is not finite in half precision.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

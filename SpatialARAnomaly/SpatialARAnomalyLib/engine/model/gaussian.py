@@ -1,4 +1,4 @@
-"""How unlikely a residual is: a Gaussian whose covariance comes from normal scans."""
+"""The Gaussian of residuals: covariance and variance map from normal scans, and the NLL."""
 
 import math
 from collections.abc import Iterable
@@ -14,55 +14,54 @@ from SpatialARAnomalyLib.engine.slices.slice_stack import COLUMN, ROW, SLICE
 from SpatialARAnomalyLib.engine.specs import MAP_SHAPE, Variance
 
 RIDGE = 1e-4
-"""Share of the mean variance added to a covariance, so that it has an inverse. Above the
-rounding of tokens stored in half precision, below what tells tissue."""
+"""Share of the mean variance added to a covariance, so that it can be inverted. Above the
+rounding of tokens in half precision, below differences between tissues."""
+
+SMOOTHING_NODES = 1.0
+"""Standard deviation of the Gaussian that smooths a variance map, in nodes."""
+
+PRIOR_TOKENS = 20.0
+"""Prior weight of the average variance at every node of a map, in pseudo-tokens."""
+
+LEAST, MOST = 0.2, 5.0
+"""Bounds of a variance map with mean 1, so that no position is fully ignored or always flagged."""
 
 
 def second_moment(residuals: Float[Tensor, "n c"], variance: Variance) -> Float[Tensor, "*c"]:
-    """The sum over residuals of eᵢeⱼ, [c, c], or only of eᵢ², [c]; float64, on the CPU."""
+    """Sum eᵢeⱼ over residuals, [c, c], or only eᵢ², [c]; in float64 on the CPU."""
     if variance is not Variance.FULL:
         return residuals.square().sum(dim=0).cpu().double()
-    # In this order: MPS has no float64; and products of float32 summed in float64 need it.
+    # First to the CPU: MPS has no float64.
     exact = residuals.cpu().double()
     return exact.T @ exact
 
 
 def whitener(covariance: Float[Tensor, "c c"]) -> Float[Tensor, "c c"]:
-    """W with WᵀW the inverse of the covariance, eased by `RIDGE`: W·e has unit covariance."""
+    """Return W with WᵀW the inverse of the covariance plus `RIDGE`: W·e has unit covariance."""
     eye = torch.eye(len(covariance), dtype=covariance.dtype)
-    eased = covariance + RIDGE * covariance.diagonal().mean() * eye
-    root: Tensor = torch.linalg.cholesky(eased)
+    regularized = covariance + RIDGE * covariance.diagonal().mean() * eye
+    root: Tensor = torch.linalg.cholesky(regularized)
     return cast(Tensor, torch.linalg.solve_triangular(root, eye, upper=False))
 
 
 def mean_log_variance(whitening: Float[Tensor, "c c"]) -> float:
-    """The log determinant of the covariance that a (triangular) whitener undoes, by channel."""
+    """Return the log determinant, per channel, of the covariance of a (triangular) whitener."""
     return -2.0 * float(whitening.diagonal().cpu().double().log().mean())
 
 
 def nll_of_squares(
     squares: Float[Tensor, "b h w"], log_variance: float | Float[Tensor, "b h w"]
 ) -> Float[Tensor, "b h w"]:
-    """½·(ln 2π + log variance + squares), in nats per channel.
+    """Return ½·(ln 2π + log variance + squares), in nats per channel.
 
     `squares` is the mean over channels of squared residuals in standard deviations,
-    `log_variance` the mean over channels of the log of the variances.
+    `log_variance` the mean over channels of the log variances.
     """
     return 0.5 * (math.log(2 * math.pi) + log_variance + squares)
 
 
-SMOOTHING_NODES = 1.0
-"""Standard deviation of the Gaussian that shares what was seen with neighboring nodes."""
-
-PRIOR_TOKENS = 20.0
-"""So many tokens of average variance are added to every node: it takes as many to differ."""
-
-LEAST, MOST = 0.2, 5.0
-"""Bounds of the map, around a mean of 1: a place must not be excused or blamed without limit."""
-
-
 def _hats(coordinate: Float[Tensor, "b h w"], nodes: int) -> Float[Tensor, "b h w n"]:
-    """How much every node says at a coordinate: linear between two, held at the ends."""
+    """Return the weight of every node at a coordinate: linear interpolation, held at the ends."""
     at = (coordinate.clamp(-1, 1) + 1) * (nodes - 1) / 2
     return (1 - (at[..., None] - torch.arange(nodes, device=at.device)).abs()).clamp_min(0)
 
@@ -75,7 +74,7 @@ def _weights(places: Float[Tensor, "b p h w"]) -> list[Float[Tensor, "b h w _"]]
 def variance_at(
     variance_map: Float[Tensor, "z y x"], places: Float[Tensor, "b p h w"]
 ) -> Float[Tensor, "b h w"]:
-    """The map's value at every token, linear between nodes."""
+    """Interpolate the map at every token, linearly between nodes."""
     z, y, x = _weights(places)
     planes = torch.einsum("bhwz,zyx->bhwyx", z, variance_map)
     return torch.einsum("bhwyx,bhwy,bhwx->bhw", planes, y, x)
@@ -84,10 +83,10 @@ def variance_at(
 def fit_variance_map(
     seen: Iterable[tuple[Float[Tensor, "b h w"], Float[Tensor, "b p h w"], Float[Tensor, "b h w"]]],
 ) -> Float[Tensor, "z y x"]:
-    """The map that squares of normal residuals ask for, of mean 1 over them.
+    """Fit a variance map to squared residuals of normal scans, with mean 1 over them.
 
-    `seen` gives, batch by batch, mean squared residuals in standard deviations, their
-    places, and weights (0: not counted).
+    `seen` yields by batch the mean squared residuals in standard deviations, their positions,
+    and weights (0: not counted).
     """
     total = torch.zeros(MAP_SHAPE, dtype=torch.float64)
     count = torch.zeros(MAP_SHAPE, dtype=torch.float64)

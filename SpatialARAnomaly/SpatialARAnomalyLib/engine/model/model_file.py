@@ -1,8 +1,8 @@
-"""A model on disk: one safetensors file, its tensors and, in the metadata, its card.
+"""A model on disk: one safetensors file with its tensors and, in the metadata, its card.
 
     8 bytes   length of the header, little-endian
     header    {"__metadata__":{"digest":"<64 hex digits>","card":"<JSON>"},"<tensor>":{…},…},
-              filled up with spaces to a multiple of 8 bytes
+              padded with spaces to a multiple of 8 bytes
     tensors   float32, little-endian, in the order of their names
 
 The digest is the SHA-256 of length and header with its own digits set to 0. The card holds
@@ -24,12 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard
-from SpatialARAnomalyLib.engine.errors import (
-    ModelError,
-    OutputError,
-    SpatialARError,
-    SpecError,
-)
+from SpatialARAnomalyLib.engine.errors import ModelError, OutputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.files import (
     PARTIAL_PREFIX,
     remove_stale_partials,
@@ -58,39 +53,39 @@ SCHEMA = 1
 """Version of the card; raised when an older program could misread a newer model."""
 
 SUFFIX = ".safetensors"
-"""Ends the name of a model file."""
+"""Ending of the name of a model file."""
 
 MAX_HEADER_BYTES = 16 << 20
-"""Longest header that is read; those of trained models have some 15 KiB."""
+"""Longest header that is read; that of a trained model has about 15 KiB."""
 
 _START = b'{"__metadata__":{"digest":"'
-"""Begins every header, also of schemas to come."""
+"""Beginning of every header, also of later schemas."""
 _DIGEST_END = len(_START) + 64
 
 _BLOCK_BYTES = 1 << 20
 
 _WINDOWS_IN_USE = (5, 32, 33)
-"""Windows' error numbers for a file that another program has open."""
+"""Windows error numbers for a file that another program has open."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalsSummary(Spec):
-    """The normal volumes a model learned from: numbers and hashes, no names."""
+    """The normal scans of a model: numbers and hashes, no names."""
 
     training_sha256: tuple[str, ...]
     """Content hashes (`Volume.content_sha256`)."""
     held_out_sha256: tuple[str, ...]
     pixel_spacing_mm: tuple[float, float]
-    """Least and largest distance of rows or columns."""
+    """Least and largest distance between rows or columns."""
     slice_spacing_mm: tuple[float, float]
-    """Least and largest distance of slices."""
+    """Least and largest distance between slices."""
     extent_mm: tuple[float, float]
-    """Least and largest height or width of the body in the plane."""
+    """Least and largest height or width of the body in a slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard(Spec):
-    """All that is known of a model but its tensors."""
+    """Description of a model: settings, encoder, training scans, calibration, license."""
 
     schema: int
     name: str
@@ -110,7 +105,7 @@ class ModelCard(Spec):
     weights_sha256: str = ""
     """SHA-256 of the tensors' bytes; set by `save_model`, and kept by a rename."""
     notice: str
-    """What must travel with the model: the encoder's license or nature."""
+    """License or nature of the encoder; it must be passed on with the model."""
 
     def __post_init__(self) -> None:
         self._require(self.schema == SCHEMA, f"schema must be {SCHEMA}")
@@ -124,7 +119,7 @@ class ModelCard(Spec):
 
 
 def model_path(path: Path) -> Path:
-    """The path of a model file: the given one, with `.safetensors` added where it lacks it."""
+    """Return the path of a model file, with `.safetensors` added where it is missing."""
     return path if path.name.endswith(SUFFIX) else path.parent / (path.name + SUFFIX)
 
 
@@ -135,26 +130,20 @@ def check_free(path: Path, overwrite: bool) -> None:
     """
     path = model_path(path)
     if path.name == SUFFIX:
-        raise OutputError("output-name", "A model's file must have a name.", "Give it one.")
+        raise OutputError("output-name", "A model's file must have a name.")
     # Not `Path.exists`, which raises where a parent folder may not be searched.
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise OutputError(
-            "output-exists",
-            f"{path.name!r} exists already.",
-            "Choose another name, or replace it with --overwrite.",
-        )
+        raise OutputError("output-exists", f"{path.name!r} exists already.")
     if not is_model(path):
         raise OutputError(
-            "output-not-a-model",
-            f"{path.name!r} exists and is not a model; it is not replaced.",
-            "Choose another name.",
+            "output-not-a-model", f"{path.name!r} exists and is not a model; it is not replaced."
         )
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file begins as model files do, however damaged the rest is."""
+    """Return whether a file begins as model files do, even if the rest is damaged."""
     try:
         with _opened(path) as file:
             return _read(file, 8 + len(_START))[8:] == _START
@@ -168,7 +157,7 @@ def save_model(path: Path, card: ModelCard, model: "AutoregressiveModel") -> Mod
     The file appears whole or not at all, and replaces a model of that name.
 
     Raises:
-        OutputError: Something else has that name, or the disk refuses; nothing is changed.
+        OutputError: Another kind of file has that name, or writing fails; nothing is changed.
     """
     check_free(path, overwrite=True)
     weights = model.state_dict()
@@ -179,9 +168,9 @@ def save_model(path: Path, card: ModelCard, model: "AutoregressiveModel") -> Mod
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read the card of a model, without its tensors: a quick look at many models.
+    """Read the card of a model without its tensors, to list many models quickly.
 
-    Header, card, the tensors' shapes and the file's size are verified.
+    Header, card, tensor shapes and file size are verified.
 
     Raises:
         ModelError: `model-missing`, `model-unreadable`, `model-file` (another kind of file),
@@ -195,7 +184,7 @@ def verify_model(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -
     """Verify every byte of a model and return its card.
 
     Args:
-        path: The model; `.safetensors` is added where it is lacking.
+        path: The model; `.safetensors` is added where it is missing.
         on_bytes: Is called with the number of tensor bytes read so far, and may raise.
 
     Raises:
@@ -253,7 +242,7 @@ def copy_model(
 
     Raises:
         ModelError: As `verify_model`; `model-in-use` where another program has the target open.
-        OutputError: The disk refuses.
+        OutputError: Writing fails.
     """
     with _opened(source) as file:
         card, header = _read_header(file)
@@ -264,15 +253,10 @@ def copy_model(
     return card
 
 
-def refused(what: str, error: OSError) -> SpatialARError:
-    """The error for a change of a model file that the system refuses."""
+def write_error(what: str, error: OSError) -> SpatialARError:
+    """Make the error of a failed change of a model file."""
     if getattr(error, "winerror", None) in _WINDOWS_IN_USE:
-        return ModelError(
-            "model-in-use",
-            f"{what}: it is in use, or may not be changed.",
-            "Wait until the detection or training with it has ended, close other programs that "
-            "use it, and try again.",
-        )
+        return ModelError("model-in-use", f"{what}: it is in use, or may not be changed.")
     return unwritable(what, error)
 
 
@@ -291,11 +275,11 @@ def _write(path: Path, header: bytes, blocks: Iterable[bytes]) -> None:
             sync(new)
             os.replace(new, path)
     except OSError as error:
-        raise refused("The model cannot be written", error) from None
+        raise write_error("The model cannot be written", error) from None
 
 
 def _header(card: ModelCard) -> bytes:
-    """Length and header of a card's model file."""
+    """Return length and header of the model file with this card."""
     text = json.dumps(card.to_dict(), separators=(",", ":"))
     metadata = {"__metadata__": {"digest": "0" * 64, "card": text}}
     header = json.dumps(metadata | _layout(card)[0], separators=(",", ":")).encode()
@@ -305,7 +289,7 @@ def _header(card: ModelCard) -> bytes:
 
 
 def _digest(header: bytes) -> bytes:
-    """The hexadecimal digest of length and header."""
+    """Return the hexadecimal digest of length and header."""
     digest = hashlib.sha256(header[: 8 + len(_START)])
     digest.update(b"0" * 64)
     digest.update(header[8 + _DIGEST_END :])
@@ -313,7 +297,7 @@ def _digest(header: bytes) -> bytes:
 
 
 def _layout(card: ModelCard) -> tuple[dict[str, Any], int]:
-    """What the header says of the tensors, and their bytes."""
+    """Return the header's entries of the tensors, and the number of their bytes."""
     layout, end = {}, 0
     for name, shape in sorted(tensor_shapes(card).items()):
         start, end = end, end + 4 * math.prod(shape)
@@ -326,11 +310,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a model file for reading."""
     path = model_path(path)
     if not os.path.lexists(path):
-        raise ModelError(
-            "model-missing",
-            f"Expected the model file {path.name!r}; there is none.",
-            "Give the file that `train --out` wrote.",
-        )
+        raise ModelError("model-missing", f"There is no model file {path.name!r}.")
     try:
         # A pipe or a device would block.
         if not os.path.isfile(path):
@@ -350,17 +330,16 @@ def _read(file: IO[bytes], size: int) -> bytes:
 
 
 def _read_header(file: IO[bytes]) -> tuple[ModelCard, bytes]:
-    """Read and verify length and header: the card, and the bytes as they are."""
+    """Read and verify length and header; return the card, and the bytes unchanged."""
     size = os.fstat(file.fileno()).st_size
     header = _read(file, 8 + len(_START))
     if header[8:] != _START:
         raise ModelError(
             "model-file",
             "The file is not a model of SpatialARAnomaly, or its beginning is damaged.",
-            "Give a file that a training or an export wrote.",
         )
     length = int.from_bytes(header[:8], "little")
-    # Before memory is taken: a damaged length can be anything.
+    # Checked before memory is allocated: a damaged length can be anything.
     if not _DIGEST_END <= length <= min(MAX_HEADER_BYTES, size - 8):
         raise _damaged("its header is cut off, or its length is wrong")
     header += _read(file, length - len(_START))
@@ -376,7 +355,6 @@ def _read_header(file: IO[bytes]) -> tuple[ModelCard, bytes]:
         raise ModelError(
             "model-newer",
             f"This program reads models up to schema {SCHEMA}; this one has schema {schema}.",
-            "Update SpatialARAnomaly.",
         )
     if header[8 + len(_START) : 8 + _DIGEST_END] != _digest(header):
         raise _tampered("its card does not match its digest")
@@ -395,7 +373,7 @@ def _read_header(file: IO[bytes]) -> tuple[ModelCard, bytes]:
 def _tensor_blocks(
     file: IO[bytes], card: ModelCard, on_bytes: Callable[[int], None]
 ) -> Iterator[bytes]:
-    """The tensors' bytes in blocks; raises after the last one unless their hash is the card's."""
+    """Yield the tensors' bytes in blocks; raise after the last if their hash is not the card's."""
     digest, done = hashlib.sha256(), 0
     while block := _read(file, _BLOCK_BYTES):
         digest.update(block)
@@ -409,34 +387,26 @@ def _tensor_blocks(
 
 def _unreadable(error: OSError) -> ModelError:
     return ModelError(
-        "model-unreadable",
-        f"The model file cannot be read ({error.strerror or error}).",
-        "Check that you may read it.",
+        "model-unreadable", f"The model file cannot be read ({error.strerror or error})."
     )
 
 
-def _damaged(why: str) -> ModelError:
-    return ModelError(
-        "model-damaged", f"The model file is damaged: {why}.", "Copy the model again."
-    )
+def _damaged(reason: str) -> ModelError:
+    return ModelError("model-damaged", f"The model file is damaged: {reason}.")
 
 
-def _tampered(why: str) -> ModelError:
-    return ModelError(
-        "model-tampered",
-        f"The model file is not as it was written: {why}.",
-        "Copy the model again from its source.",
-    )
+def _tampered(reason: str) -> ModelError:
+    return ModelError("model-tampered", f"The model file is not as it was written: {reason}.")
 
 
 def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
+    """Return name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
     channels, spec = card.encoder.channels, card.autoregressive
     depth, hidden = len(spec.dilations), spec.hidden_channels
     widths = [channels, *[hidden] * (depth - 1), channels]
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(depth):
-        # A ReLU stands between two convolutions.
+        # A ReLU lies between two convolutions.
         shapes[f"net.{2 * layer}.weight"] = (widths[layer + 1], widths[layer], 3, 3)
         shapes[f"net.{2 * layer}.bias"] = (widths[layer + 1],)
     if spec.position:

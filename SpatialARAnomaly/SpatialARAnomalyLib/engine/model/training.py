@@ -1,11 +1,10 @@
 """Fit the autoregressive model on normal volumes; select it on held-out normal volumes.
 
-The loop of Erdil et al., arXiv 2603.02974 (squared error, feature noise,
-AdamW), except that the epoch is chosen by the NLL of whole held-out *normal*
-volumes: no anomaly is ever seen, and no slice of a training volume judges it.
-So does the variance come from them; what of it has many numbers (a covariance, a
-map) takes its shape from the training volumes and only its level from the held-out
-ones, which must stay as fresh as any scan to come: thresholds rest on them.
+The training of Erdil et al., arXiv 2603.02974 (squared error, feature noise, AdamW), except
+that the epoch is chosen by the NLL of whole held-out *normal* volumes: no anomaly and no
+slice of a training volume takes part. The variance comes from the held-out volumes, too. Of
+a covariance or a map, which have many numbers, they give only the level, the training volumes
+the shape: thresholds rest on the held-out volumes, which must stay like unseen scans.
 """
 
 import math
@@ -20,51 +19,41 @@ from torch.nn import functional as F
 
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.model.autoregressive import (
-    AutoregressiveModel,
-    Corner,
-)
-from SpatialARAnomalyLib.engine.model.checkpoint import (
-    Fit,
-    load_checkpoint,
-    save_checkpoint,
-)
-from SpatialARAnomalyLib.engine.model.feature_store import let_go
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel, Corner
+from SpatialARAnomalyLib.engine.model.checkpoint import Fit, load_checkpoint, save_checkpoint
+from SpatialARAnomalyLib.engine.model.feature_store import release_pages
 from SpatialARAnomalyLib.engine.model.gaussian import (
     fit_variance_map,
     second_moment,
     variance_at,
     whitener,
 )
-from SpatialARAnomalyLib.engine.progress import (
-    EpochFigures,
-    Reporter,
-)
+from SpatialARAnomalyLib.engine.progress import EpochFigures, Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, image_places
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec, Variance
 
 MIN_VARIANCE = 1e-12
-"""Keeps the NLL finite where a channel never varies."""
+"""Least variance, which keeps the NLL finite where a channel never varies."""
 
 TokenArray = Float16[np.ndarray, "_ c h w"]
 
 Grids = tuple[TokenArray, PlaceArray]
-"""The tokens of a volume's images, and where they lie."""
+"""Tokens and positions of a volume's images."""
 
 Image = tuple[Grids, int]
-"""One image: the grids of its volume, and its index there."""
+"""An image: the grids of its volume, and its index there."""
 
 Batch = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b p h w"]]
-"""Tokens and their places, on the model's device."""
+"""Tokens and their positions, on the model's device."""
 
 
 def split_held_out(
     volume_sha256: Sequence[str], training: TrainingSpec
 ) -> tuple[list[int], list[int]]:
-    """Which volumes train and which are held out: at least one of each.
+    """Split volumes into training and held-out ones, at least one of each.
 
-    Depends on the volumes' contents and the seed, not on the order in which
-    they were named; both lists are in the order of the hashes.
+    Depends on contents and seed, not on the order of the volumes; both lists of indices are
+    in the order of the hashes.
     """
     count = len(volume_sha256)
     by_hash = sorted(range(count), key=lambda index: volume_sha256[index])
@@ -80,7 +69,7 @@ def split_held_out(
 def add_feature_noise(
     tokens: Float[Tensor, "b c h w"], scale: float, generator: torch.Generator
 ) -> Float[Tensor, "b c h w"]:
-    """The tokens with Gaussian noise of `scale` × each slice's and channel's spatial spread."""
+    """Add Gaussian noise of `scale` × the spatial spread of each slice and channel."""
     spread = tokens.std(dim=(2, 3), keepdim=True, correction=0)
     noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)
     return tokens + scale * spread * noise
@@ -99,14 +88,25 @@ def fit(
     training_places: Sequence[PlaceArray] | None = None,
     held_out_places: Sequence[PlaceArray] | None = None,
 ) -> Fit:
-    """The model of the epoch with the lowest held-out NLL, its variance set.
+    """Train a model; return that of the epoch with the lowest held-out NLL, its variance set.
 
-    One array [image, c, h, w] per volume, and one [image, 4, h, w] of places
-    (`token_place`); without places, images stand for themselves. With `checkpoint`, every epoch is
-    saved there and a later call with the same `fingerprint` tells of those that
-    are done and goes on; the result is that of an uninterrupted run. Raises
-    `Cancelled` through `report`, and `SpatialARError` if the loss stops being finite or the
-    checkpoint cannot be read or written.
+    Args:
+        training_tokens: One array [image, c, h, w] per volume.
+        held_out_tokens: Likewise.
+        autoregressive: The network and its variance.
+        training: Epochs, learning rate and noise.
+        report: Receives progress and epochs.
+        device: The device to compute on.
+        checkpoint: File to save every epoch to. A later call with the same `fingerprint`
+            reports the saved epochs and resumes; the result is that of an uninterrupted run.
+        fingerprint: Identifies volumes and settings.
+        training_places: One array [image, 4, h, w] of positions per volume
+            (`slice_stack`); by default images are taken as single ones.
+        held_out_places: Likewise.
+
+    Raises:
+        SpatialARError: `training-diverged`, `tokens-not-finite`, or those of a checkpoint.
+        Cancelled: Through `report`.
     """
     training_grids = _with_places(training_tokens, training_places)
     held_out_grids = _with_places(held_out_tokens, held_out_places)
@@ -131,7 +131,7 @@ def fit(
         for batch_error in _train_epoch(model, optimizer, images, training, epoch, report):
             squared_error += batch_error
             done += 1
-            if done < epoch * batches:  # the last one is done when the epoch is judged and saved
+            if done < epoch * batches:  # the last is reported when the epoch is saved
                 report.progress(done, training.epochs * batches, "batch")
         moment = _mean_moment(model, held_out_grids, training.batch_size, report)
         _check_finite(epoch, squared_error, moment)
@@ -152,13 +152,13 @@ def _with_places(tokens: Sequence[TokenArray], places: Sequence[PlaceArray] | No
         places = []
         for one in tokens:
             place = image_places(1, *one.shape[2:])
-            # The same of every image, and once in memory.
+            # Without copies, as they are the same for every image.
             places.append(np.broadcast_to(place, (len(one), *place.shape[1:])))
     return list(zip(tokens, places, strict=True))
 
 
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A stream of its own for every epoch: a resumed run draws what an uninterrupted one would."""
+    """Return a separate stream for every epoch, so that a resumed run draws the same numbers."""
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
 
@@ -171,7 +171,7 @@ def _train_epoch(
     epoch: int,
     report: Reporter,
 ) -> Iterator[float]:
-    """A step of the optimizer per batch; each gives its squared error, summed over its images."""
+    """Train one epoch; yield the squared error of every batch, summed over its images."""
     generator = _epoch_generator(training.seed, epoch)
     order = torch.randperm(len(images), generator=generator).tolist()
     for start in range(0, len(images), training.batch_size):
@@ -197,7 +197,7 @@ def _loss(
     target: Float[Tensor, "b c h w"],
     weights: Float[Tensor, "b h w"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error over the tokens that count."""
+    """Return the mean squared error over the tokens with weight."""
     if bool((weights == 1).all()):
         return F.mse_loss(prediction, target)
     error = (prediction - target).square().mean(dim=1)
@@ -205,7 +205,7 @@ def _loss(
 
 
 def _check_finite(epoch: int, squared_error: float, moment: Float[Tensor, "*c"]) -> None:
-    # Before the variance is set: what is not finite has no whitener.
+    # Before the variance is set: only finite moments have a whitener.
     if not (math.isfinite(squared_error) and bool(moment.isfinite().all())):
         raise SpatialARError(
             "training-diverged", f"The loss must stay finite; it was not in epoch {epoch}."
@@ -213,8 +213,8 @@ def _check_finite(epoch: int, squared_error: float, moment: Float[Tensor, "*c"])
 
 
 def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
-    """The epoch's figures, noted in `run` with its weights where it is the best so far."""
-    # Squares are 1 on average where the variance is that of the same residuals.
+    """Add the epoch's figures to `run`, with its weights if it is the best so far."""
+    # The mean square is 1, as the variance is that of the same residuals.
     nll = 0.5 * (math.log(2 * math.pi) + run.model.log_variance + 1.0)
     figures = EpochFigures(epoch=epoch, train_mse=train_mse, held_out_nll=nll)
     is_best = nll < run.best_nll
@@ -231,14 +231,14 @@ def _gather(images: Sequence[Image], device: torch.device | str) -> Batch:
     tokens = np.stack([grids[0][index] for grids, index in images]).astype(np.float32)
     places = np.stack([grids[1][index] for grids, index in images]).astype(np.float32)
     for mapped in {id(one): one for grids, _ in images for one in grids}.values():
-        let_go(mapped)
+        release_pages(mapped)
     return torch.from_numpy(tokens).to(device), torch.from_numpy(places).to(device)
 
 
 def _batches(
     grids: Grids, batch_size: int, device: torch.device | str, report: Reporter
 ) -> Iterator[Batch]:
-    """A volume's images in order."""
+    """Yield a volume's images in order."""
     for start in range(0, len(grids[0]), batch_size):
         report.check_cancelled()
         stop = min(start + batch_size, len(grids[0]))
@@ -246,7 +246,7 @@ def _batches(
 
 
 def _rows(values: Float[Tensor, "b c h w"], weights: Float[Tensor, "b h w"]) -> Tensor:
-    """The values [n, c] of the tokens that count."""
+    """Return the values [n, c] of the tokens with weight."""
     return values.movedim(1, -1)[weights > 0]
 
 
@@ -254,7 +254,7 @@ def _rows(values: Float[Tensor, "b c h w"], weights: Float[Tensor, "b h w"]) -> 
 def _fit_token_scale(
     model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
 ) -> None:
-    """Mean and whitener of the tokens in the body of the training volumes."""
+    """Set mean and whitener from the tokens in the body of the training volumes."""
     count, channels = 0, model.channels
     total = torch.zeros(channels, dtype=torch.float64)
     products = torch.zeros(channels, channels, dtype=torch.float64)
@@ -269,7 +269,7 @@ def _fit_token_scale(
     if not bool(covariance.isfinite().all()):
         raise SpatialARError(
             "tokens-not-finite",
-            "The encoder must give finite tokens; some of the training scans' are not.",
+            "The encoder gave tokens of the training scans that are not finite.",
         )
     covariance += MIN_VARIANCE * torch.eye(channels)
     model.token_mean.copy_(mean.float())
@@ -280,9 +280,9 @@ def _fit_token_scale(
 def _mean_moment(
     model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
 ) -> Float[Tensor, "*c"]:
-    """Mean squared error per channel, or the mean of eᵢeⱼ, each volume weighing the same.
+    """Return the mean of eᵢ² per channel, or of eᵢeⱼ, each volume with the same weight.
 
-    In float64 on the CPU, over all directions.
+    Over all directions; in float64 on the CPU.
     """
     moments = []
     for grids in volumes:
@@ -310,10 +310,10 @@ def _residuals(
 
 
 def _set_variance(model: AutoregressiveModel, moment: Float[Tensor, "*c"]) -> None:
-    """The variance that held-out residuals of these second moments ask for."""
+    """Set the variance from the second moments of held-out residuals."""
     if model.spec.variance is Variance.FULL:
-        eased = moment + MIN_VARIANCE * torch.eye(len(moment))
-        model.residual_whitener.copy_(whitener(eased).float())
+        regularized = moment + MIN_VARIANCE * torch.eye(len(moment))
+        model.residual_whitener.copy_(whitener(regularized).float())
         return
     if model.spec.variance is Variance.FIXED:
         moment = moment.mean().expand_as(moment)
@@ -328,9 +328,9 @@ def _fit_rich_variance(
     batch_size: int,
     report: Reporter,
 ) -> None:
-    """Covariance and map of the variance: their shape from training volumes.
+    """Set covariance and variance map: their shape from the training volumes.
 
-    Their level is such that held-out squares are 1 on average.
+    Their level makes the mean square of held-out residuals 1.
     """
 
     def squares(volumes: Sequence[Grids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
