@@ -19,8 +19,8 @@ from Harness import grab, load_scripted_module, run_events, start, wait_until
 from PIL import Image
 from service.small_site import SHAPE_KJI, SPACING_MM
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
-from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.demo.demo import head_with_lesion
+from SpatialARAnomalyLib.service.demo.phantom import normal_head
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "Resources/Screenshots"

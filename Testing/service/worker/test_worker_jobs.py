@@ -578,14 +578,13 @@ def test_bytes_are_labels_too(light_worker, inputs, tmp_path):
 SMALL_HEADS = """
 import sys; sys.path.insert(0, sys.argv.pop(1))
 from functools import partial
-from SpatialARAnomalyLib.engine import phantom
+from SpatialARAnomalyLib.service.demo import phantom
 from SpatialARAnomalyLib.service.demo import demo
 demo.normal_head = partial(
     phantom.normal_head, shape_kji=(6, 48, 48), spacing_mm=(4.8, 4.8, 20.0)
 )
 demo.NORMALS = 3
-from SpatialARAnomalyLib.service import demonstration_model
-demonstration_model.EPOCHS = 1
+demo.EPOCHS = 1
 from SpatialARAnomalyLib.service.worker.main import main; main()
 """
 

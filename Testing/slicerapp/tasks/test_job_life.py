@@ -17,7 +17,7 @@ from Harness import load_scripted_module, run_events, wait_until
 from slicerapp.conftest import MODULE
 from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
-from SpatialARAnomalyLib.service.demo.sample_scans import (
+from SpatialARAnomalyLib.service.demo.demo import (
     head_with_lesion,
     unseen_head,
 )
@@ -598,7 +598,7 @@ def _ras_from_voxel(node):
 
 class TestDemonstrationModel:
     def make(self, module) -> None:
-        module.widget.panel.detect._demonstration.trigger()
+        module.widget.panel.detect.demonstrationAction.trigger()
 
     @pytest.mark.parametrize("stage", ["Making normal heads", EMBEDDING])
     def test_a_cancel_leaves_no_model(self, stage, opened, models_folder):
@@ -642,7 +642,7 @@ class TestDemonstrationModel:
         self.make(opened)
         assert "demonstration model is ready" in ended(opened)
         assert asked == [("demonstration_model", {"device": "cpu"})]
-        assert opened.widget.panel.detect._chosen().path.stem == "demonstration-head"
+        assert opened.widget.panel.detect.chosenModel().path.stem == "demonstration-head"
         self.make(opened)
         assert status(opened) == "The demonstration model is there already."
 

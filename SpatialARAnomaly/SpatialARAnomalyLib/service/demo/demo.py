@@ -1,6 +1,11 @@
-"""The demo: train on seeded normal anatomy, find a lesion, keep everything."""
+"""The demo and its seeded scans: train on normal heads, find a lesion, keep everything.
+
+Every seed has a thousand heads: the first gets a lesion, the next ten train the demonstration
+model, and number 500 is normal and not trained on.
+"""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,27 +15,70 @@ from jaxtyping import Bool
 from SpatialARAnomalyLib.engine.device import Device, require_torch
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import unwritable
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nifti_labels
-from SpatialARAnomalyLib.service.demo.sample_scans import (
-    NORMALS,
-    head_with_lesion,
-    train_demonstration,
-    write_normals,
-)
+from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, add_lesion, normal_head
 from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
 from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, write_marker
 from SpatialARAnomalyLib.service.training.folder import TrainingFolder
+from SpatialARAnomalyLib.service.training.request import TrainSpec
+from SpatialARAnomalyLib.service.training.train import train
 
 MARKER_FILE = "demo.json"
 MARKER = "SpatialARAnomaly demo"
-"""Only where a folder's marker says so does `--overwrite` remove anything from it."""
+"""Content of the marker; a folder without it is not replaced."""
+
+MODEL_NAME = "demonstration head"
+
+NORMALS = 10
+"""Normal heads to train on; two of them are held out."""
+
+EPOCHS = 12
+
+CONTRAST = 0.6
+"""Contrast of the lesion in units of white matter: a strongly enhancing mass."""
+
+_UNSEEN = 500
+
+
+def training_head(seed: int, number: int) -> PhantomHead:
+    """Return normal head `number` (from 1) of those that the demonstration model is trained on."""
+    return normal_head(1000 * seed + number)
+
+
+def unseen_head(seed: int) -> PhantomHead:
+    """Return a normal head that no demonstration model is trained on."""
+    return normal_head(1000 * seed + _UNSEEN)
+
+
+def head_with_lesion(seed: int) -> tuple[PhantomHead, Bool[np.ndarray, "k j i"]]:
+    """Return a head with a lesion, which no demonstration model is trained on, and its mask."""
+    return add_lesion(normal_head(1000 * seed), seed, contrast=CONTRAST)
+
+
+def write_normals(folder: Path, seed: int, progress_callback: Callable[[int], None]) -> list[Path]:
+    """Write the heads to train on; before each, call back with the number that are done."""
+    files = []
+    for number in range(1, NORMALS + 1):
+        progress_callback(number - 1)
+        files.append(folder / f"normal_{number:02d}.nii.gz")
+        write_nifti(files[-1], training_head(seed, number))
+    return files
+
+
+def train_demonstration(
+    normals: list[Path], model: Path, device: Device, report: Reporter
+) -> ModelCard:
+    """Train the demonstration model on the heads and write it; raises as `train` does."""
+    spec = TrainSpec(name=MODEL_NAME, epochs=EPOCHS, batch_size=16, device=device)
+    return train(normals, model, spec, report)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOutcome:
-    """What the demo made and found."""
+    """The files and the result of a demo."""
 
     detection: Detection
     files: dict[str, Path]
@@ -38,39 +86,31 @@ class DemoOutcome:
     more_files: dict[str, Path]
     """Volumes and model."""
     lesion_rank: int | None
-    """The finding that covers most of the lesion, if any."""
+    """Rank of the finding that covers most of the lesion, if any."""
     dice: float
-    """Overlap of that finding with the true lesion."""
+    """Dice coefficient of that finding and the true lesion."""
     lesion_ml: float
 
 
 def run_demo(
     out: Path, seed: int, device: Device, overwrite: bool, report: Reporter
 ) -> DemoOutcome:
-    """Make normal heads and one with a lesion, train, detect; all of it stays in `out`.
+    """Make normal heads and one with a lesion, train and detect; all files stay in `out`.
 
-    Raises `OutputError` where `out` holds something already, unless that is an
-    earlier demo and `overwrite`.
+    Raises `OutputError` unless `out` is new, empty, or an earlier demo and `overwrite` is set.
     """
     require_torch()
     volumes, model, results = (out / name for name in ("volumes", "model.safetensors", "results"))
-    if _is_taken(out):
-        _check_replaceable(out, overwrite)
-        _remove_demo((volumes, results), TrainingFolder(model))
-    make_folder(out)
-    try:
-        write_marker(out / MARKER_FILE, MARKER)
-    except OSError as error:
-        raise unwritable("The demo cannot be written", error) from None
+    _prepare_folder(out, (volumes, results), TrainingFolder(model), overwrite)
     make_folder(volumes)
     report.stage("make", 1, 1)
 
-    def told(done: int) -> None:
+    def progress_callback(done: int) -> None:
         report.check_cancelled()
         if done:
             report.progress(done, NORMALS + 1, "scan")
 
-    normals = write_normals(volumes, seed, told)
+    normals = write_normals(volumes, seed, progress_callback)
     report.progress(NORMALS, NORMALS + 1, "scan")
     head, lesion = head_with_lesion(seed)
     with_lesion, truth = volumes / "lesion.nii.gz", volumes / "lesion_truth.nii.gz"
@@ -79,16 +119,9 @@ def run_demo(
     report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
     train_demonstration(normals, model, device, report)
-    detection, files = detect_to_files(
-        DetectRequest(
-            input=with_lesion,
-            model=model,
-            out=results,
-            device=device,
-        ),
-        report,
-    )
-    rank, dice = best_overlap(detection, lesion)
+    request = DetectRequest(input=with_lesion, model=model, out=results, device=device)
+    detection, files = detect_to_files(request, report)
+    rank, dice = _best_overlap(detection, lesion)
     return DemoOutcome(
         detection=detection,
         files=files,
@@ -99,28 +132,27 @@ def run_demo(
     )
 
 
-def _is_taken(out: Path) -> bool:
+def _prepare_folder(
+    out: Path, folders: tuple[Path, ...], training: TrainingFolder, overwrite: bool
+) -> None:
+    """Make the folder and mark it; remove an earlier demo from it."""
     try:
-        return out.exists() and (not out.is_dir() or any(out.iterdir()))
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
-        raise unwritable(f"The folder {out.name!r} cannot be looked into", error) from None
-
-
-def _check_replaceable(out: Path, overwrite: bool) -> None:
-    if not overwrite:
+        raise unwritable(f"The folder {out.name!r} cannot be read", error) from None
+    if taken and not overwrite:
         raise OutputError(
             "output-exists", f"The folder {out.name!r} must be new or empty; it is not."
         )
-    if not is_marked(out / MARKER_FILE, MARKER):
+    if taken and not is_marked(out / MARKER_FILE, MARKER):
         raise OutputError(
             "output-not-a-demo",
-            f"Only an earlier demo is replaced; {out.name!r} is none (no {MARKER_FILE} of ours).",
+            f"Only an earlier demo is replaced; {out.name!r} was not written by this command (no "
+            f"{MARKER_FILE}).",
         )
-
-
-def _remove_demo(folders: tuple[Path, ...], training: TrainingFolder) -> None:
+    make_folder(out)
     try:
-        # First: it refuses where an interrupted demo's training still runs.
+        # First, because it raises where the training of an interrupted demo still runs.
         if training.path.exists():
             with training.hold():
                 training.clear()
@@ -128,14 +160,15 @@ def _remove_demo(folders: tuple[Path, ...], training: TrainingFolder) -> None:
             if folder.exists():
                 shutil.rmtree(folder)
         training.model.unlink(missing_ok=True)
+        write_marker(out / MARKER_FILE, MARKER)
     except OSError as error:
-        raise unwritable("The earlier demo cannot be removed", error) from None
+        raise unwritable("The folder of the demo cannot be changed", error) from None
 
 
-def best_overlap(
+def _best_overlap(
     detection: Detection, lesion: Bool[np.ndarray, "k j i"]
 ) -> tuple[int | None, float]:
-    """The rank of the finding that covers most of the lesion, and their Dice coefficient."""
+    """Return the rank of the finding that covers most of the lesion, and their Dice coefficient."""
     ranks = detection.labels[lesion]
     if not ranks.any():
         return None, 0.0

@@ -24,8 +24,8 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
-from SpatialARAnomalyLib.service.demo import sample_scans
-from SpatialARAnomalyLib.service.demo.sample_scans import (
+from SpatialARAnomalyLib.service.demo import demo
+from SpatialARAnomalyLib.service.demo.demo import (
     train_demonstration,
     write_normals,
 )
@@ -75,10 +75,10 @@ def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter)
     report.stage("make", 1, 1)
     report.check_cancelled()
     if spec.kind is SampleKind.LESION:
-        head, lesion = sample_scans.head_with_lesion(spec.seed)
+        head, lesion = demo.head_with_lesion(spec.seed)
         arrays = {VOXELS_FILE: head.voxels, TRUTH_FILE: lesion.astype(np.uint8)}
     else:
-        head = sample_scans.unseen_head(spec.seed)
+        head = demo.unseen_head(spec.seed)
         arrays = {VOXELS_FILE: head.voxels}
     report.check_cancelled()
     with write_atomically(output, list(arrays), overwrite=False) as partial:
@@ -117,7 +117,7 @@ def make_model(
 
             def report_made(done: int) -> None:
                 report.check_cancelled()
-                report.progress(done, sample_scans.NORMALS, "scan")
+                report.progress(done, demo.NORMALS, "scan")
 
             normals = write_normals(new, SEED, report_made)
             report.progress(len(normals), len(normals), "scan")
