@@ -1,4 +1,4 @@
-"""A 3D Slicer without its window, for tests: real scene and logics, stand-ins for the rest.
+"""3D Slicer without its window, for tests: real scene and logics, stand-ins for the rest.
 
 Start it once per process and load a module as Slicer does::
 
@@ -12,10 +12,10 @@ Start it once per process and load a module as Slicer does::
     grab(loaded.panel, "panel.png", scheme="dark")
     loaded.unload()
 
-Real (from the wheel `slicer-core`): the scene, its nodes, the logics of the modules, what draws in
-slice views, `slicer.util`. Stood in for: Qt by PySide6 with PythonQt's rules (`Harness.pythonqt`),
+Real (from the wheel `slicer-core`): the scene, its nodes, the logics of the modules, the rendering
+of slice views, `slicer.util`. Replaced: Qt by PySide6 with PythonQt's rules (`Harness.pythonqt`),
 the widgets of CTK and Slicer (`Harness.widgets`), the application, and Slicer's own Python files
-(`Harness.replacements`); with SLICER_PYTHON_DIR set to a folder that holds them, the real ones.
+(`Harness.replacements`) unless SLICER_PYTHON_DIR names the folder of the real ones.
 
 Errors in slots, observers and event handlers reach no caller, in Slicer as here. They are
 collected: `slot_errors.taken()`, and `slot_errors.expected_slot_errors()` where a test wants one.

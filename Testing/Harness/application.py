@@ -1,4 +1,4 @@
-"""`slicer.app`: the application without its window, and what starts it."""
+"""`slicer.app`: the application without its window, and its start."""
 
 import contextlib
 import importlib
@@ -35,7 +35,7 @@ def _folder(name: str) -> Property:
 
 @cpp_class
 class Application(QObject):
-    """The parts of qSlicerApplication that modules use."""
+    """The methods of qSlicerApplication that modules use."""
 
     startupCompleted = Signal()
     aboutToQuit = Signal()
@@ -78,11 +78,11 @@ class Application(QObject):
         return self._logic
 
     def moduleManager(self) -> ModuleManager:
-        """Who knows the scripted modules."""
+        """The factory manager of scripted modules."""
         return self._modules
 
     def coreIOManager(self) -> FileIO:
-        """Who loads and saves."""
+        """The manager that loads and saves files."""
         return self._file_io
 
     ioManager = coreIOManager
@@ -92,21 +92,21 @@ class Application(QObject):
         return self._layout
 
     def testingEnabled(self) -> bool:
-        """Whether messages are logged rather than shown."""
+        """True if messages are logged instead of shown."""
         return self._testing
 
     def setTestingEnabled(self, enabled: bool) -> None:
-        """Only in the harness: let a test see what a user sees."""
+        """Only in the harness: set whether messages are logged instead of shown."""
         self._testing = enabled
 
     def commandOptions(self) -> types.SimpleNamespace:
-        """How the application was started."""
+        """The command line options."""
         return types.SimpleNamespace(
             testingEnabled=self._testing, noMainWindow=self._layout is None, runPythonAndExit=False
         )
 
     def processEvents(self, *flags: Any) -> None:
-        """Handle the events that wait."""
+        """Process pending events."""
         qt.QApplication.instance().processEvents(*flags)
 
     def topLevelWidgets(self) -> tuple:
@@ -114,16 +114,16 @@ class Application(QObject):
         return tuple(qt.QApplication.topLevelWidgets())
 
     def mainWindow(self) -> None:
-        """None: there is none here."""
+        """None: the harness has no main window."""
 
     def settings(self) -> Any:
-        """The settings that an application keeps."""
+        """The application's settings."""
         return qt.QSettings()
 
     userSettings = revisionUserSettings = settings
 
     def translate(self, context: str, text: str) -> str:
-        """The text: there are no translations here."""
+        """Return the text untranslated."""
         return qt.QCoreApplication.translate(context, text)
 
     def setOverrideCursor(self, cursor: Any) -> None:
@@ -165,20 +165,20 @@ class Application(QObject):
     environment = startupEnvironment
 
     def moduleDocumentationUrl(self, name: str) -> str:
-        """Where the module's documentation is."""
+        """Return the address of the module's documentation."""
         return self.documentationBaseUrl + name
 
     def restart(self) -> None:
-        """A test cannot."""
+        """Not possible in a test."""
         raise RuntimeError("the module asked to restart Slicer")
 
     def exit(self, status: int = 0) -> None:
-        """A test cannot."""
+        """Not possible in a test."""
         raise RuntimeError(f"the module asked to end Slicer with status {status}")
 
 
 def _import_slicer_python() -> None:
-    """Slicer's own Python files if SLICER_PYTHON_DIR says where they are, else ours."""
+    """Import Slicer's own Python files from SLICER_PYTHON_DIR if set, else the replacements."""
     home = f"{__package__}.replacements"
     if folder := os.environ.get("SLICER_PYTHON_DIR"):
         home = "slicer"

@@ -8,7 +8,7 @@ import vtk
 
 
 class _FileType(NamedTuple):
-    """One kind of file: what it is called, the node it becomes, how, and by which endings."""
+    """A file type: its name, node class, storage class and file name endings."""
 
     name: str
     node_class: str
@@ -63,7 +63,7 @@ _FILE_TYPES = (
     ),
 )
 _BY_NAME = {file_type.name: file_type for file_type in _FILE_TYPES}
-# What a name's ending means, where several kinds of file share it.
+# The file type of an ending that several types share.
 _READ_AS = {".csv": "TableFile", ".txt": "TextFile", ".json": "TextFile"}
 _ABSTRACT_NODES = {"vtkMRMLVolumeNode": "VolumeFile", "vtkMRMLTransformNode": "TransformFile"}
 
@@ -92,7 +92,7 @@ class FileIO:
         self._remote.AddDataIOToScene()
 
     def fileType(self, path: str) -> str:
-        """What kind of file the name says it is."""
+        """Return the file type of a file name."""
         name = str(path).lower()
         if name.endswith((".mrb", ".mrml")):
             return "SceneFile"
@@ -105,29 +105,29 @@ class FileIO:
         return "VolumeFile"
 
     def fileWriterFileType(self, node: Any) -> str:
-        """The kind of file the node is written to."""
+        """Return the file type of a node."""
         return _type_of_node(node).name
 
     def fileWriterExtensions(self, node: Any) -> tuple[str, ...]:
-        """The endings of such files, as a file dialog shows them."""
+        """Return the name filters of the file type for a file dialog."""
         return tuple(f"{_type_of_node(node).name} (*{e})" for e in _type_of_node(node).extensions)
 
     def extractKnownExtension(self, path: str, node: Any) -> str:
-        """The longest known ending the name has, or nothing."""
+        """Return the longest known ending of the name, or an empty string."""
         known = [e for e in _type_of_node(node).extensions if path.lower().endswith(e)]
         return max(known, key=len, default="")
 
     def registeredFileReaderCount(self, file_type: str) -> int:
-        """1 if files of that kind can be read."""
+        """Return 1 if files of the type can be read."""
         return int(file_type in _BY_NAME or file_type == "SceneFile")
 
     def addDefaultStorageNodes(self) -> None:
-        """Nothing: nodes get their storage when they are written."""
+        """Do nothing: nodes get their storage node when they are written."""
 
     def loadNodes(
         self, file_type: str, properties: dict, loaded: Any, messages: Any = None
     ) -> bool:
-        """Load the file of `properties["fileName"]`; its nodes go into the collection."""
+        """Load the file `properties["fileName"]` and add its nodes to the collection."""
         path = Path(properties["fileName"])
         if not path.exists():
             return False
@@ -213,7 +213,7 @@ class FileIO:
         harden: bool = False,
         messages: Any = None,
     ) -> bool:
-        """Write the nodes without changing where the scene keeps them."""
+        """Write the nodes without changing their storage nodes."""
         written = True
         for node_id, path in zip(node_ids, paths, strict=True):
             node = self._scene.GetNodeByID(node_id)

@@ -23,7 +23,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_slot_errors(app: Any) -> Iterator[None]:
-    """Fail the test for what was raised in slots, observers and event handlers."""
+    """Fail the test for exceptions in slots, observers and event handlers."""
     slot_errors.taken()
     yield
     if errors := slot_errors.taken():
@@ -32,7 +32,7 @@ def _no_slot_errors(app: Any) -> Iterator[None]:
 
 @pytest.fixture
 def scene(app: Any) -> Iterator[Any]:
-    """The scene, empty but for what it always holds."""
+    """The scene with its default nodes only."""
     app.mrmlScene().Clear(False)
     yield app.mrmlScene()
     app.mrmlScene().Clear(False)
@@ -62,6 +62,6 @@ def load_module(scene: Any) -> Iterator[Callable[[Path | str], LoadedModule]]:
 
 @pytest.fixture
 def rendering(app: Any) -> None:
-    """Skips the test where nothing can be drawn."""
+    """Skip the test if off-screen rendering is not possible."""
     if reason := why_no_rendering():
         pytest.skip(reason)

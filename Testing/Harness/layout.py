@@ -25,17 +25,17 @@ class SliceWidget:
         return self.view.node
 
     def mrmlSliceCompositeNode(self) -> Any:
-        """The node that says which volumes are shown."""
+        """The slice composite node, which selects the volumes."""
         return self.view.composite_node
 
     def sliceView(self) -> "SliceWidget":
-        """Itself: view and frame are one here."""
+        """Return itself: the harness does not separate view and frame."""
         return self
 
     sliceController = sliceView
 
     def renderWindow(self) -> Any:
-        """VTK's window."""
+        """The VTK render window."""
         return self.view.window
 
     def forceRender(self) -> None:
@@ -51,7 +51,7 @@ class SliceWidget:
 
 @cpp_class
 class LayoutManager(QObject):
-    """What `slicer.app.layoutManager()` gives."""
+    """The layout manager that `slicer.app.layoutManager()` returns."""
 
     layoutChanged = Signal(int)
 
@@ -82,17 +82,17 @@ class LayoutManager(QObject):
             widget.fitSliceToBackground()
 
     def resetThreeDViews(self) -> None:
-        """Nothing: there are no 3D views here."""
+        """Do nothing: the harness has no 3D views."""
 
     def threeDWidget(self, index: int) -> None:
-        """None: there are no 3D views here."""
+        """None: the harness has no 3D views."""
 
     threeDViewCount = Property(int, lambda self: 0)
     tableViewCount = Property(int, lambda self: 0)
     plotViewCount = Property(int, lambda self: 0)
 
     def setLayout(self, layout: int) -> None:
-        """Remember the layout; the views stay as they are."""
+        """Store the layout; the views do not change."""
         self._layout = layout
         self.layoutChanged.emit(layout)
 

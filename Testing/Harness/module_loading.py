@@ -15,7 +15,7 @@ from .pythonqt.classes import cpp_class
 
 @cpp_class
 class ModuleManager(QObject):
-    """Who knows the scripted modules, and tells when one goes."""
+    """Registry of the scripted modules, with a signal for their removal."""
 
     CPP_SIGNALS: ClassVar[dict] = {
         "moduleLoaded(QString)": None,
@@ -39,11 +39,11 @@ class ModuleManager(QObject):
         return tuple(self._loaded)
 
     def isLoaded(self, name: str) -> bool:
-        """Whether the module is there."""
+        """Return True if the module is loaded."""
         return self.module(name) is not None
 
     def factoryManager(self) -> "ModuleManager":
-        """Itself: there is no other."""
+        """Return itself."""
         return self
 
     def loadedModuleNames(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class LoadedModule:
     module: Any
     """The instance of the module's class."""
     parent: Any
-    """What Slicer gave it as `parent`: `slicer.modules.<name in small letters>`."""
+    """Its `parent`, `slicer.modules.<name in lower case>`."""
 
     @property
     def panel(self) -> Any:
@@ -77,28 +77,28 @@ class LoadedModule:
         return self.widget.ui
 
     def enter(self) -> None:
-        """Come to the module, as the user does by choosing it."""
+        """Enter the module, as when the user selects it."""
         self.panel.enter()
 
     def exit(self) -> None:
-        """Go to another module."""
+        """Exit the module, as when the user selects another."""
         self.panel.exit()
 
     def reload(self) -> "LoadedModule":
-        """What the Reload button does."""
+        """Reload the module, like the Reload button."""
         slicer.util.reloadScriptedModule(self.name)
         return self
 
     def unload(self) -> None:
-        """End the module as Slicer does when it quits."""
+        """Unload the module as Slicer does when it quits."""
         unload_scripted_module(self.name)
 
 
 def load_scripted_module(path: Path | str, *, startup: bool = True) -> LoadedModule:
-    """Load the module of this file: its class is made, its panel when first asked for.
+    """Load the module of this file; its panel is made on first use.
 
-    With `startup` the application then says `startupCompleted`, at which modules register their
-    sample data. What is connected to it hears it once, as in Slicer, however many modules follow.
+    With `startup` the application then emits `startupCompleted`, at which modules register their
+    sample data. Each connection receives it once, as in Slicer.
     """
     path = Path(path).resolve()
     name = path.stem
@@ -122,7 +122,7 @@ def load_scripted_module(path: Path | str, *, startup: bool = True) -> LoadedMod
 
 
 def unload_scripted_module(name: str) -> None:
-    """End the module: its widget cleans up, and its names are forgotten."""
+    """Unload the module: clean up its widget and remove its names."""
     manager = slicer.app.moduleManager()
     manager.moduleAboutToBeUnloaded.emit(name)
     parent = manager._loaded.pop(name)

@@ -1,4 +1,4 @@
-"""`PythonSlicer`, the interpreter that modules start their processes with."""
+"""`PythonSlicer`, the interpreter with which modules start processes."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from pathlib import Path
 def put_python_slicer_on_path(folder: Path) -> None:
     """Make `PythonSlicer` in the folder run this interpreter, and put the folder on PATH.
 
-    A script, not a link: an interpreter run by a link elsewhere forgets its virtual environment.
+    A script, not a link: an interpreter started through a link loses its virtual environment.
     """
     script = folder / "PythonSlicer"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

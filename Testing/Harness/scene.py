@@ -1,4 +1,4 @@
-"""The scene and the modules' logics, put together as the application does."""
+"""The scene and the modules' logics, connected as in the application."""
 
 import sys
 import types
@@ -35,7 +35,7 @@ _LOGICS = {
 
 
 class LoadableModule:
-    """What `slicer.modules.volumes` is: a module of C++ with its logic."""
+    """A C++ module with its logic, such as `slicer.modules.volumes`."""
 
     def __init__(self, name: str, logic: Any):
         self.name, self.title, self.path, self._logic = name, name, "", logic
@@ -45,11 +45,11 @@ class LoadableModule:
         return self._logic
 
     def widgetRepresentation(self) -> None:
-        """None: the panels of C++ modules are not here."""
+        """None: the harness has no panels of C++ modules."""
 
 
 def print_vtk_to_stderr() -> None:
-    """Send VTK's messages where a test's output goes."""
+    """Send VTK's messages to the test's output."""
     window = vtk.vtkOutputWindow()
     window.SetDisplayModeToAlwaysStdErr()
     vtk.vtkOutputWindow.SetInstance(window)
@@ -90,8 +90,7 @@ def _modules(scene: Any, application_logic: Any, share_path: Path | None) -> typ
 def build(temporary_path: Path, share_path: Path | None) -> tuple[Any, Any]:
     """A scene and the application's logic, with `slicer.mrmlScene` and `slicer.modules` set.
 
-    The wheel has no share folder (color maps of files, terminologies); with a path to one its
-    files are found.
+    The wheel lacks Slicer's share folder (color maps, terminologies); its path can be given.
     """
     scene = slicer.vtkMRMLScene()
     crosshair = slicer.vtkMRMLCrosshairNode()

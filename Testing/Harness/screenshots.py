@@ -90,7 +90,7 @@ def grab(
 ) -> Path:
     """Write a picture of the widget, such as a module's panel, at the width of a side panel.
 
-    Without a height it is as high as it asks to be.
+    The default height is the widget's size hint.
     """
     path = Path(path)
     with color_scheme(scheme):

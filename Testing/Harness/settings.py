@@ -1,4 +1,4 @@
-"""Settings as an application finds them after a restart."""
+"""Settings as read after a restart of the application."""
 
 import itertools
 from pathlib import Path
@@ -10,10 +10,10 @@ _copies = itertools.count()
 
 
 def settings_after_restart() -> Any:
-    """The settings read from their file, as the next start of Slicer reads them.
+    """Read the settings from their file, as the next start of Slicer does.
 
-    Within a process Qt gives back the values it was given; from the file every number and truth
-    value comes as text.
+    Within a process Qt caches the values with their types; numbers and booleans read from the file
+    are text.
     """
     settings = qt.QSettings()
     settings.sync()

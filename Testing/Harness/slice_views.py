@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-# Asked for by name, VTK does not first look for an X server.
+# VTK would otherwise look for an X server first.
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 import slicer
@@ -48,9 +48,9 @@ assert colors == [255, 0, 0], f"red comes out as {colors}"
 
 @functools.cache
 def why_no_rendering() -> str | None:
-    """Why nothing can be drawn here, or None if it can.
+    """Say why off-screen rendering is not possible; None if it is.
 
-    Tried in another process: where there is no EGL, VTK may end the process that tries.
+    The attempt is made in another process: without EGL, VTK may end it.
     """
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
@@ -62,9 +62,9 @@ def why_no_rendering() -> str | None:
 
 
 class SliceView:
-    """One slice view: its logic and nodes are Slicer's, its window is off screen.
+    """A slice view with Slicer's logic and nodes, and an off-screen window.
 
-    The window is made when something is to be drawn; all else works without.
+    The window is made when the view is first drawn.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SliceView:
 
     @functools.cached_property
     def window(self) -> Any:
-        """VTK's window."""
+        """The VTK render window."""
         window = vtk.vtkRenderWindow()
         window.SetOffScreenRendering(1)
         window.SetMultiSamples(0)
@@ -139,7 +139,7 @@ class SliceView:
 
     @property
     def composite_node(self) -> Any:
-        """The node that says which volumes are shown."""
+        """The slice composite node, which selects the volumes."""
         return self.logic.GetSliceCompositeNode()
 
     def fit(self) -> None:
@@ -148,7 +148,7 @@ class SliceView:
         self.logic.SnapSliceOffsetToIJK()
 
     def pixels(self) -> np.ndarray:
-        """What the view shows, as rows from the top, of red, green, blue."""
+        """Return the image of the view [row from the top, column, RGB]."""
         self.window.Render()
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self.window)
@@ -161,19 +161,19 @@ class SliceView:
         return values.reshape(rows, columns, -1)[::-1, :, :3].copy()
 
     def save(self, path: Path) -> None:
-        """Write what the view shows to a PNG file."""
+        """Write the image of the view to a PNG file."""
         import matplotlib.image
 
         matplotlib.image.imsave(path, self.pixels())
 
     def pixel_of(self, ras: tuple[float, float, float]) -> tuple[float, float]:
-        """Row and column, in `pixels()`, of a point of the patient."""
+        """Return row and column in `pixels()` of a point (RAS mm)."""
         xy_from_ras = vtk.vtkMatrix4x4()
         vtk.vtkMatrix4x4.Invert(self.node.GetXYToRAS(), xy_from_ras)
         x, y, *_ = xy_from_ras.MultiplyPoint((*ras, 1.0))
         return self._size_px[1] - 1 - y, x
 
     def ras_of(self, row: float, column: float) -> tuple[float, float, float]:
-        """The point of the patient at this row and column of `pixels()`."""
+        """Return the point (RAS mm) at this row and column of `pixels()`."""
         y = self._size_px[1] - 1 - row
         return tuple(self.node.GetXYToRAS().MultiplyPoint((column, y, 0.0, 1.0))[:3])

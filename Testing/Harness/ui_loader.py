@@ -1,4 +1,4 @@
-"""The loader of .ui files: knows the stand-ins, and wires the signals that carry nodes."""
+"""The loader of .ui files: makes stand-ins, and connects the signals that carry nodes."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -12,11 +12,11 @@ from .widgets import stand_ins
 
 
 class UnknownWidgetsError(ValueError):
-    """A .ui file that asks for widgets the harness does not have."""
+    """A .ui file with widgets that the harness does not have."""
 
 
 def _connections(root: ElementTree.Element) -> list[tuple[str, ...]]:
-    """The connections of the file, taken out of it: Qt's own reader knows no pointers to nodes."""
+    """Remove the connections from the file: Qt's loader does not accept pointers to nodes."""
     found = root.find("connections")
     if found is None:
         return []
@@ -27,7 +27,7 @@ def _connections(root: ElementTree.Element) -> list[tuple[str, ...]]:
 
 @cpp_class
 class UiLoader(QUiLoader):
-    """What `qt.QUiLoader` is in the harness."""
+    """Replacement of `qt.QUiLoader`."""
 
     def __init__(self, parent=None):
         QUiLoader.__init__(self, parent)
@@ -35,19 +35,19 @@ class UiLoader(QUiLoader):
         self._errors = []
 
     def createWidget(self, class_name, parent=None, name=""):
-        """A widget of the class, be it Qt's or a stand-in."""
+        """Make a widget of a Qt class or of a stand-in."""
         if class_name not in self._classes:
             return QUiLoader.createWidget(self, class_name, parent, name)
         try:
             widget = self._classes[class_name](parent)
             widget.setObjectName(name)
         except Exception as error:
-            self._errors.append(error)  # raised here it would reach nobody
+            self._errors.append(error)  # an exception here would have no caller
             raise
         return widget
 
     def load(self, device, parent=None):
-        """The widget that the file describes."""
+        """Load the widget that the file describes."""
         root = ElementTree.fromstring(bytes(device.readAll().data()))
         known = {*self._classes, *QUiLoader.availableWidgets(self), "Line"}
         asked = {widget.get("class") for widget in root.iter("widget")}

@@ -1,4 +1,4 @@
-"""Waiting in an event loop, and the gaps in which the window does not answer."""
+"""Waiting in an event loop, and measuring how long the window does not respond."""
 
 import contextlib
 import time
@@ -13,11 +13,11 @@ _CHECK_EVERY_MS = 5
 
 
 class WaitedInVainError(AssertionError):
-    """What a test waited for did not come in time."""
+    """A condition did not hold within its time limit."""
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "") -> None:
-    """Run the event loop until the condition holds; an error names what did not come."""
+    """Run the event loop until the condition holds; the error after the time limit names `what`."""
     loop = qt.QEventLoop()
     end = time.monotonic() + timeout_s
     outcome: list[BaseException | bool] = []
@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 10.0, what: s
 
 
 def run_events(seconds: float = 0.0) -> None:
-    """Run the event loop for so long, or once through."""
+    """Run the event loop for this time, or for one turn."""
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(round(1000 * seconds), loop.quit)
     loop.exec_()
@@ -56,7 +56,7 @@ def run_events(seconds: float = 0.0) -> None:
 
 @dataclass
 class GuiGap:
-    """The longest time the event loop did not come round."""
+    """The longest time between two turns of the event loop."""
 
     longest_s: float = 0.0
 

@@ -17,6 +17,7 @@ from Harness.fixtures import (  # noqa: F401 - fixtures of the tests below
     settings,
 )
 from service.small_site import SHAPE_KJI, SPACING_MM, Site, run
+from slicerapp.dialogs import Answers
 from slicerapp.results import add_result
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -63,9 +64,20 @@ def models_folder(site: Site, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def dialogs(app: Any, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """The answers that the module gets in place of dialogs."""
+    from SpatialARAnomalyLib.slicerapp import Widget
+
+    answers = Answers()
+    monkeypatch.setattr(Widget, "Dialogs", lambda parent: answers)
+    return answers
+
+
+@pytest.fixture
 def opened(
     load_module: Callable[[Path | str], LoadedModule],
     settings: Any,
+    dialogs: Answers,
     warm_worker: Any,
     models_folder: Path,
     monkeypatch: pytest.MonkeyPatch,

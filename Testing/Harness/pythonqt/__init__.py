@@ -1,10 +1,10 @@
 """PySide6 with the rules of PythonQt, Slicer's Qt binding.
 
-What PythonQt refuses or does differently fails here too, so that code that passes the tests runs
-in Slicer. The rules were measured on real PythonQt (Qt 5 and Qt 6 builds). Classes are patched in
-place and never subclassed: code compares `type(widget)` with them.
+Calls that fail in PythonQt fail here, too, so that code that passes the tests runs in Slicer. The
+rules were measured on real PythonQt (Qt 5 and Qt 6 builds). Classes are patched in place and never
+subclassed, because code compares `type(widget)` with them.
 
-Stricter or looser than PythonQt, knowingly:
+Known differences from PythonQt:
 
 - Wrong types that PythonQt converts (`setText(3)`, a Path for a string) are refused.
 - Static methods and calls through the class (`qt.QLabel.setText(w, x)`) follow PySide6.

@@ -1,7 +1,7 @@
-"""Attributes of Qt objects: properties are values, methods are fixed, nothing else can be added.
+"""Attributes of Qt objects: properties are values, methods are fixed, others cannot be added.
 
-PythonQt decides by what a name is on the C++ class. So do these two functions, which take the
-place of `QObject.__getattribute__` and `QObject.__setattr__`.
+PythonQt looks a name up on the C++ class. So do the two functions here that replace
+`QObject.__getattribute__` and `QObject.__setattr__`.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from . import signals
 from .classes import cpp_base, is_cpp_class, is_stand_in, refuse_keywords
 from .methods import QtMethod, is_deleted_error, qt_value
 
-# Qt's own ways: to read, for each class that has its own; to write, that of
-# the base, since Python refuses those of the patched classes between.
+# Qt's own functions: to read, for each class that has its own; to write, that of the base,
+# because Python rejects those of the patched classes between.
 _readers: dict[type, Callable[[QObject, str], Any]] = {}
 _write = Shiboken.Object.__setattr__
 # The properties of each class of Qt, and whether they can be written. Noted at
@@ -34,7 +34,7 @@ _QT6_PROPERTIES = {"contentsMargins"}
 
 
 class Member(enum.Enum):
-    """What a name is on a C++ class."""
+    """The kind of a name on a C++ class."""
 
     PROPERTY = "Property"
     SLOT = "Slot"
@@ -44,7 +44,7 @@ class Member(enum.Enum):
 
 
 def member(cls: type, name: str) -> Member:
-    """What the name is on the C++ class."""
+    """Return the kind of a name on the C++ class."""
     if name in _QT6_PROPERTIES and signals.qt_form() == 5:
         return Member.SLOT
     return _member(cls, name)
@@ -165,7 +165,7 @@ def _write_property(self: QObject, cls: type, name: str, value: Any) -> None:
 
 
 def _of_python_subclass(cls: type, name: str) -> bool:
-    """Whether a Python subclass defines the name, which then comes before Qt's."""
+    """Return True if a Python subclass defines the name, which then hides Qt's."""
     for base in cls.__mro__:
         if is_cpp_class(base):
             return False
@@ -226,7 +226,7 @@ _children_ignored = False
 
 @contextlib.contextmanager
 def child_attributes_ignored() -> Iterator[None]:
-    """Within the block PySide6 may set children as attributes; they are found without."""
+    """Within the block PySide6 may set children as attributes."""
     global _children_ignored
     _children_ignored = True
     try:
@@ -269,7 +269,7 @@ def _classes(base: type) -> Iterator[type]:
 
 
 def install(parts: Iterable[str]) -> None:
-    """Let the objects of these parts of Qt follow the rules."""
+    """Apply the rules to the objects of these Qt modules."""
     for part in parts:
         module = importlib.import_module(f"PySide6.{part}")
         for name in dir(module):

@@ -1,4 +1,4 @@
-"""Which classes count as C++ classes, and how PythonQt lets them be told apart and made.
+"""Qt classes: their inheritance and constructors as PythonQt shows them.
 
 In Slicer a Qt class is a wrapper whose only base is PythonQt's own: the C++ inheritance is not
 visible to Python. `isinstance(qt.QLabel(), qt.QWidget)` is False there, and so it is here.
@@ -16,24 +16,24 @@ ObjectType = type(QObject)
 
 _stand_ins: set[type] = set()
 
-# Whoever checks on behalf of Python's own machinery sees the true inheritance:
-# PySide6's support code, and annotations that only our tests check.
+# Callers that see the true inheritance: PySide6's support code, and the run-time check of
+# annotations in tests.
 _SEES_INHERITANCE = ("PySide6", "shiboken6", "shibokensupport", "beartype")
 
 
 def cpp_class(cls: type) -> type:
-    """Decorator: this Python class stands for a C++ class, so the rules for those hold for it."""
+    """Decorator: apply the rules of C++ classes to this Python class."""
     _stand_ins.add(cls)
     return cls
 
 
 def is_stand_in(cls: type) -> bool:
-    """Whether the class is one of the harness that stands for a C++ class."""
+    """Return True if the class is a stand-in of the harness."""
     return cls in _stand_ins
 
 
 def is_cpp_class(cls: type) -> bool:
-    """Whether the class is one of Qt's, or stands for one of CTK's or Slicer's."""
+    """Return True if the class is one of Qt's or a stand-in of the harness."""
     return cls in _stand_ins or cls.__module__.startswith(("PySide6.", "Shiboken"))
 
 
@@ -43,7 +43,7 @@ def cpp_base(cls: type) -> type:
 
 
 def true_inheritance(cls: type, base: type) -> bool:
-    """What `issubclass` says where C++ inheritance is visible."""
+    """`issubclass` with visible C++ inheritance."""
     return base in cls.__mro__
 
 
@@ -87,7 +87,7 @@ def _button_box(*args: Any) -> tuple:
 
 
 def _menu(*args: Any) -> tuple:
-    # Any object passes for the parent; one that is no widget is none.
+    # PythonQt accepts any object as the parent and ignores those that are not widgets.
     return tuple(arg for arg in args if isinstance(arg, str) or hasattr(arg, "isWidgetType"))
 
 
@@ -114,7 +114,7 @@ def _construct(cls: type, *args: Any, **kwargs: Any) -> Any:
 
 
 def refuse_keywords(cls: type) -> None:
-    """Let `Base.__init__(self, parent=x)` of a Python subclass fail as `Base(parent=x)` does."""
+    """Make `Base.__init__(self, parent=x)` of a Python subclass fail like `Base(parent=x)`."""
     initialize = cls.__init__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
@@ -128,7 +128,7 @@ def refuse_keywords(cls: type) -> None:
 
 
 def install() -> None:
-    """Make Qt's classes hide their inheritance and refuse what PythonQt's constructors refuse."""
+    """Hide the inheritance of Qt's classes; check constructor arguments like PythonQt."""
     ObjectType.__instancecheck__ = _instance_check
     ObjectType.__subclasscheck__ = _subclass_check
     ObjectType.__call__ = _construct

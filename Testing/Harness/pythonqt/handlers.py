@@ -1,4 +1,4 @@
-"""Event handlers that Python subclasses override: what they raise goes to `sys.excepthook`."""
+"""Event handlers of Python subclasses: their exceptions go to `sys.excepthook`."""
 
 import functools
 from collections.abc import Callable

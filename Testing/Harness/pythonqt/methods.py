@@ -1,4 +1,4 @@
-"""Calls of Qt methods, with the errors PythonQt raises."""
+"""Calls of Qt methods with PythonQt's errors."""
 
 from collections.abc import Callable
 from types import BuiltinMethodType
@@ -8,17 +8,17 @@ _DELETED = "already deleted"
 
 
 def qt_value(value: Any) -> Any:
-    """The value as PythonQt returns it: lists come as tuples."""
+    """Convert a returned value as PythonQt does: lists become tuples."""
     return tuple(value) if type(value) is list else value
 
 
 def is_deleted_error(error: RuntimeError) -> bool:
-    """Whether the error says that the C++ object is gone."""
+    """Return True if the error means that the C++ object is deleted."""
     return _DELETED in str(error)
 
 
 class QtMethod:
-    """A method of a Qt object: positional arguments only, wrong ones are a ValueError."""
+    """A method of a Qt object: positional arguments only, and a ValueError for wrong ones."""
 
     __slots__ = ("__name__", "__self__", "_function")
 

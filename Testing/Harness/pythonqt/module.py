@@ -29,7 +29,7 @@ class QtNamespace:
 
 
 class QtModule(types.ModuleType):
-    """The names of all parts of Qt in one module, each found when it is first used."""
+    """The names of all Qt modules in one, each resolved at its first use."""
 
     Qt = QtNamespace()
     Signal = signals.CustomSignal
@@ -66,7 +66,7 @@ def class_name(self: QObject) -> str:
 
 
 def install() -> types.ModuleType:
-    """Put the rules in place, once per process, and return the module."""
+    """Apply the rules, once per process, and return the module."""
     slot_errors.install()
     handlers.install()
     classes.install()

@@ -1,7 +1,7 @@
 """Signals and connections, delivered as PythonQt delivers them.
 
-A signal taken by its name is its Qt 5 form, slots of Python get as many arguments as they have
-parameters, everything else gets all, and what a slot raises goes to `sys.excepthook`.
+A signal's name means its Qt 5 overload, Python slots get as many arguments as they have parameters,
+other callables get all, and exceptions of slots go to `sys.excepthook`.
 """
 
 import inspect
@@ -35,7 +35,7 @@ _form = 5
 
 
 def set_qt_form(major: int) -> None:
-    """Choose whose overloads a signal name means: those of Qt 5 (as at the start) or Qt 6."""
+    """Set whose overloads signal names mean: those of Qt 5 (default) or Qt 6."""
     global _form
     if major not in (5, 6):
         raise ValueError(f"Slicer is built with Qt 5 or Qt 6, not {major}")
@@ -43,7 +43,7 @@ def set_qt_form(major: int) -> None:
 
 
 def qt_form() -> int:
-    """The major version of Qt whose forms are delivered."""
+    """Return the major version of Qt whose overloads are used."""
     return _form
 
 
@@ -132,7 +132,7 @@ def _qt5_arguments(sender: QObject, name: str) -> int | None:
 
 
 class QtSignal:
-    """A signal of an object, without the choice of an overload that PySide6 offers by brackets."""
+    """A signal of an object, without PySide6's selection of an overload by brackets."""
 
     __slots__ = ("_emit", "_name", "_sender")
 
@@ -140,7 +140,7 @@ class QtSignal:
         self._sender, self._name, self._emit = sender, name, emit
 
     def connect(self, receiver: Callable) -> bool:
-        """Connect the form that PythonQt means by the name alone."""
+        """Connect the overload that PythonQt uses for the name."""
         signature = _signatures(self._sender, self._name)[0]
         count = _qt5_arguments(self._sender, self._name) if _form == 5 else None
         _add(self._sender, signature, _Connection(receiver, count))
@@ -166,7 +166,7 @@ def _normalized(signature: str) -> str:
 
 
 def _cpp_overload(sender: QObject, signature: str) -> tuple[str, Callable | None] | None:
-    """The Python signal of a stand-in that a C++ signature names, and what its argument becomes."""
+    """Return the stand-in's signal for a C++ signature, and the conversion of its argument."""
     for cls in type(sender).__mro__:
         if is_stand_in(cls) and signature in cls.__dict__.get("CPP_SIGNALS", {}):
             name = signature.partition("(")[0]
@@ -220,7 +220,7 @@ def disconnect(sender: QObject, signature: Any = None, *receiver: Any) -> Any:
 
 
 class CustomSignal:
-    """What `qt.Signal` is: a signal on subclasses of QObject, a crash on any other class."""
+    """Replacement of `qt.Signal`, for subclasses of QObject; elsewhere PythonQt crashes."""
 
     def __init__(self, *types: type):
         self._types = types

@@ -1,7 +1,7 @@
-"""Errors that no caller ever sees: raised in slots, observers and event handlers.
+"""Errors without a caller: exceptions in slots, observers and event handlers.
 
-PythonQt hands them to `sys.excepthook` and goes on; so does VTK. The harness collects what passes
-there, so that a test can assert that nothing did.
+PythonQt and VTK pass them to `sys.excepthook` and continue. The harness collects them, so that a
+test can assert that there were none.
 """
 
 import contextlib
@@ -14,16 +14,16 @@ _collected: list[BaseException] = []
 
 
 class ConnectionRefusedByPythonQtError(ValueError):
-    """A connection that PythonQt only prints about, collected as if a slot had raised it."""
+    """A faulty connection that PythonQt only prints, collected like an exception of a slot."""
 
 
 def report(error: BaseException) -> None:
-    """Do with the error of a slot what PythonQt does: hand it to `sys.excepthook` and go on."""
+    """Pass the error of a slot to `sys.excepthook`, like PythonQt."""
     sys.excepthook(type(error), error, error.__traceback__)
 
 
 def taken() -> list[BaseException]:
-    """The errors collected so far; they are forgotten here."""
+    """Return the collected errors, and clear the collection."""
     errors = _collected[:]
     _collected.clear()
     return errors
@@ -31,7 +31,7 @@ def taken() -> list[BaseException]:
 
 @contextlib.contextmanager
 def expected_slot_errors() -> Iterator[list[BaseException]]:
-    """The errors collected within the block, which then count as expected."""
+    """Yield a list of the errors collected within the block, which are then expected."""
     before = taken()
     errors: list[BaseException] = []
     try:
@@ -42,7 +42,7 @@ def expected_slot_errors() -> Iterator[list[BaseException]]:
 
 
 def raise_interruption() -> None:
-    """Raise again what was meant to end the program, such as a timeout inside a slot."""
+    """Raise again an error meant to end the program, such as a time-out inside a slot."""
     for error in _collected:
         if not isinstance(error, Exception | SystemExit):
             _collected.remove(error)
@@ -50,12 +50,12 @@ def raise_interruption() -> None:
 
 
 def described(errors: list[BaseException]) -> str:
-    """The errors with their tracebacks, for the message of a failing test."""
+    """Format the errors with their tracebacks for the message of a failing test."""
     return "\n".join("".join(traceback.format_exception(error)) for error in errors)
 
 
 def install() -> None:
-    """Collect whatever reaches `sys.excepthook`, and still print it."""
+    """Collect and print the errors that reach `sys.excepthook`."""
     print_error = sys.excepthook
 
     def collect(

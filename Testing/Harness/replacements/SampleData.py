@@ -8,7 +8,7 @@ import slicer
 
 
 class DownloadInTestError(RuntimeError):
-    """A test came to the point where a file would be downloaded."""
+    """A test tried to download a file."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class SampleDataLogic:
 
     @staticmethod
     def isSampleDataSourceRegistered(category: str, sampleDataSource: SampleDataSource) -> bool:
-        """Whether the data set is registered there."""
+        """Return True if the data set is registered."""
         return sampleDataSource in SampleDataLogic.sampleDataSourcesByCategory(category)
 
     def sourceForSampleName(self, sampleName: str) -> SampleDataSource | None:
@@ -118,7 +118,7 @@ class SampleDataLogic:
         return None
 
     def downloadFromSource(self, source: SampleDataSource, *args: Any, **kwargs: Any) -> Any:
-        """An error: a test downloads nothing.
+        """Raise an error: a test downloads nothing.
 
         Slicer too downloads the URIs here and runs no custom downloader.
         """
@@ -143,12 +143,12 @@ def downloadSample(sampleName: str) -> Any:
 
 
 def downloadSamples(sampleName: str) -> Any:
-    """Everything the data set of that name loads."""
+    """Load the data set of that name; return its nodes."""
     return SampleDataLogic().downloadSamples(sampleName)
 
 
 def click_sample(name: str) -> Any:
-    """Only in the harness: what a click on the data set in the module SampleData does."""
+    """Only in the harness: do what a click on the data set in the module SampleData does."""
     source = SampleDataLogic().sourceForSampleName(name)
     if source is None:
         raise KeyError(f"no data set '{name}' is registered")

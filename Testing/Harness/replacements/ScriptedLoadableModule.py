@@ -18,7 +18,7 @@ __all__ = [
 
 
 class ScriptedLoadableModule:
-    """What the module is called and says about itself."""
+    """Title and descriptions of the module."""
 
     def __init__(self, parent: Any):
         super().__init__()
@@ -89,7 +89,7 @@ class ScriptedLoadableModuleWidget:
         """Make the widgets of the panel."""
 
     def cleanup(self) -> None:
-        """Let go of everything: the module is about to be unloaded or reloaded."""
+        """Release everything before the module is unloaded or reloaded."""
 
     def _onModuleAboutToBeUnloaded(self, moduleName: str) -> None:
         if moduleName == self.moduleName:
@@ -104,7 +104,7 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """What the module does, without its panel."""
+    """The module's logic, independent of its panel."""
 
     def __init__(self, parent: Any = None):
         super().__init__()

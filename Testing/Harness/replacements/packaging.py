@@ -46,7 +46,7 @@ def _is_satisfied(requirement: Requirement, extras: frozenset[str]) -> bool:
 
 
 def pip_check(req: Any) -> bool:
-    """Whether the requirements are installed, by their metadata alone."""
+    """Return True if the requirements are installed according to their metadata."""
     return all(_is_satisfied(item, frozenset()) for item in _as_requirements(req))
 
 
@@ -69,7 +69,7 @@ def pip_ensure(
 
 
 pip_of_the_test = False
-"""Whether `PythonSlicer` is a throw-away Python of the test's."""
+"""True if `PythonSlicer` is a temporary Python of the test."""
 
 
 def pip_install(requirements: Any, constraints: Any = None) -> None:
@@ -94,5 +94,5 @@ def pip_uninstall(requirements: Any) -> None:
 
 
 def isPipInstallInProgress() -> bool:
-    """Whether pip runs behind the event loop."""
+    """False: pip never runs in the background here."""
     return False

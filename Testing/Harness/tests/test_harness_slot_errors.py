@@ -93,7 +93,7 @@ def test_an_interruption_in_a_slot_ends_the_waiting(app) -> None:
 
 
 def test_the_fixture_fails_a_test_with_a_silent_error(tmp_path) -> None:
-    """In a process of its own, where such a test may fail."""
+    """Run in another process, where such a test may fail."""
     here = tmp_path / "test_silent.py"
     here.write_text(
         textwrap.dedent(
@@ -107,12 +107,11 @@ def test_the_fixture_fails_a_test_with_a_silent_error(tmp_path) -> None:
             """
         )
     )
-    testing = Path(__file__).parents[2]
-    shutil.copy(testing / "Slicer" / "conftest.py", tmp_path)
+    shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(testing)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
-"""The widgets of CTK and Slicer that a panel uses, written again on Qt.
+"""Stand-ins for the widgets of CTK and Slicer, written in Python.
 
-They have the properties, methods and signals that modules use and count as C++ classes for the
-rules of `Harness.pythonqt`.
+They have the properties, methods and signals that modules use, and are C++ classes to the rules of
+`Harness.pythonqt`.
 """
 
 import sys
@@ -21,7 +21,7 @@ _FILES = (
 
 
 def stand_ins() -> Iterator[type]:
-    """All stand-ins. To be called when `qt` and `slicer` can be imported."""
+    """Return all stand-ins; `qt` and `slicer` must be importable."""
     import importlib
 
     for file in _FILES:

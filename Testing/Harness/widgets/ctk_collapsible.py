@@ -71,7 +71,7 @@ class ctkCollapsibleButton(qt.QWidget):
     )
 
     def isChecked(self):
-        """Whether the contents show."""
+        """True if the contents are shown."""
         return not self._collapsed
 
     def toggle(self):
@@ -79,7 +79,7 @@ class ctkCollapsibleButton(qt.QWidget):
         self._set_collapsed(not self._collapsed)
 
     def click(self):
-        """What a click on the header does."""
+        """Toggle the contents, like a click on the header."""
         self.toggle()
         self.clicked.emit(not self._collapsed)
 

@@ -165,7 +165,7 @@ class ctkSliderWidget(qt.QWidget):
         self._box.setVisible(self.spinBoxVisible)
 
     value = forwarded(float, "_slider", "value")
-    # The box first: the slider may move when its limits do, and tells the box.
+    # The box first: new limits may move the slider, which then updates the box.
     minimum = forwarded(float, "_box", "_slider", "minimum")
     maximum = forwarded(float, "_box", "_slider", "maximum")
     singleStep = forwarded(float, "_slider", "_box", "singleStep")

@@ -1,4 +1,4 @@
-"""Stand-ins for CTK's choices of files and folders. No dialog ever opens here."""
+"""Stand-ins for CTK's widgets that choose files and folders; they open no dialog."""
 # ruff: noqa: N801
 
 import os

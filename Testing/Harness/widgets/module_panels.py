@@ -15,7 +15,7 @@ from .qmrml_base import qMRMLWidget
 
 @stand_in
 class qSlicerScriptedLoadableModule(QObject):
-    """What a module's class gets as `parent`."""
+    """The `parent` of a module's class."""
 
     title = stored(str, "")
     categories = stored("QStringList", ())
@@ -38,10 +38,10 @@ class qSlicerScriptedLoadableModule(QObject):
     path = Property(str, lambda self: self._path)
 
     def logic(self):
-        """None: a scripted module makes its own."""
+        """None: a scripted module makes its own logic."""
 
     def widgetRepresentation(self):
-        """The panel; made when first asked for, as Slicer does."""
+        """The panel, made on first use, as in Slicer."""
         if self._panel is None:
             self._panel = qSlicerScriptedLoadableModuleWidget(self.name)
             self._panel.setLayout(qt.QVBoxLayout())
@@ -57,7 +57,7 @@ class qSlicerScriptedLoadableModule(QObject):
 
 @stand_in
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
-    """What a module's widget gets as `parent`."""
+    """The `parent` of a module's widget."""
 
     def __init__(self, module_name):
         qMRMLWidget.__init__(self)
@@ -80,13 +80,13 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._widget.setup()
 
     def enter(self):
-        """What happens when the user comes to the module."""
+        """Enter the module."""
         self._entered = True
         if hasattr(self._widget, "enter"):
             self._widget.enter()
 
     def exit(self):
-        """What happens when the user leaves the module."""
+        """Exit the module."""
         self._entered = False
         if hasattr(self._widget, "exit"):
             self._widget.exit()

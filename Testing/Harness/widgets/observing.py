@@ -1,7 +1,7 @@
-"""Slots and observers that end with the widget that has them.
+"""Slots and observers that end with their widget.
 
-Connections and observers keep what they call alive. A widget of C++ has no such hold on itself,
-so its stand-in must have none either.
+Connections and observers keep their callbacks alive. A C++ widget does not keep itself alive, so
+its stand-in must not, either.
 """
 
 import weakref
@@ -14,7 +14,7 @@ from Harness.pythonqt.signals import accepted_arguments
 
 
 def calling(widget: Any, name: str) -> Callable:
-    """A slot that calls this method of the widget, or emits this signal, while it lives."""
+    """A slot that calls a method or signal of the widget without keeping it alive."""
     alive = weakref.ref(widget)
 
     def call(*args: Any) -> None:
@@ -35,7 +35,7 @@ class Observers:
         self._tags: list[int] = []
 
     def observe(self, subject: Any, methods: dict[Any, str]) -> None:
-        """Call these methods at these events of this object, and at none of another's."""
+        """Observe these events of this object with these methods, and no longer another object."""
         for tag in self._tags:
             self._subject.RemoveObserver(tag)
         self._subject = subject

@@ -11,7 +11,7 @@ _numbers = itertools.count()
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """The value as C++ takes it: an int for a float, but no text for a number nor the reverse."""
+    """Convert a value as C++ does: an int to a float, but not between text and numbers."""
     if kind in (bool, int, float) and not isinstance(value, str):
         return kind(value)
     if kind is str and not isinstance(value, str):
@@ -40,7 +40,7 @@ def stored(kind: Any, default: Any, *, applied: str = "", notified: str = "") ->
 
 
 def forwarded(kind: Any, *inner: str) -> Property:
-    """A property that lives in a widget inside: `forwarded(float, "_box", "minimum")`."""
+    """A property of an inner widget, as in `forwarded(float, "_box", "minimum")`."""
     *widgets, name = inner
 
     def read(self: Any) -> Any:
@@ -54,7 +54,7 @@ def forwarded(kind: Any, *inner: str) -> Property:
 
 
 def stand_in(cls: type) -> type:
-    """Decorator: the class stands for one of C++ and has the setter `setX` of each property."""
+    """Decorator: make the class a stand-in and add the setter `setX` of each property."""
     for name, value in list(vars(cls).items()):
         setter = "set" + name[0].upper() + name[1:]
         if isinstance(value, Property) and not hasattr(cls, setter):

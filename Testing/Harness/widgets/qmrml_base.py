@@ -1,4 +1,4 @@
-"""Stand-ins for the widgets that have a scene, and no more."""
+"""Stand-ins for widgets with a scene."""
 # ruff: noqa: N801
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ from .properties import stand_in, stored
 
 @cpp_class
 class HasScene:
-    """The scene of a widget; what it does with it, it says in `_use_scene`."""
+    """Base of widgets with a scene, which override `_use_scene`."""
 
     CPP_SIGNALS: ClassVar[dict] = {"mrmlSceneChanged(vtkMRMLScene*)": None}
     _scene = None
@@ -32,7 +32,7 @@ class HasScene:
         self.mrmlSceneChanged.emit(scene)
 
     def _use_scene(self):
-        """Nothing, unless a subclass follows the scene."""
+        """Do nothing; subclasses may follow the scene."""
 
 
 @stand_in
@@ -53,7 +53,7 @@ class qSlicerWidget(qMRMLWidget):
 
 @stand_in
 class qMRMLSliderWidget(HasScene, ctkSliderWidget):
-    """A slider that knows the scene's units."""
+    """A slider with the scene's units."""
 
     CPP_SIGNALS = HasScene.CPP_SIGNALS
     mrmlSceneChanged = Signal(object)
@@ -62,7 +62,7 @@ class qMRMLSliderWidget(HasScene, ctkSliderWidget):
 
 @stand_in
 class qMRMLSpinBox(HasScene, ctkDoubleSpinBox):
-    """A spin box that knows the scene's units."""
+    """A spin box with the scene's units."""
 
     CPP_SIGNALS = HasScene.CPP_SIGNALS
     mrmlSceneChanged = Signal(object)
@@ -71,7 +71,7 @@ class qMRMLSpinBox(HasScene, ctkDoubleSpinBox):
 
 @stand_in
 class qMRMLRangeWidget(HasScene, ctkRangeWidget):
-    """A range that knows the scene's units."""
+    """A range with the scene's units."""
 
     CPP_SIGNALS = HasScene.CPP_SIGNALS
     mrmlSceneChanged = Signal(object)

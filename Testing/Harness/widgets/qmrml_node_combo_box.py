@@ -204,7 +204,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
     )
 
     def nodeCount(self):
-        """How many nodes can be chosen."""
+        """Number of nodes in the list."""
         return sum(bool(node_id) for node_id in self._ids)
 
     def nodeFromIndex(self, index):
@@ -228,12 +228,12 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._list_nodes()
 
     def setNodeTypeLabel(self, label, node_type):
-        """Call the type so in the entries that create and rename nodes."""
+        """Set the label of the node type in the entries that create and rename nodes."""
         self._labels[node_type] = label
         self._list_nodes()
 
     def nodeTypeLabel(self, node_type):
-        """What the type is called."""
+        """Return the label of the node type."""
         return self._labels.get(node_type, "")
 
     def _get_base_name(self):
@@ -242,7 +242,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
     baseName = Property(str, _get_base_name, lambda self, name: self.setBaseName(name))
 
     def setBaseName(self, name, node_type=""):
-        """What new nodes are called."""
+        """Base name of new nodes."""
         self._base_names[node_type] = name
 
     # --- entries that act
@@ -310,7 +310,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
             self._scene.RemoveNode(node)
 
     def editCurrentNode(self):
-        """Tell that the chosen node is to be edited."""
+        """Request the editing of the current node."""
         self.nodeAboutToBeEdited.emit(self.currentNode())
 
     def renameCurrentNode(self):
@@ -351,11 +351,11 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
         return tuple(node for node in self._nodes() if node.GetID() not in self._checked)
 
     def allChecked(self):
-        """Whether every node is checked."""
+        """Return True if every node is checked."""
         return not self.uncheckedNodes()
 
     def noneChecked(self):
-        """Whether no node is checked."""
+        """Return True if no node is checked."""
         return not self.checkedNodes()
 
     def checkState(self, node):

@@ -31,9 +31,9 @@ def test_rows_come_back_as_they_were_written(scene):
 @pytest.mark.parametrize("text", ODD)
 def test_any_comment_is_kept(text, scene):
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
+        changeReview,
         readReviews,
         readRows,
-        changeReview,
         writeFindings,
     )
 
@@ -98,8 +98,8 @@ def test_undone_marks_and_empty_comments_leave_no_review(scene):
     from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
         ACCEPTED,
         OPEN,
-        readRows,
         changeReview,
+        readRows,
     )
 
     rows = readRows(add_result().table)

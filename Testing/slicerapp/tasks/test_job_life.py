@@ -407,7 +407,7 @@ def test_a_scan_without_a_place_is_refused(opened, scene):
     before = scene.GetNumberOfNodes()
     opened.ui.detectButton.click()
     assert not opened.widget.logic.busy
-    assert "holds no numbers" in status(opened)
+    assert "is not finite" in status(opened)
     assert "holds no numbers" in opened.ui.detectButton.toolTip
     assert scene.GetNumberOfNodes() == before
     scan.SetOrigin(0.0, 0.0, 0.0)
@@ -644,7 +644,7 @@ class TestDemonstrationModel:
         assert asked == [("demonstration_model", {"device": "cpu"})]
         assert opened.widget.panel.detect.chosenModel().path.stem == "demonstration-head"
         self.make(opened)
-        assert status(opened) == "The demonstration model is there already."
+        assert status(opened) == "The demonstration model already exists."
 
 
 def test_no_turn_of_the_event_loop_copies_much(opened, scene, warm_worker, monkeypatch, tmp_path):

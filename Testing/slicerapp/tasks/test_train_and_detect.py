@@ -62,8 +62,8 @@ def panel(trainer, opened, scans):
 
 def look(module):
     scans = module.widget.panel.train.scans
-    module.ui.trainLookButton.click()
-    wait_until(lambda: not scans.looking, 60, "the survey")
+    module.ui.trainSurveyButton.click()
+    wait_until(lambda: not scans.surveying, 60, "the survey")
     assert scans.result is not None, module.ui.trainStatusLabel.text
     return scans.result
 
@@ -123,7 +123,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     # Cancelled: what was done is kept.
     panel.ui.trainButton.click()
     wait_until(lambda: not trainer.running, 60, "the end")
-    assert status(panel) == "Cancelled. What was done is kept and can be resumed."
+    assert status(panel) == "Cancelled. The training can be resumed."
     done = len(training.curve)
     assert panel.ui.trainUnfinishedBox.isVisibleTo(panel.ui.trainSection)
     assert "Eight heads" in panel.ui.trainUnfinishedSelector.currentText
@@ -154,7 +154,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     # The model is chosen, with its card, and finds the lesion.
     assert status(panel) == "The model Eight heads is ready and chosen under Detect."
     assert panel.ui.modelSelector.currentText == "Eight heads"
-    assert "Learned from 6 normal scans" in panel.ui.modelCardLabel.text
+    assert "Trained on 6 normal scans" in panel.ui.modelCardLabel.text
     assert not panel.ui.trainUnfinishedBox.isVisibleTo(panel.ui.trainSection)
     assert not list(models_folder.glob("*.training"))
     panel.ui.inputSelector.setCurrentNode(scan)
@@ -188,13 +188,11 @@ def test_scans_of_the_scene_discarded_and_trained_anew_without_the_scene(
     ui.trainButton.click()
     wait_until(lambda: not trainer.running, 60, "the end")
 
-    line = opened.widget.panel.train.unfinished
-    asked = []
-    line._confirm = lambda text: bool(asked.append(text))
+    line, dialogs = opened.widget.panel.train.unfinished, opened.widget.panel.dialogs
     ui.trainDiscardButton.click()
-    assert asked == ["Remove all that the training of Three heads had done?"]
+    assert dialogs.questions == ["Discard the training of Three heads? This cannot be undone."]
     assert list(models_folder.glob("*.training"))
-    line._confirm = lambda text: True
+    dialogs.yes = True
     ui.trainDiscardButton.click()
     wait_until(lambda: not line.entries, 20, "the line to go")
     assert status(opened) == "Discarded."

@@ -1,4 +1,4 @@
-"""What can be said about a parameter in `Annotated[...]`: its default and its limits."""
+"""Annotations of a parameter in `Annotated[...]`: its default and its constraints."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ class Default:
 
 @dataclass
 class Decimals:
-    """How many decimals the widget shows."""
+    """Number of decimals that the widget shows."""
 
     value: int
 
 
 @dataclass
 class SingleStep:
-    """By how much the widget moves."""
+    """Step of the widget."""
 
     value: float
 
 
 class Validator:
-    """What a value must fulfil; `validate` raises if it does not."""
+    """A constraint; `validate` raises for a value that violates it."""
 
     def validate(self, value: Any) -> None:
         """Raise ValueError if the value is not allowed."""

@@ -1,6 +1,6 @@
-"""Which widgets can show a parameter of which type, and how they are read and written.
+"""Binding of widgets to parameters by type.
 
-As in Slicer a widget must be of exactly one of the classes: a subclass is refused.
+As in Slicer, a widget must be of exactly one of the classes, not of a subclass.
 """
 
 import enum
@@ -30,13 +30,13 @@ class Binding:
         return next((item for item in self.annotations if isinstance(item, cls)), None)
 
     def connect(self, receiver: Callable[[], None]) -> None:
-        """Call the receiver whenever the user changes the widget."""
+        """Call the callback whenever the user changes the widget."""
         self._receiver = receiver
         if self.signal:
             getattr(self.widget, self.signal).connect(self._changed)
 
     def disconnect(self) -> None:
-        """Call nobody any more."""
+        """Remove the callback."""
         if self.signal:
             getattr(self.widget, self.signal).disconnect(self._changed)
         self._receiver = None

@@ -1,4 +1,4 @@
-"""How values of each type are kept in a parameter node, in Slicer's own spelling."""
+"""Storage of values by type in a parameter node, in Slicer's format."""
 
 import enum
 import pathlib
@@ -13,7 +13,7 @@ from .annotations import IsInstance, NotNone, Validator
 
 
 class Storage(NamedTuple):
-    """One type: its first value, its text and back, and what holds for every value of it."""
+    """A type: its default, its conversion from and to text, and its constraints."""
 
     default: Callable[[], Any]
     read: Callable[[Any, str], Any]
@@ -62,7 +62,7 @@ def node_classes(kind: Any) -> tuple[type, ...]:
 
 
 def storage_of(kind: Any) -> Storage:
-    """How values of the type are kept."""
+    """Return the storage of the type."""
     if classes := node_classes(kind):
         return _node(classes)
     if kind is bool:

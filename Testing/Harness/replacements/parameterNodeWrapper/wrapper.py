@@ -52,7 +52,7 @@ def _parameter(cls: type, name: str, hint: Any) -> _Parameter:
 
 
 class _Wrapper:
-    """What a decorated class can do."""
+    """Methods of a decorated class."""
 
     allParameters: dict[str, _Parameter] = {}  # noqa: RUF012
     _is_parameter_node_wrapper = True
@@ -82,7 +82,7 @@ class _Wrapper:
         self._parameter(name).write(self.parameterNode, value)
 
     def default(self, name: str) -> Default:
-        """The value the parameter has at first."""
+        """The parameter's default."""
         return self._parameter(name).default
 
     @classmethod
@@ -91,7 +91,7 @@ class _Wrapper:
         return cls._parameter(name).annotated
 
     def isCached(self, name: str) -> bool:
-        """True for all the types there are here."""
+        """True for all types of the harness."""
         return bool(self._parameter(name))
 
     def connectGui(self, gui: Any) -> int:
@@ -122,7 +122,7 @@ class _Wrapper:
         return tag
 
     def disconnectGui(self, guiTag: int) -> None:
-        """Undo a connection; a tag that is none does nothing."""
+        """Undo a connection; an unknown tag does nothing."""
         if guiTag in self._bindings:
             bindings, observer = self._bindings.pop(guiTag)
             for binding in bindings.values():
@@ -157,15 +157,15 @@ class _Wrapper:
         self.parameterNode.RemoveObserver(tag)
 
     def StartModify(self) -> int:
-        """Hold events back."""
+        """Start a group of changes."""
         return self.parameterNode.StartModify()
 
     def EndModify(self, wasModified: int) -> int:
-        """Let events go."""
+        """End a group of changes."""
         return self.parameterNode.EndModify(wasModified)
 
     def Modified(self) -> None:
-        """Tell the observers."""
+        """Notify the observers."""
         self.parameterNode.Modified()
 
 
@@ -199,5 +199,5 @@ def parameterNodeWrapper(classtype: type | None = None) -> Any:
 
 
 def isParameterNodeWrapper(classOrObj: Any) -> bool:
-    """Whether the class was decorated, or that of the object."""
+    """Return True if the class, or the object's class, was decorated."""
     return getattr(classOrObj, "_is_parameter_node_wrapper", False)
