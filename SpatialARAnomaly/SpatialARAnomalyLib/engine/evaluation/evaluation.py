@@ -11,17 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from SpatialARAnomalyLib.engine.evaluation import metrics as voxel_metrics
+from SpatialARAnomalyLib.engine.evaluation import metrics
 from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     NO_LESION,
     Interval,
-    PooledCounts,
     ScoreCounts,
     Undefined,
-    count_scores,
-    interval,
-    patient_weights,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
@@ -146,7 +142,7 @@ def score_case(
     )
     return ScoredCase(
         patient=patient,
-        counts=count_scores(scores, body, lesions),
+        counts=metrics.count_scores(scores, body, lesions),
         lesions=lesions.count,
         lesion_voxels=lesions.voxels.size,
         body_voxels=int(np.count_nonzero(body)),
@@ -176,7 +172,7 @@ def evaluate_cases(
     missing = _missing_intervals(cases)
     drawn: dict[str, list[float]] = {name: [] for name in METRICS if name not in missing}
     resamples = resamples if drawn else 0
-    weights = patient_weights([case.patient for case in cases], resamples, seed)
+    weights = metrics.patient_weights([case.patient for case in cases], resamples, seed)
     # scikit-learn's checks would take most of the time, and the counts are checked already.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for done, weight in enumerate(weights, start=1):
@@ -185,12 +181,14 @@ def evaluate_cases(
                 if name in drawn and not isinstance(value, Undefined):
                     drawn[name].append(value)
             report.progress(done, resamples, "resample")
-    metrics = {
-        name: _metric(values[name], drawn.get(name, []), resamples, missing.get(name, ""))
-        for name in METRICS
-    }
     return Evaluation(
-        metrics=metrics, curves=pool.curves(), exact=pool.counts.exact, resamples=resamples
+        metrics={
+            name: _metric(values[name], drawn.get(name, []), resamples, missing.get(name, ""))
+            for name in METRICS
+        },
+        curves=pool.curves(),
+        exact=pool.counts.exact,
+        resamples=resamples,
     )
 
 
@@ -220,7 +218,7 @@ def _metric(
         return Metric(value=None, interval=None, reason=value.reason)
     if no_interval or not resamples:
         return Metric(value=value, interval=None, reason=no_interval)
-    found = interval(drawn, resamples)
+    found = metrics.interval(drawn, resamples)
     reason = f"defined in only {len(drawn)} of {resamples} resamples of the patients"
     return Metric(value=value, interval=found, reason="" if found else reason)
 
@@ -234,7 +232,7 @@ class _Pool:
 
         self.calibrated = rule.threshold is not None
         self.curve_thresholds = np.array(rule.thresholds, dtype=np.float64)
-        self.counts = PooledCounts.of([case.counts for case in cases])
+        self.counts = metrics.PooledCounts.of([case.counts for case in cases])
         self.normal = np.array([case.normal for case in cases])
         self.case_scores = column("case_score")
         self.lesions = column("lesions")
@@ -248,16 +246,16 @@ class _Pool:
     def metrics(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
         """Return every metric of the weighted scans."""
         tally = self.counts.tally(weights)
-        best = voxel_metrics.best_dice(tally)
+        best = metrics.best_dice(tally)
         best_value, best_threshold = (
             (best, best)
             if isinstance(best, Undefined)
             else (best[0], float(self.counts.scores[best[1] - 1]))
         )
         return {
-            "voxel_auroc": voxel_metrics.auroc(tally),
-            "average_precision": voxel_metrics.average_precision(tally),
-            "pro": voxel_metrics.pro(tally),
+            "voxel_auroc": metrics.auroc(tally),
+            "average_precision": metrics.average_precision(tally),
+            "pro": metrics.pro(tally),
             "best_dice": best_value,
             "best_dice_threshold": best_threshold,
             "case_auroc": self._case_auroc(weights),
@@ -269,7 +267,7 @@ class _Pool:
         ill = ~self.normal[counted]
         if ill.all() or not ill.any():
             return Undefined(NO_NORMAL_SCAN if ill.all() else NO_LESION)
-        return voxel_metrics.weighted_auroc(
+        return metrics.weighted_auroc(
             ill.astype(np.float64), self.case_scores[counted], weights[counted]
         )
 
@@ -286,7 +284,7 @@ class _Pool:
         sizes = self.true_positives + self.false_positives + self.lesion_voxels
         dices = 2 * self.true_positives / np.maximum(sizes, 1.0)
         return {
-            "dice": voxel_metrics.dice(true_positives, false_positives, lesion_voxels),
+            "dice": metrics.dice(true_positives, false_positives, lesion_voxels),
             "dice_per_case": float(np.average(dices, weights=ill))
             if ill.any()
             else Undefined(NO_LESION),
@@ -302,9 +300,7 @@ class _Pool:
     def curves(self) -> Curves:
         """Return the curves of all scans; those that are undefined are empty."""
         tally = self.counts.tally(np.ones(len(self.normal)))
-        rate, recall_at_rate = voxel_metrics.roc_curve(tally)
-        recall, precision = voxel_metrics.precision_recall_curve(tally)
-        pro_rate, overlap = voxel_metrics.pro_curve(tally)
+        (rate, recall_at_rate), (recall, precision), (pro_rate, overlap) = metrics.curves(tally)
         first = 1 if self.calibrated else 0
         lesions = self.lesions.sum()
         found = self.found[:, first:].sum(axis=0)

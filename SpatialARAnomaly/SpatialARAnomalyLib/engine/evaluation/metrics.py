@@ -181,10 +181,8 @@ class PooledCounts:
 PRO_LIMIT = 0.3
 """False-positive rate up to which per-region overlap is integrated (Bergmann et al., 2020)."""
 
-Curve = tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """The x and y of every point."""
-
-_EMPTY: Curve = (np.zeros(0), np.zeros(0))
 
 NO_LESION = "no scan has a lesion"
 NO_NORMAL = "no scan has a voxel of normal body"
@@ -246,32 +244,24 @@ def count_at_least(counts: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     return np.cumsum(counts[::-1])[::-1]
 
 
-def roc_curve(tally: Tally) -> Curve:
-    """Return false-positive rate and recall at every threshold; empty if undefined."""
-    from sklearn import metrics
+def curves(tally: Tally) -> tuple[Curve, Curve, Curve]:
+    """Return the ROC, precision–recall and PRO curves; empty if undefined.
+
+    Their x and y are false-positive rate and recall, falling recall and precision,
+    false-positive rate and mean per-region overlap.
+    """
+    from sklearn.metrics import precision_recall_curve, roc_curve
 
     if _missing(tally):
-        return _EMPTY
+        empty = np.zeros(0), np.zeros(0)
+        return empty, empty, empty
     truth, score, weight = _labeled(tally)
-    rate, recall, _ = metrics.roc_curve(truth, score, sample_weight=weight)
-    return rate, recall
+    rate, recall_at_rate, _ = roc_curve(truth, score, sample_weight=weight)
+    precision, recall, _ = precision_recall_curve(truth, score, sample_weight=weight)
+    return (rate, recall_at_rate), (recall, precision), _pro_curve(tally)
 
 
-def precision_recall_curve(tally: Tally) -> Curve:
-    """Return falling recall, and precision, at every threshold; empty if undefined."""
-    from sklearn import metrics
-
-    if _missing(tally):
-        return _EMPTY
-    truth, score, weight = _labeled(tally)
-    precision, recall, _ = metrics.precision_recall_curve(truth, score, sample_weight=weight)
-    return recall, precision
-
-
-def pro_curve(tally: Tally) -> Curve:
-    """Return false-positive rate and mean per-region overlap by threshold; empty if undefined."""
-    if _missing(tally):
-        return _EMPTY
+def _pro_curve(tally: Tally) -> Curve:
     rate = count_at_least(tally.normal)[::-1] / tally.normal.sum()
     overlap = count_at_least(tally.overlap)[::-1] / tally.lesions
     return np.append(0.0, rate), np.append(0.0, overlap)
@@ -288,7 +278,7 @@ def pro(tally: Tally) -> float | Undefined:
     missing = _missing(tally)
     if missing:
         return missing
-    rate, overlap = pro_curve(tally)
+    rate, overlap = _pro_curve(tally)
     within = int(np.searchsorted(rate, PRO_LIMIT, side="right"))
     # The last point within the limit has the highest overlap of its rate (vertical steps).
     at_limit = np.interp(PRO_LIMIT, rate[within - 1 :], overlap[within - 1 :])

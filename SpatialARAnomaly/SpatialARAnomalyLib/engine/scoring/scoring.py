@@ -1,6 +1,7 @@
 """Tokens of a volume, and their NLL on the volume's voxels."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, SliceStack
+
+Tokens = Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]
+"""Tokens of the tiles of a slice: a tensor, or an array of a feature store."""
 
 SCORED_AT_ONCE = 8
 """Number of images scored together, so that layers prepare their weights less often."""
@@ -47,7 +51,7 @@ def embed_slices(
 
 @torch.inference_mode()
 def slice_nll(
-    tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"],
+    tokens: Tokens,
     model: AutoregressiveModel,
     places: PlaceArray | None = None,
 ) -> Float[np.ndarray, "t h w"]:
@@ -60,7 +64,7 @@ def slice_nll(
         return model.nll(_tensor(tokens).to(model.device), where).cpu().numpy()
 
 
-def _tensor(tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]) -> Tensor:
+def _tensor(tokens: Tokens) -> Tensor:
     """Return tokens as a tensor; those of a feature store are converted to float32."""
     if isinstance(tokens, Tensor):
         return tokens
@@ -68,20 +72,14 @@ def _tensor(tokens: Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]) -> 
 
 
 def score_slices(
-    stack: SliceStack,
-    tokens: Iterable[Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]],
-    model: AutoregressiveModel,
+    stack: SliceStack, tokens: Iterable[Tokens], model: AutoregressiveModel
 ) -> Iterator[Float[np.ndarray, "t h w"]]:
     """Yield the NLL of the tokens of every slice of `stack.indices`."""
-    waiting: list[Float[Tensor, "t c h w"]] = []
-    at_once = max(1, SCORED_AT_ONCE // stack.tiles)
-    for count, one in enumerate(tokens, start=1):
-        waiting.append(_tensor(one))
-        if len(waiting) == at_once or count == len(stack.indices):
-            where = stack.indices[count - len(waiting) : count]
-            places = np.concatenate([stack.places(index) for index in where])
-            yield from np.split(slice_nll(torch.cat(waiting), model, places), len(waiting))
-            waiting = []
+    rest = iter(tokens)
+    for indices in groups(stack.indices, max(1, SCORED_AT_ONCE // stack.tiles)):
+        batch = torch.cat([_tensor(one) for one in islice(rest, len(indices))])
+        places = np.concatenate([stack.places(index) for index in indices])
+        yield from np.split(slice_nll(batch, model, places), len(indices))
 
 
 def nll_volume(

@@ -126,6 +126,12 @@ class AxisTiling:
         step = self.spec.pixel_mm / self.spacing_mm
         return (voxel - self.centers[tile]) / step + (self.spec.size_px - 1) / 2
 
+    @cached_property
+    def _token_centers(self) -> Float[np.ndarray, "t n"]:
+        """For every tile, the voxel coordinates of its tokens' centers."""
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        return np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
+
     def pixel_of_token(self, token: Num[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
         """Map tokens to the pixel coordinates of their centers: (t + ½)·patch − ½."""
         return (token + 0.5) * self.patch_px - 0.5
@@ -174,9 +180,7 @@ class AxisTiling:
     @cached_property
     def voxels_under_tokens(self) -> tuple[Int[np.ndarray, "t n"], Bool[np.ndarray, "t n"]]:
         """For every tile, the voxel nearest to each token's center, and whether it exists."""
-        pixel = self.pixel_of_token(np.arange(self.tokens))
-        tiles = range(len(self.centers))
-        voxel = np.stack([np.rint(self.voxel_of_pixel(tile, pixel)) for tile in tiles])
+        voxel = np.rint(self._token_centers)
         held = np.clip(voxel, 0, self.voxels - 1)
         return held.astype(np.intp), np.asarray(held == voxel)
 
@@ -185,9 +189,7 @@ class AxisTiling:
 
         `box` holds the first and last voxel of the body.
         """
-        pixel = self.pixel_of_token(np.arange(self.tokens))
-        voxel = np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
-        return (voxel - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
+        return (self._token_centers - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
 
     @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:

@@ -3,29 +3,13 @@
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES, read_itk, write_nrrd
-from SpatialARAnomalyLib.engine.volumes.nifti import (
-    NIFTI_SUFFIXES,
-    read_nifti,
-    write_nifti,
-    write_nifti_labels,
-)
-from SpatialARAnomalyLib.engine.volumes.refusals import (
-    damaged_error,
-    unicode_name,
-    unreadable_error,
-)
+from SpatialARAnomalyLib.engine.volumes import refusals
+from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES, read_itk
+from SpatialARAnomalyLib.engine.volumes.itk import write_nrrd as write_nrrd
+from SpatialARAnomalyLib.engine.volumes.nifti import NIFTI_SUFFIXES, read_nifti
+from SpatialARAnomalyLib.engine.volumes.nifti import write_nifti as write_nifti
+from SpatialARAnomalyLib.engine.volumes.nifti import write_nifti_labels as write_nifti_labels
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-
-__all__ = [
-    "VOLUME_SUFFIXES",
-    "has_volume_suffix",
-    "read_volume_file",
-    "volume_name",
-    "write_nifti",
-    "write_nifti_labels",
-    "write_nrrd",
-]
 
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
@@ -60,12 +44,12 @@ def read_volume_file(path: Path, labels: bool = False) -> Volume:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError("input-missing", "The volume to read does not exist.") from None
     except OSError as error:
-        raise unreadable_error(error) from None
+        raise refusals.unreadable_error(error) from None
     if not has_volume_suffix(path):
         raise _format_error(f"a file of another kind ({path.suffix or 'without a suffix'})")
-    unicode_name(path)
+    refusals.unicode_name(path)
     if size_bytes == 0:
-        raise damaged_error("it is empty")
+        raise refusals.damaged_error("it is empty")
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti(path, labels)
     return read_itk(path, labels)

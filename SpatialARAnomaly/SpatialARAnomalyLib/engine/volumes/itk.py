@@ -17,18 +17,8 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes import refusals
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS, voxel_spacing_mm
-from SpatialARAnomalyLib.engine.volumes.refusals import (
-    DEFLATE_RATIO,
-    check_dimensions,
-    check_size,
-    color_error,
-    damaged_error,
-    label_map_error,
-    single_precision,
-    spacing_error,
-    unicode_name,
-)
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 TEXT_RATIO = 4
@@ -102,9 +92,9 @@ def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
     # Every such field is checked, because ITK decides which of several it uses.
     fields = list(_DATA_FILE[format_].finditer(start))
     if is_meta and not fields:
-        raise damaged_error("it is truncated or damaged")
+        raise refusals.damaged_error("it is truncated or damaged")
     if not is_meta and len(start) == HEADER_BYTES and not _NRRD_END.search(start):
-        raise damaged_error(f"its header is longer than {HEADER_BYTES:,} bytes")
+        raise refusals.damaged_error(f"its header is longer than {HEADER_BYTES:,} bytes")
     files = []
     for field in fields:
         name = field[1].strip().decode(errors="surrogateescape")
@@ -114,7 +104,7 @@ def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
             files.append((path.parent / _sibling_name(name), 0))
     file, offset = files[0] if files else (path, 0)
     if not os.path.isfile(file):
-        raise damaged_error("the file with its voxels is missing")
+        raise refusals.damaged_error("the file with its voxels is missing")
     return file, offset
 
 
@@ -122,7 +112,7 @@ def _sibling_name(name: str) -> str:
     """Return the name of one file in the header's own folder; raise `InputError` for others."""
     plain = name.removeprefix("./")
     if any(letter < " " for letter in plain):
-        raise damaged_error("it is truncated or damaged")
+        raise refusals.damaged_error("it is truncated or damaged")
     if not plain:
         found = "none"
     elif "%" in plain or plain.startswith("LIST"):
@@ -146,7 +136,7 @@ def _check_zlib(path: Path, offset: int) -> None:
         while not stream.eof and (chunk := file.read(1 << 16)):
             stream.decompress(chunk)
     if not stream.eof:
-        raise damaged_error("its compressed voxels are damaged")
+        raise refusals.damaged_error("its compressed voxels are damaged")
 
 
 def read_itk(path: Path, labels: bool = False) -> Volume:
@@ -155,9 +145,9 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
 
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
-    name, format_ = unicode_name(path), _READERS[path.suffix.lower()]
+    name, format_ = refusals.unicode_name(path), _READERS[path.suffix.lower()]
     if format_ == _META and not _DIMENSIONS.search(start):
-        raise damaged_error("it is truncated or damaged")  # MetaIO would end the process
+        raise refusals.damaged_error("it is truncated or damaged")  # MetaIO would end the process
     data_file, offset = _data_file(path, start, format_)
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
@@ -167,17 +157,17 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
             reader.ReadImageInformation()
             keys = reader.GetMetaDataKeys()
             if not labels and any(key.startswith("Segment0_") for key in keys):
-                raise label_map_error("a Slicer segmentation")
-            check_dimensions(reader.GetSize()[::-1])
+                raise refusals.label_map_error("a Slicer segmentation")
+            refusals.check_dimensions(reader.GetSize()[::-1])
             if reader.GetNumberOfComponents() != 1:
-                raise color_error()
+                raise refusals.color_error()
             _check_position(start)
             voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
             compressed = _COMPRESSED.search(start)
-            check_size(
+            refusals.check_size(
                 math.prod(reader.GetSize()) * voxel_bytes,
                 data_file.stat().st_size,
-                DEFLATE_RATIO if compressed else TEXT_RATIO,
+                refusals.DEFLATE_RATIO if compressed else TEXT_RATIO,
             )
             if compressed and format_ == _META:
                 _check_zlib(data_file, offset)
@@ -186,18 +176,18 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
         _check_position(start)
         text = str(error)
         if "Zero-valued spacing" in text or "spacing (0) invalid" in text:
-            raise spacing_error() from None
+            raise refusals.spacing_error() from None
         if "determinant is 0" in text:
             raise InputError(
                 "affine-singular",
                 "The volume's three axes must span space; its directions are singular.",
             ) from None
-        raise damaged_error("it is truncated or damaged") from None
+        raise refusals.damaged_error("it is truncated or damaged") from None
     lps_from_voxel = np.eye(4)
     lps_from_voxel[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps_from_voxel[:3, 3] = image.GetOrigin()
     voxels = sitk.GetArrayFromImage(image)
-    return Volume(single_precision(voxels), LPS_FROM_RAS @ lps_from_voxel)
+    return Volume(refusals.single_precision(voxels), LPS_FROM_RAS @ lps_from_voxel)
 
 
 def write_nrrd(
@@ -213,6 +203,6 @@ def write_nrrd(
     image.SetDirection((lps_from_voxel[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(lps_from_voxel[:3, 3].tolist())
     try:
-        sitk.WriteImage(image, unicode_name(path), useCompression=True)
+        sitk.WriteImage(image, refusals.unicode_name(path), useCompression=True)
     except RuntimeError as error:
         raise OSError("the NRRD file could not be written") from error

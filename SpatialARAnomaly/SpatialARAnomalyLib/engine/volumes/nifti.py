@@ -12,17 +12,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes import refusals
 from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm
-from SpatialARAnomalyLib.engine.volumes.refusals import (
-    DEFLATE_RATIO,
-    check_dimensions,
-    check_size,
-    color_error,
-    damaged_error,
-    label_map_error,
-    single_precision,
-    spacing_error,
-)
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -54,7 +45,7 @@ def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
     """Read nibabel's array proxy, scaled in double precision and returned in single."""
     voxels = np.ascontiguousarray(stored.get_unscaled().reshape(shape, order="F").T)
     if (stored.slope, stored.inter) == (1.0, 0.0):
-        return single_precision(voxels)
+        return refusals.single_precision(voxels)
     scaled: Float32[np.ndarray, "k j i"] = np.empty(voxels.shape, dtype=np.float32)
     with np.errstate(over="ignore"):
         # Slice by slice: nibabel would hold the whole volume in double precision.
@@ -84,27 +75,27 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
         with _nibabel_silenced():
             image: Any = nibabel.load(path, mmap=False)
             if not isinstance(image, nibabel.Nifti1Pair):
-                raise damaged_error("it is not a NIfTI volume")
+                raise refusals.damaged_error("it is not a NIfTI volume")
             header = image.header
             with nibabel.openers.ImageOpener(str(path)) as stream:
                 stored_header = type(header).from_fileobj(stream, check=False)
             shape = tuple(int(size) for size in image.shape)
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
-            check_dimensions(shape)
+            refusals.check_dimensions(shape)
             if image.get_data_dtype().fields is not None:
-                raise color_error()
+                raise refusals.color_error()
             if image.get_data_dtype().kind == "c":
                 raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
             if not labels and int(header["intent_code"]) == NIFTI_INTENT_LABEL:
-                raise label_map_error("its NIfTI intent says so")
+                raise refusals.label_map_error("its NIfTI intent says so")
             _check_forms(image, shape)
             if 0 in stored_header["pixdim"][1:4]:
-                raise spacing_error()
-            check_size(
+                raise refusals.spacing_error()
+            refusals.check_size(
                 math.prod(shape) * image.get_data_dtype().itemsize,
                 path.stat().st_size,
-                DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1,
+                refusals.DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1,
             )
             voxels = _voxels(image.dataobj, shape)
             mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
@@ -117,7 +108,7 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
         nibabel.filebasedimages.ImageFileError,
         nibabel.spatialimages.HeaderDataError,
     ):
-        raise damaged_error("it is truncated, or not a NIfTI file") from None
+        raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
     ras_from_voxel = np.array(image.affine, dtype=np.float64)
     ras_from_voxel[:3] *= mm_per_unit
     return Volume(voxels, ras_from_voxel)
