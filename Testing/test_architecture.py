@@ -181,7 +181,7 @@ LIGHT = [
     "service.encoders.dinov3_license",
     "service.training.request",
     "service.models.wording",
-    "service.training.unfinished",
+    "service.training.folder",
     "service.setup.packages",
     "service.setup.doctor",
     "service.setup.kit_manifest",

@@ -25,7 +25,7 @@ NOISE = 0.02
 """Standard deviation of the noise in units of white matter."""
 
 GAIN = (300.0, 1500.0)
-"""Range of the signal of white matter: MR has no absolute scale."""
+"""Range of the signal of white matter; MR has no absolute scale."""
 
 BIAS = 0.08
 """Standard deviation of the bias field's logarithm."""
@@ -38,7 +38,7 @@ LESION_IRREGULARITY = 0.1
 """Standard deviation of the radius over directions, in radii."""
 
 LESION_BULGE = 1.25
-"""No direction reaches further, in radii."""
+"""Largest radius over directions, in radii."""
 
 LESION_TEXTURE = 0.05
 """Standard deviation within the mass, in units of white matter."""
@@ -47,25 +47,25 @@ EDEMA_REACH = 1.7
 """Outer radius of the edema, in radii."""
 
 EDEMA_DARKENING = 0.18
-"""White matter beside the mass loses this much of its signal, less and less outward."""
+"""Share of its signal that white matter loses at the mass; none at `EDEMA_REACH`."""
 
 _BRAIN = (Tissue.SULCUS, Tissue.VENTRICLE, Tissue.GRAY, Tissue.DEEP_GRAY, Tissue.WHITE)
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomHead(Volume):
-    """A T1-weighted MR scan of nobody that knows its own truth, voxel by voxel."""
+    """A synthetic T1-weighted MR scan with the true tissue and signal of every voxel."""
 
     tissues: UInt8[np.ndarray, "k j i"] = field(kw_only=True)
     """`Tissue` of every voxel."""
     signal: Float32[np.ndarray, "k j i"] = field(kw_only=True)
-    """The voxels before noise and rounding."""
+    """Signal before noise and rounding."""
     white_signal: Float32[np.ndarray, "k j i"] = field(kw_only=True)
-    """What white matter would give at every voxel: the scanner's gain and bias field."""
+    """Signal of white matter at every voxel: the scanner's gain and bias field."""
 
     @property
     def brain(self) -> Bool[np.ndarray, "k j i"]:
-        """Voxels within the hull of the brain: with sulci and ventricles, without lesions."""
+        """Mask of the brain with sulci and ventricles, without lesions."""
         return np.isin(self.tissues, _BRAIN)
 
 
@@ -73,7 +73,7 @@ def centered_ras_from_voxel(
     shape_kji: tuple[int, int, int] = SHAPE_KJI,
     spacing_mm: tuple[float, float, float] = SPACING_MM,
 ) -> Float64[np.ndarray, "4 4"]:
-    """Affine of an axial scan around the head: i runs to the left, j to posterior (LPS)."""
+    """Return the affine of an axial scan around the head, with axes to L, P and S."""
     steps = np.array([-spacing_mm[0], -spacing_mm[1], spacing_mm[2]])
     ras_from_voxel = np.diag([*steps, 1.0])
     middle = (np.array(shape_kji[::-1]) - 1) / 2
@@ -89,12 +89,12 @@ def normal_head(
     ras_from_voxel: Float64[np.ndarray, "4 4"] | None = None,
     noise: float = NOISE,
 ) -> PhantomHead:
-    """T1-weighted scan of somebody without a lesion, int16 as from a scanner.
+    """Make a T1-weighted scan without a lesion, int16 as from a scanner.
 
-    The seed chooses the person, the scanner's gain and bias field, and the noise
-    (Rician; `noise` is its standard deviation in units of white matter). Without
-    noise, one seed has the same voxel value at the same RAS point of every grid.
-    `spacing_mm` runs along i, j, k; `ras_from_voxel` replaces it.
+    The seed determines the person, the scanner's gain and bias field, and the Rician noise
+    (`noise` is its standard deviation in units of white matter). Without noise, a seed gives the
+    same value at the same RAS point on every grid. `spacing_mm` runs along i, j, k;
+    `ras_from_voxel` replaces it.
 
     Raises `SpecError` for a negative seed or noise, or an empty shape.
     """
@@ -148,12 +148,11 @@ def add_lesion(
     radius_mm: float = LESION_RADIUS_MM,
     contrast: float = LESION_CONTRAST,
 ) -> tuple[PhantomHead, Bool[np.ndarray, "k j i"]]:
-    """Head with one more mass, and the voxels of that mass (its edema not).
+    """Return the head with another mass, and the mask of the mass without its edema.
 
-    The mass has the volume of a ball of `radius_mm` with an uneven border, lies
-    within the brain clear of skull, ventricles and earlier lesions, and is on
-    average `contrast` brighter (negative: darker) than white matter, in units of
-    white matter, but for its blended edge.
+    The mass has the volume of a ball of `radius_mm` with an uneven border, lies within the brain
+    outside ventricles and earlier lesions, and is on average `contrast` brighter (negative:
+    darker) than white matter, in units of white matter, except for its blended edge.
 
     Raises `SpecError` for a radius that is not positive or a contrast not above -1,
     and `InputError` where such a mass has no room.
@@ -179,7 +178,7 @@ def add_lesion(
     grain = texture.at((x, y, z))
     grain = grain - (grain[inside].mean() if inside.any() else 0)
     mass = 1 + contrast + LESION_TEXTURE * grain
-    # Edema spreads along white matter only.
+    # Edema spreads in white matter only.
     edema = EDEMA_DARKENING * np.clip((EDEMA_REACH - radii) / (EDEMA_REACH - 1), 0, 1)
     edema = np.where(head.tissues[box].ravel() == Tissue.WHITE, edema, 0)
     lesioned = signal - edema * white
@@ -188,7 +187,7 @@ def add_lesion(
     shape = head.signal[box].shape
     new_signal, voxels, tissues = head.signal.copy(), head.voxels.copy(), head.tissues.copy()
     new_signal[box] = lesioned.reshape(shape)
-    # The noise stays as it was: at this signal it adds up.
+    # The noise stays: at this signal it is additive.
     voxels[box] = _as_int16(voxels[box] + (lesioned - signal).reshape(shape))
     truth = np.zeros(voxels.shape, bool)
     truth[box] = inside.reshape(shape)
@@ -199,7 +198,7 @@ def add_lesion(
 def _ras_mm(
     ras_from_voxel: Float64[np.ndarray, "4 4"], box: tuple[slice, slice, slice]
 ) -> Float64[np.ndarray, "3 n"]:
-    """Where the voxels [k, j, i] of a box are."""
+    """Return the RAS coordinates of the voxels [k, j, i] of a box."""
     k, j, i = np.mgrid[box].reshape(3, -1)
     ras_mm: Float64[np.ndarray, "3 n"] = ras_from_voxel[:3, :3] @ np.stack([i, j, k])
     ras_mm += ras_from_voxel[:3, 3:]
@@ -212,19 +211,19 @@ def _as_int16(values: Float[np.ndarray, "k j i"]) -> Int16[np.ndarray, "k j i"]:
 
 
 def covered(depth_mm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Share of a voxel that lies below a surface, blending as the anatomy does."""
+    """Return the share of a voxel below a surface, blended as the anatomy's edges."""
     return np.clip(depth_mm / EDGE_MM + 0.5, 0, 1)
 
 
 def centers_with_room(
     ras_from_voxel: Float64[np.ndarray, "4 4"], free: Bool[np.ndarray, "k j i"], radius_mm: float
 ) -> Int[np.ndarray, "n 3"]:
-    """Voxels (k, j, i) around which an irregular ball lies within the free voxels.
+    """Return the voxels (k, j, i) around which an irregular ball lies within the free voxels.
 
     Raises `InputError` where there is none.
     """
     spacing_kji = voxel_spacing_mm(ras_from_voxel)[::-1]
-    # What the grid does not show is not known to be free.
+    # Space outside the grid does not count as free.
     room_mm = ndimage.distance_transform_edt(np.pad(free, 1), sampling=spacing_kji)
     centers: Int[np.ndarray, "n 3"] = np.argwhere(
         room_mm[1:-1, 1:-1, 1:-1] > LESION_BULGE * radius_mm
@@ -241,11 +240,11 @@ def centers_with_room(
 def irregular_ball(
     head: PhantomHead, rng: np.random.Generator, center_kji: Int[np.ndarray, " 3"], radius_mm: float
 ) -> tuple[tuple[slice, slice, slice], Float64[np.ndarray, "3 n"], Float64[np.ndarray, " n"]]:
-    """Region with the volume of a ball of `radius_mm` and an uneven border around a voxel.
+    """Draw a region with the volume of a ball of `radius_mm` and an uneven border.
 
-    A box [k, j, i] that holds it and its edema; the offset of each of the box's n
-    voxels from the center, in mm; and its distance from there in units of the border's
-    distance in that direction: below 1 inside.
+    Returns a box [k, j, i] that holds the region and its edema; the offset in mm of each of the
+    box's n voxels from the center; and its distance from the center in units of the border's
+    distance in that direction, which is below 1 inside.
     """
     border = Waves.draw(rng, 7, 1.1, 2.5)
     center = center_kji[::-1].astype(np.float64)
@@ -259,7 +258,7 @@ def irregular_ball(
 def _box(
     head: PhantomHead, center: Float64[np.ndarray, " 3"], reach_mm: float
 ) -> tuple[slice, slice, slice]:
-    """Voxels [k, j, i] that a ball around a voxel can touch."""
+    """Return the box [k, j, i] of voxels within reach of a voxel."""
     voxel_from_mm = np.linalg.inv(head.ras_from_voxel[:3, :3])
     reach = np.ceil(reach_mm * np.linalg.norm(voxel_from_mm, axis=1))
     low = np.maximum(center - reach, 0).astype(int)
@@ -271,14 +270,14 @@ def _box(
 def _border_radii(
     border: Waves, offset_mm: Float64[np.ndarray, "3 n"]
 ) -> Float64[np.ndarray, " n"]:
-    """Distance of the border in every direction, in radii of the ball of equal volume."""
+    """Return the border's distance in every direction, in radii of the ball of equal volume."""
 
     def uneven(directions: Float64[np.ndarray, "3 n"]) -> Float64[np.ndarray, " n"]:
         x, y, z = directions.astype(np.float32)
         radii = 1 + LESION_IRREGULARITY * border.at((x, y, z)).astype(np.float64)
         return np.clip(radii, 2 - LESION_BULGE, LESION_BULGE)
 
-    # Directions spread evenly over the sphere: a golden spiral.
+    # Directions spread evenly over the sphere (golden spiral).
     count = 2000
     height = 1 - (2 * np.arange(count) + 1) / count
     turn = np.pi * (3 - np.sqrt(5)) * np.arange(count)
@@ -286,7 +285,4 @@ def _border_radii(
     sphere = np.stack([across * np.cos(turn), across * np.sin(turn), height])
     ball = np.cbrt(np.mean(uneven(sphere) ** 3))
     length_mm = np.maximum(np.linalg.norm(offset_mm, axis=0), 1e-9)
-    radii: Float64[np.ndarray, " n"] = np.minimum(
-        uneven(offset_mm / length_mm) / ball, LESION_BULGE
-    )
-    return radii
+    return np.asarray(np.minimum(uneven(offset_mm / length_mm) / ball, LESION_BULGE))

@@ -1,9 +1,8 @@
 """A seeded T1-weighted head as a function of space: the same head on every grid.
 
-Drawn in millimeters as depths below surfaces, from the skin inward, the later
-tissue over the earlier. Numbers are millimeters in the frame of an average head
-(x right, y anterior, z superior, origin amid the brain) and signals in units of
-white matter.
+Tissues are painted from the skin inward, each over the earlier ones, where a depth below a
+surface is positive. Numbers are millimeters in the frame of an average head (x right,
+y anterior, z superior, origin in the middle of the brain) and signals in units of white matter.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ _Point = tuple[float, float, float]
 
 
 class Tissue(IntEnum):
-    """What a point of the phantom is made of."""
+    """The tissue at a point of the phantom."""
 
     AIR = 0
     SKIN = 1
@@ -71,7 +70,7 @@ class Waves:
     def draw(
         cls, rng: np.random.Generator, count: int, shortest_mm: float, longest_mm: float
     ) -> "Waves":
-        """`count` waves in random directions, their lengths between the two given."""
+        """Draw `count` waves in random directions, of lengths between the two given."""
         directions = rng.standard_normal((count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths_mm = rng.uniform(shortest_mm, longest_mm, (count, 1))
@@ -83,18 +82,17 @@ class Waves:
     def _angles(self, place: _Place, wave: int) -> _Field:
         x, y, z = place
         kx, ky, kz = (float(component) for component in self.wavevectors[wave])
-        angles: _Field = kx * x + ky * y + kz * z + float(self.phases[wave])
-        return angles
+        return kx * x + ky * y + kz * z + float(self.phases[wave])
 
     def at(self, place: _Place) -> _Field:
-        """Value of the field at every point."""
+        """Return the value of the field at every point."""
         total = np.zeros_like(place[0])
         for wave in range(len(self.phases)):
             total += np.cos(self._angles(place, wave))
         return total * float(np.sqrt(2 / len(self.phases)))
 
     def distance_mm(self, place: _Place) -> _Field:
-        """Distance to the field's nearest zero, to first order: the sheets of a labyrinth."""
+        """Return the distance to the nearest zero of the field, to first order."""
         total = np.zeros_like(place[0])
         slope = [np.zeros_like(total) for _ in range(3)]
         for wave, wavevector in enumerate(self.wavevectors):
@@ -104,62 +102,54 @@ class Waves:
             for component, along in zip(wavevector, slope, strict=True):
                 along += float(component) * sine
         steepness = np.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2)
-        # Where the field is flat the first order fails: its typical slope bounds it.
+        # The first order fails where the field is flat: its typical slope is the lower bound.
         typical = float(np.sqrt((self.wavevectors**2).sum() / 2))
-        distance: _Field = np.abs(total) / np.maximum(steepness, 0.4 * typical)
-        return distance
+        return np.asarray(np.abs(total) / np.maximum(steepness, 0.4 * typical))
 
 
 def _from(place: _Place, center: _Point) -> _Place:
-    """Coordinates of the points as seen from a center."""
+    """Return the coordinates of the points relative to a center."""
     return place[0] - center[0], place[1] - center[1], place[2] - center[2]
 
 
 def _level(offset: _Place, semiaxes: _Point, squareness: float = 2.0) -> _Field:
-    """0 at the center, 1 on an ellipsoid, or on a squarer one."""
-    x, y, z = (
-        np.abs(axis) / np.float32(reach) for axis, reach in zip(offset, semiaxes, strict=True)
-    )
+    """Return 0 at the center, 1 on an ellipsoid, or on a superellipsoid for another squareness."""
+    x, y, z = (np.abs(axis) / np.float32(end) for axis, end in zip(offset, semiaxes, strict=True))
     if squareness == 2.0:
         return np.sqrt(x * x + y * y + z * z)
     power = np.float32(squareness)
-    level: _Field = (x**power + y**power + z**power) ** (1 / power)
-    return level
+    return np.asarray((x**power + y**power + z**power) ** (1 / power))
 
 
 def _depth_mm(offset: _Place, semiaxes: _Point, squareness: float = 2.0) -> _Field:
-    """Depth below the surface of an ellipsoid, or a squarer one, along the ray from its center."""
+    """Return the depth below the surface of `_level` 1, along the ray from the center."""
     level = np.maximum(_level(offset, semiaxes, squareness), 1e-3)
     radius_mm = np.sqrt(offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2)
-    depth: _Field = radius_mm / level - radius_mm
-    # On the center itself every ray is as good: the way out is the shortest semiaxis.
-    return np.where(radius_mm < 1e-2, np.float32(min(semiaxes)), depth)
+    # At the center itself the depth is the shortest semiaxis.
+    return np.where(radius_mm < 1e-2, np.float32(min(semiaxes)), radius_mm / level - radius_mm)
 
 
 def _tube_depth_mm(
     place: _Place, start: _Point, end: _Point, radii_mm: tuple[float, float]
 ) -> _Field:
-    """Depth below the surface of a straight tube with round ends and an even taper."""
-    axis = np.subtract(end, start)
+    """Return the depth below the surface of a straight tube with round ends and even taper."""
     x, y, z = _from(place, start)
-    ax, ay, az = (float(component) for component in axis)
-    share = np.clip((ax * x + ay * y + az * z) / float(axis @ axis), 0, 1)
+    ax, ay, az = np.subtract(end, start).tolist()
+    share = np.clip((ax * x + ay * y + az * z) / (ax * ax + ay * ay + az * az), 0, 1)
     radius_mm = radii_mm[0] + share * (radii_mm[1] - radii_mm[0])
     distance = np.sqrt((x - share * ax) ** 2 + (y - share * ay) ** 2 + (z - share * az) ** 2)
-    depth: _Field = radius_mm - distance
-    return depth
+    return np.asarray(radius_mm - distance)
 
 
 def _smooth_union_mm(one_mm: _Field, other_mm: _Field, fillet_mm: float) -> _Field:
-    """Greater of two depths, the crease between them filled."""
+    """Return the greater of two depths, with the crease between them filled."""
     nearness = np.maximum(fillet_mm - np.abs(one_mm - other_mm), 0)
-    union: _Field = np.maximum(one_mm, other_mm) + nearness**2 / (4 * fillet_mm)
-    return union
+    return np.asarray(np.maximum(one_mm, other_mm) + nearness**2 / (4 * fillet_mm))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Canvas:
-    """Points being painted, the later tissue over the earlier."""
+    """Points that are painted, each tissue over the earlier ones."""
 
     place: _Place
     signal: _Field
@@ -173,43 +163,44 @@ class _Canvas:
         self.tissues[depth_mm > 0] = tissue
 
     def part(self, inside: Bool[np.ndarray, " n"]) -> "_Canvas":
-        """Copy of some of the points, to be given back with `put`."""
+        """Return a copy of some of the points; `put` copies it back."""
         x, y, z = (axis[inside] for axis in self.place)
         return replace(
             self, place=(x, y, z), signal=self.signal[inside], tissues=self.tissues[inside]
         )
 
     def put(self, inside: Bool[np.ndarray, " n"], part: "_Canvas") -> None:
-        """Take over what was painted on a part."""
+        """Copy the painted part back."""
         self.signal[inside] = part.signal
         self.tissues[inside] = part.tissues
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadAnatomy:
-    """One normal head: what varies between people, drawn once."""
+    """One normal head: the properties that vary between people."""
 
     head_from_ras: Float64[np.ndarray, "4 4"]
     asymmetry: float
-    """Share by which the right half is wider than the left is narrower."""
-    warp: tuple[Waves, Waves, Waves]
+    """Relative widening of the right half and narrowing of the left."""
+    warp: tuple[Waves, ...]
+    """Fields of the displacement along x, y and z."""
     warp_mm: float
     wobble: Waves
     """Unevenness of skull, ventricles and cortex thickness."""
     gyri: tuple[Waves, Waves]
-    """Right and left: their zeros are the sulci."""
+    """Right and left fields, whose zeros are the sulci."""
     sulcus_depth: Waves
     sulcus_mm: float
-    """Half width of a sulcus: grows with age."""
-    ventricles: tuple[float, float]
-    """Right and left: their width in units of the average."""
+    """Half width of a sulcus, which grows with age."""
+    ventricles: tuple[float, ...]
+    """Right and left width in units of the average."""
     scalp_mm: float
     skull_mm: float
     palette: dict[Tissue, float]
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "HeadAnatomy":
-        """Somebody: size within 6 %, turned by up to 4 degrees, shifted by up to 4 mm."""
+        """Draw a head: size within 6 %, turned by up to 4 degrees, shifted by up to 4 mm."""
         size = rng.uniform(0.96, 1.04) * rng.uniform(0.98, 1.02, 3)
         ras_from_head = np.eye(4)
         rotation = Rotation.from_euler("xyz", rng.uniform(-4, 4, 3), degrees=True)
@@ -225,20 +216,13 @@ class HeadAnatomy:
         return cls(
             head_from_ras=np.linalg.inv(ras_from_head),
             asymmetry=rng.uniform(-0.02, 0.02),
-            warp=(
-                Waves.draw(rng, 4, 70.0, 160.0),
-                Waves.draw(rng, 4, 70.0, 160.0),
-                Waves.draw(rng, 4, 70.0, 160.0),
-            ),
+            warp=tuple(Waves.draw(rng, 4, 70.0, 160.0) for _ in range(3)),
             warp_mm=rng.uniform(1.2, 2.2),
             wobble=Waves.draw(rng, 6, 22.0, 45.0),
             gyri=(Waves.draw(rng, 14, 17.0, 25.0), Waves.draw(rng, 14, 17.0, 25.0)),
             sulcus_depth=Waves.draw(rng, 5, 25.0, 50.0),
             sulcus_mm=rng.uniform(0.35, 0.8),
-            ventricles=(
-                float(ventricle * rng.uniform(0.92, 1.08)),
-                float(ventricle * rng.uniform(0.92, 1.08)),
-            ),
+            ventricles=tuple((ventricle * rng.uniform(0.92, 1.08, 2)).tolist()),
             scalp_mm=rng.uniform(4.5, 7.5),
             skull_mm=rng.uniform(5.5, 7.5),
             palette=palette,
@@ -247,7 +231,7 @@ class HeadAnatomy:
     def at(
         self, ras_mm: Float64[np.ndarray, "3 n"]
     ) -> tuple[Float32[np.ndarray, " n"], UInt8[np.ndarray, " n"]]:
-        """Signal in units of white matter, and `Tissue`, at every point."""
+        """Return the signal in units of white matter and the `Tissue` at every point."""
         affine = self.head_from_ras
         x, y, z = (affine[:3, :3] @ ras_mm + affine[:3, 3:]).astype(np.float32)
         canvas = _Canvas(
@@ -278,15 +262,14 @@ class HeadAnatomy:
         return replace(canvas, place=(x + dx, y + dy, z + dz))
 
     def _cerebrum_depth_mm(self, place: _Place) -> _Field:
-        """Depth below the hull over the gyri of both hemispheres and temporal lobes."""
+        """Return the depth below the hull of both hemispheres and temporal lobes."""
         x, y, z = place
         # The head is widest behind its middle.
         x = x * (1 + 0.0012 * y + 0.000007 * y * y)
         above = _depth_mm((x, y, z - 2), (65.0, 84.0, 71.0), 2.3)
         below = _depth_mm((x, y, z - 2), (65.0, 84.0, 24.0), 2.4)
         lobe = _depth_mm((np.abs(x) - 42, y - 3, z + 20), (24.0, 41.0, 22.0))
-        hull: _Field = np.maximum(np.where(z > 2, above, below), lobe)
-        return hull
+        return np.asarray(np.maximum(np.where(z > 2, above, below), lobe))
 
     def _cerebellum_depth_mm(self, place: _Place) -> _Field:
         x, y, z = place
@@ -295,16 +278,14 @@ class HeadAnatomy:
     def _brainstem_depth_mm(self, place: _Place) -> _Field:
         stem = _tube_depth_mm(place, (0.0, -6.0, -10.0), (0.0, -22.0, -90.0), (14.0, 8.0))
         pons = _depth_mm(_from(place, (0.0, -6.0, -33.0)), (18.0, 14.0, 15.0))
-        both: _Field = np.maximum(stem, pons)
-        return both
+        return np.asarray(np.maximum(stem, pons))
 
     def _cavity_depth_mm(self, place: _Place) -> _Field:
-        """Depth below the dura: the brain's parts and a film of CSF."""
+        """Return the depth below the dura: the brain and a film of CSF."""
         posterior = _smooth_union_mm(
             self._cerebrum_depth_mm(place), self._cerebellum_depth_mm(place), 14.0
         )
-        cavity: _Field = 2.5 + np.maximum(posterior, self._brainstem_depth_mm(place))
-        return cavity
+        return np.asarray(2.5 + np.maximum(posterior, self._brainstem_depth_mm(place)))
 
     def _paint_outside_skull(self, head: _Canvas, cavity_mm: _Field, wobble: _Field) -> None:
         x, y, z = head.place
@@ -347,7 +328,7 @@ class HeadAnatomy:
     def _paint_cerebrum(self, brain: _Canvas, wobble: _Field) -> None:
         x, y, z = brain.place
         hull_mm = self._cerebrum_depth_mm(brain.place)
-        # The falx: hemispheres part above and around the corpus callosum.
+        # The falx separates the hemispheres above and around the corpus callosum.
         around = _level((np.zeros_like(x), y - 1, z - 6), (1.0, 46.0, 23.0)) - 1
         beyond_mm = np.maximum(-around * 26, 0)
         midline_mm = np.hypot(np.maximum(np.abs(x + 0.8 * wobble), 0), beyond_mm)
@@ -358,7 +339,7 @@ class HeadAnatomy:
         sylvian_mm = np.hypot(fissure, np.maximum(np.abs(y - 14) - 34, 0))
         pial_mm = np.minimum(hull_mm, np.minimum(midline_mm + 1.0, sylvian_mm))
 
-        # Sulci run inward: their pattern hardly changes along rays to the hemisphere's core.
+        # Sulci run inward: their pattern hardly changes along rays to the hemisphere's center.
         offset = (np.abs(x) - 20, y, z - 4)
         stretch = 1 / np.maximum(_level(offset, (46.0, 84.0, 66.0)), 0.15)
         scale = 0.6 + 0.4 * stretch
@@ -391,7 +372,7 @@ class HeadAnatomy:
         brain.paint(self._brainstem_depth_mm(brain.place), Tissue.WHITE)
 
     def _paint_deep(self, brain: _Canvas, wobble: _Field) -> None:
-        """Nuclei and ventricles, each of both sides at once."""
+        """Paint nuclei and ventricles, both sides at once."""
         central = _level(_from(brain.place, (0.0, -4.0, 4.0)), (48.0, 66.0, 50.0)) < 1
         deep = brain.part(central)
         x, y, z = deep.place
@@ -426,6 +407,6 @@ class HeadAnatomy:
         third = _depth_mm((x, y - 6, z + 1), (2.2, 17.0, 11.0)) + width
         fourth = _depth_mm(_from(deep.place, (0.0, -25.0, -33.0)), (8.0, 5.0, 11.0))
         ventricle = np.maximum(np.maximum(lateral, third), fourth)
-        # The septum keeps left and right apart.
+        # The septum separates left and right.
         deep.paint(np.maximum(np.minimum(ventricle, np.abs(x) - 0.8), third), Tissue.VENTRICLE)
         brain.put(central, deep)

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, AxisTiling, SliceStack
-from SpatialARAnomalyLib.engine.specs import Modality, SliceSpec
+from SpatialARAnomalyLib.engine.specs import SliceSpec
 from SpatialARAnomalyLib.service.training.candidates import KEPT_BYTES, NormalScan, ScanReader
 from SpatialARAnomalyLib.service.training.request import TrainingEstimate, TrainSpec
 
@@ -69,7 +68,7 @@ def estimate_training(
         SpatialARError: A scan or the encoder cannot be used.
         Cancelled: Through `report`.
     """
-    work = _Workload.of(scans, spec, encoder)
+    work = _Workload(scans, spec, encoder)
     folder = Path(os.path.abspath(folder))
     disk = next(one for one in (folder, *folder.parents) if os.path.isdir(one))
     report.progress(0, 3, "step")
@@ -106,61 +105,38 @@ def estimate_training(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Workload:
     """The amounts of work of a training."""
 
-    scans: Sequence[NormalScan]
-    spec: TrainSpec
-    modality: Modality
-    slices: SliceSpec
-    images: int
-    """Slices that hold some of the body, times the tiles of each."""
-    held_out: int
-    """Number of held-out scans."""
-    batch: int
-    """Images per step."""
-    batches: int
-    """Steps per epoch."""
-    grid: tuple[int, int, int]
-    """Channels, height and width of an image's tokens."""
-    parameters: int
-    statistics: int
-    """Numbers of the model that the optimizer does not train: variances, whitening, map."""
-    widths: int
-    """Sum of the layers' input channels."""
-
-    @classmethod
-    def of(cls, scans: Sequence[NormalScan], spec: TrainSpec, encoder: "Encoder") -> "_Workload":
+    def __init__(self, scans: Sequence[NormalScan], spec: TrainSpec, encoder: "Encoder") -> None:
         import torch
 
         from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
-        modality = spec.modality or scans[0].inferred
-        slices = spec.slices(spec.fov_mm or 1.0)
-        images = sum(one.body_slices * _tiles(one, slices, encoder) for one in scans)
-        held_out = min(len(scans) - 1, max(1, round(spec.held_out_share * len(scans))))
-        training_images = max(1, round(images * (1 - held_out / len(scans))))
+        self.scans, self.spec = scans, spec
+        self.modality = spec.modality or scans[0].inferred
+        self.slices = spec.slices(spec.fov_mm or 1.0)
+        self.images = sum(one.body_slices * _tiles(one, self.slices, encoder) for one in scans)
+        """Slices that hold some of the body, times the tiles of each."""
+        self.held_out = min(len(scans) - 1, max(1, round(spec.held_out_share * len(scans))))
+        """Number of held-out scans."""
+        training_images = max(1, round(self.images * (1 - self.held_out / len(scans))))
+        self.batch = min(spec.batch_size, training_images)
+        """Images per step."""
+        self.batches = -(-training_images // spec.batch_size)
+        """Steps per epoch."""
         channels, across = encoder.card.channels, spec.size_px // encoder.card.patch_px
+        self.grid = (channels, across, across)
+        """Channels, height and width of an image's tokens."""
         network = spec.autoregressive
         with torch.device("meta"):  # shapes without memory
             model = AutoregressiveModel(network, channels)
-        parameters = sum(one.numel() for one in model.parameters())
-        saved = sum(one.numel() for one in model.state_dict().values())
-        return cls(
-            scans=scans,
-            spec=spec,
-            modality=modality,
-            slices=slices,
-            images=images,
-            held_out=held_out,
-            batch=min(spec.batch_size, training_images),
-            batches=-(-training_images // spec.batch_size),
-            grid=(channels, across, across),
-            parameters=parameters,
-            statistics=saved - parameters,
-            widths=2 * channels + network.hidden_channels * (len(network.dilations) - 1),
-        )
+        self.parameters: int = sum(one.numel() for one in model.parameters())
+        """Numbers that the optimizer trains."""
+        self.values: int = sum(one.numel() for one in model.state_dict().values())
+        """Numbers of the model: also variances, whitening and map."""
+        self.widths = 2 * channels + network.hidden_channels * (len(network.dilations) - 1)
+        """Sum of the layers' input channels."""
 
     @property
     def scan_bytes(self) -> int:
@@ -175,12 +151,12 @@ class _Workload:
 
     @property
     def model_bytes(self) -> int:
-        return 4 * (self.parameters + self.statistics) + CARD_BYTES
+        return 4 * self.values + CARD_BYTES
 
     @property
     def checkpoint_bytes(self) -> int:
         """The best and the last weights, and AdamW's two moments."""
-        return 4 * (4 * self.parameters + 2 * self.statistics)
+        return 4 * (2 * self.values + 2 * self.parameters)
 
     @property
     def disk_bytes(self) -> int:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
 from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, PlaceArray, SliceStack
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, SliceSpec
+from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.encoders import registry
@@ -127,7 +126,8 @@ def train(
             scans = _select(given, spec, encoder, folder, reader, report)
         else:
             scans = _read(sources, spec, reader, report)
-        preparation = _Preparation.of(spec, scans, encoder, reader, folder)
+        store = FeatureStore(folder.features)
+        preparation = _Preparation(spec, scans, encoder, reader, store)
         card, model = _fit_model(preparation, scans, device, folder, report)
         card = save_model(out, card, model)
         registry.remember(encoder.card.weights_sha256, spec.encoder)
@@ -248,28 +248,17 @@ def _read(
     return list(scans.values())
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Preparation:
     """The settings and tools that turn scans into tokens in this training."""
 
-    spec: TrainSpec
-    """The resolved request."""
-    slices: SliceSpec
-    intensity: IntensitySpec
-    modality: Modality
-    encoder: "Encoder"
-    reader: ScanReader
-    store: FeatureStore
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         spec: TrainSpec,
         scans: Sequence[NormalScan],
         encoder: "Encoder",
         reader: ScanReader,
-        folder: TrainingFolder,
-    ) -> "_Preparation":
+        store: FeatureStore,
+    ) -> None:
         modality = spec.modality or scans[0].stated or scans[0].inferred  # all have the same
         if spec.window_hu is not None and modality is not Modality.CT:
             raise SpecError(
@@ -277,15 +266,10 @@ class _Preparation:
                 f"A window in Hounsfield units is for CT; the normal scans are {modality}.",
             )
         fov_mm = spec.fov_mm or default_fov_mm(scan.extent_mm for scan in scans)
-        return cls(
-            spec=spec.resolve(modality, fov_mm),
-            slices=spec.slices(fov_mm),
-            intensity=spec.intensity(modality),
-            modality=modality,
-            encoder=encoder,
-            reader=reader,
-            store=FeatureStore(folder.features),
-        )
+        self.spec = spec.resolve(modality, fov_mm)
+        self.modality, self.slices = modality, spec.slices(fov_mm)
+        self.intensity = spec.intensity(modality)
+        self.encoder, self.reader, self.store = encoder, reader, store
 
     def key(self, scan: NormalScan) -> str:
         """Return the name of the scan's tokens in the store."""
@@ -295,15 +279,6 @@ class _Preparation:
             intensity=self.intensity.to_dict(),
             encoder=self.encoder.card.weights_sha256,
             precision=self.encoder.card.precision.value,
-        )
-
-    def fingerprint(self, scans: Sequence[NormalScan]) -> str:
-        """Return the hash of everything that decides the model: only the same is resumed."""
-        return self.spec.fingerprint(
-            (scan.sha256 for scan in scans),
-            preparation=PREPARATION_VERSION,
-            intensity=self.intensity.to_dict(),
-            encoder=self.encoder.card.weights_sha256,
         )
 
     def stack(self, scan: NormalScan, report: Reporter) -> SliceStack:
@@ -333,8 +308,14 @@ def _fit_model(
 
     spec = preparation.spec
     network, training = spec.autoregressive, spec.training
-    training_indices, held_out_indices = split_held_out([scan.sha256 for scan in scans], training)
-    fingerprint = preparation.fingerprint(scans)
+    hashes = [scan.sha256 for scan in scans]
+    training_indices, held_out_indices = split_held_out(hashes, training)
+    fingerprint = spec.fingerprint(
+        hashes,
+        preparation=PREPARATION_VERSION,
+        intensity=preparation.intensity.to_dict(),
+        encoder=preparation.encoder.card.weights_sha256,
+    )
     check_checkpoint(folder.checkpoint, fingerprint)
     # From here on the folder is known to hold this very training.
     _record(spec, [scan.source for scan in scans], folder)

@@ -10,30 +10,22 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.service.training.train import (
-    as_result,
-    train,
-)
+from SpatialARAnomalyLib.service.training.train import as_result, train
 from SpatialARAnomalyLib.service.training.unfinished import discard
-from SpatialARAnomalyLib.service.worker.jobs import Empty
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainInputs(Spec):
-    """What to learn from."""
+    """The normal scans."""
 
     normals: tuple[ScanSource, ...]
-    """Single scans, as the rows of a survey or an unfinished training name them."""
+    """Single scans, as the rows of a survey or an unfinished training have them."""
 
 
 def train_model(
     inputs: TrainInputs, spec: TrainSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Train a model and write it as `output`, or resume where that stopped.
-
-    Raises `SpatialARError` as `train_job.train` does, `Cancelled`
-    through `report`; what can be resumed is then in `<output>.training`.
-    """
+    """Train a model and write it as `output`, or resume its training; raises as `train` does."""
     require_torch()
     card = train(inputs.normals, output, spec, report)
     return as_result(card) | {"model": str(model_path(output)), "name": card.name}
@@ -47,12 +39,7 @@ class DiscardInputs(Spec):
     """Its own folder, `<model>.training`."""
 
 
-def discard_training(
-    inputs: DiscardInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
-    """Remove what a training has written.
-
-    Raises `OutputError` where it runs, or is no training.
-    """
+def discard_training(inputs: DiscardInputs) -> dict[str, Any]:
+    """Remove the folder of an unfinished training; raises `OutputError` while it runs."""
     discard(Path(inputs.folder))
     return {}

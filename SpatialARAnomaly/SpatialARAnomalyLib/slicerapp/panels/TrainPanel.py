@@ -10,8 +10,8 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.model.model_file import model_path
+from SpatialARAnomalyLib.service.training.folder import UnfinishedTraining, list_unfinished
 from SpatialARAnomalyLib.service.training.request import TrainSpec
-from SpatialARAnomalyLib.service.training.unfinished import UnfinishedTraining, list_unfinished
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.panels.TrainForm import TrainForm
