@@ -133,7 +133,7 @@ def load_encoder(
         name, revision, notice = DEMONSTRATION, None, NOTICE
         settings = settings_of_shapes(weights, name)
     else:
-        files = read_weights(Path(source), name=hub_id, revision=revision)
+        files = read_weights(Path(source), name=hub_id)
         name, notice = files.name, DINOV3_NOTICE
         statistics = _SATELLITE_STATISTICS if "sat493m" in name.lower() else _WEB_STATISTICS
         configuration = files.configuration or {}

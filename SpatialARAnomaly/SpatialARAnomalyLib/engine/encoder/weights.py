@@ -28,26 +28,21 @@ class WeightFiles:
     tensors: Mapping[str, Tensor]
     configuration: Mapping[str, Any] | None = None
     """`config.json`, where there is one."""
-    revision: str | None = None
-    """The hub's commit, if known."""
 
 
-def read_weights(
-    path: Path, *, name: str | None = None, revision: str | None = None
-) -> WeightFiles:
+def read_weights(path: Path, *, name: str | None = None) -> WeightFiles:
     """Read the weights in a folder or in one `.safetensors` file.
 
     Args:
         path: A folder with `model.safetensors` or the files that its index names, or a file.
         name: Hub id of a folder in the hub's cache; otherwise the base name is taken.
-        revision: The hub's commit of such a folder.
 
     Raises:
         EncoderError: `encoder-missing`, `encoder-format` or `encoder-damaged`.
     """
     path = path.expanduser()
     if os.path.isdir(path):  # `Path.is_dir` raises where a folder may not be searched
-        return _read_folder(path, name, revision)
+        return _read_folder(path, name)
     if os.path.isfile(path):
         return _read_file(path)
     raise EncoderError(
@@ -57,7 +52,7 @@ def read_weights(
     )
 
 
-def _read_folder(folder: Path, name: str | None, revision: str | None) -> WeightFiles:
+def _read_folder(folder: Path, name: str | None) -> WeightFiles:
     # Links are not resolved: those of the hub's cache lead to files named by hashes.
     name = name or Path(os.path.abspath(folder)).name
     configuration = folder / CONFIGURATION
@@ -76,7 +71,6 @@ def _read_folder(folder: Path, name: str | None, revision: str | None) -> Weight
         name=name,
         tensors=tensors,
         configuration=read_json(configuration) if configuration.is_file() else None,
-        revision=revision,
     )
 
 

@@ -1,23 +1,16 @@
-"""The encoders of the hub that are known to fit, and those on this machine.
+"""The encoders of the hub that are known to fit, and whether an encoder is on this machine.
 
 Needs no package but the standard library, and no network.
 """
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION, EncoderCard
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.encoders.hub import (
-    cached_bytes,
-    cached_folder,
-    cached_ids,
-    is_hub_id,
-)
+from SpatialARAnomalyLib.service.encoders.hub import cached_folder, is_hub_id
 
 DEFAULT_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
 """Hub id of the paper's ViT-S/16, without a gate; the license is the same as for Meta's copies."""
@@ -100,24 +93,6 @@ KNOWN: tuple[KnownEncoder, ...] = (
 """Sizes of timm's copies from their pages, of Meta's copies from Meta's table of parameters."""
 
 
-def known_encoder(hub_id: str) -> KnownEncoder | None:
-    """Return the entry of `KNOWN` for a hub id."""
-    return next((known for known in KNOWN if known.hub_id == hub_id), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalEncoder:
-    """An encoder on this machine."""
-
-    source: str
-    """The hub id, or the path of the user's own folder or file."""
-    title: str
-    """The hub id, or the folder's or file's own name."""
-    disk_bytes: int
-    from_hub: bool
-    """It lies in the hub's cache; otherwise it is the user's own."""
-
-
 def is_local(source: str) -> bool:
     """Return whether an encoder can be loaded without a network."""
     if source == DEMONSTRATION:
@@ -125,39 +100,6 @@ def is_local(source: str) -> bool:
     if os.path.exists(Path(source).expanduser()):  # `Path.exists` may raise
         return True
     return is_hub_id(source) and cached_folder(source) is not None
-
-
-def local_encoders(also: Iterable[str] = ()) -> list[LocalEncoder]:
-    """List the DINOv3 in the hub's cache, and all encoders that were used or added here before.
-
-    Args:
-        also: Further hub ids, whose names need not contain `dinov3`.
-    """
-    used = registry.sources()
-    own = [source for source in used if _is_path(source)]
-    others = [source for source in used if source not in own and is_hub_id(source)]
-    others += [hub_id for hub_id in cached_ids() if "dinov3" in hub_id and is_hub_id(hub_id)]
-    ids = dict.fromkeys([*(known.hub_id for known in KNOWN), *others, *also])
-    found = [_in_cache(hub_id) for hub_id in ids]
-    return [one for one in found if one] + [_own(Path(source)) for source in own]
-
-
-def _is_path(source: str) -> bool:
-    return Path(source).is_absolute() and os.path.exists(source)
-
-
-def _in_cache(hub_id: str) -> LocalEncoder | None:
-    if cached_folder(hub_id) is None:
-        return None
-    return LocalEncoder(source=hub_id, title=hub_id, disk_bytes=cached_bytes(hub_id), from_hub=True)
-
-
-def _own(path: Path) -> LocalEncoder:
-    size = 0
-    with suppress(OSError):  # another program may change it meanwhile
-        files = path.glob("*") if os.path.isdir(path) else [path]
-        size = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
-    return LocalEncoder(source=os.fspath(path), title=path.name, disk_bytes=size, from_hub=False)
 
 
 class EncoderState(StrEnum):

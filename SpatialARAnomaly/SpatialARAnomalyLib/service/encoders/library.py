@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from SpatialARAnomalyLib.engine.errors import EncoderError, SpecError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.encoders.catalog import KNOWN, KnownEncoder, local_encoders
+from SpatialARAnomalyLib.service.encoders.catalog import KNOWN, KnownEncoder
 from SpatialARAnomalyLib.service.encoders.hub import (
     cached_bytes,
+    cached_folder,
+    cached_ids,
     is_hub_id,
     lock_repository,
     repository_folder,
@@ -54,25 +57,43 @@ class EncoderEntry:
 
 
 def list_encoders(also: Iterable[str] = ()) -> list[EncoderEntry]:
-    """List the known encoders in their order, then others on this machine, then the ids `also`."""
-    also = list(also)
-    local = {one.source: one for one in local_encoders(also)}
-    known = {one.hub_id: one for one in KNOWN}
+    """List the known encoders in their order, then others that are on this machine.
+
+    Those are the DINOv3 in the hub's cache, and all that were used or added here before.
+
+    Args:
+        also: Hub ids to list in any case; their names need not contain `dinov3`.
+    """
+    known, also = {one.hub_id: one for one in KNOWN}, set(also)
+    used = registry.sources()
+    own = [one for one in used if Path(one).is_absolute() and os.path.exists(one)]
+    found = [one for one in used if one not in own]
+    found += [hub_id for hub_id in cached_ids() if "dinov3" in hub_id]
     entries = []
-    for source in dict.fromkeys([*known, *local, *also]):
-        here, one = local.get(source), known.get(source)
-        title = one.title if one else here.title if here else source
-        entries.append(
-            EncoderEntry(
-                source=source,
-                title=title,
-                known=one,
-                here=here is not None,
-                disk_bytes=here.disk_bytes if here else 0,
-                own=here is not None and not here.from_hub,
+    for hub_id in filter(is_hub_id, dict.fromkeys([*known, *found, *sorted(also)])):
+        here = cached_folder(hub_id) is not None
+        if here or hub_id in known or hub_id in also:
+            entries.append(
+                EncoderEntry(
+                    source=hub_id,
+                    title=known[hub_id].title if hub_id in known else hub_id,
+                    known=known.get(hub_id),
+                    here=here,
+                    disk_bytes=cached_bytes(hub_id) if here else 0,
+                    own=False,
+                )
             )
-        )
-    return entries
+    return entries + [_own_entry(Path(path)) for path in own]
+
+
+def _own_entry(path: Path) -> EncoderEntry:
+    size = 0
+    with suppress(OSError):  # another program may change it meanwhile
+        files = path.glob("*.safetensors") if os.path.isdir(path) else [path]
+        size = sum(file.stat().st_size for file in files)
+    return EncoderEntry(
+        source=os.fspath(path), title=path.name, known=None, here=True, disk_bytes=size, own=True
+    )
 
 
 def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path:

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
-from SpatialARAnomalyLib.service.encoders.catalog import known_encoder, local_encoders
+from SpatialARAnomalyLib.service.encoders.library import list_encoders
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
@@ -146,10 +146,10 @@ class TrainForm:
 def _encoderChoices() -> list[tuple[str, str]]:
     """Return text and source of every encoder that can be trained on."""
     choices = [(_("Demonstration (quick, for trying)"), DEMONSTRATION)]
-    for local in local_encoders():
-        known = known_encoder(local.source)
-        title = local.title if known is None else f"DINOv3 {known.title}"
-        choices.append((title, local.source))
+    for entry in list_encoders():
+        if entry.here:
+            title = f"DINOv3 {entry.title}" if entry.known else entry.title
+            choices.append((title, entry.source))
     choices.append((_("A folder or file of DINOv3 weights"), OWN_FILES))
     return choices
 
