@@ -9,9 +9,9 @@ from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.scans import ScanSource
+from SpatialARAnomalyLib.service.training.folder import discard
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.train import as_result, train
-from SpatialARAnomalyLib.service.training.unfinished import discard
 
 
 @dataclass(frozen=True, kw_only=True)
