@@ -17,7 +17,7 @@ from Harness.fixtures import (  # noqa: F401 - fixtures of the tests below
     settings,
 )
 from service.small_site import SHAPE_KJI, SPACING_MM, Site, run
-from slicerapp.dialogs import Answers
+from slicerapp.dialogs import make_answers
 from slicerapp.results import add_result
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -64,11 +64,11 @@ def models_folder(site: Site, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dialogs(app: Any, monkeypatch: pytest.MonkeyPatch) -> Answers:
+def dialogs(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The answers that the module gets in place of dialogs."""
     from SpatialARAnomalyLib.slicerapp import Widget
 
-    answers = Answers()
+    answers = make_answers()
     monkeypatch.setattr(Widget, "Dialogs", lambda parent: answers)
     return answers
 
@@ -77,7 +77,7 @@ def dialogs(app: Any, monkeypatch: pytest.MonkeyPatch) -> Answers:
 def opened(
     load_module: Callable[[Path | str], LoadedModule],
     settings: Any,
-    dialogs: Answers,
+    dialogs: Any,
     warm_worker: Any,
     models_folder: Path,
     monkeypatch: pytest.MonkeyPatch,

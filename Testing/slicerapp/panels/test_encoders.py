@@ -14,25 +14,6 @@ SECRET = "hf_SeCrEt0123456789"
 GATED = "facebook/dinov3-vits16-pretrain-lvd1689m"
 
 
-class Dialogs:
-    """Answers what the dialogs would ask."""
-
-    def __init__(self):
-        self.shown = []
-        self.accepts = True
-        self.path = ""
-
-    def showLicense(self, ask):
-        self.shown.append(ask)
-        return self.accepts
-
-    def chooseFolder(self):
-        return self.path
-
-    def chooseFile(self):
-        return self.path
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return examples.save_transformers(examples.vit(), tmp_path_factory.mktemp("saved") / "vit é")
@@ -45,11 +26,10 @@ def hub(saved, monkeypatch):
 
 
 @pytest.fixture
-def panel(hub, opened):
-    """The section, with dialogs that answer by themselves and the loopback hub's encoder chosen."""
+def panel(hub, opened, dialogs):
+    """The section, whose questions are answered with yes, and the loopback hub's encoder chosen."""
     encoders = opened.widget.panel.encoders
-    encoders._dialogs = Dialogs()
-    encoders._confirm = lambda question: True
+    dialogs.yes = True
     encoders.obtain(HUB_ID)
     return encoders
 
@@ -82,13 +62,13 @@ def cell(panel, column):
     return table.item(table.selectionModel().selectedRows()[0].row(), column).text()
 
 
-def test_get_check_remove(panel, hub, own_worker):
-    panel._worker = own_worker
+def test_get_check_remove(panel, dialogs, hub, own_worker):
+    panel.worker = own_worker
     changed = []
     panel.onChanged = lambda: changed.append(1)
     assert panel._ui.encodersCheckButton.toolTip == "It is not on this machine: get it first."
-    assert click(panel, "Get") == "It is on this machine. Check tells whether it works."
-    assert panel._dialogs.shown == [True]
+    assert click(panel, "Get") == "Downloaded. Click Check to test it."
+    assert dialogs.licenses == [True]
     assert dinov3_license.is_accepted()
     assert cached_folder(HUB_ID) is not None
     assert cell(panel, 4) == "✓ 1.33 MB"
@@ -99,20 +79,20 @@ def test_get_check_remove(panel, hub, own_worker):
     assert text.startswith("It works: ")
     assert text.endswith(" s for a slice of 448 px on cpu.")
     assert hub.requests == []
-    assert click(panel, "Remove") == "Deleted: 1.33 MB are free again."
+    assert click(panel, "Remove") == "Deleted. 1.33 MB of disk are free again."
     assert cached_folder(HUB_ID) is None
     assert len(changed) == 3
     click(panel, "Get")
-    assert panel._dialogs.shown == [True]  # asked once
+    assert dialogs.licenses == [True]  # asked once
 
 
-def test_nothing_is_requested_without_consent(panel, hub):
-    panel._dialogs.accepts = False
+def test_nothing_is_requested_without_consent(panel, dialogs, hub):
+    dialogs.accepts = False
     assert click(panel, "Get") == "Nothing was downloaded: the license was not accepted."
     assert hub.requests == []
     assert not dinov3_license.is_accepted()
     panel._ui.encodersLicenseLabel.linkActivated.emit("license")
-    assert panel._dialogs.shown == [True, False]
+    assert dialogs.licenses == [True, False]
 
 
 def test_progress_cancel_and_again(panel, hub):
@@ -120,7 +100,7 @@ def test_progress_cancel_and_again(panel, hub):
     ui = panel._ui
     ui.encodersGetButton.click()
     assert ui.encodersGetButton.text == "Cancel"
-    assert ui.encodersCheckButton.toolTip == "Wait until what runs has ended."
+    assert ui.encodersCheckButton.toolTip == "Wait for the running task."
     wait_until(half_files, WAIT_S, "half of the weights")
     assert told(panel).startswith("Downloading: ")
     assert " of 1.33 MB" in told(panel)
@@ -128,11 +108,11 @@ def test_progress_cancel_and_again(panel, hub):
     ui.encodersGetButton.click()
     assert told(panel) == "Cancelling…"
     wait_until(lambda: not panel.busy, WAIT_S, "the end")
-    assert told(panel) == "Cancelled."
+    assert told(panel) == "Cancelled. Nothing was changed."
     assert half_files() == []
     assert cell(panel, 4) == ""
     hub.stall_s = 0
-    assert click(panel, "Get") == "It is on this machine. Check tells whether it works."
+    assert click(panel, "Get") == "Downloaded. Click Check to test it."
 
 
 def test_a_failure_says_what_to_do(panel, hub):
@@ -169,32 +149,31 @@ def test_a_gated_encoder_and_its_token(panel, hub, settings, app):
     assert "SeCrEt" not in kept
 
 
-def test_ones_own_folder(panel, hub, saved, own_worker):
-    panel._worker = own_worker
-    panel._dialogs.path = str(saved)
-    assert click(panel, "AddFolder") == "Added: vit é is a DINOv3ViT."
+def test_ones_own_folder(panel, dialogs, hub, saved, own_worker):
+    panel.worker = own_worker
+    dialogs.path = saved
+    assert click(panel, "AddFolder") == "Added: vit é (DINOv3ViT)."
     assert cell(panel, 0) == "vit é"
     assert cell(panel, 3) == "your own"
-    assert click(panel, "Remove") == "Forgotten. Its files are where they were."
+    assert click(panel, "Remove") == "Removed from the list. Its files were kept."
     assert (saved / "model.safetensors").is_file()
-    panel._dialogs.path = str(saved / "model.safetensors")
-    assert click(panel, "AddFile") == "Added: model is a DINOv3ViT."
+    dialogs.path = saved / "model.safetensors"
+    assert click(panel, "AddFile") == "Added: model (DINOv3ViT)."
     assert len(registry.sources()) == 1
-    panel._dialogs.path = str(saved / "config.json")
+    dialogs.path = saved / "config.json"
     assert click(panel, "AddFile").startswith("⚠ Weights must be in a .safetensors file")
-    panel._dialogs.path = ""
+    dialogs.path = ""
     panel._ui.encodersAddFileButton.click()
     assert not panel.busy
     assert hub.requests == []
 
 
-def test_who_declines_keeps_it(panel):
+def test_who_declines_keeps_it(panel, dialogs):
     click(panel, "Get")
-    questions = []
-    panel._confirm = lambda question: questions.append(question)
+    dialogs.yes = False
     click(panel, "Remove")
     assert cached_folder(HUB_ID) is not None
-    assert "Other programs that use the hub's cache lose it, too." in questions[0]
+    assert "Other programs that share the hub's cache lose it, too." in dialogs.questions[0]
 
 
 def test_leading_to_an_encoder(panel):
@@ -205,17 +184,17 @@ def test_leading_to_an_encoder(panel):
     assert cell(panel, 0) == "someone/dinov3-of-theirs"
     assert ui.encodersGetButton.isEnabled()
     panel.obtain("vits16-local")
-    assert "'vits16-local' was loaded from a folder or file of that name." in told(panel)
+    assert "'vits16-local' came from a folder or file." in told(panel)
     assert ui.encodersGetButton.toolTip == "Choose an encoder in the table."
-    panel.enter()
+    panel.reload()
     run_events()
 
 
 def test_the_real_license_dialog(panel):
     import qt
-    from SpatialARAnomalyLib.slicerapp.panels.EncodersTable import EncoderDialogs
+    from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 
-    dialogs = EncoderDialogs(panel._ui.encodersSection)
+    dialogs = Dialogs(panel._ui.encodersSection)
     seen = []
 
     def answer(role):
@@ -238,6 +217,6 @@ def test_the_real_license_dialog(panel):
         (qt.QDialogButtonBox.RejectRole, False, False),
     ):
         answer(role)
-        assert dialogs.showLicense(ask) is accepted
+        assert dialogs.showLicense(ask=ask) is accepted
     assert all("DINOv3 License" in text and "California" in text for text in seen)
     assert len(seen) == 3

@@ -130,14 +130,11 @@ def test_a_disabled_button_says_why(opened):
     assert "must have a segment" in button.toolTip
 
 
-def test_save_writes_what_is_shown(shown, tmp_path, monkeypatch):
+def test_save_writes_what_is_shown(shown, dialogs, tmp_path):
     module, _ = shown
-    panel = module.widget.panel.evaluate
     evaluate(module, add_label_map(lesion()))
     out = tmp_path / "évaluation"
-    asked = []
-    monkeypatch.setattr(panel, "_chooseFolder", lambda: str(out))
-    monkeypatch.setattr(panel, "_confirm", lambda text: asked.append(text) or False)
+    dialogs.path = out
     module.ui.evaluateSaveButton.click()
     names = {"evaluation.json", "metrics.csv", "cases.csv", "curves.csv", "evaluation.png"}
     assert {path.name for path in out.iterdir()} == names
@@ -147,12 +144,12 @@ def test_save_writes_what_is_shown(shown, tmp_path, monkeypatch):
     assert "Scan" not in (out / "evaluation.json").read_text(encoding="utf-8")
     (out / "metrics.csv").write_text("mine")
     module.ui.evaluateSaveButton.click()
-    assert "Replace them?" in asked[0]
+    assert "Replace them?" in dialogs.questions[0]
     assert (out / "metrics.csv").read_text() == "mine"
-    monkeypatch.setattr(panel, "_confirm", lambda text: True)
+    dialogs.yes = True
     module.ui.evaluateSaveButton.click()
     assert (out / "metrics.csv").read_text() != "mine"
-    monkeypatch.setattr(panel, "_chooseFolder", lambda: "")
+    dialogs.path = ""
     module.ui.evaluateSaveButton.click()
     assert {path.name for path in out.iterdir()} == names
 
@@ -212,7 +209,7 @@ def test_the_same_button_cancels(shown):
         run_events(pause_s)
         button.click()
         assert (button.text, panel.evaluating) == ("Evaluate", False)
-        assert "stopped" in module.ui.evaluateStatusLabel.text
+        assert module.ui.evaluateStatusLabel.text == "Cancelled."
     run_events(0.3)
     evaluate(module, truth)
     assert shown_figures(module)["lesions found"][0] == "1.000"
@@ -223,5 +220,5 @@ def test_the_same_button_cancels(shown):
 def test_an_empty_truth_is_told(shown):
     module, _ = shown
     evaluate(module, add_label_map(lesion() * 0))
-    assert "labels no voxel of this scan" in module.ui.evaluateStatusLabel.text
+    assert "labels no voxel" in module.ui.evaluateStatusLabel.text
     assert shown_figures(module)["PRO (up to 0.3)"] == ["–", "–", "–"]

@@ -214,18 +214,16 @@ def test_no_findings_are_exported_too(opened, tmp_path):
 
 def test_existing_files_are_replaced_only_after_a_yes(opened, tmp_path):
     reviewed_result(opened)
-    panel = opened.widget.panel.export
+    dialogs = opened.widget.panel.dialogs
     export(opened, tmp_path, "FINDINGS")
     (file,) = tmp_path.glob("*.csv")
     file.write_text("mine")
-    asked = []
-    panel._confirm = lambda text: bool(asked.append(text))
     told = export(opened, tmp_path, "FINDINGS")
-    assert len(asked) == 1
+    assert len(dialogs.questions) == 1
     assert "⚠" in told
     assert "--" not in told
     assert file.read_text() == "mine"
-    panel._confirm = lambda text: True
+    dialogs.yes = True
     assert export(opened, tmp_path, "FINDINGS").startswith("Written")
     assert file.read_text() != "mine"
 
@@ -349,7 +347,7 @@ def test_what_is_written_says_the_same_without_the_scan(shown, scene, tmp_path):
 
 def test_a_no_leaves_all_files_and_a_yes_replaces_all(shown, tmp_path):
     module, _result = shown
-    panel, out = module.widget.panel.export, tmp_path / "out"
+    dialogs, out = module.widget.panel.dialogs, tmp_path / "out"
     export(module, out)
     files = sorted(out.iterdir())
     assert len(files) == 4
@@ -357,11 +355,10 @@ def test_a_no_leaves_all_files_and_a_yes_replaces_all(shown, tmp_path):
     files[1].unlink()
     for file in (files[0], *files[2:]):
         file.write_text("mine")
-    panel._confirm = lambda text: False
     export(module, out)
     assert sorted(out.iterdir()) == [files[0], *files[2:]]
     assert {file.read_text() for file in out.iterdir()} == {"mine"}
-    panel._confirm = lambda text: True
+    dialogs.yes = True
     export(module, out)
     assert [len(file.read_bytes()) for file in files] == pytest.approx(
         [len(one) for one in written], abs=8

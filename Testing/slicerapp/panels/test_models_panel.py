@@ -26,27 +26,14 @@ class Models:
     def __init__(self, module, folder) -> None:
         self.module, self.folder, self.ui = module, folder, module.ui
         self.panel = module.widget.panel.models
-        self.asked = []
-        self.answers(confirm=True)
+        self.dialogs = module.widget.panel.dialogs
         if self.ui.modelsSection.property("collapsed"):
             self.ui.modelsSection.setProperty("collapsed", False)
         self.settle()
 
-    def answers(self, **given) -> None:
-        """What the user answers when asked; nothing to the rest."""
-
-        def confirm(text: str) -> bool:
-            self.asked.append(text)
-            return given.get("confirm", False)
-
-        self.panel.dialogs = dataclasses.replace(
-            self.panel.dialogs,
-            confirm=confirm,
-            chooseFileToImport=lambda: str(given.get("file", "")),
-            chooseFileToExport=lambda name: str(given.get("file", "")),
-            askName=lambda name: given.get("name", ""),
-            openFolder=lambda folder: self.asked.append(folder),
-        )
+    def answers(self, confirm: bool = False, file: object = "", name: str = "") -> None:
+        """Set what the user answers."""
+        self.dialogs.yes, self.dialogs.path, self.dialogs.text = confirm, file, name
 
     def settle(self) -> None:
         """Wait until nothing runs here."""
@@ -121,15 +108,13 @@ def test_a_damaged_model_says_what_is_wrong_and_can_only_be_deleted(models):
     assert "it must have" in models.ui.modelsDetailLabel.text
     for name in ("Use", "Export", "Rename"):
         assert "it must have" in models.reason(name)
-    assert models.click("Delete", confirm=True) == "cut was deleted."
+    assert models.click("Delete", confirm=True) == "Deleted: cut."
     assert not (models.folder / "cut.safetensors").exists()
 
 
 def test_a_missing_encoder_is_shown_with_the_way_to_get_it(models):
     assert models.cell("of another machine", ENCODER).text() == "timm/vit_x (not on this machine)"
-    assert (
-        "Get it from the Hugging Face hub" in models.cell("of another machine", ENCODER).toolTip()
-    )
+    assert "Download it under Encoders" in models.cell("of another machine", ENCODER).toolTip()
     assert models.cell("of another machine", STATE).text() == "encoder missing"
     models.choose("of another machine")
     assert "timm/vit_x is not on this machine" in models.ui.modelsDetailLabel.text
@@ -201,7 +186,7 @@ def test_a_model_travels_through_a_file(models, tmp_path):
     models.choose("Größe 脳")
     assert models.click("Export", file=file) == "Written: für andere.safetensors"
     original = (models.folder / "second.safetensors").read_bytes()
-    assert models.click("Import", file=file) == "This model is there already, as Größe 脳."
+    assert models.click("Import", file=file) == "This model already exists as Größe 脳."
     models.choose("Größe 脳")
     models.click("Delete", confirm=True)
     assert "Größe 脳" not in models.names()
@@ -229,7 +214,7 @@ def test_an_export_over_a_file_asks(models, tmp_path):
     models.choose("small heads")
     models.click("Export", file=tmp_path / "x", confirm=False)
     assert file.read_bytes() == before
-    assert "Replace it?" in models.asked[-1]
+    assert "Replace it?" in models.dialogs.questions[-1]
     assert models.click("Export", file=tmp_path / "x", confirm=True) == "Written: x.safetensors"
     assert file.read_bytes() == (models.folder / "quick.safetensors").read_bytes()
     file.write_text("years of work")
@@ -248,7 +233,7 @@ def test_a_dialog_that_is_closed_does_nothing(models):
 def test_a_model_is_renamed_and_stays_chosen_everywhere(models):
     models.choose("Größe 脳")
     models.click("Use")
-    assert models.click("Rename", name="brain") == "Größe 脳 is called brain now."
+    assert models.click("Rename", name="brain") == "Renamed: Größe 脳 is now brain."
     assert verify_model(models.folder / "brain").name == "brain"
     assert models.cell("brain", NAME).isSelected()
     assert models.ui.modelSelector.property("currentText") == "brain"
@@ -260,7 +245,7 @@ def test_a_model_is_renamed_and_stays_chosen_everywhere(models):
 def test_delete_asks_and_takes_no_for_an_answer(models):
     models.choose("Größe 脳")
     models.click("Delete", confirm=False)
-    assert models.asked == ["Delete the model Größe 脳? It cannot be brought back."]
+    assert models.dialogs.questions == ["Delete the model Größe 脳? This cannot be undone."]
     assert (models.folder / "second.safetensors").exists()
     models.click("Delete", confirm=True)
     assert not (models.folder / "second.safetensors").exists()
@@ -268,7 +253,7 @@ def test_delete_asks_and_takes_no_for_an_answer(models):
 
 def test_verify_tells_damage_that_the_list_cannot_see(models):
     models.choose("Größe 脳")
-    assert models.click("Verify") == "Größe 脳 is complete, and as it was trained."
+    assert models.click("Verify") == "Größe 脳 is intact: its weights match its card."
     assert models.cell("Größe 脳", STATE).text() == "✓ verified"
     change_byte(models.folder / "second.safetensors")
     models.module.widget.panel.enter()
@@ -292,7 +277,7 @@ def test_while_another_task_runs_nothing_is_begun(models):
 def test_the_folder_is_opened_and_made_if_need_be(models):
     shutil.rmtree(models.folder)
     models.click("Open")
-    assert models.asked == [models.folder]
+    assert models.dialogs.opened == [models.folder]
     assert models.folder.is_dir()
 
 

@@ -273,12 +273,11 @@ def ours(scene) -> set[str]:
 
 def test_deleting_a_result_asks_and_removes_all_of_it(reviewed, scene):
     module, result = reviewed
-    review, scan = module.widget.panel.review, result.scan
+    dialogs, scan = module.widget.panel.dialogs, result.scan
     before = ours(scene)
-    review._confirm = lambda text: False
     module.ui.deleteResultButton.click()
     assert ours(scene) == before
-    review._confirm = lambda text: True
+    dialogs.yes = True
     module.ui.deleteResultButton.click()
     run_events()
     assert ours(scene) == {scan.GetID()}

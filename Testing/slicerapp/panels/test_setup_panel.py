@@ -8,6 +8,7 @@ import pytest
 from Harness import load_scripted_module, run_events, settings_after_restart, wait_until
 from service.wheel_examples import GOOD
 from slicerapp.conftest import MODULE
+from slicerapp.dialogs import make_answers
 from slicerapp.setup.test_installation import FakeWorker
 from SpatialARAnomalyLib.service.setup.packages import names
 
@@ -68,7 +69,7 @@ class Packaging:
 
 
 class Bench:
-    """The panel's widgets over made-up packages; `answers` are given to its questions."""
+    """The panel's widgets over made-up packages; `dialogs` answers its questions."""
 
     def __init__(self, module, table):
         from SpatialARAnomalyLib.slicerapp.panels.SetupPanel import SetupPanel
@@ -78,8 +79,8 @@ class Bench:
         self.ui, self.table, site = module.ui, table, made_up(table)
         self.worker = FakeWorker(site)
         self.extension, self.packaging = Extension(table), Packaging(table)
-        self.questions, self.answers, self.restarts = [], [], []
-        self.folder = ""
+        self.dialogs = make_answers()
+        self.dialogs.yes = []
         self.dependencies = Dependencies(
             self.worker,
             extension=self.extension,
@@ -89,17 +90,9 @@ class Bench:
             nameTorchProblem=lambda: "",
         )
         self.panel = module.widget.panel.setup = SetupPanel(
-            self.ui,
-            self.dependencies,
-            self._answer,
-            chooseFolder=lambda: self.folder,
-            restart=lambda: self.restarts.append(1),
+            self.ui, self.dependencies, self.dialogs
         )
         self.module = module
-
-    def _answer(self, question):
-        self.questions.append(question)
-        return self.answers.pop(0)
 
     @property
     def status(self):
@@ -179,22 +172,22 @@ def test_what_cannot_be_clicked_says_why(bench):
 
 def test_one_question_and_nothing_without_a_yes(bench):
     at = bench("torch", "typer")
-    at.answers = [False]
+    at.dialogs.yes = [False]
     at.ui.setupInstallButton.click()
-    assert len(at.questions) == 1
-    assert "torch>=2.4,!=2.12.*, typer>=0.15" in at.questions[0]
+    assert len(at.dialogs.questions) == 1
+    assert "torch>=2.4,!=2.12.*, typer>=0.15" in at.dialogs.questions[0]
     assert at.status == "Nothing was installed."
     assert at.packaging.asked == []
     assert at.worker.told == ["probe"]
     at.dependencies._freeBytes = lambda: 10**8
     at.ui.setupInstallButton.click()
-    assert len(at.questions) == 1
+    assert len(at.dialogs.questions) == 1
     assert "Free some room first" in at.status
 
 
 def test_an_installation_is_shown_and_ends_with_a_trial(bench):
     at = bench("torch", "typer")
-    at.answers, checked = [True], []
+    at.dialogs.yes, checked = [True], []
 
     def check_working():
         checked.append(1)
@@ -217,12 +210,12 @@ def test_an_installation_is_shown_and_ends_with_a_trial(bench):
     assert at.worker.told == ["probe", "hold", "release", "probe"]
     assert "Collecting things" in at.ui.setupLogText.toPlainText()
     assert at.rows()["typer"] == ("0.29", "works")
-    assert (len(at.questions), at.restarts) == (1, [])
+    assert (len(at.dialogs.questions), at.dialogs.restarts) == (1, 0)
 
 
 def test_an_installation_goes_on_unheard_when_the_module_is_unloaded(bench):
     at = bench("typer")
-    at.answers = [True]
+    at.dialogs.yes = [True]
     told = []
 
     def unload():
@@ -234,14 +227,14 @@ def test_an_installation_goes_on_unheard_when_the_module_is_unloaded(bench):
     wait_until(lambda: at.table.get("typer") == "0.29", 20, "the installation")
     assert at.worker.told[-2:] == ["release", "probe"]
     assert at.ui.setupLogText.toPlainText() == told[0]
-    at.module.widget.panel.setup = at.panel = type(at.panel)(at.ui, at.dependencies, at._answer)
+    at.module.widget.panel.setup = at.panel = type(at.panel)(at.ui, at.dependencies, at.dialogs)
 
 
 def test_a_failure_is_told_once_and_can_be_repeated(bench):
     import slicer
 
     at = bench("typer")
-    at.answers = [True, True]
+    at.dialogs.yes = [True, True]
     at.packaging.works = False
     at.ui.setupInstallButton.click()
     at.wait()
@@ -252,7 +245,7 @@ def test_a_failure_is_told_once_and_can_be_repeated(bench):
     at.wait()
     assert at.status == "Everything is installed and works."
     at = bench("torch", "typer")
-    at.extension.works, at.answers = False, [True]
+    at.extension.works, at.dialogs.yes = False, [True]
     at.ui.setupInstallButton.click()
     at.wait()
     assert "could not install PyTorch" in at.status
@@ -264,37 +257,37 @@ def test_without_the_extension_it_comes_first_and_is_remembered_over_the_restart
     from SpatialARAnomalyLib.slicerapp import Settings
 
     at = bench("torch")
-    at.extension.there, at.answers = False, [True, False]
+    at.extension.there, at.dialogs.yes = False, [True, False]
     at.ui.setupInstallButton.click()
     at.wait()
-    assert "then Slicer restarts" in at.questions[0]
-    assert "Restart Slicer now?" in at.questions[1]
-    assert at.restarts == []
-    assert at.status == "Restart Slicer, then click Install… to go on."
+    assert "then Slicer restarts" in at.dialogs.questions[0]
+    assert "Restart Slicer now?" in at.dialogs.questions[1]
+    assert at.dialogs.restarts == 0
+    assert at.status == "Restart Slicer, then click Install… to continue."
     assert settings_after_restart().value("SpatialARAnomaly/InstallPending") == "yes"
     again = bench("torch")
     again.panel.enter()
     assert not again.ui.setupSection.collapsed
-    assert again.status == "The PyTorch extension is there now. Click Install… to go on."
+    assert again.status == "The PyTorch extension is installed. Click Install… to continue."
     assert again.worker.told == []
     assert not Settings.installPending()
     at = bench("torch")
-    at.extension.there, at.answers = False, [True, True]
+    at.extension.there, at.dialogs.yes = False, [True, True]
     at.ui.setupInstallButton.click()
     at.wait()
-    assert at.restarts == [1]
+    assert at.dialogs.restarts == 1
 
 
 def test_an_extension_that_cannot_be_had_is_told(bench):
     at = bench("torch")
-    at.extension.there, at.extension.works, at.answers = False, False, [True]
+    at.extension.there, at.extension.works, at.dialogs.yes = False, False, [True]
     at.ui.setupInstallButton.click()
     at.wait()
     assert "could not be installed" in at.status
     at.extension.can = False
     at.ui.setupInstallButton.click()
     assert "which this Slicer cannot install" in at.status
-    assert len(at.questions) == 1
+    assert len(at.dialogs.questions) == 1
 
 
 def test_a_repair_asks_for_a_restart(bench):
@@ -302,15 +295,15 @@ def test_a_repair_asks_for_a_restart(bench):
     at.worker.errors = {"torch": "ImportError: libtorch.so"}
     at.ui.setupCheckButton.click()
     assert at.ui.setupRepairButton.isEnabled()
-    at.answers = [True, True]
+    at.dialogs.yes = [True, True]
     at.ui.setupRepairButton.click()
     at.worker.errors = {}
     at.wait()
-    assert "removed first" in at.questions[0]
+    assert "removed first" in at.dialogs.questions[0]
     assert "torchvision" not in at.table
     assert at.table["torch"] == "2.11.0"
-    assert "old PyTorch in memory" in at.questions[1]
-    assert at.restarts == [1]
+    assert "old PyTorch in memory" in at.dialogs.questions[1]
+    assert at.dialogs.restarts == 1
 
 
 def test_a_kit_is_verified_asked_about_and_installed_with_its_weights(bench, tmp_path):
@@ -331,9 +324,9 @@ def test_a_kit_is_verified_asked_about_and_installed_with_its_weights(bench, tmp
     at.worker.submit = answer
     at.ui.setupFolderButton.click()
     assert at.worker.told == []  # no folder was chosen
-    at.folder, at.answers = str(tmp_path), [True]
+    at.dialogs.path, at.dialogs.yes = str(tmp_path), [True]
     at.ui.setupFolderButton.click()
-    assert "owner/vit (DINOv3 License" in at.questions[0]
+    assert "owner/vit (DINOv3 License" in at.dialogs.questions[0]
     at.packaging.meanwhile = lambda: seen.update(os.environ)
     at.wait()
     assert at.packaging.asked == [["typer>=0.15"]]
@@ -341,15 +334,15 @@ def test_a_kit_is_verified_asked_about_and_installed_with_its_weights(bench, tmp
     assert seen["PIP_NO_INDEX"] == "1"
     assert at.worker.told == ["kit_verify", "hold", "release", "probe", "kit_weights"]
     assert at.status == "Everything is installed, with the weights owner/vit."
-    at.answers = [False]
+    at.dialogs.yes = [False]
     at.ui.setupFolderButton.click()
-    assert "The packages are all there" in at.questions[-1]
+    assert "All packages are installed" in at.dialogs.questions[-1]
     assert at.status == "Nothing was installed."
 
 
-def test_a_bad_kit_is_refused_by_the_real_worker(opened, tmp_path, monkeypatch):
+def test_a_bad_kit_is_refused_by_the_real_worker(opened, dialogs, tmp_path):
     panel = opened.widget.panel.setup
-    monkeypatch.setattr(panel, "_chooseFolder", lambda: str(tmp_path))
+    dialogs.path = tmp_path
     opened.ui.setupFolderButton.click()
     wait_until(lambda: not panel.dependencies.checking, 120, "the check of the kit")
     assert "holds no offline kit" in opened.ui.setupStatusLabel.text
@@ -403,7 +396,7 @@ def test_another_python_computes_if_the_user_says_so(bench):
     assert workerPython() == Settings.workerPython() == "/opt/other/python"
     assert at.worker.told == ["restartWhenIdle"]
     assert "Another Python than Slicer's computes" in at.ui.setupInstallButton.toolTip
-    assert at.ui.setupStateLabel.text == "Another Python computes. Check again tries it."
+    assert at.ui.setupStateLabel.text == "Another Python is used. Click Check again to test it."
     at.ui.setupPythonEdit.currentPath = ""
     assert workerPython() == pythonSlicer()
 
@@ -421,7 +414,10 @@ def test_settings_are_remembered_for_new_scenes_and_a_scene_s_own_win(
     assert slicer.util.saveScene(str(path))
     parameters.falsePositiveRate = 0.005
     parameters.overlayOpacity = 0.75
-    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (0.005, 0.75)
+    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (
+        0.005,
+        0.75,
+    )
     # A new scene begins with them, also after a restart of Slicer.
     restarted = settings_after_restart()
     assert float(restarted.value("SpatialARAnomaly/FalsePositiveRate")) == 0.005
@@ -439,7 +435,10 @@ def test_settings_are_remembered_for_new_scenes_and_a_scene_s_own_win(
     run_events()
     parameters = again.widget.panel._parameters
     assert (parameters.falsePositiveRate, parameters.overlayOpacity) == (0.02, 0.25)
-    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (0.005, 0.75)
+    assert (Settings.remembered("falsePositiveRate"), Settings.remembered("overlayOpacity")) == (
+        0.005,
+        0.75,
+    )
 
 
 @pytest.mark.parametrize("odd", ["", "much", "7", "nan"])
@@ -469,11 +468,11 @@ def test_a_task_begun_after_the_button_was_enabled_is_respected(bench):
     at = bench("torch")
     assert at.ui.setupInstallButton.isEnabled()
     at.worker.busy = True
-    at.folder = "/a/kit"
+    at.dialogs.path = "/a/kit"
     for button in (at.ui.setupInstallButton, at.ui.setupFolderButton):
         button.setEnabled(True)
         button.click()
         assert at.status.startswith("⚠ Wait for the running task")
         assert not button.isEnabled()
     assert at.worker.told == []
-    assert at.questions == []
+    assert at.dialogs.questions == []

@@ -32,7 +32,7 @@ def trainer(app, tmp_path):
 
 
 @pytest.fixture
-def opened(load_module, settings, trainer, tmp_path):
+def opened(load_module, settings, dialogs, trainer, tmp_path):
     """Our module, entered, with a folder of scans."""
     from SpatialARAnomalyLib.slicerapp import Settings
 
@@ -48,8 +48,8 @@ def status(module) -> str:
     return module.ui.trainStatusLabel.text
 
 
-def look(module):
-    """Click *Look at the scans* and wait; what was found."""
+def survey(module):
+    """Click *Survey scans* and wait; what was found."""
     module.ui.trainSurveyButton.click()
     scans = module.widget.panel.train.scans
     wait_until(lambda: not scans.surveying, 20, "the survey")
@@ -58,7 +58,7 @@ def look(module):
 
 def begin(module, trainer, epochs: int = 500):
     """A training under way."""
-    look(module)
+    survey(module)
     module.ui.trainNameEdit.setText("Heads, T1")
     module.ui.trainEpochsSpinBox.setValue(epochs)
     assert module.ui.trainButton.isEnabled(), module.ui.trainButton.toolTip
@@ -106,7 +106,7 @@ def listed(module) -> list[str]:
 
 
 class TestScans:
-    def test_unloading_the_module_ends_a_look_that_nobody_sees(self, settings, trainer, tmp_path):
+    def test_unloading_the_module_ends_a_survey(self, settings, trainer, tmp_path):
         module = load_scripted_module(MODULE)
         module.enter()
         module.ui.trainFolderEdit.setCurrentPath(str(tmp_path))
@@ -119,11 +119,11 @@ class TestScans:
     def test_buttons_say_what_is_missing(self, opened):
         ui = opened.ui
         assert ui.trainSurveyButton.isEnabled()
-        assert ui.trainButton.toolTip == "Look at the scans first."
+        assert ui.trainButton.toolTip == "Survey the scans first."
         assert ui.trainPauseButton.toolTip == "No training is running."
         assert ui.trainPlotButton.toolTip == "No epoch is done yet."
         ui.trainFolderEdit.setCurrentPath(ui.trainFolderEdit.currentPath + "/none")
-        assert ui.trainSurveyButton.toolTip == "The folder is not there."
+        assert ui.trainSurveyButton.toolTip == "The folder does not exist."
         ui.trainFolderEdit.setCurrentPath("")
         for button in (ui.trainSurveyButton, ui.trainButton):
             assert not button.isEnabled()
@@ -149,10 +149,12 @@ class TestScans:
         add_volume(np.ones((3, 4, 5), np.float32), np.eye(4), "C")
         run_events(0.05)
         assert listed(opened) == ["B", "C"]
-        assert [node.GetName() for node in opened.widget.panel.train.scans._tickedVolumes()] == ["B"]
+        assert [node.GetName() for node in opened.widget.panel.train.scans._tickedVolumes()] == [
+            "B"
+        ]
 
-    def test_a_look_tells_what_was_found_and_what_it_would_take(self, opened):
-        result = look(opened)
+    def test_a_survey_tells_what_was_found_and_what_it_would_take(self, opened):
+        result = survey(opened)
         ui = opened.ui
         import qt
 
@@ -180,19 +182,19 @@ class TestScans:
         add_volume(voxels, affine, "Oblique")
         run_events(0.05)
         ticked(opened, "Oblique")
-        source = look(opened).sources[-1]
+        source = survey(opened).sources[-1]
         assert np.array_equal(np.load(source["voxels"]), voxels)
         assert np.array_equal(source["affine"], affine)
         first = Path(source["voxels"])
-        look(opened)
-        assert not first.exists(), "the files of a look go with the next one"
+        survey(opened)
+        assert not first.exists(), "the files of a survey go with the next one"
 
     def test_large_scans_do_not_stop_slicer(self, opened):
         add_volume(np.zeros((120, 512, 512), np.float32), np.eye(4), "Large")
         run_events(0.05)
         ticked(opened, "Large")
         with gui_gap() as gap:
-            look(opened)
+            survey(opened)
         assert gap.longest_s < 0.25
 
     def test_a_scan_deleted_while_it_is_handed_over_is_told(self, opened, scene):
@@ -204,42 +206,40 @@ class TestScans:
         volume.GetImageData().GetPointData().GetScalars().Modified()
         wait_until(lambda: not opened.widget.panel.train.scans.surveying, 20)
         assert status(opened) == (
-            "⚠ A scan was changed or deleted while it was handed over. Look at the scans again."
+            "⚠ A scan was changed or deleted while it was sent. Click 'Survey scans' again."
         )
 
-    def test_looking_can_be_stopped(self, opened):
+    def test_a_survey_can_be_stopped(self, opened):
         add_volume(np.zeros((120, 512, 512), np.float32), np.eye(4), "Large")
         run_events(0.05)
         ticked(opened, "Large")
         opened.ui.trainSurveyButton.click()
-        assert opened.ui.trainSurveyButton.text == "Stop looking"
-        assert opened.ui.trainButton.toolTip == "The scans are being looked at."
+        assert opened.ui.trainSurveyButton.text == "Stop survey"
+        assert opened.ui.trainButton.toolTip == "The survey is running."
         opened.ui.trainSurveyButton.click()
-        assert status(opened) == "Stopped."
-        assert opened.ui.trainSurveyButton.text == "Look at the scans"
+        assert status(opened) == "Cancelled."
+        assert opened.ui.trainSurveyButton.text == "Survey scans"
 
-    def test_what_matters_asks_for_another_look(self, opened):
+    def test_what_matters_asks_for_another_survey(self, opened):
         ui = opened.ui
-        look(opened)
+        survey(opened)
         ui.trainNameEdit.setText("Heads")
         assert ui.trainButton.isEnabled()
         ui.trainEpochsSpinBox.setValue(7)
         assert ui.trainButton.isEnabled()
-        assert "look at the scans again for an estimate" in ui.trainEstimateLabel.text
+        assert "survey again for an estimate" in ui.trainEstimateLabel.text
         ui.trainPlaneSelector.setCurrentIndex(1)
-        assert ui.trainButton.toolTip == (
-            "The choice of scans has changed: look at the scans again."
-        )
-        look(opened)
+        assert ui.trainButton.toolTip == ("The choice of scans has changed: survey them again.")
+        survey(opened)
         assert ui.trainButton.isEnabled()
 
     def test_a_name_that_is_taken_is_refused_at_once(self, opened, tmp_path):
-        look(opened)
+        survey(opened)
         assert opened.ui.trainButton.toolTip == "Give the model a name."
         (tmp_path / "models").mkdir()
         (tmp_path / "models/Heads_T1.safetensors").touch()
         opened.ui.trainNameEdit.setText("Heads T1")
-        assert "There is a model of this name already" in opened.ui.trainButton.toolTip
+        assert "A model of this name exists" in opened.ui.trainButton.toolTip
 
     def test_what_nobody_chose_is_the_spec_s_default(self, opened):
         assert opened.widget.panel.train.form.spec() == TrainSpec()
