@@ -303,7 +303,7 @@ def test_an_alarm_where_something_of_slicer_s_changed_all_the_same(setting):
     assert "ProxyError('Cannot connect')" in setting.log
     words = setting.words(outcome)
     assert "numpy 2.4.6 → 1.26.4" in words
-    assert "may not start again" in words
+    assert "Reinstall Slicer" in words
 
 
 def test_variables_of_the_site_s_own_come_back(setting, monkeypatch):
