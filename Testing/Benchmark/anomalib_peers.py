@@ -1,17 +1,15 @@
-"""Our peers beside anomalib's own classes, on the same tokens: prints a table.
+"""Compare our peers with anomalib's own classes on the same tokens: prints a table.
 
     pip install ".[torch,benchmark]"
     PYTHONPATH=Testing python Testing/Benchmark/anomalib_peers.py  # a minute, 2 GB of memory
 
-Tokens of the demonstration encoder: 16 normal heads train, 2 heads with a lesion
-are scored (seeded; 10 slices each at 224 px). anomalib's models embed images
-themselves; here they are given tokens, everything after that is theirs: the
-nearest neighbor of AnomalyDINO and of PatchCore, PatchCore's coreset, PaDiM's
-Gaussians and distance. Told: the largest difference of two scores, the mean
-score, and seconds to fit and score. The coresets begin with the same token on
-the same projection, so that they must hold the same tokens; with projections of
-their own they are compared by their radius, the farthest that a normal token
-lies from its nearest in the coreset.
+Tokens of the demonstration encoder: 16 normal heads for fitting, 2 heads with a lesion are scored
+(seeded; 10 slices each at 224 px). anomalib's models embed images themselves; here they get
+tokens, and everything after the encoder is theirs: the nearest neighbor of AnomalyDINO and of
+PatchCore, PatchCore's coreset, PaDiM's Gaussians and distance. Columns: the largest difference of
+two scores, the mean score, and seconds to fit and score. The coresets begin with the same token
+and the same projection, so they must hold the same tokens. With different projections they are
+compared by their radius, the largest distance of a normal token to its nearest in the coreset.
 """
 
 import importlib.metadata
@@ -37,18 +35,18 @@ from torch.nn import functional as F
 
 HEADS, SIZE_PX, CORESET_RATIO, CHANNELS = 16, 224, 0.02, 40
 ANOMALIB_RIDGE = 0.01 + 1e-5
-"""anomalib adds a little more than the paper."""
+"""Variance that anomalib adds to each channel, a little more than in the paper."""
 
 
 def tokens_of(encoder, head):
-    """Tokens of the slices of a head, as float32 [slice, c, h, w]."""
+    """Embed the slices of a head as float32 [slice, c, h, w]."""
     voxels = torch.from_numpy(head.voxels[7:17].astype(np.float32))[:, None]
     images = F.interpolate(voxels / voxels.max(), (SIZE_PX, SIZE_PX), mode="bilinear")
     return encoder.embed(images).numpy()
 
 
 class GivenTokens(AnomalyDINOModel):
-    """AnomalyDINO after the encoder: its "images" are places for tokens that are given."""
+    """AnomalyDINO without its encoder: its "images" are given tokens."""
 
     def __init__(self, bank):
         torch.nn.Module.__init__(self)
@@ -61,7 +59,7 @@ class GivenTokens(AnomalyDINOModel):
 
 
 class OurProjection:
-    """In place of anomalib's, whose number of channels depends on that of tokens."""
+    """Replaces anomalib's projection, whose width depends on the tokens' channels."""
 
     def __init__(self, matrix):
         self.matrix = matrix
@@ -83,7 +81,7 @@ def timed(function):
     return result, time.perf_counter() - begin
 
 
-def tell(name, ours, theirs, seconds):
+def print_row(name, ours, theirs, seconds):
     difference = float((ours - theirs).abs().max())
     print(
         f"| {name} | {difference:.1e} | {float(theirs.mean()):.4f} | {seconds[0]:.2f} | "
@@ -123,11 +121,11 @@ def main():
         theirs, second = timed(
             lambda: GivenTokens(F.normalize(bank)).eval()(given).anomaly_map[:, 0]
         )
-    tell("nearest, cosine (AnomalyDINO)", ours, theirs, (first, second))
+    print_row("nearest, cosine (AnomalyDINO)", ours, theirs, (first, second))
 
     ours, first = timed(lambda: MemoryBank.fit(normals, distance=Distance.EUCLIDEAN).score(given))
     theirs, second = timed(lambda: patchcore(bank, queries))
-    tell("nearest, Euclidean (PatchCore)", ours, theirs, (first, second))
+    print_row("nearest, Euclidean (PatchCore)", ours, theirs, (first, second))
 
     ours, first = timed(
         lambda: PositionGaussian.fit(normals, channels=CHANNELS, ridge=ANOMALIB_RIDGE)
@@ -138,7 +136,7 @@ def main():
     ]
     theirs, second = timed(lambda: padim(*reduced))
     scored, more = timed(lambda: ours.score(given))
-    tell(f"Gaussian, {ours.channels} channels (PaDiM)", scored, theirs, (first + more, second))
+    print_row(f"Gaussian, {ours.channels} channels (PaDiM)", scored, theirs, (first + more, second))
 
     matrix = sparse_projection(bank.shape[1], 64, torch.Generator().manual_seed(0))
     sampler = KCenterGreedy(bank, CORESET_RATIO)

@@ -1,18 +1,18 @@
-"""What rates and case p-values promise from few held-out normals, and what they keep.
+"""Coverage of the intervals and case p-values from few held-out normal scans: prints two tables.
 
     python Testing/Benchmark/calibration_coverage.py [--picture FILE]     # 3 minutes
 
-Cohorts are simulated, so that the truth is known. A scan's NLL is gamma-distributed (8
-degrees); its scale differs between scans by 10 % (`alike`) or 30 % (`unlike`), or 1 % of
-it, 0.1 to 10 % from scan to scan, is twice as high (`rims`). Case scores are log-normal,
-gamma-distributed (`skewed`) or have heavy tails (`heavy`, t with 4 degrees).
+Cohorts are simulated, so the truth is known. A scan's NLL is gamma-distributed (8 degrees). Its
+scale differs between scans by 10 % (`alike`) or 30 % (`unlike`); or a part of the voxels, on
+average 1 % and 0.1 to 10 % from scan to scan, has twice the scale (`rims`). Case scores are
+log-normal, gamma-distributed (`skewed`) or have heavy tails (`heavy`, t with 4 degrees).
 
-First table, at an asked rate of 0.01: the share of new normal scans inside the interval for
-one scan, of cohorts whose mean over many new scans is inside the interval for the mean
-(both should be 0.95 or a little more), and that interval's ends as parts of the rate asked
-(median). Second table: how often a normal scan gets p ≤ 0.05 and p ≤ 0.01, over all cohorts;
-between what that lies for p ≤ 0.05 in nine of ten models; and how often 60 fresh normals of
-one model pass as uniform (Kolmogorov-Smirnov p > 0.01).
+First table, at an asked rate of 0.01: the share of new normal scans inside the interval for one
+scan; the share of cohorts whose mean over many new scans is inside the interval for the mean (both
+should be 0.95 or a little more); and that interval's ends divided by the asked rate (median).
+Second table: how often a normal scan gets p ≤ 0.05 and p ≤ 0.01, over all cohorts; the range for
+p ≤ 0.05 of nine of ten models; and how often 60 fresh normal scans of one model pass as uniform
+(Kolmogorov-Smirnov p > 0.01).
 """
 
 import argparse
@@ -30,7 +30,7 @@ WORLDS = ("alike", "rims", "unlike")
 
 
 def above(world: str, random: np.random.Generator, scans: int):
-    """A function: the share of each scan above an NLL."""
+    """Make a function: the share of each scan above an NLL."""
     size = (COHORTS, scans)
     scale = np.exp(random.normal(0, 0.3 if world == "unlike" else 0.1, size))
     part = np.clip(np.exp(random.normal(-4.6, 1.2, size)), 1e-3, 0.1) if world == "rims" else 0.0
@@ -40,7 +40,7 @@ def above(world: str, random: np.random.Generator, scans: int):
 
 
 def rate_row(world: str, normals: int, random: np.random.Generator) -> dict[str, float]:
-    """What the interval of a rate keeps."""
+    """Measure the coverage of a rate's intervals."""
     shares_above = above(world, random, normals + 1000)
     low, high = np.zeros((COHORTS, 1)), np.full((COHORTS, 1), 300.0)
     for _ in range(35):
@@ -64,17 +64,17 @@ LAWS = {
     "skewed": stats.gamma(4),
     "heavy": stats.t(4, loc=10),
 }
-"""Of case scores; `heavy` is that of their logarithm, tenfold."""
+"""Distributions of case scores; `heavy` is that of ten times their logarithm."""
 
 
 def scores_of(law: str, size, random: np.random.Generator) -> np.ndarray:
-    """Case scores above a least NLL of 0."""
+    """Draw case scores above a least NLL of 0."""
     drawn = LAWS[law].rvs(size=size, random_state=random)
     return np.exp(drawn / 10) if law == "heavy" else drawn
 
 
 def alarms(law: str, normals: list[float], alarm: float) -> float:
-    """How often a normal scan has p up to `alarm` in a model of these held-out scores."""
+    """Compute how often a normal scan has p up to `alarm` with these held-out scores."""
     low, high = min(normals) / 10, max(normals) * 10
     for _ in range(30):
         middle = (low * high) ** 0.5
@@ -85,7 +85,7 @@ def alarms(law: str, normals: list[float], alarm: float) -> float:
 
 
 def case_row(law: str, normals: int, random: np.random.Generator) -> dict[str, float]:
-    """What case p-values keep."""
+    """Measure the p-values of cases."""
     rates, rare, passed = [], [], []
     for cohort in scores_of(law, (COHORTS, normals + FRESH), random).tolist():
         known, fresh = cohort[:normals], cohort[normals:]
@@ -101,7 +101,7 @@ def case_row(law: str, normals: int, random: np.random.Generator) -> dict[str, f
 
 
 def draw(path: Path, rates: dict, cases: dict) -> None:
-    """Both tables as a picture."""
+    """Draw both tables as a picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
@@ -140,7 +140,7 @@ def draw(path: Path, rates: dict, cases: dict) -> None:
 
 
 def main() -> None:
-    """Print both tables; draw them if asked."""
+    """Print both tables; draw them on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path)
     picture = parser.parse_args().picture

@@ -1,13 +1,12 @@
-"""How long findings take on a large volume, beside labeling its whole grid: prints a table.
+"""Time to extract findings from a large volume, beside labeling its whole grid: prints a table.
 
     python Testing/Benchmark/findings.py            # under a minute, 3 GB of memory
 
-A grid of 300 × 512 × 512 voxels of 0.5 mm. `smooth` is what detection gives: values of
-tokens, linear in between; of them a share reaches the threshold. `specks` are single
-voxels and some balls, as no detection gives them. Told per case: the share above, the
-findings, seconds of the old way (label every voxel), of the new one (connect runs), how many
-times faster that is, and seconds of the worker's job `find` in a warm process: file in,
-findings and label map in files out. All must find the same.
+The grid has 300 × 512 × 512 voxels of 0.5 mm. `smooth` is like the result of a detection: values
+of tokens, linear in between, of which a share reaches the threshold. `specks` are single voxels
+and some balls. Columns: the share above the threshold, the findings, seconds to label every
+voxel (`grid`) and to connect runs (`runs`), their ratio, and seconds of the worker's job `find`
+in a warm process, from file to files. All must find the same.
 """
 
 import json
@@ -31,7 +30,7 @@ CALIBRATION = Calibration(
 
 
 def label_every_voxel(nll, threshold, min_ml):
-    """Voxels, peak, mean and label map of every finding: what `find` did before."""
+    """Find voxels, peak, mean and label map of every finding by labeling the whole grid."""
     regions, count = ndimage.label(nll >= threshold, structure=np.ones((3, 3, 3), dtype=bool))
     labels = np.zeros(nll.shape, dtype=np.uint16)
     if count == 0:
@@ -57,7 +56,7 @@ def label_every_voxel(nll, threshold, min_ml):
 
 
 def smooth() -> np.ndarray:
-    """Token values, linear between tokens in-plane, the same in six slices."""
+    """Make token values, linear between tokens in-plane, the same in six slices."""
     random = np.random.RandomState(0)
     tokens = random.gamma(4.0, size=(SHAPE_KJI[0] // 6, 33, 33)).astype(np.float32)
     at = np.arange(SHAPE_KJI[1]) / PATCH
@@ -70,7 +69,7 @@ def smooth() -> np.ndarray:
 
 
 def specks(share: float) -> np.ndarray:
-    """A share of single voxels and twelve balls above 1, all else below."""
+    """Make a share of single voxels and twelve balls above 1, all else below."""
     random = np.random.RandomState(1)
     nll = random.random_sample(SHAPE_KJI).astype(np.float32)
     nll += np.float32(share)
@@ -83,7 +82,7 @@ def specks(share: float) -> np.ndarray:
 
 
 def cases():
-    """Name, NLL volume, threshold and least volume."""
+    """Yield name, NLL volume, threshold and least volume."""
     nll = smooth()
     for share in (0.001, 0.003, 0.01, 0.1):
         yield "smooth", nll, float(np.quantile(nll[::7], 1 - share)), MIN_ML
@@ -93,14 +92,14 @@ def cases():
 
 
 def timed(function, *arguments):
-    """What the function returns, and its seconds."""
+    """Return the function's result and its seconds."""
     begin = time.perf_counter()
     result = function(*arguments)
     return result, time.perf_counter() - begin
 
 
 class Worker:
-    """The worker's process, for `find`."""
+    """The worker's process, for the job `find`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,9 +112,9 @@ class Worker:
         self.asked = 0
 
     def find(self, nll: Path, threshold: float, min_ml: float):
-        """Voxels of the findings and their label map's box."""
+        """Return the voxels of the findings and their label map's box."""
         self.asked += 1
-        # Of a calibration that is linear from −99 to 99, so that any threshold has a rate.
+        # The calibration is linear from −99 to 99, so that any threshold has a rate.
         calibration = CALIBRATION.to_dict() | {"nll": [-99.0, 99.0]}
         request = {
             "protocol": 1,
@@ -151,7 +150,7 @@ def compare(worker: Worker, file: Path) -> None:
     find_in_box(tiny, RAS_FROM_VOXEL, CALIBRATION, 0.0, 0.0)
     np.save(file, tiny)
     worker.find(file, 0.0, 0.0)
-    print("case           above  findings   old s   new s  faster  worker s")
+    print("case           above  findings  grid s  runs s  faster  worker s")
     for name, nll, threshold, min_ml in cases():
         (findings, box), new_s = timed(
             find_in_box, nll, RAS_FROM_VOXEL, CALIBRATION, threshold, min_ml

@@ -1,12 +1,12 @@
-"""What the headroom above the 99th percentile of an MR scan is worth: prints a table.
+"""Effect of the headroom above the 99th percentile of an MR scan: prints a table.
 
     python Testing/Benchmark/intensity_headroom.py            # about 5 minutes on two cores
 
-Phantom heads, demonstration encoder, preset `standard`, 8 normals trained on and
-2 held out for 12 epochs, 4 heads with a bright mass of 14 mm radius each. Told
-per headroom and contrast: heads whose lesion is the first finding at a
-false-positive rate of 0.001, mean Dice of that finding, mean number of other
-findings, and the same Dice for the plain intensity threshold of equal rate.
+Phantom heads, demonstration encoder, preset `standard`; 8 normal heads for training and 2 held
+out, 12 epochs; 4 heads with a bright mass of 14 mm radius each. Columns per headroom and
+contrast: heads whose lesion is the first finding at a false-positive rate of 0.001, mean Dice of
+that finding, mean number of other findings, and the same Dice for a threshold of the plain
+intensity at the same rate.
 """
 
 import argparse
@@ -43,25 +43,25 @@ SILENT = SilentReporter()
 
 
 def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Overlap of two masks."""
+    """Compute the Dice overlap of two masks."""
     total = np.count_nonzero(found) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(found & truth) / total if total else 0.0
 
 
 def stack_of(volume, intensity: IntensitySpec, slices: SliceSpec) -> SliceStack:
-    """The volume's slices under that intensity scale."""
+    """Cut the volume into slices with that intensity scale."""
     return SliceStack(PlaneVolume(volume, Plane.AXIAL, Modality.MR), slices, intensity, 16)
 
 
 def intensities(stack: SliceStack) -> np.ndarray:
-    """What the encoder sees, on the volume's voxels: the plain baseline's score."""
+    """Return the encoder's input on the volume's voxels: the score of the plain baseline."""
     scaled = scale_intensity(stack.voxels, stack.value_range, stack.intensity)
     return stack.plane_volume.orientation.undo(scaled)
 
 
 def first_finding(score, stack, head, lesion, samples):
-    """Whether the lesion is the first finding, its Dice, and how many others there are."""
-    calibration = fit_calibration(samples, samples)  # p-values are not looked at here
+    """Return whether the lesion is the first finding, its Dice, and the number of others."""
+    calibration = fit_calibration(samples, samples)  # p-values are not used here
     threshold = calibration.threshold(RATE)
     score = np.where(stack.inside_volume(), score, score.min()).astype(np.float32)
     findings, box = find_in_box(score, head.ras_from_voxel, calibration, threshold, MIN_ML)

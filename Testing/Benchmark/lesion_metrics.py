@@ -1,13 +1,11 @@
-"""How well NLL volumes tell lesions, beside the plain intensity: prints a table.
+"""Compare NLL volumes with the plain intensity on lesions with a truth: prints a table.
 
     python Testing/Benchmark/lesion_metrics.py COHORT RESULTS
 
-COHORT holds lesion_NN.nii.gz and lesion_NN_truth.nii.gz as
-Testing/Data/template_cohort.py writes them, RESULTS a folder lesion_NN of
-`detect` for each. Inside the brain (the template's voxels above zero): area
-under the ROC curve and average precision of the NLL, the same of the intensity
-as it is and of how far it lies from the brain's median, and the rank and Dice
-of the finding that covers most of the lesion.
+COHORT holds lesion_NN.nii.gz and lesion_NN_truth.nii.gz from Testing/Data/template_cohort.py,
+RESULTS a folder lesion_NN of `detect` for each. Columns, inside the brain (voxels above zero):
+area under the ROC curve and average precision of the NLL, of the intensity, and of its distance
+from the brain's median; rank and Dice of the finding that covers most of the lesion.
 """
 
 import argparse
@@ -19,12 +17,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def voxels_of(path: Path) -> np.ndarray:
-    """The voxels [k, j, i] of a volume file."""
+    """Read the voxels [k, j, i] of a volume file."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
 def best_finding(labels: np.ndarray, lesion: np.ndarray) -> tuple[str, float]:
-    """Rank and Dice of the finding that covers most of the lesion."""
+    """Return rank and Dice of the finding that covers most of the lesion."""
     ranks = np.bincount(labels[lesion].astype(int), minlength=1)
     ranks[0] = 0
     if not ranks.any():

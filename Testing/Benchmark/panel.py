@@ -1,11 +1,11 @@
-"""How the panel feels on a large scan: gaps of Slicer's event loop, slider, new findings.
+"""Response of the panel on a large scan: pauses of Slicer's event loop, slider, new findings.
 
     .venv/bin/python Testing/Benchmark/panel.py [--slices 300]
 
-Makes a 512×512 scan and its NLL volume, and a worker that answers at once with
-the latter, so that what is timed is the panel: sending the scan, loading the
-result, moving the threshold with three slice views drawn after every move, and
-finding anew (by the real worker). Drawn by the processor (Mesa), not by a GPU.
+Makes a 512×512 scan with its NLL volume, and a worker that returns it at once, so that only the
+panel is timed: sending the scan, loading the result, moving the threshold with three slice views
+drawn after every move, and updating findings (with the real worker). The processor draws (Mesa),
+not a GPU.
 """
 
 import argparse
@@ -36,7 +36,7 @@ for line in sys.stdin:
 
 
 def nll_and_labels(slices: int, work: Path) -> tuple[np.ndarray, dict]:
-    """A smooth NLL volume with twelve balls, and the worker's answer that holds it."""
+    """Make a smooth NLL volume with twelve balls, and the worker's answer with it."""
     from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration
     from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
     from SpatialARAnomalyLib.service.detection.findings_table import finding_row
@@ -71,7 +71,7 @@ def nll_and_labels(slices: int, work: Path) -> tuple[np.ndarray, dict]:
 
 
 def milliseconds(times_s: list[float]) -> str:
-    """Median and largest."""
+    """Format median and largest of times in ms."""
     return f"{1000 * statistics.median(times_s):6.1f} {1000 * max(times_s):6.1f}"
 
 

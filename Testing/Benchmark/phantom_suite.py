@@ -1,12 +1,12 @@
-"""All methods on the same tokens of the same heads: writes tables and pictures.
+"""Compare all methods on the same tokens of the same heads: writes tables and pictures.
 
     PYTHONPATH=Testing python Testing/Benchmark/phantom_suite.py OUT --work WORK
 
-Makes the cohort (normal heads to learn from, held-out ones, fresh ones, and anomalies
-of every family and size), embeds every head once, teaches every method, scores every
-test head, and writes OUT/table.md, methods.csv, heads.csv, results.json and pictures.
-WORK keeps heads and tokens, so that the next run begins with the methods. What is
-measured: Resources/Docs/phantom_suite.md. To add a method: suite/methods.py.
+Makes the cohort (normal heads for training, held-out and fresh ones, and anomalies of every
+family and size), embeds every head once, fits every method, scores every test head, and writes
+OUT/table.md, methods.csv, heads.csv, results.json and pictures. WORK keeps heads and tokens, so
+a repeated run begins with the methods. Resources/Docs/phantom_suite.md explains the measures,
+suite/methods.py how to add a method.
 """
 
 import argparse
@@ -41,18 +41,18 @@ from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.specs import TrainingSpec
 
 FOV_MM, SIZE_PX = 220.0, 352
-"""With a patch of 16 pixels: 22×22 tokens of 10 mm."""
+"""Field of view in mm and slice side in px; with a patch of 16 px 22×22 tokens of 10 mm."""
 
 QUICK = {
     "training": 3, "held_out": 2, "normals": 2, "sizes": ["large"], "repeats": 1,
     "spacing_mm": 4.0, "every": 2, "size_px": 224, "epochs": 2, "batch_size": 8,
     "hidden_channels": 16,
 }  # fmt: skip
-"""What --quick sets: everything runs, nothing is learned."""
+"""Settings of --quick: everything runs, the figures have no meaning."""
 
 
 def _names(known: list[str]) -> Any:
-    """Parses a list with commas of known names."""
+    """Make a parser for comma-separated lists of known names."""
 
     def parse(text: str) -> list[str]:
         names = [
@@ -69,41 +69,43 @@ def _names(known: list[str]) -> Any:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the parser of the command line."""
     made = argparse.ArgumentParser(description="Compare methods on phantom anomalies.")
-    made.add_argument("out", type=Path, metavar="OUT", help="tables and pictures; made if missing")
-    made.add_argument("--work", type=Path, help="keeps heads and tokens (OUT/work)")
-    made.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
-    made.add_argument("--anomalies-only", action="store_true", help="only a picture of each family")
+    made.add_argument("out", type=Path, metavar="OUT", help="folder for tables and pictures")
+    made.add_argument("--work", type=Path, help="folder that keeps heads and tokens (OUT/work)")
+    made.add_argument("--quick", action="store_true", help="tiny sizes, to check that it runs")
+    made.add_argument(
+        "--anomalies-only", action="store_true", help="draw one picture of each family"
+    )
     made.add_argument(
         "--methods",
         type=_names(list(METHODS)),
         default=[name for name in METHODS if name not in SWITCHES],
-        help="with commas; `switches` stands for all of suite/switches.py (all others)",
+        help="comma-separated; `switches` means all of suite/switches.py (all others)",
     )
     made.add_argument(
         "--earlier",
         type=Path,
         action="append",
         default=[],
-        help="results.json whose methods stand in the tables, too; may be repeated",
+        help="results.json whose methods are added to the tables; may be repeated",
     )
     made.add_argument("--families", type=_names(list(FAMILIES)), default=list(FAMILIES))
     made.add_argument("--sizes", type=_names(list(RADII_MM)), default=list(RADII_MM))
-    made.add_argument("--training", type=int, default=24, help="normal heads to learn from (24)")
-    made.add_argument("--held-out", type=int, default=40, help="normals for thresholds (40)")
+    made.add_argument("--training", type=int, default=24, help="normal heads for training (24)")
+    made.add_argument("--held-out", type=int, default=40, help="normal heads for thresholds (40)")
     made.add_argument("--normals", type=int, default=60, help="fresh normal test heads (60)")
     made.add_argument("--repeats", type=int, default=3, help="heads per family and size (3)")
     made.add_argument("--spacing-mm", type=float, default=2.0)
-    made.add_argument("--every", type=int, default=4, help="of so many slices one is kept (4)")
+    made.add_argument("--every", type=int, default=4, help="one of so many slices is kept (4)")
     made.add_argument("--encoder", default="demonstration")
     made.add_argument("--fov-mm", type=float, default=FOV_MM)
     made.add_argument("--size-px", type=int, default=SIZE_PX)
     made.add_argument("--epochs", type=int, default=6)
     made.add_argument("--batch-size", type=int, default=8)
-    made.add_argument("--hidden-channels", type=int, help="of all networks (each its own)")
+    made.add_argument("--hidden-channels", type=int, help="hidden channels of all networks")
     made.add_argument("--device", type=Device, default=Device.CPU)
-    made.add_argument("--seed", type=int, default=0, help="another cohort, other weights (0)")
+    made.add_argument("--seed", type=int, default=0, help="seed of cohort and weights (0)")
     return made
 
 
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     scans = []
     for number, (head, path) in enumerate(scan_heads(heads, spec, work / "heads"), start=1):
         scans.append(embedder.scan(head, path))
-        _tell(f"head {number} of {len(heads)}: {head.name}")
+        _print_progress(f"head {number} of {len(heads)}: {head.name}")
     lesson = Lesson(
         training=[scan for scan in scans if scan.head.group == TRAINING],
         held_out=[scan for scan in scans if scan.head.group == HELD_OUT],
@@ -150,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     tests = [scan for scan in scans if scan.head.group not in (TRAINING, HELD_OUT)]
     for scan in scans:
-        _ = scan.inside, scan.places  # found once, in no method's time
+        _ = scan.inside, scan.places  # computed once, outside of the methods' times
     pictured = _pictured(heads)
     settings = {
         **dataclasses.asdict(spec),
@@ -165,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.methods:
         start = time.perf_counter()
         trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
-        _tell(f"{name}: {time.perf_counter() - start:.0f} s")
+        _print_progress(f"{name}: {time.perf_counter() - start:.0f} s")
 
     results = write_tables(options.out, trials, settings, str(device))
     from Benchmark.suite.pictures import draw_examples, draw_families, draw_ranking
@@ -180,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _pictured(heads: list[Head]) -> list[Head]:
-    """The largest anomaly of each family: the last size's first head."""
+    """Choose the largest anomaly of each family: the last size's first head."""
     chosen: dict[str, Head] = {}
     for head in heads:
         if head.group == ANOMALOUS and head.size != getattr(chosen.get(head.family), "size", None):
@@ -200,7 +202,7 @@ def _draw_families(options: argparse.Namespace) -> None:
     draw_anomalies(made, options.out / "anomalies.png")
 
 
-def _tell(text: str) -> None:
+def _print_progress(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 

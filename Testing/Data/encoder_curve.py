@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw the curve."""
     import matplotlib
 
     matplotlib.use("Agg")

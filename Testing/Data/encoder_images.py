@@ -1,9 +1,9 @@
-"""Images to train the demonstration encoder on: normal anatomy, and shapes of no anatomy.
+"""Images for training the demonstration encoder: normal anatomy, and shapes without anatomy.
 
-Three kinds: slices of the phantom heads, slices of the deformed template heads, and
-random label maps with random intensities (after SynthMorph, arXiv 2004.10282). No
-image holds a lesion or another of the benchmark's anomalies, and no head is one
-of the benchmark's: seeds start at `FIRST_SEED`, those of the benchmark end below 100,000.
+There are three kinds: slices of the phantom heads, slices of the deformed template heads, and
+random label maps with random intensities (after SynthMorph, arXiv 2004.10282). No image contains a
+lesion or another of the benchmark's anomalies, and no head is one of the benchmark's: seeds start
+at `FIRST_SEED`, those of the benchmarks end below 100,000.
 """
 
 import math
@@ -21,13 +21,13 @@ FIRST_SEED = 1_000_000
 
 SPACING_MM = 1.5
 PHANTOM_SHAPE_KJI = (104, 136, 112)
-"""Of 1.5 mm voxels: a whole head."""
+"""Grid of a whole head, in voxels of 1.5 mm."""
 
 SYNTHETIC_SHARE = 0.25
 """Share of images without anatomy."""
 
 PIXEL_MM = (0.4, 1.3)
-"""From a part of the head over the whole image to a head over half of it."""
+"""Range of pixel sizes in mm: from a part of the head to a head on half of the image."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class HeadPool:
 
     @classmethod
     def render(cls, phantoms: int, templates: int, seed: int = 0) -> "HeadPool":
-        """So many heads of either kind; other seeds, other people."""
+        """Render that many heads of either kind; another seed gives other heads."""
         first = FIRST_SEED + 1000 * seed
         heads = []
         for number in range(phantoms):
@@ -53,7 +53,7 @@ class HeadPool:
         return cls([head.astype(np.float32) for head in heads])
 
     def image(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
-        """A slice in a random plane: turned, mirrored, stretched, at a random pixel size."""
+        """Cut a slice in a random plane: rotated, mirrored, stretched, at a random pixel size."""
         head = self.heads[rng.integers(len(self.heads))]
         axis = int(rng.integers(3))
         reach = head.shape[axis]
@@ -74,7 +74,7 @@ class HeadPool:
 
 
 def synthetic_image(rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """Random regions, each of one intensity, some with a texture, under a smooth field."""
+    """Make random regions, each of one intensity, some with a texture, under a smooth field."""
     labels = int(rng.integers(2, 9))
     fields = smooth_noise(rng, labels, int(rng.integers(2, 20)), size_px)
     if rng.random() < 0.5:  # fields of another scale divide the regions again
@@ -96,17 +96,17 @@ def synthetic_image(rng: np.random.Generator, size_px: int) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, count: int, cells: int, size_px: int) -> np.ndarray:
-    """Fields [count, y, x] of about unit variance, that vary over `cells` cells."""
+    """Draw fields [count, y, x] of about unit variance that vary over `cells` cells."""
     grid = torch.from_numpy(rng.standard_normal((1, count, cells + 2, cells + 2), np.float32))
     fine = F.interpolate(grid, (size_px, size_px), mode="bicubic", align_corners=True)
     return fine[0].numpy() / max(float(fine.std()), 1e-6)
 
 
 def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same shapes in [0, 1] under another contrast: a gain, a gamma, or a random curve.
+    """Map an image to [0, 1] with another contrast: a gain, a gamma, or a random curve.
 
-    A curve may be falling or bent, as tissues are ordered otherwise in T2; what
-    is air stays dark in most of them.
+    A curve may fall or bend, because the order of tissues differs in T2; air stays dark in most of
+    them.
     """
     top = max(float(np.percentile(image, 99.5)), 1e-3)
     level = np.clip(image / (1.25 * top), 0, 1)
@@ -123,7 +123,7 @@ def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def clean_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: int) -> Tensor:
-    """[count, 1, y, x] in [0, 1], without noise."""
+    """Make images [count, 1, y, x] in [0, 1] without noise."""
     images = []
     for _ in range(count):
         synthetic = rng.random() < SYNTHETIC_SHARE
@@ -133,7 +133,7 @@ def clean_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: 
 
 
 def degraded(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """What a scanner may make of them: coarse voxels, noise of their size, a slight gain."""
+    """Degrade images as a scanner does: coarse voxels, noise of their size, a slight gain."""
     seen = []
     for image in images:
         size_px = image.shape[-1]

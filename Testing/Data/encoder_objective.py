@@ -1,16 +1,16 @@
-"""What the demonstration encoder learns: to describe clean patches, alike in two views.
+"""The demonstration encoder's objective: tokens describe clean patches, equal in two views.
 
-Every image is seen twice, degraded at random each time; in the first view, blocks of
-patches are hidden. Three terms make tokens that density models can work with:
+Every image is seen twice, degraded at random each time; in the first view, blocks of patches are
+hidden. Three terms make tokens suitable for density models:
 
-1. *Content*: a linear map of a token gives the low frequencies (cosine transform)
-   of its own clean patch and, more coarsely, of the 3 by 3 patches around it.
-2. *Context*: a small network of a hidden patch's token gives that patch.
-3. *Invariance*: both views of a patch have the same token, while channels keep
-   their variance and are not correlated (VICReg, arXiv 2105.04906, on tokens as
-   VICRegL, arXiv 2210.01571): noise leaves the tokens, content may not.
+1. *Content*: a linear map of a token gives the low frequencies (cosine transform) of its own clean
+   patch and, more coarsely, of the 3 by 3 patches around it.
+2. *Context*: a small network maps a hidden patch's token to that patch.
+3. *Invariance*: both views of a patch have the same token, while channels keep their variance and
+   are not correlated (VICReg, arXiv 2105.04906, on tokens as in VICRegL, arXiv 2210.01571): noise
+   is removed from the tokens, content is kept.
 
-The maps of 1 and 2 are thrown away after training.
+The maps of 1 and 2 are discarded after training.
 """
 
 import math
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 PATCH_PX = 16
 
 CONTENT, SURROUNDINGS = 8, 4
-"""Frequencies down and across together stay below: 36 numbers of a patch, 10 around it."""
+"""Bound on frequencies down plus across: 36 numbers of a patch, 10 around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How much each term counts."""
+    """Weight of each term."""
 
     context: float = 0.5
     surroundings: float = 0.25
@@ -39,7 +39,7 @@ class Shares:
 
 
 def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
-    """[n, 1, side, side]: low frequencies of the cosine transform, the mean first; their orders."""
+    """Return cosine-transform filters [n, 1, side, side], the mean first, and their orders."""
     position = (np.arange(side_px) + 0.5) / side_px
     waves = np.cos(np.pi * np.arange(frequencies)[:, None] * position)
     pairs = sorted((u + v, u, v) for u in range(frequencies) for v in range(frequencies - u))
@@ -50,7 +50,7 @@ def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
 
 
 class Objective(nn.Module):
-    """The loss, with the maps that it needs and the encoder does not keep."""
+    """The loss, with its maps, which the encoder does not keep."""
 
     own: Tensor
     around: Tensor
@@ -58,7 +58,7 @@ class Objective(nn.Module):
     weight: Tensor
 
     def __init__(self, channels: int, images: Tensor, shares: Shares) -> None:
-        """`images` [n, 1, y, x] tell how strong each frequency is."""
+        """Scale each frequency by its strength in `images` [n, 1, y, x]."""
         super().__init__()
         self.shares = shares
         own, own_order = cosine_filters(PATCH_PX, CONTENT)
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         self.register_buffer("scale", torch.ones(len(own) + len(around)))
         targets, seen = self.targets(images)
         self.scale = targets[seen].std(dim=0)
-        # Fine detail counts less: half of it is noise.
+        # Fine detail has less weight: half of it is noise.
         weight = torch.cat([1 / (1 + own_order), shares.surroundings / (1 + around_order)])
         self.register_buffer("weight", weight)
         self.describe = nn.Linear(channels, len(weight))
@@ -77,7 +77,7 @@ class Objective(nn.Module):
         )
 
     def targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the tokens [b, n] are to tell, [b, n, t], and which of them show more than air."""
+        """Return the targets [b, n, t] of the tokens, and a mask of patches with more than air."""
         own = F.conv2d(images, self.own, stride=PATCH_PX)
         around = F.conv2d(images, self.around, stride=PATCH_PX, padding=PATCH_PX)
         targets = torch.cat([own, around], dim=1).flatten(2).transpose(1, 2) / self.scale
@@ -86,7 +86,7 @@ class Objective(nn.Module):
     def forward(
         self, images: Tensor, tokens: tuple[Tensor, Tensor], hidden: Tensor
     ) -> dict[str, Tensor]:
-        """The terms for clean images, tokens [b, n, c] of both views, and what the first hid."""
+        """Compute the terms from clean images, both views' tokens [b, n, c] and hidden patches."""
         first, second = tokens
         targets, seen = self.targets(images)
         shown = ~hidden
@@ -113,8 +113,8 @@ class Objective(nn.Module):
             "covariance": self.shares.covariance * crossed / (2 * both.shape[-1]),
         }
 
-    def _error(self, told: Tensor, targets: Tensor, share: Tensor) -> Tensor:
-        """Mean error over the tokens by their share; far from linear in what is rare."""
-        weight = self.weight[: told.shape[-1]]
-        error = F.smooth_l1_loss(told, targets, reduction="none") @ weight / weight.sum()
+    def _error(self, predicted: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+        """Average the error over the tokens by share; linear for large errors."""
+        weight = self.weight[: predicted.shape[-1]]
+        error = F.smooth_l1_loss(predicted, targets, reduction="none") @ weight / weight.sum()
         return (error * share).sum() / share.sum().clamp(min=1)

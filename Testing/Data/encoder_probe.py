@@ -1,14 +1,14 @@
-"""How well an encoder's tokens tell lesions by the simplest densities: prints a table.
+"""Compare encoders by how well simple densities of their tokens separate lesions: prints a table.
 
     python Testing/Data/encoder_probe.py demonstration [ENCODER ...]
 
-Template heads with bright and dark masses (`template_head_with_lesion`), normal
-ones of other seeds to learn from; all seeds are apart from the benchmark's and
-from the encoder's training. Three scores of every axial token inside the brain:
-distance to the nearest normal token (cosine; a memory bank), Mahalanobis distance
-to the normal tokens at the same place, and the error of a linear prediction
-from the tokens before it in raster order. Told: average precision and area under the
-ROC curve over tokens (a lesion's have at least a quarter of it, those with less are left out).
+Template heads with bright and dark masses (`template_head_with_lesion`), and normal ones of other
+seeds for fitting; all seeds differ from those of the benchmarks and of the encoder's training.
+Three scores of every axial token inside the brain: cosine distance to the nearest normal token
+(memory bank), Mahalanobis distance to the normal tokens at the same place, and the error of a
+linear prediction from the tokens before it in raster order. The table has average precision and
+area under the ROC curve over tokens (a lesion token holds at least a quarter of lesion; those with
+less are left out).
 """
 
 import argparse
@@ -38,7 +38,7 @@ from SpatialARAnomalyLib.engine.specs import (
 FIRST_SEED = 3_000_000
 SLICES = SliceSpec(plane=Plane.AXIAL, fov_mm=220.0, size_px=448)
 REACH = 2
-"""The linear prediction sees tokens up to so many rows up and columns aside."""
+"""Reach in tokens of the linear prediction, up and to both sides."""
 
 
 NORMALS, LESIONS, EVERY = 8, 8, 3
@@ -46,7 +46,7 @@ NORMALS, LESIONS, EVERY = 8, 8, 3
 
 
 def slices_of(head, truth=None):
-    """Images [n, 1, y, x], tokens in the brain [n, h, w], and the lesion's share of each."""
+    """Return images [n, 1, y, x], tokens in the brain [n, h, w], and the lesion's share of each."""
     turned = PlaneVolume(head, SLICES.plane, Modality.MR)
     stack = SliceStack(turned, SLICES, IntensitySpec.for_modality(Modality.MR), 16)
     indices = stack.indices[::EVERY]
@@ -66,12 +66,12 @@ def slices_of(head, truth=None):
 
 
 def embedded(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
-    """Tokens [n, h, w, c]."""
+    """Embed images into tokens [n, h, w, c]."""
     return torch.cat([encoder.embed(image[None]) for image in images]).permute(0, 2, 3, 1)
 
 
 def memory_bank(normal, inside, tokens):
-    """Cosine distance to the nearest of 10,000 normal tokens."""
+    """Compute the cosine distance to the nearest of 10,000 normal tokens."""
     bank = torch.nn.functional.normalize(normal[inside], dim=-1)
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0))
     bank = bank[order[:10_000]]
@@ -80,7 +80,7 @@ def memory_bank(normal, inside, tokens):
 
 
 def gaussian(normal, inside, tokens):
-    """Mahalanobis distance at every place, its covariance shrunk half way to that of all."""
+    """Compute the Mahalanobis distance per place; covariances are shrunk half to that of all."""
     channels = normal.shape[-1]
     every = normal[inside]
     pooled = torch.cov(every.T) + 0.01 * torch.eye(channels)
@@ -97,7 +97,7 @@ def gaussian(normal, inside, tokens):
 
 
 def prediction(normal, inside, tokens):
-    """Error of a ridge regression from the tokens before, in units of its variance by channel."""
+    """Compute the error of a ridge regression from the tokens before, relative to its variance."""
 
     def before(grid):
         padded = torch.nn.functional.pad(grid, (0, 0, REACH, REACH, REACH, 0))
@@ -119,12 +119,12 @@ SCORES = {"memory bank": memory_bank, "Gaussian": gaussian, "prediction": predic
 
 
 def probe(sources: list[str]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Average precision and area under the ROC curve of every score of every encoder."""
+    """Compute average precision and area under the ROC curve for every score and encoder."""
     normals = [slices_of(template_head(FIRST_SEED + n)) for n in range(NORMALS)]
     lesions = [slices_of(*template_head_with_lesion(FIRST_SEED + 500 + n)) for n in range(LESIONS)]
     inside = torch.from_numpy(np.concatenate([one[1] for one in normals]))
     share = np.concatenate([one[2] for one in lesions])
-    told = np.concatenate([one[1] for one in lesions]) & ((share == 0) | (share >= 0.25))
+    counted = np.concatenate([one[1] for one in lesions]) & ((share == 0) | (share >= 0.25))
     table = {}
     for source in sources:
         encoder = load_encoder(source)
@@ -134,8 +134,8 @@ def probe(sources: list[str]) -> dict[str, dict[str, tuple[float, float]]]:
         tokens = embedded(encoder, torch.cat([one[0] for one in lesions]))
         table[source] = {"ms an image": (1000 * image_s, 0.0)}
         for name, score in SCORES.items():
-            scores = score(normal, inside, tokens).numpy()[told]
-            truth = share[told] > 0
+            scores = score(normal, inside, tokens).numpy()[counted]
+            truth = share[counted] > 0
             table[source][name] = (
                 average_precision_score(truth, scores),
                 roc_auc_score(truth, scores),

@@ -1,12 +1,11 @@
 """Anomalies of six families in the real heads of `template_cohort`, each with its truth.
 
-`bright` and `dark`: a mass with texture and edema. `subtle`: one to three small
-regions a little brighter or darker than the tissue was. `displaced`: tissue pushed
-aside, as beside a mass that does not show itself. `missing`: a place without its
-structure, filled with the tissue around it. `texture`: the same local mean, with a
-coarse grain or with its detail blurred.
+`bright` and `dark`: a mass with texture and edema. `subtle`: one to three small regions a little
+brighter or darker than their tissue. `displaced`: displaced tissue, as beside a mass that is
+itself invisible. `missing`: a place without its structure, filled with the tissue around it.
+`texture`: the same local mean, with a coarse grain or with its detail blurred.
 
-Odd and even seeds take turns in what a family has two of (sign, grain or blur).
+Odd and even seeds alternate between the two variants of a family (sign, grain or blur).
 """
 
 from typing import NamedTuple
@@ -30,37 +29,37 @@ FAMILIES = ("bright", "dark", "subtle", "displaced", "missing", "texture")
 
 RADII_MM = {"small": 6.0, "medium": 9.0, "large": 13.0}
 SUBTLE_RADII_MM = {"small": 4.0, "medium": 5.5, "large": 7.0}
-"""Radius of the ball of equal volume, by size."""
+"""Radius in mm of the ball of equal volume, by size."""
 
 SUBTLE_CONTRAST = (0.1, 0.2)
-"""Change of signal of a subtle lesion, in units of white matter, either sign."""
+"""Range of the change of signal of a subtle lesion, in units of white matter, of either sign."""
 
 SUBTLE_COUNT = (1, 3)
 """Fewest and most subtle lesions of a head."""
 
 SHIFT = 0.7
-"""Greatest displacement, in radii."""
+"""Largest displacement, in radii."""
 
 SHIFT_REACH = 1.85
-"""Where the displacement ends, in radii: half of it is left at one radius."""
+"""Distance in radii at which the displacement ends; at one radius half of it is left."""
 
 MISSING_CHANGE = 0.08
-"""A voxel belongs to a missing structure if its signal changed by this much of white matter."""
+"""Least change of signal of a voxel in a missing structure, in units of white matter."""
 
 RELAXATIONS = 100
-"""Times every voxel of a filled place becomes its neighbors' mean."""
+"""Number of times that every voxel of a filled place is replaced by its neighbors' mean."""
 
 BLUR_MM = 4.0
-"""Standard deviation of the Gaussian that takes the detail of a blurred region."""
+"""Standard deviation in mm of the Gaussian that blurs a region's detail."""
 
 GRAIN = 0.12
 """Standard deviation of added grain, in units of white matter."""
 
 GRAIN_MM = (5.0, 9.0)
-"""Its wavelengths."""
+"""Range of its wavelengths in mm."""
 
 CANDIDATES = 24
-"""Where detail matters, the place with the most of it among so many drawn is taken."""
+"""Number of places drawn where detail matters; the one with most detail is used."""
 
 
 class AnomalousHead(NamedTuple):
@@ -71,15 +70,14 @@ class AnomalousHead(NamedTuple):
     """Voxels [k, j, i] of the anomaly, all within the healthy head's brain."""
     healthy: PhantomHead
     ignored: np.ndarray
-    """Voxels outside the truth that changed too: edema, blended edges, gentle displacement.
+    """Voxels outside the truth that changed too: edema, blended edges, small displacement.
 
-    They are neither normal nor the anomaly, and count in no metric. All other
-    voxels outside the truth are the healthy head's.
+    They count in no metric. All other voxels outside the truth are the healthy head's.
     """
 
 
 def radius_of(family: str, size: str | float) -> float:
-    """Radius in mm of a named size, or the size itself if it is a number."""
+    """Return the radius in mm of a named size, or the size itself if it is a number."""
     if isinstance(size, str):
         return (SUBTLE_RADII_MM if family == "subtle" else RADII_MM)[size]
     return float(size)
@@ -88,7 +86,7 @@ def radius_of(family: str, size: str | float) -> float:
 def anomalous_head(
     family: str, size: str | float, seed: int, *, spacing_mm: float = 2.0
 ) -> AnomalousHead:
-    """`template_head(seed)` with an anomaly; size is small, medium, large or a radius in mm."""
+    """Make `template_head(seed)` with an anomaly; size is a name or a radius in mm."""
     healthy = template_head(seed, spacing_mm=spacing_mm)
     radius_mm = radius_of(family, size)
     rng = np.random.default_rng(np.random.SeedSequence((seed, FAMILIES.index(family))))
@@ -109,8 +107,8 @@ def anomalous_head(
 
 
 def _changed(head, signal, truth):
-    """Head of another signal, its noise as it was, the truth marked among its tissues."""
-    # What was stripped with the skull stays empty.
+    """Make the head with another signal, the same noise, and the truth among its tissues."""
+    # Voxels stripped with the skull stay empty.
     change = np.where(head.brain, signal - head.signal, 0)
     voxels = np.rint(np.clip(head.voxels + change, 0, np.iinfo(np.int16).max))
     return PhantomHead(
@@ -124,7 +122,7 @@ def _changed(head, signal, truth):
 
 
 def _ball(head, rng, center_kji, radius_mm):
-    """Share [k, j, i] of every voxel within an irregular ball, and the voxels inside."""
+    """Compute every voxel's share [k, j, i] in an irregular ball, and the voxels inside."""
     box, _, radii = irregular_ball(head, rng, center_kji, radius_mm)
     share, inside = np.zeros(head.voxels.shape), np.zeros(head.voxels.shape, bool)
     share[box] = covered((1 - radii) * radius_mm).reshape(share[box].shape)
@@ -137,7 +135,7 @@ def _spacing_mm(head):
 
 
 def _detailed_center(head, rng, centers, radius_mm):
-    """Of several places drawn, the one around which the signal varies most."""
+    """Choose among several places the one around which the signal varies most."""
     relative = (head.signal / head.white_signal).astype(np.float64)
     width = 2 * round(radius_mm / _spacing_mm(head)) + 1
     mean, square = (ndimage.uniform_filter(image, width) for image in (relative, relative**2))
@@ -150,7 +148,7 @@ def _subtle(head, rng, radius_mm, sign):
     signal = head.signal.copy()
     for _ in range(rng.integers(SUBTLE_COUNT[0], SUBTLE_COUNT[1] + 1)):
         free = head.brain & (head.tissues != Tissue.VENTRICLE)
-        # Apart from each other, so that every one is seen as one.
+        # Apart from each other, so that they stay separate components.
         free &= ~ndimage.binary_dilation(truth, iterations=2)
         centers = centers_with_room(head.ras_from_voxel, free, radius_mm)
         share, inside = _ball(head, rng, centers[rng.integers(len(centers))], radius_mm)

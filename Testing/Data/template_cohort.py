@@ -1,11 +1,11 @@
 """A cohort of varied real heads: the MNI152 average brain, deformed by seed.
 
-nilearn carries the ICBM 2009a nonlinear symmetric T1 average and its tissue
-probabilities (skull-stripped, 1 mm), so nothing is downloaded. The heads are
-more lifelike than the phantom's, which checks that results do not hang on its
-drawing; being one average, they vary less than people do.
+nilearn contains the ICBM 2009a nonlinear symmetric T1 average and its tissue probabilities
+(skull-stripped, 1 mm), so nothing is downloaded. The heads are more lifelike than the phantom's,
+which tests that results do not depend on its drawing. As deformations of one average they vary
+less than people do.
 
-Write a cohort, with the engine installed:
+To write a cohort, with the engine installed:
 
     python Testing/Data/template_cohort.py OUT --normals 12 --lesions 4 --spacing-mm 2
 """
@@ -33,22 +33,22 @@ from SpatialARAnomalyLib.service.demo.phantom_anatomy import (
 )
 
 WARP_MM = 2.5
-"""Standard deviation of the deformation along each axis."""
+"""Standard deviation of the deformation along each axis, in mm."""
 
 RADII_MM = (5.0, 14.0)
 CONTRASTS = (0.25, 0.5)
-"""Of lesions, in units of white matter: odd seeds are bright, even ones dark."""
+"""Contrasts of lesions, in units of white matter: odd seeds are bright, even ones dark."""
 
 VENTRICLES_MM = ((-42.0, 42.0), (-60.0, 40.0), (-20.0, 32.0))
-"""Box (x, y, z) of the average brain in which deep CSF is ventricle, not sulcus."""
+"""Box (x, y, z) in mm of the average brain in which deep CSF is ventricle and not sulcus."""
 
 LESION_SEEDS = 1000
-"""The command's lesions come from seeds this much above its normal heads'."""
+"""Offset of the seeds of lesion heads from those of normal heads."""
 
 
 @functools.cache
 def _template():
-    """T1 (median white matter = 1), gray and white probability [k, j, i], voxel_from_ras."""
+    """Load T1 (median white matter = 1), gray and white probability [k, j, i], voxel_from_ras."""
     from nilearn import datasets
 
     t1, gray, white = (
@@ -65,7 +65,7 @@ def _template():
 
 
 def _grid(spacing_mm):
-    """Shape [k, j, i] and affine of an axial grid (RAS) that covers the template."""
+    """Return shape [k, j, i] and affine of an axial grid (RAS) that covers the template."""
     t1, _, _, voxel_from_ras = _template()
     ras_from_voxel = np.linalg.inv(voxel_from_ras)
     shape_kji = tuple(int(np.ceil(size / spacing_mm)) for size in t1.shape)
@@ -78,9 +78,9 @@ def _sample(image, kji):
 
 
 def template_head(seed: int, *, spacing_mm: float = 2.0) -> PhantomHead:
-    """T1 average brain of another size, shape, contrast, gain, bias field and noise.
+    """Make a T1 average brain of another size, shape, contrast, gain, bias field and noise.
 
-    Outside of the brain the voxels are zero, as skull stripping leaves them.
+    Voxels outside the brain are zero, as after skull stripping.
     """
     shape, receiver = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(shape)
@@ -133,13 +133,13 @@ def template_head_with_lesion(
     radius_mm: float | None = None,
     contrast: float | None = None,
 ) -> tuple[PhantomHead, np.ndarray]:
-    """`template_head` with a mass within its brain, and the voxels of the mass.
+    """Make a `template_head` with a mass within its brain, and the mask of the mass.
 
     Radius and contrast (in units of white matter) come from the seed unless given.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(3)[2])
     drawn_radius_mm = rng.uniform(*RADII_MM)
-    # Neighboring seeds take turns, so that the smallest cohort has both.
+    # Neighboring seeds alternate, so that the smallest cohort has both.
     drawn_contrast = (1 if seed % 2 else -1) * rng.uniform(*CONTRASTS)
     return add_lesion(
         template_head(seed, spacing_mm=spacing_mm),
@@ -170,7 +170,7 @@ def write_cohort(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the cohort the command line asks for."""
+    """Write the cohort that the command line describes."""
     parser = argparse.ArgumentParser(description="Write varied MNI152 heads as NIfTI files.")
     parser.add_argument("folder", type=Path, metavar="OUT", help="made if it is not there")
     parser.add_argument("--normals", type=int, default=12, help="heads without a lesion (12)")

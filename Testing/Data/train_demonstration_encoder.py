@@ -1,11 +1,10 @@
-"""Train the demonstration encoder anew, from nothing but seeds: writes one safetensors file.
+"""Train the demonstration encoder from seeds alone: writes one safetensors file.
 
     python Testing/Data/train_demonstration_encoder.py OUT.safetensors [--device cuda]
 
-Extra `test` is needed (nilearn carries the template). The images are described in
-encoder_images.py, what is learned in encoder_objective.py. The same seed, software
-and machine give the same bits; another processor may round otherwise, so
-the file that ships is the one to use.
+Needs the extra `test` (nilearn contains the template). encoder_images.py describes the images,
+encoder_objective.py the objective. The same seed, software and machine give the same bits; another
+processor may round differently, so the file in the package is the one to use.
 """
 
 import argparse
@@ -28,20 +27,20 @@ from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
 
 CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What `load_encoder` normalizes with, as the published weights expect."""
+"""Normalization in `load_encoder`, the one of the published weights."""
 
 STEPS, BATCH, SIZE_PX = 1000, 8, 224
 LARGE_EVERY, LARGE_PX = 10, 448
-"""Every tenth step sees fewer, larger images: as many patches as detection has."""
+"""Every tenth step has fewer, larger images, with as many patches as in a detection."""
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 100, 0.02
 HIDDEN_SHARE = (0.2, 0.6)
 PHANTOMS, TEMPLATES = 12, 14
 
 
 def new_network() -> DINOv3ViTModel:
-    """DINOv3's network; its patch filters start as random mixtures of low frequencies.
+    """Make DINOv3's network; its patch filters start as random mixtures of low frequencies.
 
-    From white noise, a training as short as this would leave them noisy.
+    From white noise, a short training would leave them noisy.
     """
     network = DINOv3ViTModel(
         DINOv3ViTConfig(
@@ -67,7 +66,7 @@ def new_network() -> DINOv3ViTModel:
 
 
 def hidden_patches(rng: np.random.Generator, count: int, across: int) -> Tensor:
-    """[count, across * across]: rectangles that hide a share of every image."""
+    """Draw masks [count, across * across]: rectangles that hide a share of every image."""
     hidden = np.zeros((count, across, across), bool)
     for grid in hidden:
         share = rng.uniform(*HIDDEN_SHARE)
@@ -79,14 +78,14 @@ def hidden_patches(rng: np.random.Generator, count: int, across: int) -> Tensor:
 
 
 def patch_tokens(network: DINOv3ViTModel, images: Tensor, hidden: Tensor | None) -> Tensor:
-    """[b, n, c], after the final LayerNorm."""
+    """Return the patch tokens [b, n, c] after the final LayerNorm."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
     output = network(pixel_values=(images - mean) / std, bool_masked_pos=hidden)
     return output.last_hidden_state[:, 1 + REGISTERS :]
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up, and down along a cosine."""
+    """Return the share of the learning rate: rising, then falling along a cosine."""
     warmup = min(WARMUP, steps // 5)
     if step < warmup:
         return (step + 1) / warmup
@@ -105,7 +104,7 @@ def train(
     report_every: int = 20,
     log: Path | None = None,
 ) -> tuple[DINOv3ViTModel, list[dict[str, float]]]:
-    """The trained network, and the mean terms of every `report_every` steps."""
+    """Return the trained network, and the mean terms of every `report_every` steps."""
     batch = batch or BATCH
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -154,7 +153,7 @@ def train(
 
 
 def weights_file(network: DINOv3ViTModel) -> bytes:
-    """The encoder's file: names of transformers, float16, without the mask token."""
+    """Write the encoder's file: names of transformers, float16, without the mask token."""
     tensors = {}
     for name, tensor in network.state_dict().items():
         if not name.endswith("mask_token"):

@@ -1,10 +1,10 @@
-"""The picture of the method, and tables of what presets and switches see and cost.
+"""Draw the method, and print tables of the contexts and costs of presets and switches.
 
-    PYTHONPATH=SpatialARAnomaly .venv/bin/python Testing/draw_method.py
+    PYTHONPATH=SpatialARAnomaly .venv/bin/python Testing/Tools/draw_method.py
 
-Asks the networks themselves: which tokens enter the prediction of the one in the
-middle of a 28 × 28 grid is read off a gradient; parameters and operations are
-counted for tokens of 384 channels (ViT-S/16 at 448 px).
+The networks themselves are measured: a gradient shows which tokens enter the prediction of the
+middle one of a 28 × 28 grid; parameters and operations are counted for tokens of 384 channels
+(ViT-S/16 at 448 px).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 PICTURE = Path(__file__).parents[2] / "Resources/Docs/pictures/method.png"
 GRID, CHANNELS, MIDDLE = 28, 384, 14
 SHOWN = 13
-"""Tokens to each side of the one in the middle that are drawn."""
+"""Tokens drawn to each side of the middle one."""
 
 COLORS = {
     (False, False): "#0072B2",
@@ -47,23 +47,23 @@ FROM = {
     (True, False): "bottom left",
 }
 STRIPES = 12
-"""Of a token that one, two, three or four scans see."""
+"""Stripes of a token that one, two, three or four raster scans see."""
 PAPER, OURS = "#F1F1F1", "#DCEAF5"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network takes, for tokens of 384 channels."""
+    """Cost of a network for tokens of 384 channels."""
 
     parameters: int
     model_bytes: int
-    """Of all that is saved."""
+    """Bytes of all saved tensors."""
     flop: int
-    """Of the NLL of one slice's tokens."""
+    """Floating-point operations of the NLL of one slice's tokens."""
 
 
 def cost(spec: AutoregressiveSpec) -> Cost:
-    """Counted on the network itself."""
+    """Measure the network's cost."""
     model = AutoregressiveModel(spec, CHANNELS)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.nll(torch.zeros(1, CHANNELS, GRID, GRID))
@@ -76,26 +76,26 @@ def cost(spec: AutoregressiveSpec) -> Cost:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a preset's network sees and takes."""
+    """Context and cost of a preset's network."""
 
     seen: dict[Corner, np.ndarray]
-    """Per scan, [28, 28]: the tokens that the middle one's prediction depends on."""
+    """Per raster scan, mask [28, 28] of the tokens on which the middle one's prediction depends."""
     blind: int
-    """Tokens of the grid that no scan predicts from any other."""
+    """Number of tokens that no raster scan predicts from any other."""
     cost: Cost
 
     @property
     def seen_by_any(self) -> np.ndarray:
-        """The tokens that the middle one's NLL depends on through a prediction, [28, 28]."""
+        """Mask [28, 28] of the tokens on which the middle one's NLL depends by prediction."""
         return np.any(list(self.seen.values()), axis=0)
 
 
 def sight(preset: Preset) -> Sight:
-    """Its network's own answers."""
+    """Measure the context of a preset's network."""
     spec = AutoregressiveSpec.from_preset(preset)
     tiny = AutoregressiveModel(replace(spec, hidden_channels=1), 1)
     for name, parameter in tiny.named_parameters():
-        # Positive, so that no path through a ReLU is closed; the place says nothing.
+        # Positive, so that no path through a ReLU is closed; the place has no effect.
         torch.nn.init.constant_(parameter, 0.0 if name.startswith("position") else 0.5)
     seen, blind = {}, np.ones((GRID, GRID), bool)
     for corner in tiny.corners:
@@ -110,7 +110,7 @@ def sight(preset: Preset) -> Sight:
 
 
 def encoder_flop(size_px: int) -> int:
-    """Operations of a ViT-S/16 for one slice; nothing is computed."""
+    """Count the operations of a ViT-S/16 for one slice, without computing."""
     configuration = DINOv3ViTConfig(
         hidden_size=CHANNELS, num_attention_heads=6, intermediate_size=4 * CHANNELS,
         num_hidden_layers=12, num_register_tokens=4, patch_size=16, attn_implementation="eager",
@@ -124,7 +124,7 @@ def encoder_flop(size_px: int) -> int:
 
 
 def table(sights: dict[Preset, Sight]) -> str:
-    """In Markdown."""
+    """Format a Markdown table."""
     reach = np.maximum(*(abs(axis - MIDDLE) for axis in np.indices((GRID, GRID))))
     rows = [
         "| preset | dilations | hidden channels | scans | tokens seen by one | by all | nearest "
@@ -144,7 +144,7 @@ def table(sights: dict[Preset, Sight]) -> str:
 
 
 def switch_table() -> str:
-    """What each switch adds to `standard`, in Markdown."""
+    """Make the table of what each switch adds to `standard`."""
     standard = AutoregressiveSpec()
     switched = {
         "none (`standard`)": standard,
@@ -164,7 +164,7 @@ def switch_table() -> str:
 
 
 def draw_context(axes: Axes, preset: Preset, one: Sight) -> None:
-    """The tokens that the middle one is predicted from, colored by scan, striped if by several."""
+    """Draw the tokens that predict the middle one, colored by scan, striped if by several."""
     size = 2 * SHOWN + 1
     shown = slice(MIDDLE - SHOWN, MIDDLE + SHOWN + 1)
     stripes = np.full((size, size, STRIPES, 3), to_rgb("#F1F1F1"))
@@ -198,19 +198,19 @@ STEPS = [
     ("voxels", "linear between\ntoken centers,\nin the body"),
     ("findings", "above a calibrated\nthreshold,\nconnected"),
 ]
-"""Left to right."""
+"""Steps from left to right."""
 SWITCHES = {
     2: ("whitened", "centered, uncorrelated,\nvariance 1 in the body"),
-    3: ("position", "told row, column, slice\nand corner of the scan"),
+    3: ("position", "takes row, column, slice\nand corner of the scan"),
     4: ("variance = full,\nposition_variance", "eᵀΣ⁻¹e of all channels,\nover a factor by place"),
     5: ("directions", "mean of\n1, 2 or 4 scans"),
     7: ("calibration", "rates and p-values from\nheld-out normal scans"),
 }
-"""What we add, by the step it belongs to."""
+"""Our additions, by the step they belong to."""
 
 
 def draw_flow(axes: Axes) -> None:
-    """From the volume to findings; what is added stands below the step it changes."""
+    """Draw the steps from volume to findings, with our additions below them."""
     axes.set(xlim=(0, len(STEPS)), ylim=(0.1, 2.0))
     axes.axis("off")
 
@@ -242,7 +242,7 @@ def draw_flow(axes: Axes) -> None:
 
 
 def draw(sights: dict[Preset, Sight], path: Path) -> None:
-    """Data flow above, contexts below."""
+    """Draw data flow above, contexts below."""
     figure = Figure(figsize=(13, 6.7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     above.suptitle("From a volume to findings", fontsize=12)

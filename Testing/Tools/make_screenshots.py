@@ -1,11 +1,11 @@
-"""The pictures of the panel and the slice views in the README and the Sample Data module.
+"""Make the pictures of the panel and the slice views for the documents and the Sample Data module.
 
-    .venv/bin/python Testing/make_screenshots.py [--models FOLDER]
+    .venv/bin/python Testing/Tools/make_screenshots.py [--models FOLDER]
 
-Runs the module in the headless Slicer of `Testing/Harness`: loads the sample
-head with a lesion, clicks *Detect anomalies*, looks at scans and trains on them,
-tries the packages, and writes what is to be seen. FOLDER may hold the
-demonstration model and is not changed; without it, it is trained (a minute).
+Runs the module in the headless Slicer of `Testing/Harness`: loads the sample head with a lesion,
+clicks *Detect anomalies*, surveys scans and trains on them, tries the packages, and writes
+pictures of it all. FOLDER may hold the demonstration model and is not changed; without it, the
+model is trained (a minute).
 """
 
 import argparse
@@ -32,19 +32,19 @@ EPOCHS_SEEN = 5
 
 
 def view(name: str) -> Image.Image:
-    """What a slice view shows."""
+    """Grab a slice view."""
     import slicer
 
     return Image.fromarray(slicer.app.layoutManager().sliceWidget(name).view.pixels())
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a picture, as small as it gets."""
+    """Write a picture in a small file."""
     image.convert("RGB").save(path, optimize=True)
 
 
 def beside_views(panel: Image.Image) -> Image.Image:
-    """The panel with the axial view beside it and the two others below that."""
+    """Place the panel beside the axial view, with the two others below."""
     half = (VIEW_PX - GAP_PX) // 2
     height = max(panel.height, VIEW_PX + GAP_PX + half)
     whole = Image.new("RGB", (panel.width + GAP_PX + VIEW_PX, height), "black")
@@ -73,7 +73,7 @@ def open_only(module: object, *names: str) -> None:
 
 
 def detect_and_review(module: object, work: Path) -> None:
-    """The sample head with its lesion found; the sample heads' own pictures."""
+    """Detect and review the lesion of the sample head; write the sample heads' own pictures."""
     import SampleData
     import slicer
     from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
@@ -100,7 +100,7 @@ def detect_and_review(module: object, work: Path) -> None:
 
 
 def evaluate(module: object, work: Path) -> None:
-    """The result against the sample head's own lesion."""
+    """Evaluate the result against the sample head's own lesion."""
     import slicer
 
     panel = module.widget.panel.evaluate
@@ -118,7 +118,7 @@ def evaluate(module: object, work: Path) -> None:
 
 
 def train(module: object, work: Path) -> None:
-    """Eight normal heads and two that cannot be used, and a training on them, paused."""
+    """Survey eight normal heads and two unusable ones; start a training and pause it."""
     folder = work / "normal heads"
     folder.mkdir()
     for number in range(8):
@@ -145,7 +145,7 @@ def train(module: object, work: Path) -> None:
 
 
 def models_and_encoders(module: object, work: Path) -> None:
-    """The library of models, and the encoders there are."""
+    """Show the library of models, and the encoders."""
     open_only(module, "models", "encoders")
     panel = module.widget.panel.models
     wait_until(lambda: not panel.listing, WAIT_S, "the list of models")
@@ -153,7 +153,7 @@ def models_and_encoders(module: object, work: Path) -> None:
 
 
 def set_up(module: object, work: Path) -> None:
-    """The packages, tried."""
+    """Show the packages after trying them."""
     open_only(module, "setup")
     dependencies = module.widget.panel.setup.dependencies
     module.ui.setupCheckButton.click()

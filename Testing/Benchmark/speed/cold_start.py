@@ -22,7 +22,7 @@ IMPORTS = (
 """The imports that every detection needs."""
 WAIT_S = 120.0
 MOST_AFTER_IMPORTS_S = 1.2
-"""Largest accepted time from the end of those imports to a detection's first progress, in seconds."""
+"""Largest accepted time in seconds from those imports to a detection's first progress."""
 MOST_HELP_S = 0.3
 
 

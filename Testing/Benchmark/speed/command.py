@@ -35,24 +35,24 @@ def speed(
         str | None, typer.Option(metavar="NAME,NAME", help="Only these parts; see --list.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes, to see that everything runs.")
+        bool, typer.Option("--quick", help="Tiny sizes, to check that everything runs.")
     ] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns of every comparison.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of every comparison.")] = 7,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    results: Annotated[Path, typer.Option(help="A JSON line is appended to it.")] = RESULTS,
+    results: Annotated[Path, typer.Option(help="File to which a JSON line is appended.")] = RESULTS,
     markdown: Annotated[
-        Path | None, typer.Option(help="All tables for a document; replaced.")
+        Path | None, typer.Option(help="Markdown file for all tables; replaced.")
     ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for encoders and scans, kept for the next run.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Name the parts and end.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the parts and exit.")] = False,
 ) -> None:
     """Measure speed and memory of the program beside the machine's limits."""
     if listed:
-        for name, tells in PARTS.items():
-            typer.echo(f"{name:16}{tells}")
+        for name, description in PARTS.items():
+            typer.echo(f"{name:16}{description}")
         return
     console = Console()
     if not console.is_terminal:
@@ -66,7 +66,7 @@ def speed(
     for key, value in facts.items():
         console.print(f"{key}: {value}", highlight=False)
     if quick:
-        console.print("Tiny sizes: the figures mean nothing.")
+        console.print("Tiny sizes: the figures have no meaning.")
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)

@@ -130,7 +130,7 @@ def best_product(options: Options, size: Size, side_px: int) -> tuple[Product, T
         "Float32 matrix products",
         ("shape", "GFLOP/s"),
         tuple(rates.items()),
-        (f"The best, {best}, is what the encoder is held against.",),
+        (f"The encoder is compared with the best, {best}.",),
     )
     return products[best], table
 

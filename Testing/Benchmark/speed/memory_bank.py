@@ -95,7 +95,7 @@ def run(options: Options) -> list[Table]:
             options.pictures / "speed_memory_bank.png",
             "tokens of normal slices",
             "seconds a slice",
-            {told: (sizes, medians[name]) for name, told in names.items()},
+            {label: (sizes, medians[name]) for name, label in names.items()},
         )
     return [
         Table(
@@ -111,9 +111,9 @@ def run(options: Options) -> list[Table]:
             ),
             (*rows, ("exponent", fits["bank"], fits["product"], fits["ours"], None, None)),
             (
-                "Exponents of time against tokens; ours has as many weights for any number "
+                "Exponents of time against tokens; ours has the same weights for any number "
                 "of training slices.",
-                f"Ours scores {SCORED_AT_ONCE} slices at once, as a detection does.",
+                f"Ours scores {SCORED_AT_ONCE} slices at once, as in a detection.",
             ),
             (
                 Target(
@@ -145,7 +145,7 @@ def run(options: Options) -> list[Table]:
                 )
                 for size, whole in zip(sizes, as_float32, strict=True)
             ),
-            ("Ours is the size of `model.safetensors`.",),
+            ("Ours is the size of the model's tensors.",),
             (
                 Target(
                     what=f"memory bank of {largest:,} tokens by ours, bytes in float32,",

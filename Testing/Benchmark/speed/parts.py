@@ -11,10 +11,10 @@ PARTS = {
     "memory_bank": "scoring and bytes beside nearest-neighbor memory banks",
     "scaling": "time against slices, resolution and size of the encoder",
     "detection": "a whole job, from file to all files, beside the bare encoder",
-    "training": "40 epochs through the store beside embedding every epoch anew",
-    "memory": "peaks of detection and training, and how they grow",
-    "cold_start": "from a process's start to its first word; a second detection",
-    "profile": "where the time of a detection goes",
+    "training": "40 epochs through the store beside embedding in every epoch",
+    "memory": "peaks of detection and training, and their growth",
+    "cold_start": "from a process's start to its first output; a second detection",
+    "profile": "the time of a detection by function",
 }
 """Parts and their descriptions, in the order in which they run."""
 

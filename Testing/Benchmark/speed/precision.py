@@ -133,7 +133,7 @@ def ranks(options: Options) -> Table:
             "largest difference, σ",
         ),
         tuple(rows),
-        ("The model learned from float32 tokens of other heads.",),
+        ("The model was trained on float32 tokens of other heads.",),
         tuple(targets),
     )
 

@@ -68,7 +68,7 @@ def _job_table(job: WarmJob, options: Options) -> Table:
         f"innermost group; median of {len(runs)} with least and largest.",
     ]
     if options.device.type != "cpu":
-        notes.append("After every function the device is waited for: nothing overlaps here.")
+        notes.append("The device is synchronized after every function, so nothing overlaps.")
     if missing:
         notes.append(f"Not found, so part of another row: {', '.join(missing)}.")
     return Table(

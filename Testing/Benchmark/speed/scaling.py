@@ -162,6 +162,6 @@ def _draw(
     options: Options, name: str, label: str, work: Sequence[float], seconds: Sequence[float]
 ) -> None:
     if options.pictures is not None:
-        told = "seconds" if name == "slices" else "seconds a slice"
+        unit = "seconds" if name == "slices" else "seconds a slice"
         path = options.pictures / f"speed_{name}.png"
-        draw_growth(path, label, told, {"slices to NLL volume": (work, seconds)})
+        draw_growth(path, label, unit, {"slices to NLL volume": (work, seconds)})

@@ -1,4 +1,4 @@
-"""Methods of an earlier run, to stand in the same tables without being taught again."""
+"""Results of an earlier run, added to the tables without running the methods again."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from Benchmark.suite.trial import ASKED_RATES, Trial
 
 DECISIVE = ("training", "held_out", "normals", "families", "sizes", "repeats", "spacing_mm",
             "every", "seed", "fov_mm", "size_px", "encoder")  # fmt: skip
-"""Settings that must agree: the same heads and tokens. The training's may differ."""
+"""Settings that must agree: the same heads and tokens. Those of the training may differ."""
 
 
 def read_trials(path: Path, settings: dict[str, Any]) -> dict[str, Trial]:
-    """The methods of a `results.json`; raises `ValueError` where it is of other heads or tokens."""
+    """Read the methods of a `results.json`; raise `ValueError` if heads or tokens differ."""
     results = json.loads(path.read_text(encoding="utf-8"))
     asked = json.loads(json.dumps(settings))
     others = [name for name in DECISIVE if results["settings"][name] != asked[name]]

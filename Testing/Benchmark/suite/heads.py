@@ -1,6 +1,6 @@
-"""Who is scanned: training, held-out and fresh normal heads, and anomalous ones with their twins.
+"""The cohort: training, held-out and fresh normal heads, and anomalous ones with their twins.
 
-All from `Data.template_cohort` and `Data.template_anomalies`. No two groups, and no
+All heads come from `Data.template_cohort` and `Data.template_anomalies`. No two groups, and no
 two anomalous heads, share a seed: every head is another patient.
 """
 
@@ -28,12 +28,12 @@ TRAINING, HELD_OUT, NORMAL, ANOMALOUS, TWIN = (
 FIRST_SEED = {TRAINING: 0, HELD_OUT: 2000, NORMAL: 4000, ANOMALOUS: 6000}
 
 CACHE_VERSION = 1
-"""To be raised when heads or anomalies change, so that scans of before are made anew."""
+"""Version of the kept scans; increase it when heads or anomalies change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CohortSpec:
-    """How many heads of each kind, and their grid."""
+    """Numbers of heads of each kind, and their grid."""
 
     training: int = 24
     held_out: int = 16
@@ -44,13 +44,13 @@ class CohortSpec:
     """Anomalous heads per family and size."""
     spacing_mm: float = 2.0
     every: int = 4
-    """Of so many slices one is kept: slices 8 mm apart, as in a routine scan."""
+    """One of so many slices is kept: slices 8 mm apart, as in a routine scan."""
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """One head to be scanned."""
+    """One head of the cohort."""
 
     group: str
     seed: int
@@ -59,22 +59,22 @@ class Head:
 
     @property
     def name(self) -> str:
-        """Says all about it."""
+        """Name with group, family, size and seed."""
         return "_".join(filter(None, (self.group, self.family, self.size, str(self.seed))))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadScan:
-    """The slices of one head that were kept, and what is known of their voxels [k, j, i]."""
+    """The kept slices of one head, and what is known of their voxels [k, j, i]."""
 
     volume: Volume
     truth: np.ndarray
     ignored: np.ndarray
-    """Changed by the anomaly, yet not part of it: counts in no metric."""
+    """Voxels that the anomaly changed without being part of it; they count in no metric."""
 
 
 def cohort(spec: CohortSpec) -> list[Head]:
-    """All heads; an anomalous one is followed by its twin."""
+    """List all heads; an anomalous one is followed by its twin."""
     heads = [
         Head(group=group, seed=spec.seed + FIRST_SEED[group] + number)
         for group, count in (
@@ -91,7 +91,7 @@ def _anomalous(spec: CohortSpec) -> Iterator[Head]:
     for family in spec.families:
         for size in spec.sizes:
             for repeat in range(spec.repeats):
-                # The same head whichever families and sizes are chosen beside it.
+                # The same head for every choice of families and sizes.
                 place = FAMILIES.index(family) * len(RADII_MM) + list(RADII_MM).index(size)
                 seed = spec.seed + FIRST_SEED[ANOMALOUS] + 20 * place + repeat
                 for group in (ANOMALOUS, TWIN):
@@ -99,7 +99,7 @@ def _anomalous(spec: CohortSpec) -> Iterator[Head]:
 
 
 def scan_heads(heads: list[Head], spec: CohortSpec, folder: Path) -> Iterator[tuple[Head, Path]]:
-    """The file of each head's scan, made if it is not there."""
+    """Write the file of each head's scan unless it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     for head in heads:
         path = folder / f"{head.name}_{spec.spacing_mm:g}mm_{spec.every}_v{CACHE_VERSION}.npz"
@@ -117,7 +117,7 @@ def scan_heads(heads: list[Head], spec: CohortSpec, folder: Path) -> Iterator[tu
 
 
 def read_scan(path: Path) -> HeadScan:
-    """The scan that `scan_heads` wrote."""
+    """Read the scan that `scan_heads` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         return HeadScan(
             volume=Volume(stored["voxels"], stored["ras_from_voxel"], Modality.MR),
@@ -128,7 +128,7 @@ def read_scan(path: Path) -> HeadScan:
 
 @functools.lru_cache(maxsize=1)
 def _anomaly(family: str, size: str, seed: int, spacing_mm: float) -> AnomalousHead:
-    """Made once for a head and its twin."""
+    """Make an anomalous head; cached for the head and its twin."""
     return anomalous_head(family, size, seed, spacing_mm=spacing_mm)
 
 
@@ -137,7 +137,7 @@ def _scan(head: Head, spec: CohortSpec) -> HeadScan:
         anomaly = _anomaly(head.family, head.size, head.seed, spec.spacing_mm)
         truth, ignored = anomaly.truth, anomaly.ignored
         whole = anomaly.head if head.group == ANOMALOUS else anomaly.healthy
-        # The slices that show most of it: at 8 mm a small one could lie between two.
+        # The slices that show most of it: at 8 mm a small one could lie between two slices.
         shown = [np.count_nonzero(truth[first :: spec.every]) for first in range(spec.every)]
         first = int(np.argmax(shown))
     else:

@@ -1,8 +1,8 @@
-"""One head's figures: how well scores tell its anomaly, and the shadow that it throws.
+"""One head's figures: how well scores separate its anomaly, and the anomaly's shadow.
 
-In a raster scan a network predicts a token from those to its left and above. After an
-anomaly it predicts from the unusual, so that normal tissue to its right and below may
-look unlikely too: the anomaly's shadow.
+In a raster scan a network predicts a token from those to its left and above. After an anomaly
+the context is unusual, so normal tissue to its right and below may look unlikely too: the
+anomaly's shadow.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,25 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
 )
 
 MARGIN_TOKENS = 0
-"""So far around the tokens whose patch an anomaly changed, others do not count either.
+"""Width in tokens of the border around changed tokens that is left out.
 
-None: where the shadow is deepest is right beside. What an encoder itself spreads to
-its neighbors shows in methods without context, such as a memory bank.
+Zero: the shadow is deepest right beside the anomaly. Methods without context, such as a
+memory bank, show what the encoder itself spreads to neighbors.
 """
 
 REACH_TOKENS = 2
-"""So far beyond the margin, right and below, the shadow is looked for: further out it
-is faint, and there is much more tissue."""
+"""Width in tokens of the region right of and below the margin in which the shadow is measured.
+
+Further out it is faint, and there is much more tissue.
+"""
 
 CORE_SHARE = 0.25
-"""A shadow is looked for in slices where the anomaly covers so much of some token's patch."""
+"""Least covered share of some token's patch for a slice to count for the shadow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoxelFigures:
-    """How well scores tell the voxels of one head's anomaly from its other tissue."""
+    """How well scores separate the voxels of one head's anomaly from its other tissue."""
 
     average_precision: float
     auroc: float
@@ -44,27 +46,31 @@ class VoxelFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Shadow:
-    """What an anomaly does to the scores of normal tissue after it."""
+    """Effect of an anomaly on the scores of normal tissue after it."""
 
     against_mirror: float
-    """Mean score after the anomaly less that of the mirrored place, in standard
-    deviations of held-out normal tokens; NaN where no such place is normal tissue."""
+    """Mean score after the anomaly less that of the mirrored place.
+
+    In standard deviations of held-out normal tokens; NaN where no such place is normal tissue.
+    """
     against_twin: float
-    """Likewise, less the score of the same place in the same head without the anomaly."""
+    """The same, less the score of the same place in the twin (the head without the anomaly)."""
     disturbance: float
-    """Root mean square of that difference: also what became lower counts."""
+    """Root mean square of that difference; lower scores count as well."""
     response: float
-    """The same in the anomaly itself, where it covers a good part of a token's patch. How
-    deep a shadow is shows beside it: a method that sees little throws little."""
+    """The same in the anomaly itself, where it covers a good part of a token's patch.
+
+    The depth of a shadow is relative to it, because weak responses give weak shadows.
+    """
 
 
 def body_voxels(scan: Scan) -> np.ndarray:
-    """The voxels [k, j, i] that count: in the body, and not merely changed."""
+    """Return the mask [k, j, i] of the voxels that count: in the body and not ignored."""
     return scan.stack.inside_volume() & ~scan.stored.ignored
 
 
 def voxel_figures(scores: np.ndarray, scan: Scan) -> VoxelFigures:
-    """Of scores on the voxels [k, j, i]; the engine's own metrics."""
+    """Compute the figures of scores on the voxels [k, j, i], with the engine's metrics."""
     counts = count_scores(scores, body_voxels(scan), Lesions.of(scan.stored.truth))
     tally = PooledCounts.of([counts]).tally(np.ones(1))
     dice, _ = metrics.best_dice(tally)
@@ -77,7 +83,7 @@ def voxel_figures(scores: np.ndarray, scan: Scan) -> VoxelFigures:
 
 
 def after(anomaly: np.ndarray, reach: int) -> np.ndarray:
-    """Tokens [n, h, w] right of an anomaly's in their row, or in the rows below, within reach."""
+    """Return the mask [n, h, w] of tokens within reach after an anomaly: to its right and below."""
     # Reach 1, the anomaly in the middle:
     #   0 0 0
     #   0 0 1
@@ -89,21 +95,21 @@ def after(anomaly: np.ndarray, reach: int) -> np.ndarray:
 
 
 def shadow_pairs(scan: Scan) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [n, h, w] after the anomaly, and as many mirrored left to right: both normal."""
+    """Return masks [n, h, w] of tokens after the anomaly and of their mirror images, all normal."""
     touched = scan.share_of_tokens(scan.stored.truth | scan.stored.ignored) > 0
     margin = np.ones((1, 2 * MARGIN_TOKENS + 1, 2 * MARGIN_TOKENS + 1), bool)
     normal = scan.inside & ~ndimage.binary_dilation(touched, margin)
     core = scan.share_of_tokens(scan.stored.truth) >= CORE_SHARE
     zone = after(touched, MARGIN_TOKENS + REACH_TOKENS) & normal
     zone &= core.any(axis=(1, 2), keepdims=True)
-    # One tile lies around the middle of the body: columns mirror about its own middle.
+    # One tile is centered on the body: columns mirror about the tile's middle.
     mirrored = (normal & ~zone)[:, :, ::-1]
     zone &= mirrored
     return zone, zone[:, :, ::-1]
 
 
 def shadow(scores: np.ndarray, twin: np.ndarray, scan: Scan, spread: float) -> Shadow:
-    """Of the scores [n, h, w] of a scan's tokens and its twin's, in units of `spread`."""
+    """Compute the shadow from scores [n, h, w] of a scan and its twin, in units of `spread`."""
     zone, mirror = shadow_pairs(scan)
     if not zone.any():
         nan = float("nan")

@@ -1,15 +1,15 @@
-"""The methods that are compared: every one learns from the same scans and scores the same.
+"""The compared methods: all are fitted on the same scans and score the same scans.
 
-To add one, write a function that takes a `Lesson` and gives back a scorer, and name it:
+To add one, write a function that takes a `Lesson` and returns a scorer, and register it:
 
     @method("my method")
     def my_method(lesson):
-        model = learn([scan.tokens for scan in lesson.training])
+        model = fit([scan.tokens for scan in lesson.training])
         return lambda scan: model.score(scan.tokens)  # [n, h, w], higher is less normal
 
-A scan also tells `inside` (tokens in the body), `positions_mm` (where every token is),
-`stack` (its slices) and `stored.volume` (its voxels). For another network of ours one
-line does: `METHODS["name"] = autoregressive(AutoregressiveSpec(...))`.
+A scan also has `inside` (tokens in the body), `positions_mm` (position of every token),
+`stack` (its slices) and `stored.volume` (its voxels). Another network of ours takes one
+line: `METHODS["name"] = autoregressive(AutoregressiveSpec(...))`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,28 +39,28 @@ from SpatialARAnomalyLib.engine.specs import (
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What a method may learn from."""
+    """The data for fitting a method."""
 
     training: Sequence[Scan]
     held_out: Sequence[Scan]
-    """Normal, too: to choose an epoch, a variance or a threshold by."""
+    """Normal scans for choosing an epoch, a variance or a threshold."""
     spec: TrainingSpec
     hidden_channels: int | None
-    """Of all networks, in place of their own: a narrow comparison takes less time."""
+    """Hidden channels of all networks, to save time; None keeps each network's own."""
     device: torch.device
     encoder: Encoder
-    """For methods that need other tokens than the scans'."""
+    """The encoder, for methods that need other tokens than those of the scans."""
 
 
 Scorer = Callable[[Scan], np.ndarray]
-"""Scores of a scan's tokens [n, h, w], or of its voxels [k, j, i]: higher is less normal."""
+"""Scores of a scan's tokens [n, h, w], or of its voxels [k, j, i]; higher is less normal."""
 
 METHODS: dict[str, Callable[[Lesson], Scorer]] = {}
-"""By name, in the order of the tables."""
+"""Methods by name, in the order of the tables."""
 
 
 def method(name: str) -> Callable[[Callable[[Lesson], Scorer]], Callable[[Lesson], Scorer]]:
-    """Puts a function among `METHODS`."""
+    """Register a function in `METHODS`."""
 
     def named(function: Callable[[Lesson], Scorer]) -> Callable[[Lesson], Scorer]:
         METHODS[name] = function
@@ -70,7 +70,7 @@ def method(name: str) -> Callable[[Callable[[Lesson], Scorer]], Callable[[Lesson
 
 
 def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
-    """The method of one network of `engine.model.autoregressive`."""
+    """Make the method of one network of `engine.model.autoregressive`."""
 
     def learn(lesson: Lesson) -> Scorer:
         model = learned(spec, lesson)
@@ -80,7 +80,7 @@ def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
 
 
 def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
-    """The network, of the lesson's width if that is given."""
+    """Train the network, with the lesson's width if that is given."""
     if lesson.hidden_channels is not None:
         spec = replace(spec, hidden_channels=lesson.hidden_channels)
     run = fit(
@@ -97,7 +97,7 @@ def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
 
 
 def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
-    """The NLL [n, h, w] of a scan's tokens."""
+    """Compute the NLL [n, h, w] of a scan's tokens."""
     starts = range(0, len(scan.tokens), SCORED_AT_ONCE)
     return np.concatenate(
         [
@@ -112,7 +112,7 @@ def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
 
 
 def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Scores [n, h, w] of tokens [n, c, h, w], some slices at a time."""
+    """Score tokens [n, c, h, w] as [n, h, w], some slices at a time."""
     starts = range(0, len(tokens), SCORED_AT_ONCE)
     return np.concatenate(
         [score(np.asarray(tokens[at : at + SCORED_AT_ONCE], np.float32)) for at in starts]
@@ -120,9 +120,9 @@ def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) ->
 
 
 def near_body(scan: Scan, score: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-    """Scores of the tokens in the body and beside it, which alone reach a voxel of it.
+    """Score the tokens in the body and beside it, which alone reach a voxel of it.
 
-    For methods that look at every token by itself; elsewhere the lowest score is put.
+    For methods that score every token by itself. Other tokens get the lowest score.
     """
     near = ndimage.binary_dilation(scan.inside, np.ones((1, 3, 3)))
     chosen = np.moveaxis(scan.tokens, 1, -1)[near].astype(np.float32)
@@ -150,25 +150,25 @@ def _memory_bank(lesson: Lesson, distance: Distance, coreset_ratio: float | None
 
 @method("memory bank")
 def memory_bank(lesson: Lesson) -> Scorer:
-    """All normal tokens, the cosine distance: AnomalyDINO's."""
+    """Memory bank of all normal tokens with the cosine distance (AnomalyDINO)."""
     return _memory_bank(lesson, Distance.COSINE, None)
 
 
 @method("coreset")
 def coreset(lesson: Lesson) -> Scorer:
-    """A tenth of them, the Euclidean distance: PatchCore's."""
+    """Memory bank of a tenth of the tokens with the Euclidean distance (PatchCore)."""
     return _memory_bank(lesson, Distance.EUCLIDEAN, CORESET_RATIO)
 
 
 @method("position Gaussian")
 def position_gaussian(lesson: Lesson) -> Scorer:
-    """PaDiM's."""
+    """Gaussian per position (PaDiM)."""
     slices = sum(len(scan.tokens) for scan in lesson.training)
     gaussian = PositionGaussian.fit(
         [scan.tokens for scan in lesson.training],
         [scan.inside for scan in lesson.training],
-        # A position lies in the body in a part of the slices only: with more channels
-        # most positions would fall back to the Gaussian of all.
+        # A position is inside the body in a part of the slices only: with more channels
+        # most positions would use the Gaussian of all positions.
         channels=max(1, slices // 16),
         seed=lesson.spec.seed,
     )
@@ -178,7 +178,7 @@ def position_gaussian(lesson: Lesson) -> Scorer:
 
 
 def intensities(scan: Scan) -> np.ndarray:
-    """What the encoder sees, on the voxels [k, j, i]."""
+    """Return the encoder's input on the voxels [k, j, i]."""
     stack = scan.stack
     scaled = scale_intensity(stack.voxels, stack.value_range, stack.intensity)
     return np.ascontiguousarray(stack.plane_volume.orientation.undo(scaled))
@@ -186,13 +186,13 @@ def intensities(scan: Scan) -> np.ndarray:
 
 @method("intensity")
 def intensity(lesson: Lesson) -> Scorer:
-    """How bright a voxel is."""
+    """Score a voxel by its brightness."""
     return intensities
 
 
 @method("intensity from median")
 def intensity_from_median(lesson: Lesson) -> Scorer:
-    """How far from the training heads' median brightness: finds the dark, too."""
+    """Score a voxel by the distance of its brightness from the training heads' median."""
     values = [intensities(scan)[scan.stored.volume.voxels > 0] for scan in lesson.training]
     median = np.median(np.concatenate(values))
     return lambda scan: np.abs(intensities(scan) - median)

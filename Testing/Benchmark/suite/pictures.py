@@ -1,4 +1,4 @@
-"""The suite's result as pictures."""
+"""Pictures of the suite's results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +22,13 @@ def _bars(axes: Any, at: np.ndarray, found: Sequence[dict[str, Any]], **style: A
         np.array([np.nan if one[part] is None else one[part] for one in found], float)
         for part in ("mean", "low", "high")
     )
-    # A resampled interval need not hold the mean of a handful of heads.
+    # A resampled interval may exclude the mean of a few heads.
     spread = np.clip([mean - low, high - mean], 0, None)
     axes.bar(at, mean, yerr=spread, capsize=2, error_kw={"lw": 1}, **style)
 
 
 def draw_ranking(results: dict[str, Any], path: Path) -> None:
-    """Average precision of every method, best first, with intervals over patients."""
+    """Draw the average precision of every method, best first, with intervals over patients."""
     methods = sorted(
         results["methods"].items(), key=lambda item: -(item[1]["average_precision"]["mean"] or 0)
     )
@@ -40,7 +40,7 @@ def draw_ranking(results: dict[str, Any], path: Path) -> None:
 
 
 def draw_families(results: dict[str, Any], path: Path) -> None:
-    """Average precision of every method, family by family."""
+    """Draw the average precision of every method, family by family."""
     methods = results["methods"]
     families = list(next(iter(methods.values()))["families"])
     figure, axes = plt.subplots(
@@ -60,10 +60,10 @@ def draw_families(results: dict[str, Any], path: Path) -> None:
 def draw_examples(
     trials: Mapping[str, Trial], scans: Mapping[Head, Scan], heads: Sequence[Head], path: Path
 ) -> None:
-    """For each head a row: the slice that shows most of its anomaly, the truth, every method's map.
+    """Draw a row per head: the slice with most of its anomaly, the truth, every method's map.
 
-    A map runs from the median to the 99.9th percentile of the method's scores in that
-    head's body, so that methods of different units can be compared.
+    A map runs from the median to the 99.9th percentile of the method's scores in that head's body,
+    so that methods of different units can be compared.
     """
     columns = 2 + len(trials)
     figure, axes = plt.subplots(
@@ -94,7 +94,7 @@ def draw_examples(
 
 
 def draw_anomalies(made: Mapping[str, Any], path: Path) -> None:
-    """One anomaly of each family: the head without, the head with it, its truth."""
+    """Draw one anomaly of each family: the head without it, with it, and its truth."""
     figure, axes = plt.subplots(
         3, len(made), figsize=(1.8 * len(made), 6.4), layout="constrained", squeeze=False
     )

@@ -1,4 +1,4 @@
-"""A head's slices and tokens: embedded once per encoder, kept on disk."""
+"""A head's slices and tokens: embedded once per encoder and kept on disk."""
 
 import time
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from SpatialARAnomalyLib.engine.specs import (
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What a method sees of a head: tokens [n, c, h, w] of n slices, and where they are."""
+    """A method's view of a head: tokens [n, c, h, w] of n slices and their places."""
 
     head: Head
     path: Path
     slices: SliceSpec
     patch_px: int
     tokens: np.ndarray
-    """float16, mapped from disk."""
+    """Tokens as float16, memory-mapped."""
 
     @cached_property
     def stored(self) -> HeadScan:
@@ -49,12 +49,12 @@ class Scan:
 
     @cached_property
     def inside(self) -> np.ndarray:
-        """Tokens [n, h, w] whose center lies in the body."""
+        """Mask [n, h, w] of the tokens whose center lies in the body."""
         return np.concatenate([self.stack.tokens_inside(index) for index in self.stack.indices])
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Where the tokens lie in the body [n, 4, h, w] (`engine.slices.slice_stack`)."""
+        """Places of the tokens in the body [n, 4, h, w] (`engine.slices.slice_stack`)."""
         return np.concatenate([self.stack.places(index) for index in self.stack.indices])
 
     @cached_property
@@ -72,7 +72,7 @@ class Scan:
         return np.stack(place[::-1], axis=-1) @ affine[:3, :3].T + affine[:3, 3]
 
     def share_of_tokens(self, mask: np.ndarray) -> np.ndarray:
-        """How much of every token's patch a mask [k, j, i] covers, [n, h, w]."""
+        """Compute the share [n, h, w] of every token's patch that a mask [k, j, i] covers."""
         stack, patch = self.stack, self.patch_px
         turned = stack.plane_volume.orientation.apply(mask)[stack.indices].astype(np.float32)
         pixels = np.einsum(
@@ -86,7 +86,7 @@ class Scan:
         return pixels.reshape(n, height, patch, width, patch).mean(axis=(2, 4))
 
     def on_voxels(self, scores: np.ndarray) -> np.ndarray:
-        """Token scores [n, h, w] on the voxels [k, j, i]; NaN where there are none."""
+        """Interpolate token scores [n, h, w] to the voxels [k, j, i]; NaN where there are none."""
         return self.stack.volume_from_tokens(
             list(scores[:, None].astype(np.float32)), outside=np.nan
         )
@@ -94,17 +94,17 @@ class Scan:
 
 @dataclass
 class Embedder:
-    """Turns scans' files into `Scan`s; remembers how long that took."""
+    """Turns the files of scans into `Scan`s and measures the time."""
 
     encoder: Encoder
     slices: SliceSpec
     store: FeatureStore
     seconds: float = 0.0
     embedded: int = 0
-    """Slices that were not on disk."""
+    """Number of slices that were embedded and not read from disk."""
 
     def scan(self, head: Head, path: Path) -> Scan:
-        """The head's tokens, from disk where they are there."""
+        """Return the head's tokens, embedded unless they are on disk."""
         card = self.encoder.card
         key = feature_key(
             file_sha256(path), slices=self.slices.to_dict(), encoder=card.weights_sha256
@@ -126,5 +126,5 @@ class Embedder:
 
 
 def axial(fov_mm: float, size_px: int) -> SliceSpec:
-    """Axial slices of one field of view."""
+    """Make the specification of axial slices with one field of view."""
     return SliceSpec(plane=Plane.AXIAL, fov_mm=fov_mm, size_px=size_px)

@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean and the interval that resampling the patients gives it."""
+    """A mean and its interval by resampling the patients."""
 
     mean: float
     low: float
@@ -27,11 +27,10 @@ class Estimate:
 def estimate(
     values: Mapping[Head, float], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
-    """Mean over heads within a family, then over families; heads are drawn within each.
+    """Average over heads within a family, then over families; resample heads within each family.
 
-    Heads whose value is NaN are left out; without any, all is NaN. Every head is
-    a patient of its own. The same heads and seed give the same draws, so that
-    differences of methods are paired.
+    Heads whose value is NaN are left out; without any, all is NaN. Every head is a patient. The
+    same heads and seed give the same draws, so that differences of methods are paired.
     """
     families: dict[str, list[float]] = {}
     for head, value in values.items():
@@ -55,7 +54,7 @@ SHADOWS = ("against_mirror", "against_twin", "disturbance", "response")
 
 
 def of_figure(trial: Trial, name: str, family: str | None = None) -> dict[Head, float]:
-    """One figure, or shadow, of every anomalous head (of a family)."""
+    """Collect one figure, or shadow, of every anomalous head (of a family)."""
     table = trial.shadows if name in SHADOWS else trial.figures
     return {
         head: getattr(one, name)
@@ -65,10 +64,10 @@ def of_figure(trial: Trial, name: str, family: str | None = None) -> dict[Head, 
 
 
 def difference(one: Mapping[Head, float], other: Mapping[Head, float]) -> Estimate:
-    """Mean of one less the other, head by head."""
+    """Subtract head by head."""
     return estimate({head: value - other[head] for head, value in one.items()})
 
 
 def uniformity(p_values: Sequence[float]) -> float:
-    """p of the Kolmogorov–Smirnov test that these p-values are uniform; NaN without any."""
+    """Compute the Kolmogorov–Smirnov p of uniform p-values; NaN without any."""
     return float(stats.kstest(p_values, "uniform").pvalue) if len(p_values) else float("nan")

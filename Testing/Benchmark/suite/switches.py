@@ -1,8 +1,8 @@
-"""What every switch is worth: alone, put on the paper's network, and left out of ours.
+"""The worth of every switch: alone, added to the paper's network, and left out of ours.
 
 `--methods switches` runs them all. Those of the likelihood and the network are fields of
-`AutoregressiveSpec`; the others change how tokens are made or what becomes of scores,
-and live here, because they did not pay (`Resources/Docs/method.md`).
+`AutoregressiveSpec`. The others change tokens or scores and are defined here, because they
+did not pay (`Resources/Docs/method.md`).
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ OURS = AutoregressiveSpec.from_preset(Preset.BALANCED)
 
 
 def smoothed(spec: AutoregressiveSpec, sigma_mm: float) -> Callable[[Lesson], Scorer]:
-    """Scores averaged along the through-plane axis, by a Gaussian."""
+    """Smooth scores along the through-plane axis with a Gaussian."""
 
     def learn(lesson: Lesson) -> Scorer:
         model = learned(spec, lesson)
@@ -48,7 +48,7 @@ def smoothed(spec: AutoregressiveSpec, sigma_mm: float) -> Callable[[Lesson], Sc
 
 
 def lowest_direction(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
-    """Scores by the lowest NLL of all raster directions instead of their mean."""
+    """Score by the lowest NLL of all raster directions instead of their mean."""
 
     def learn(lesson: Lesson) -> Scorer:
         model = learned(spec, lesson)
@@ -66,7 +66,7 @@ def lowest_direction(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
 
 
 def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
-    """Four passes of the encoder, half a patch apart: the mean of their maps."""
+    """Average the maps of four passes of the encoder, half a patch apart."""
 
     def learn(lesson: Lesson) -> Scorer:
         model = learned(spec, lesson)
@@ -86,7 +86,7 @@ def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
 
 
 def _moved(stack: SliceStack, down: float, across: float) -> SliceStack:
-    """The same slices, cut so many patches further down and right."""
+    """Cut the same slices that many patches further down and right."""
     moved = SliceStack(stack.plane_volume, stack.rows.spec, stack.intensity, stack.rows.patch_px)
     for name, patches in (("rows", down), ("columns", across)):
         axis = getattr(moved, name)
@@ -119,7 +119,7 @@ SWITCHES: dict[str, Callable[[Lesson], Scorer]] = {
     "ours, no guard": autoregressive(replace(OURS, dilations=(1,) * len(OURS.dilations))),
     "ours + through-plane smoothing": smoothed(OURS, 8.0),
 }
-"""By name, in the order of the tables."""
+"""Methods by name, in the order of the tables."""
 
 METHODS |= SWITCHES
 

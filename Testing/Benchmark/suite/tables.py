@@ -1,4 +1,4 @@
-"""The suite's result as Markdown, CSV and JSON, with all that is needed to run it again."""
+"""The suite's results as Markdown, CSV and JSON, with everything needed to repeat the run."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "nilearn"
 
 
 def surroundings(device: str) -> dict[str, Any]:
-    """Versions, hardware and commit."""
+    """Collect versions, hardware and commit."""
     import torch
 
     commit = subprocess.run(
@@ -53,13 +53,13 @@ def surroundings(device: str) -> dict[str, Any]:
 
 
 def rates_of(trial: Trial, rate: float) -> dict[str, float]:
-    """The rate that was reached, and the interval that resampling the heads gives it."""
+    """Compute the rate reached and its interval by resampling the heads."""
     found = estimate(trial.rates[rate])
     return dataclasses.asdict(found)
 
 
 def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
-    """Every method's figures, and all differences of average precision."""
+    """Compute every method's figures, and all differences of average precision."""
     methods: dict[str, Any] = {}
     for name, trial in trials.items():
         families = dict.fromkeys(head.family for head in trial.figures)
@@ -98,7 +98,7 @@ def summarize(trials: Mapping[str, Trial]) -> dict[str, Any]:
 
 
 def head_rows(trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
-    """A row per method and test head."""
+    """Make a row per method and test head."""
     rows = []
     for name, trial in trials.items():
         for head, score in trial.case_scores.items():
@@ -123,7 +123,7 @@ def head_rows(trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
 def write_tables(
     folder: Path, trials: Mapping[str, Trial], settings: dict[str, Any], device: str
 ) -> dict[str, Any]:
-    """`table.md`, `heads.csv` and `results.json`; what the last holds is given back."""
+    """Write `table.md`, `heads.csv` and `results.json`; return the content of the last."""
     results = {
         "settings": settings,
         "surroundings": surroundings(device),
@@ -146,7 +146,7 @@ def write_tables(
 
 
 def _plain(value: Any) -> Any:
-    """In the types of JSON, NaN as null."""
+    """Convert to JSON types, NaN to null."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -180,7 +180,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The tables for people, best average precision first."""
+    """Write the tables for readers, best average precision first."""
     methods = dict(
         sorted(
             results["methods"].items(),
@@ -273,7 +273,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def _depth(one: dict[str, Any]) -> str:
-    """How much of a method's response to an anomaly lies after it, in normal tissue."""
+    """Divide a method's disturbance by its response."""
     disturbance, response = one["disturbance"]["mean"], one["response"]["mean"]
     return "–" if not response or disturbance is None else f"{disturbance / response:.3f}"
 
@@ -286,5 +286,5 @@ def _origin(results: dict[str, Any]) -> str:
     around, settings = results["surroundings"], results["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in around["versions"].items())
     machine = around["gpu"] or f"{around['cpu']}, {around['threads']} threads"
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    return f"Commit {around['commit']}; {versions}; {machine}.\nSettings: {told}.\n"
+    listed = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"Commit {around['commit']}; {versions}; {machine}.\nSettings: {listed}.\n"

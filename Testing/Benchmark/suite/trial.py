@@ -1,4 +1,4 @@
-"""One method, taught and tried on every test head."""
+"""Fits one method and scores every test head."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,27 +17,27 @@ from Benchmark.suite.scans import Scan
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score, fit_calibration
 
 ASKED_RATES = (0.01, 0.001)
-"""False-positive rates that thresholds are set for."""
+"""False-positive rates for which thresholds are set."""
 
 
 @dataclass(kw_only=True)
 class Trial:
-    """What came out for one method."""
+    """The results of one method."""
 
     figures: dict[Head, VoxelFigures] = field(default_factory=dict)
-    """Of every anomalous head."""
+    """Figures of every anomalous head."""
     shadows: dict[Head, Shadow] = field(default_factory=dict)
-    """Likewise; empty for a method of voxels, which throws none."""
+    """Shadows of every anomalous head; empty for a method of voxels, which has none."""
     rates: dict[float, dict[Head, float]] = field(default_factory=dict)
-    """Asked rate → share of the body's voxels above its threshold, of every fresh normal."""
+    """Asked rate → share of the body's voxels above its threshold, per fresh normal head."""
     case_scores: dict[Head, float] = field(default_factory=dict)
-    """Of every fresh normal and every anomalous head."""
+    """Case scores of all fresh normal and anomalous heads."""
     case_p_values: dict[Head, float] = field(default_factory=dict)
-    """Likewise, by the calibration; empty where too few normals were held out."""
+    """Their p-values by the calibration; empty if too few normal heads were held out."""
     fit_s_per_slice: float = 0.0
     score_s_per_slice: float = 0.0
     maps: dict[Head, np.ndarray] = field(default_factory=dict)
-    """Scores on the voxels of the heads that were asked for, for pictures."""
+    """Scores on the voxels of the heads chosen for pictures."""
 
 
 def try_method(
@@ -47,7 +47,7 @@ def try_method(
     *,
     pictured: Sequence[Head] = (),
 ) -> Trial:
-    """Teach a method, set its thresholds on held-out normals, and score every test head."""
+    """Fit a method, set its thresholds on held-out normal heads, and score every test head."""
     trial = Trial()
     start = time.perf_counter()
     scorer = learn(lesson)
@@ -64,7 +64,7 @@ def try_method(
 
     clock, scored_slices = 0.0, 0
     twins: dict[tuple[str, str, int], np.ndarray | None] = {}
-    # A twin before its anomalous head.
+    # A twin precedes its anomalous head.
     for scan in sorted(tests, key=lambda scan: scan.head.group != TWIN):
         head, key = scan.head, (scan.head.family, scan.head.size, scan.head.seed)
         start = time.perf_counter()
@@ -95,7 +95,7 @@ def try_method(
 
 
 def _both(result: np.ndarray, scan: Scan) -> tuple[np.ndarray | None, np.ndarray]:
-    """Scores of the tokens (None for a method of voxels) and on the voxels."""
+    """Return scores of the tokens (None for a method of voxels) and of the voxels."""
     if result.shape == scan.inside.shape:
         return result, scan.on_voxels(result)
     if result.shape != scan.stored.volume.voxels.shape:

@@ -66,6 +66,7 @@ def tables(sets, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("which", DatasetName)
 def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
@@ -103,6 +104,7 @@ def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
     assert matplotlib.image.imread(out / f"{stem}.png").shape[1] > 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
     """Recomputed for brightness from the images alone."""
@@ -140,6 +142,7 @@ def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
     )
 
 
+@pytest.mark.slow
 def test_the_table_holds_no_path_or_patient(tables):
     for (which, protocol), (out, _) in tables.items():
         text = (out / f"bmad_{which}_{protocol}.json").read_text(encoding="utf-8")
@@ -147,6 +150,7 @@ def test_the_table_holds_no_path_or_patient(tables):
         assert not re.search(r"\d_6[01]|\.png", text)
 
 
+@pytest.mark.slow
 def test_the_second_protocol_reuses_tokens_and_networks(tables):
     for which in DatasetName:
         out, events = tables[which, Protocol.NATIVE]
@@ -158,6 +162,7 @@ def test_the_second_protocol_reuses_tokens_and_networks(tables):
         ] == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_repeated(sets, tables, monkeypatch, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(tables[DatasetName.LIVER, Protocol.PAPER][0], out)
@@ -206,6 +211,7 @@ def request(root, out, **changes):
     return job.ComparisonRequest(**values | changes)
 
 
+@pytest.mark.slow
 def test_a_cancelled_command_resumes(sets, tmp_path, monkeypatch):
     asked = request(sets[DatasetName.LIVER], tmp_path / "out")
     with pytest.raises(Cancelled):
@@ -330,6 +336,7 @@ def test_a_metric_is_formatted_with_its_standard_deviation():
     assert MethodRow(method="bank", values={"pro": (0.5, None)}).percent("pro") == "–"
 
 
+@pytest.mark.slow
 def test_the_table_is_printed(sets, tables, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(tables[DatasetName.LIVER, Protocol.PAPER][0], out)

@@ -281,6 +281,7 @@ def test_thresholds_of_held_out_heads_keep_their_rate_on_themselves(scans):
     assert np.array_equal(np.isfinite(shown), held_out.stack.inside_volume())
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
     main(

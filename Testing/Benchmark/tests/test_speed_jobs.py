@@ -28,6 +28,8 @@ from SpatialARAnomalyLib.service.detection.result_files import (
     RUN_FILE,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
