@@ -204,8 +204,8 @@ def test_lesion_wise_figures_are_shares_of_all_lesions_and_means_over_scans():
     outcome = evaluate_cases(cases, RULE, SilentReporter(), resamples=0)
     assert outcome.metrics["lesions_found"].value == 0.5
     assert outcome.metrics["false_findings_per_scan"].value == 0.5
-    assert outcome.curves.lesions_found.tolist() == [0.0, 0.5, 0.5]
-    assert outcome.curves.false_findings_per_scan.tolist() == [0.5, 0.5, 0.5]
+    assert outcome.curves["froc"][1].tolist() == [0.0, 0.5, 0.5]
+    assert outcome.curves["froc"][0].tolist() == [0.5, 0.5, 0.5]
 
 
 def test_the_curve_of_findings_ends_where_they_grow_together():
@@ -218,8 +218,7 @@ def test_the_curve_of_findings_ends_where_they_grow_together():
     cases = scored([(scores, np.ones(SHAPE, dtype=bool), truth)], rule)
     assert (cases[0].false_findings.tolist(), cases[0].found.tolist()) == ([0, 3, 0], [1, 0, 0])
     curves = evaluate_cases(cases, rule, SilentReporter(), resamples=0).curves
-    assert curves.false_findings_per_scan.tolist() == [0.0, 3.0]
-    assert curves.lesions_found.tolist() == [0.0, 0.0]
+    assert [axis.tolist() for axis in curves["froc"]] == [[0.0, 3.0], [0.0, 0.0]]
 
 
 def test_equal_scores_tell_nothing():
@@ -284,9 +283,9 @@ def test_what_the_scans_do_not_define_has_a_reason_and_no_number(kind):
     undefined = {name: one.reason for name, one in outcome.metrics.items() if one.value is None}
     assert undefined == REASONS[kind]
     assert all(outcome.metrics[name].interval is None for name in undefined)
-    curves = outcome.curves
-    assert (curves.recall.size == 0) == ("pro" in undefined) == (curves.overlap.size == 0)
-    assert (curves.lesions_found.size == 0) == (kind == "no lesion")
+    empty = {name for name, (x, _) in outcome.curves.items() if x.size == 0}
+    areas = {"roc", "precision_recall", "pro"} if "pro" in undefined else set()
+    assert empty == areas | ({"froc"} if kind == "no lesion" else set())
 
 
 def test_what_cannot_be_scored_is_refused():

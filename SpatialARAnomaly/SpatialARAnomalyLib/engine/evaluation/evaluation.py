@@ -15,12 +15,14 @@ from SpatialARAnomalyLib.engine.evaluation import metrics
 from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     NO_LESION,
+    Curve,
     Interval,
     ScoreCounts,
     Undefined,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec
 
 NO_THRESHOLD = "these scores have no calibrated threshold"
 NO_NORMAL_SCAN = "no scan is normal"
@@ -74,29 +76,14 @@ class Metric:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Curves:
-    """The ROC, precision–recall and PRO curves, and lesions found against false findings."""
-
-    false_positive_rate: Float[np.ndarray, " r"]
-    recall_at_rate: Float[np.ndarray, " r"]
-    recall: Float[np.ndarray, " p"]
-    precision: Float[np.ndarray, " p"]
-    pro_rate: Float[np.ndarray, " o"]
-    overlap: Float[np.ndarray, " o"]
-    """Mean per-region overlap at the false-positive rates `pro_rate`."""
-    false_findings_per_scan: Float[np.ndarray, " t"]
-    """From the highest threshold to that with the most false findings."""
-    lesions_found: Float[np.ndarray, " t"]
-    """Share of all lesions."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
     """Metrics and curves of one kind of scores."""
 
     metrics: dict[str, Metric]
     """Metrics by name, in the order of `METRICS`."""
-    curves: Curves
+    curves: dict[str, Curve]
+    """`metrics.curves`, and in `froc` the false findings per scan and the share of lesions
+    found, from the highest threshold to that with the most false findings."""
     exact: bool
     """Whether every distinct score is a threshold of its own."""
     resamples: int
@@ -158,8 +145,8 @@ def evaluate_cases(
     cases: Sequence[ScoredCase],
     rule: SearchRule,
     report: Reporter,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = EvaluationSpec.resamples,
+    seed: int = EvaluationSpec.seed,
 ) -> Evaluation:
     """Compute the metrics of at least one scan that `score_case` counted under this rule.
 
@@ -297,10 +284,8 @@ class _Pool:
             "false_findings_per_scan": float(weights @ self.false_findings[:, 0] / weights.sum()),
         }
 
-    def curves(self) -> Curves:
+    def curves(self) -> dict[str, Curve]:
         """Return the curves of all scans; those that are undefined are empty."""
-        tally = self.counts.tally(np.ones(len(self.normal)))
-        (rate, recall_at_rate), (recall, precision), (pro_rate, overlap) = metrics.curves(tally)
         first = 1 if self.calibrated else 0
         lesions = self.lesions.sum()
         found = self.found[:, first:].sum(axis=0)
@@ -310,13 +295,5 @@ class _Pool:
         rising = np.argsort(self.curve_thresholds, kind="stable")
         most = int(np.argmax(false_findings[rising]))
         fewer = rising[most:][::-1] if lesions else rising[:0]
-        return Curves(
-            false_positive_rate=rate,
-            recall_at_rate=recall_at_rate,
-            recall=recall,
-            precision=precision,
-            pro_rate=pro_rate,
-            overlap=overlap,
-            false_findings_per_scan=false_findings[fewer],
-            lesions_found=found[fewer] / max(lesions, 1.0),
-        )
+        curves = metrics.curves(self.counts.tally(np.ones(len(self.normal))))
+        return curves | {"froc": (false_findings[fewer], found[fewer] / max(lesions, 1.0))}

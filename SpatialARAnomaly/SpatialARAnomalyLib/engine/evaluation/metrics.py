@@ -244,8 +244,8 @@ def count_at_least(counts: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     return np.cumsum(counts[::-1])[::-1]
 
 
-def curves(tally: Tally) -> tuple[Curve, Curve, Curve]:
-    """Return the ROC, precision–recall and PRO curves; empty if undefined.
+def curves(tally: Tally) -> dict[str, Curve]:
+    """Return the curves `roc`, `precision_recall` and `pro`; empty if undefined.
 
     Their x and y are false-positive rate and recall, falling recall and precision,
     false-positive rate and mean per-region overlap.
@@ -253,12 +253,15 @@ def curves(tally: Tally) -> tuple[Curve, Curve, Curve]:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     if _missing(tally):
-        empty = np.zeros(0), np.zeros(0)
-        return empty, empty, empty
+        return dict.fromkeys(("roc", "precision_recall", "pro"), (np.zeros(0), np.zeros(0)))
     truth, score, weight = _labeled(tally)
-    rate, recall_at_rate, _ = roc_curve(truth, score, sample_weight=weight)
-    precision, recall, _ = precision_recall_curve(truth, score, sample_weight=weight)
-    return (rate, recall_at_rate), (recall, precision), _pro_curve(tally)
+    rate, recall, _ = roc_curve(truth, score, sample_weight=weight)
+    precision, recalls, _ = precision_recall_curve(truth, score, sample_weight=weight)
+    return {
+        "roc": (rate, recall),
+        "precision_recall": (recalls, precision),
+        "pro": _pro_curve(tally),
+    }
 
 
 def _pro_curve(tally: Tally) -> Curve:

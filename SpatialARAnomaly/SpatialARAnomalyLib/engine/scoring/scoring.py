@@ -93,8 +93,8 @@ def nll_volume(
 
     def report_progress() -> Iterator[Float[Tensor, "t c h w"]]:
         for done, one in enumerate(embed_slices(stack, encoder, report), start=1):
-            yield one
             report.progress(done, len(stack.indices), "slice")
+            yield one
 
     nll = list(score_slices(stack, report_progress(), model))
     return stack.volume_from_tokens(nll, outside=model.lowest_nll)

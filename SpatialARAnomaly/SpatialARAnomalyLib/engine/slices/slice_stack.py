@@ -58,11 +58,10 @@ class PlaneVolume:
         self.spacing_mm = (spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis])
         """Distance between slices, rows and columns in mm."""
         self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
-
-    @cached_property
-    def box(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        self.box = body_box(self.body)
         """First and last row, first and last column of the body over all slices."""
-        return body_box(self.body)
+        self.body_slices: list[int] = np.flatnonzero(self.body.any(axis=(1, 2))).tolist()
+        """Indices of the slices that contain part of the body."""
 
     @property
     def extent_mm(self) -> tuple[float, float]:
@@ -70,11 +69,6 @@ class PlaneVolume:
         (top, bottom), (left, right) = self.box
         _, row_mm, column_mm = self.spacing_mm
         return (bottom - top + 1) * row_mm, (right - left + 1) * column_mm
-
-    @cached_property
-    def body_slices(self) -> list[int]:
-        """Indices of the slices that contain part of the body."""
-        return np.flatnonzero(self.body.any(axis=(1, 2))).tolist()
 
 
 MIN_OVERLAP = 0.25
@@ -104,9 +98,7 @@ class AxisTiling:
         extent_mm = (last - first + 1) * spacing_mm
         fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
         middle = (first + last) / 2
-        count = max(1, math.ceil((extent_mm - overlap_mm) / (fov_mm - overlap_mm) - 1e-9))
-        if extent_mm <= fov_mm * (1 + 1e-9):
-            count = 1
+        count = max(1, math.ceil((extent_mm - overlap_mm) / (fov_mm - overlap_mm) - 2e-9))
         reach = 0.0 if count == 1 else (extent_mm - fov_mm) / 2 / spacing_mm
         centers = tuple(middle + offset for offset in np.linspace(-reach, reach, count).tolist())
         return cls(voxels, spacing_mm, spec, patch_px, centers)
@@ -223,6 +215,7 @@ class SliceStack:
         row_box, column_box = plane_volume.box
         self.rows = AxisTiling.covering(rows, row_mm, row_box, slices, patch_px)
         self.columns = AxisTiling.covering(columns, column_mm, column_box, slices, patch_px)
+        self.covered: Bool[np.ndarray, "r c"] = self.rows.covered[:, None] & self.columns.covered
 
     @property
     def indices(self) -> list[int]:
@@ -268,11 +261,7 @@ class SliceStack:
 
     def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
         """Return the voxels of one slice that get a value: body, inside the field of view."""
-        return np.asarray(self.body[index] & self._covered)
-
-    @property
-    def _covered(self) -> Bool[np.ndarray, "r c"]:
-        return np.asarray(self.rows.covered[:, None] & self.columns.covered[None, :])
+        return np.asarray(self.body[index] & self.covered)
 
     def tokens_inside(self, index: int) -> Bool[np.ndarray, "t h w"]:
         """Return the tokens of one slice whose center lies on a voxel of the body."""
@@ -313,4 +302,4 @@ class SliceStack:
 
     def inside_volume(self) -> Bool[np.ndarray, "k j i"]:
         """Return the voxels of the volume that get a value (`inside`)."""
-        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & self._covered))
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & self.covered))

@@ -124,19 +124,13 @@ class DicomSeries:
 
 
 def list_series(
-    folder: Path, check_cancelled: Callable[[], None] = lambda: None
+    source: Path | Iterable[Path], check_cancelled: Callable[[], None] = lambda: None
 ) -> list[DicomSeries]:
-    """List the image series below a folder by series number, ignoring other files.
+    """List the image series of a folder or of some files by number, ignoring other files.
 
     `check_cancelled` is called before every file, and may raise to stop.
     """
-    return series_of_files(sorted(folder.rglob("*")), check_cancelled)
-
-
-def series_of_files(
-    files: Iterable[Path], check_cancelled: Callable[[], None] = lambda: None
-) -> list[DicomSeries]:
-    """List the image series of some files, as `list_series` does."""
+    files = sorted(source.rglob("*")) if isinstance(source, Path) else source
     groups: dict[str, list[_Instance]] = defaultdict(list)
     seen: set[str] = set()
     for path in files:

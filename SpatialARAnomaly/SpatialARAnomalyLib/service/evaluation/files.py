@@ -31,7 +31,7 @@ from SpatialARAnomalyLib.service.detection.findings_table import write_table
 from SpatialARAnomalyLib.service.detection.model_cache import load_model
 from SpatialARAnomalyLib.service.evaluation.cases import find_cases
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
-from SpatialARAnomalyLib.service.evaluation.picture import named_curves, write_picture
+from SpatialARAnomalyLib.service.evaluation.picture import thinned, write_picture
 from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically
 from SpatialARAnomalyLib.service.setup.packages import installed_version
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
@@ -194,7 +194,8 @@ def _defined(value: float | Undefined) -> float | None:
 def curve_rows(evaluated: Evaluated) -> Iterator[dict[str, Any]]:
     """Yield the points of every curve."""
     for score, evaluation in evaluated.evaluations.items():
-        for name, (x, y) in named_curves(evaluation.curves).items():
+        for name, curve in evaluation.curves.items():
+            x, y = thinned(*curve)
             for point_x, point_y in zip(x.tolist(), y.tolist(), strict=True):
                 yield {"score": score, "curve": name, "x": point_x, "y": point_y}
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from SpatialARAnomalyLib.engine.evaluation.evaluation import Curves, Evaluation
-from SpatialARAnomalyLib.engine.evaluation.metrics import PRO_LIMIT
+from SpatialARAnomalyLib.engine.evaluation.evaluation import Evaluation
+from SpatialARAnomalyLib.engine.evaluation.metrics import PRO_LIMIT, Curve
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
 from SpatialARAnomalyLib.service.evaluation.wording import SCORE_WORDS, counted
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 500
 """Points of a curve in files and picture; those left out lie closest together."""
-
-Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
-"""x and y of every point."""
 
 # Okabe and Ito's colors, distinct for color-blind readers; line styles are distinct in gray.
 _LINES: dict[str, dict[str, Any]] = {
@@ -100,7 +97,8 @@ def _draw(
     froc: "Axes",
 ) -> None:
     """Draw one kind of scores into all four plots."""
-    curves, line, words = named_curves(evaluation.curves), _LINES[score], SCORE_WORDS[score]
+    curves = {name: thinned(*curve) for name, curve in evaluation.curves.items()}
+    line, words = _LINES[score], SCORE_WORDS[score]
     # The curves of undefined metrics are empty, so that their zeros are not shown.
     values = {name: metric.value or 0.0 for name, metric in evaluation.metrics.items()}
     if curves["roc"][0].size:
@@ -128,17 +126,6 @@ def _heading(evaluated: Evaluated) -> str:
     lesions = counted(counts["lesions"], "lesion")
     name = evaluated.context["model"]["name"]
     return f"{name} · {scans} of {patients}, {counts['normal_scans']} normal, {lesions}"
-
-
-def named_curves(curves: Curves) -> dict[str, Curve]:
-    """Return the curves by name, thinned; one that is undefined has no points."""
-    whole = {
-        "roc": (curves.false_positive_rate, curves.recall_at_rate),
-        "precision_recall": (curves.recall, curves.precision),
-        "pro": (curves.pro_rate, curves.overlap),
-        "froc": (curves.false_findings_per_scan, curves.lesions_found),
-    }
-    return {name: thinned(x, y) for name, (x, y) in whole.items()}
 
 
 def thinned(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Curve:

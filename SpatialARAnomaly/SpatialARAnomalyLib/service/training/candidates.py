@@ -11,7 +11,7 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
-from SpatialARAnomalyLib.engine.volumes.dicom import DicomSeries, read_series, series_of_files
+from SpatialARAnomalyLib.engine.volumes.dicom import DicomSeries, list_series, read_series
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
 from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
@@ -260,7 +260,7 @@ def _dicom_candidates(
         by_folder[path.parent].append(path)
     parts: dict[str, list[tuple[Path, DicomSeries]]] = {}
     for place, paths in by_folder.items():
-        for series in series_of_files(counted(paths), report.check_cancelled):
+        for series in list_series(counted(paths), report.check_cancelled):
             known = parts.setdefault(series.uid, [])
             for number, (earlier_place, earlier) in enumerate(known):
                 if not earlier.image_names & series.image_names:
