@@ -19,10 +19,12 @@ from service.worker_process import LIBRARY_FOLDER, WAIT_S, WorkerProcess
 _NURSERY = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
-from SpatialARAnomalyLib.engine import checkpoint, detection, training
+from SpatialARAnomalyLib.engine.model import checkpoint, training
+from SpatialARAnomalyLib.engine.scoring import scoring
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
-from SpatialARAnomalyLib.service import worker, worker_train
+from SpatialARAnomalyLib.service.worker import main as worker
+from SpatialARAnomalyLib.service.worker import training as jobs
 import filelock, nibabel
 load_encoder("demonstration")
 

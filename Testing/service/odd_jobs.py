@@ -1,4 +1,4 @@
-"""Jobs of the tests, in the worker in place of its own: `spec["do"]` says which."""
+"""Jobs of the tests, in place of the worker's own, by `spec["do"]`."""
 
 import hashlib
 import itertools
@@ -15,12 +15,16 @@ PRINTER = [sys.executable, "-c", "import os; print('from a child'); os.write(1, 
 
 
 def install() -> None:
-    """Put them in place, and shorten the worker's patience."""
-    jobs.Job.run = lambda self, request, report: JOBS[request.spec["do"]](request, report)
+    """Put them in place, and shorten the time that the worker waits for a job to stop."""
+
+    def run(self, inputs, spec, output, report):
+        return JOBS[spec["do"]](inputs, spec, report)
+
+    jobs.Job.run = run
     process.GRACE_S = 0.5
 
 
-def wait(request, report):
+def wait(inputs, spec, report):
     """Work until cancelled."""
     report.notice("begun", "")
     while True:
@@ -28,7 +32,7 @@ def wait(request, report):
         time.sleep(0.01)
 
 
-def count(request, report):
+def count(inputs, spec, report):
     """Tell how far it is at every step, until cancelled."""
     report.notice("begun", "")
     for done in itertools.count():
@@ -37,20 +41,20 @@ def count(request, report):
         report.progress(done, done, "step")
 
 
-def with_child(request, report):
+def with_child(inputs, spec, report):
     """Work until cancelled, with a child process."""
     subprocess.Popen(SLEEPER)
-    return wait(request, report)
+    return wait(inputs, spec, report)
 
 
-def stuck(request, report):
+def stuck(inputs, spec, report):
     """Compute in C, deaf to everything, with a child process."""
     subprocess.Popen(SLEEPER)
     report.notice("begun", "")
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
 
-def stray(request, report):
+def stray(inputs, spec, report):
     """Print in every way there is, between events; read from standard input."""
     print("from Python")
     report.notice("one", "Größe 脳")
@@ -69,32 +73,32 @@ def _inheritable(descriptor):
 
 
 def _raising(error):
-    def job(request, report):
+    def job(inputs, spec, report):
         raise error
 
     return job
 
 
-def bug(request, report):
+def bug(inputs, spec, report):
     """Fail as nobody foresaw, naming the input."""
-    raise KeyError(request.inputs["voxels"])
+    raise KeyError(inputs["voxels"])
 
 
-def nested_bug(request, report):
+def nested_bug(inputs, spec, report):
     """Fail while failing."""
     try:
-        bug(request, report)
+        bug(inputs, spec, report)
     except KeyError as error:
-        raise RuntimeError("cannot open " + request.inputs["voxels"]) from error
+        raise RuntimeError("cannot open " + inputs["voxels"]) from error
 
 
-def without_torch(request, report):
+def without_torch(inputs, spec, report):
     """Need torch."""
     sys.modules["torch"] = None
     require_torch()
 
 
-def other_package(request, report):
+def other_package(inputs, spec, report):
     """Need a package that is not there."""
     import a_package_that_is_not_there.at_all  # noqa: F401
 
@@ -111,6 +115,6 @@ JOBS = {
     "other_package": other_package,
     "memory": _raising(MemoryError()),
     "torch_memory": _raising(RuntimeError("[enforce fail] DefaultCPUAllocator: no memory")),
-    "no_json": lambda request, report: {"value": float("nan")},
-    "echo": lambda request, report: {"said": request.spec.get("said")},
+    "no_json": lambda inputs, spec, report: {"value": float("nan")},
+    "echo": lambda inputs, spec, report: {"said": spec.get("said")},
 }

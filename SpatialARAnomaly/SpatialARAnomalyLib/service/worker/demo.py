@@ -1,4 +1,4 @@
-"""The worker's sample heads and demonstration model: made here, nothing is downloaded."""
+"""The worker's jobs `sample` and `demonstration_model`, which need no download."""
 
 import os
 import tempfile
@@ -9,31 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-)
-from SpatialARAnomalyLib.engine.files import (
-    PARTIAL_PREFIX,
-    remove_stale_partials,
-    unwritable,
-)
-from SpatialARAnomalyLib.engine.model.model_file import (
-    check_free,
-    model_path,
-)
+from SpatialARAnomalyLib.engine.device import Device, require_torch
+from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partials, unwritable
+from SpatialARAnomalyLib.engine.model.model_file import check_free, model_path
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.demo import demo
-from SpatialARAnomalyLib.service.demo.demo import (
-    train_demonstration,
-    write_normals,
-)
-from SpatialARAnomalyLib.service.outputs import (
-    make_folder,
-    write_atomically,
-)
-from SpatialARAnomalyLib.service.worker.jobs import Empty
+from SpatialARAnomalyLib.service.outputs import make_folder, write_atomically
 
 VOXELS_FILE = "voxels.npy"
 TRUTH_FILE = "truth.npy"
@@ -43,7 +25,7 @@ SEED = 1
 
 
 class SampleKind(StrEnum):
-    """Which sample head to make."""
+    """Kinds of sample heads."""
 
     NORMAL = "normal"
     LESION = "lesion"
@@ -51,7 +33,7 @@ class SampleKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSpec(Spec):
-    """Which sample head to make."""
+    """Kind and seed of a sample head."""
 
     kind: SampleKind
     seed: int = 1
@@ -62,24 +44,22 @@ class SampleSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationSpec(Spec):
-    """How to train."""
+    """Settings of the demonstration model's training."""
 
     device: Device = Device.AUTO
 
 
-def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Make a head; write its voxels and, if it has a lesion, the lesion's mask.
-
-    Raises `SpatialARError` if the output cannot be used, `Cancelled` through `report`.
-    """
+def make_sample(spec: SampleSpec, output: Path, report: Reporter) -> dict[str, Any]:
+    """Make a head; write its voxels and, if it has a lesion, the lesion's mask."""
     report.stage("make", 1, 1)
     report.check_cancelled()
+    arrays = {}
     if spec.kind is SampleKind.LESION:
         head, lesion = demo.head_with_lesion(spec.seed)
-        arrays = {VOXELS_FILE: head.voxels, TRUTH_FILE: lesion.astype(np.uint8)}
+        arrays[TRUTH_FILE] = lesion.astype(np.uint8)
     else:
         head = demo.unseen_head(spec.seed)
-        arrays = {VOXELS_FILE: head.voxels}
+    arrays[VOXELS_FILE] = head.voxels
     report.check_cancelled()
     with write_atomically(output, list(arrays), overwrite=False) as partial:
         for name, array in arrays.items():
@@ -94,19 +74,23 @@ def make_sample(inputs: Empty, spec: SampleSpec, output: Path, report: Reporter)
     }
 
 
-def make_model(
-    inputs: Empty, spec: DemonstrationSpec, output: Path, report: Reporter
-) -> dict[str, Any]:
+def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[str, Any]:
     """Train the demonstration model as the file `output`, in a temporary folder beside it.
 
-    Raises `OutputError` if that exists already, `Cancelled` through `report`;
-    nothing is left behind in either case.
+    Raises:
+        OutputError: The file exists, or cannot be written; nothing is left behind.
+        Cancelled: Through `report`; nothing is left behind.
     """
     require_torch()
     output = model_path(output)
     check_free(output, overwrite=False)
     make_folder(output.parent)
     remove_stale_partials(output.parent)
+
+    def progress_callback(done: int) -> None:
+        report.check_cancelled()
+        report.progress(done, demo.NORMALS, "scan")
+
     try:
         with tempfile.TemporaryDirectory(
             prefix=PARTIAL_PREFIX, dir=output.parent, ignore_cleanup_errors=True
@@ -114,14 +98,9 @@ def make_model(
             new = Path(work) / "new"
             new.mkdir()
             report.stage("make", 1, 1)
-
-            def report_made(done: int) -> None:
-                report.check_cancelled()
-                report.progress(done, demo.NORMALS, "scan")
-
-            normals = write_normals(new, SEED, report_made)
+            normals = demo.write_normals(new, SEED, progress_callback)
             report.progress(len(normals), len(normals), "scan")
-            card = train_demonstration(normals, new / output.name, spec.device, report)
+            card = demo.train_demonstration(normals, new / output.name, spec.device, report)
             check_free(output, overwrite=False)
             os.replace(new / output.name, output)
     except OSError as error:

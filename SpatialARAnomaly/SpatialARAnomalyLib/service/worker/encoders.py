@@ -5,28 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.engine.device import (
-    Device,
-    require_torch,
-)
+from SpatialARAnomalyLib.engine.device import Device, require_torch
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import (
-    SliceSpec,
-    Spec,
-)
+from SpatialARAnomalyLib.engine.specs import SliceSpec, Spec
 from SpatialARAnomalyLib.service.encoders.library import (
     add_encoder,
+    check_encoder,
     get_encoder,
     remove_encoder,
 )
-from SpatialARAnomalyLib.service.worker.jobs import Empty
 from SpatialARAnomalyLib.service.worker.protocol import TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderInputs(Spec):
-    """Which encoder."""
+    """An encoder."""
 
     source: str
     """Hub id, folder or file."""
@@ -34,7 +28,7 @@ class EncoderInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class GetInputs(EncoderInputs):
-    """Which encoder, and the user's access token of the hub, which nothing repeats."""
+    """An encoder, and the user's access token of the hub, which no event or log repeats."""
 
     token: str | None = field(default=None, repr=False)
 
@@ -48,41 +42,34 @@ class GetInputs(EncoderInputs):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSpec(Spec):
-    """How to try an encoder."""
+    """Settings of a check."""
 
     size_px: int = SliceSpec.size_px
+    """Side of the test slice in pixels."""
     device: Device = Device.AUTO
 
 
-def get(inputs: GetInputs, spec: Empty, output: Path | None, report: Reporter) -> dict[str, Any]:
+def get(inputs: GetInputs, report: Reporter) -> dict[str, Any]:
     """Download weights from the hub."""
     folder = get_encoder(inputs.source, report, inputs.token)
     return {"source": inputs.source, "revision": folder.name}
 
 
-def check(
-    inputs: EncoderInputs, spec: CheckSpec, output: Path | None, report: Reporter
-) -> dict[str, Any]:
+def check(inputs: EncoderInputs, spec: CheckSpec, report: Reporter) -> dict[str, Any]:
     """Load an encoder without a network and embed a test slice."""
     require_torch()
-    from SpatialARAnomalyLib.service.encoders.library import check_encoder
-
     report.stage("check", 1, 1)
     return check_encoder(inputs.source, spec.size_px, spec.device, False, report).to_dict()
 
 
-def add(
-    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
-    """Verify a folder or file of the user's and remember it."""
+def add(inputs: EncoderInputs, report: Reporter) -> dict[str, Any]:
+    """Verify a folder or file of the user and add it to the library."""
     require_torch()
     report.stage("check", 1, 1)
     card = add_encoder(Path(inputs.source))
     return {"name": card.name, "architecture": card.architecture}
 
 
-def remove(
-    inputs: EncoderInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
-    """Remove an encoder from the hub's cache, or forget one of the user's."""
+def remove(inputs: EncoderInputs) -> dict[str, Any]:
+    """Remove an encoder from the hub's cache, or a folder of the user from the library."""
     return {"freed_bytes": remove_encoder(inputs.source)}

@@ -1,4 +1,4 @@
-"""The worker's export: reviewed findings in the formats of other programs."""
+"""The job `export`: reviewed findings in the formats of other programs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,7 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import LabelBox
 from SpatialARAnomalyLib.engine.specs import Spec
-from SpatialARAnomalyLib.engine.volumes.files import (
-    write_nifti_labels,
-    write_nrrd,
-)
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
@@ -27,15 +24,12 @@ from SpatialARAnomalyLib.service.array_files import (
     read_nll,
 )
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
-from SpatialARAnomalyLib.service.detection.segmentation_file import (
-    Segment,
-    write_segmentation,
-)
+from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.outputs import write_atomically
 
 
 class ExportFormat(StrEnum):
-    """Formats that can be written."""
+    """File formats."""
 
     LABELS_NIFTI = "labels_nifti"
     LABELS_NRRD = "labels_nrrd"
@@ -51,25 +45,25 @@ SUFFIXES = {
     ExportFormat.FINDINGS: "_findings.csv",
     ExportFormat.NLL: "_nll.nrrd",
 }
-"""Ends of the files' names, after the name of the scan."""
+"""Endings of the files' names, after the name of the scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInputs(Spec):
-    """Label map, findings and NLL volume to write."""
+    """Label map, findings and NLL volume."""
 
     labels: str | None = None
-    """A `.npy` file of the part of the label map that holds all segments; None for none."""
+    """A `.npy` file of the part of the label map that holds all segments; None without segments."""
     labels_start_kji: Three = (0, 0, 0)
     size_kji: Three
     """Size of the scan in voxels."""
     nll: str | None = None
-    """A `.npy` file of [k, j, i]."""
+    """A `.npy` file of an array [k, j, i]."""
     ras_from_voxel: Affine
     findings: tuple[dict[str, Any], ...] = ()
-    """Rows of the findings table."""
+    """Rows of the table of findings."""
     columns: tuple[str, ...] = ()
-    """Columns of the table to write, in this order."""
+    """Columns of the table, in the order of the file."""
     segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
@@ -82,7 +76,7 @@ class ExportInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec(Spec):
-    """What to write, and how to name it."""
+    """Formats, and the name of the files."""
 
     formats: tuple[ExportFormat, ...] = (
         ExportFormat.LABELS_NIFTI,
@@ -91,12 +85,13 @@ class ExportSpec(Spec):
         ExportFormat.FINDINGS,
     )
     name: str = "scan"
-    """Name of the scan, with which the names of the files begin."""
+    """Name of the scan, the beginning of the files' names."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         self._require(
-            len(set(self.formats)) == len(self.formats) >= 1, "formats must be some, each once"
+            len(set(self.formats)) == len(self.formats) >= 1,
+            "formats must be at least one, each once",
         )
         self._require(bool(self.name.strip()), "name must not be empty")
 
@@ -104,10 +99,12 @@ class ExportSpec(Spec):
 def export(
     inputs: ExportInputs, spec: ExportSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
-    """Write the files, all or none.
+    """Write the files.
 
-    Raises `SpatialARError` for inputs that do not fit together or an output
-    that cannot be used, `Cancelled` through `report`.
+    Raises:
+        SpatialARError: The inputs do not fit together, or the output cannot be used; nothing
+            is written.
+        Cancelled: Through `report`; nothing is written.
     """
     report.stage("write", 1, 1)
     ras_from_voxel = affine_array(inputs.ras_from_voxel)
@@ -145,7 +142,7 @@ def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
 def _write_nll(path: Path, inputs: ExportInputs) -> None:
     if inputs.nll is None:
         raise InputError(
-            "nll-missing", "The NLL volume was asked for, and is not among the inputs."
+            "nll-missing", "The NLL volume is to be written, and is not among the inputs."
         )
     nll = read_nll(Path(inputs.nll))
     check_same_size(inputs.size_kji, nll)

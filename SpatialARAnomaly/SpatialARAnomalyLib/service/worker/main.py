@@ -2,9 +2,9 @@
 
     python -m SpatialARAnomalyLib.service.worker.main
 
-Messages arrive as JSON lines on standard input (`worker_protocol`), events leave as
-JSON lines on standard output (`events`), the log goes to standard error. The worker
-imports no third-party package before a job needs one.
+Messages arrive as JSON lines on standard input (`protocol`), events leave as JSON lines on
+standard output (`service.events`), the log goes to standard error. The worker imports no
+third-party package before a job needs one.
 """
 
 import os
@@ -14,10 +14,7 @@ import traceback
 from collections.abc import Iterable
 
 from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    SpatialARError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
 from SpatialARAnomalyLib.service.events import (
     PROTOCOL,
     CancelledEvent,
@@ -31,10 +28,7 @@ from SpatialARAnomalyLib.service.events import (
     missing_package,
     to_json,
 )
-from SpatialARAnomalyLib.service.worker.jobs import (
-    JOBS,
-    release_models,
-)
+from SpatialARAnomalyLib.service.worker.jobs import JOBS, release_models
 from SpatialARAnomalyLib.service.worker.process import (
     EventPipe,
     Shutdown,
@@ -52,10 +46,7 @@ from SpatialARAnomalyLib.service.worker.protocol import (
     read_message,
 )
 from SpatialARAnomalyLib.service.worker.queue import RequestQueue
-from SpatialARAnomalyLib.service.worker.redaction import (
-    redact_paths,
-    redact_token,
-)
+from SpatialARAnomalyLib.service.worker.redaction import redact_paths, redact_token
 
 
 def main() -> None:

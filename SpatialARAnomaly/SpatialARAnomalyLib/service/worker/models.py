@@ -1,8 +1,4 @@
-"""The worker's jobs of the model library.
-
-They raise `SpatialARError` if they fail and `Cancelled` through `report`; the library is then
-as it was.
-"""
+"""The worker's jobs of the model library; after an error or `Cancelled` it is as it was."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +13,14 @@ from SpatialARAnomalyLib.service.models.library import (
     import_model,
     rename_model,
 )
-from SpatialARAnomalyLib.service.worker.jobs import Empty
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs(Spec):
-    """Which model."""
+    """A model."""
 
     model: str
-    """Its file."""
+    """Path of its file."""
 
     def __post_init__(self) -> None:
         self._require(bool(self.model), "model must be a file")
@@ -33,7 +28,7 @@ class ModelInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportInputs(Spec):
-    """What to import."""
+    """A model's file to import."""
 
     file: str
 
@@ -43,27 +38,25 @@ class ImportInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec(Spec):
-    """How to export."""
+    """Settings of an export."""
 
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenameSpec(Spec):
-    """What to call a model."""
+    """New name of a model."""
 
     name: str
 
 
 def export(inputs: ModelInputs, spec: ExportSpec, output: Path, report: Reporter) -> dict[str, Any]:
-    """Write a model as one file."""
+    """Copy a model to the file `output`."""
     model = Path(inputs.model)
     return {"file": str(export_model(model, output, report, overwrite=spec.overwrite))}
 
 
-def import_file(
-    inputs: ImportInputs, spec: Empty, output: Path, report: Reporter
-) -> dict[str, Any]:
+def import_file(inputs: ImportInputs, output: Path, report: Reporter) -> dict[str, Any]:
     """Add a model's file to the folder of models `output`."""
     found = import_model(Path(inputs.file), output, report)
     return {
@@ -74,25 +67,19 @@ def import_file(
     }
 
 
-def rename(
-    inputs: ModelInputs, spec: RenameSpec, output: Path | None, report: Reporter
-) -> dict[str, Any]:
+def rename(inputs: ModelInputs, spec: RenameSpec) -> dict[str, Any]:
     """Rename a model and its file."""
     path, card = rename_model(Path(inputs.model), spec.name)
     return {"model": str(path), "name": card.name}
 
 
-def delete(
-    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
+def delete(inputs: ModelInputs) -> dict[str, Any]:
     """Delete a model."""
     delete_model(Path(inputs.model))
     return {}
 
 
-def verify(
-    inputs: ModelInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
+def verify(inputs: ModelInputs, report: Reporter) -> dict[str, Any]:
     """Check that a model is complete and unchanged."""
     report.stage("verify", 1, 1)
     card = verify_model(Path(inputs.model), lambda _: report.check_cancelled())

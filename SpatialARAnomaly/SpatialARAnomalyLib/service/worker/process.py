@@ -1,7 +1,8 @@
-"""The worker's two pipes, out of reach of all other code in the process.
+"""The worker's process: its two pipes, its process group and its end.
 
-Libraries in Python and C, and child processes, may print and read freely: their
-standard output is the log, their standard input is empty.
+The pipes are out of reach of all other code in the process. Libraries in Python and C, and child
+processes, may print and read freely: their standard output is the log, their standard input is
+empty.
 """
 
 import json
@@ -18,10 +19,16 @@ from threading import Lock
 from typing import Any, NoReturn
 
 LONGEST_LINE = 1 << 26
-"""Bytes; the rest of a longer line is dropped, which makes it unreadable."""
+"""Bytes of the longest line; the rest of a longer one is dropped, which makes it unreadable."""
 
 _CHUNK = 1 << 16
 """Bytes read at a time."""
+
+GRACE_S = 4.0
+"""Seconds for the running job to stop before the process is killed."""
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as shells report it."""
 
 
 class EventPipe:
@@ -92,13 +99,6 @@ def take_streams() -> tuple[LinePipe, EventPipe]:
     return LinePipe(lines), EventPipe(events)
 
 
-GRACE_S = 4.0
-"""Seconds that the running job has to stop, before the process is killed."""
-
-EXIT_TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as shells report it."""
-
-
 def lead_group() -> None:
     """Become the leader of a new process group, which children join (POSIX)."""
     if sys.platform != "win32":
@@ -107,7 +107,7 @@ def lead_group() -> None:
 
 
 class Shutdown:
-    """Begins once, whoever asks first; the process then ends in any case."""
+    """The end of the worker: it begins once, and the process then ends in any case."""
 
     def __init__(self, cancel_jobs: Callable[[], None]) -> None:
         self._cancel_jobs = cancel_jobs

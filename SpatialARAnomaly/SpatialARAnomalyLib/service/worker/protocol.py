@@ -83,7 +83,7 @@ def read_message(line: bytes) -> Message:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise _unreadable("A line must be a JSON object; this one is not.")
+        raise _unreadable("Every line must be a JSON object.")
     if set(values) == {"shutdown"} and values["shutdown"] is True:
         return End()
     for key, control in _JOB_CONTROLS.items():
@@ -95,18 +95,18 @@ def read_message(line: bytes) -> Message:
 def _read_request(values: dict[str, Any]) -> Request:
     id_ = values.get("id")
     if type(id_) is not int:
-        raise _unreadable("A request must have a whole number as its id; this one has none.")
-    # First: a newer protocol may have other keys and jobs.
+        raise _unreadable("The id of a request must be a whole number.")
+    # Checked first, because a newer protocol may have other keys and jobs.
     if values.get("protocol") != PROTOCOL or type(values["protocol"]) is not int:
         raise RequestError(
             "protocol-unknown",
-            f"This worker speaks protocol {PROTOCOL}; the request has another.",
+            f"The protocol of a request must be {PROTOCOL}; found another.",
             id_,
         )
     unknown = sorted(set(values) - set(_KEYS))
     if unknown:
         raise _unreadable(
-            f"A request does not know {', '.join(unknown)}; it knows: {', '.join(_KEYS)}.", id_
+            f"A request has no key {', '.join(unknown)}; it has {', '.join(_KEYS)}.", id_
         )
     name, output = values.get("job"), values.get("output")
     if not isinstance(name, str) or name not in JOBS:

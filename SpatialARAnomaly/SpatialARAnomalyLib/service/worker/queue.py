@@ -1,4 +1,4 @@
-"""The queue of requests: which wait, which runs, and which are to stop or to pause."""
+"""The queue of requests: those that wait, the one that runs, and their cancelling and pausing."""
 
 from collections import deque
 from threading import Condition
@@ -43,9 +43,9 @@ class RequestQueue:
             self._running, self._stop = None, False
 
     def cancel(self, id_: int) -> Request | None:
-        """Remove and return a waiting request, or ask the running one to stop.
+        """Remove and return a waiting request, or stop the running one at its next step.
 
-        A request that is over is left alone: its last event is on its way.
+        A request that is over is ignored: its last event is being sent.
         """
         with self._changed:
             for request in self._waiting:
@@ -59,13 +59,13 @@ class RequestQueue:
             return None
 
     def pause(self, id_: int) -> None:
-        """Ask a request to pause; a waiting one pauses at its first step."""
+        """Pause a request at its next step; a waiting one at its first."""
         with self._changed:
             if self._is_known(id_):
                 self._paused.add(id_)
 
     def resume(self, id_: int) -> None:
-        """Let a paused request go on."""
+        """Resume a paused request."""
         with self._changed:
             self._paused.discard(id_)
             self._changed.notify_all()
@@ -84,7 +84,7 @@ class RequestQueue:
             self._changed.wait_for(lambda: self.cancelled() or not self.paused())
 
     def close(self) -> list[Request]:
-        """Accept no more, ask the running request to stop, and return those that waited."""
+        """Accept no more, stop the running request, and return those that waited."""
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()

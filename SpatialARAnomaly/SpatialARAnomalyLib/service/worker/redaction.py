@@ -6,17 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from SpatialARAnomalyLib.service.worker.protocol import (
-    TOKEN,
-    Request,
-)
+from SpatialARAnomalyLib.service.worker.protocol import TOKEN, Request
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\":;,()]+[\\/])+")
 
 
 def redact_folders(text: str) -> str:
     """Return the text with every path cut to its last part."""
-    # These may hold a space, which the pattern would take for the end of the path.
+    # These may hold a space, at which the pattern would end the path.
     for known in (sys.prefix, sys.base_prefix, str(Path.home())):
         if len(known) > 1:
             text = text.replace(known, "…")
@@ -41,7 +38,7 @@ def redact_paths(text: str, request: Request) -> str:
     for path in reversed(named):
         if re.search(r"[\\/]", path):
             text = text.replace(path, "<path>")
-        else:  # whole words only: a folder can have the name of a part of our code
+        else:  # whole words only: a folder can have the name of a module
             text = re.sub(rf"(?<!\w){re.escape(path)}(?!\w)", "<path>", text)
     return text
 

@@ -1,6 +1,6 @@
-"""The worker's set-up: what this machine has, and the contents of an offline kit.
+"""The worker's jobs of the set-up: probe this machine, verify and use an offline kit.
 
-Needs no package: Python, packages and devices are reported as they are found.
+The probe needs no package: it reports Python, packages and devices as they are.
 """
 
 import importlib
@@ -15,15 +15,8 @@ from typing import Any
 
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
-from SpatialARAnomalyLib.service.setup.kit_manifest import (
-    check_fits,
-    verify_kit,
-)
-from SpatialARAnomalyLib.service.setup.packages import (
-    REQUIREMENTS,
-    installed_version,
-)
-from SpatialARAnomalyLib.service.worker.jobs import Empty
+from SpatialARAnomalyLib.service.setup.kit_manifest import check_fits, verify_kit
+from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS, installed_version
 from SpatialARAnomalyLib.service.worker.redaction import redact_folders
 
 PACKAGES = (
@@ -42,16 +35,14 @@ _MODULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class KitInputs(Spec):
-    """The offline kit."""
+    """An offline kit."""
 
     kit: str
     """Its folder."""
 
 
-def verify_kit_files(
-    inputs: KitInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
-    """Check every file of a kit and that it is for this Python, and return what it holds.
+def verify_kit_files(inputs: KitInputs, report: Reporter) -> dict[str, Any]:
+    """Check every file of a kit, and that it is for this Python; return its contents.
 
     Raises `SetupError`, and `Cancelled` through `report`.
     """
@@ -64,9 +55,7 @@ def verify_kit_files(
     }
 
 
-def install_kit_weights(
-    inputs: KitInputs, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
+def install_kit_weights(inputs: KitInputs, report: Reporter) -> dict[str, Any]:
     """Verify a kit, copy its weights into the hub's cache, and return their hub ids.
 
     Raises `SetupError`, `EncoderError`, `OutputError`, and `Cancelled` through `report`.
@@ -77,25 +66,15 @@ def install_kit_weights(
     return {"encoders": list(install_weights(kit, verify_kit(kit, report), report))}
 
 
-def probe_machine(
-    inputs: Empty, spec: Empty, output: Path | None, report: Reporter
-) -> dict[str, Any]:
-    """Report Python, packages and devices (`probe`)."""
-    return probe()
-
-
 def probe() -> dict[str, Any]:
     """Return the versions of Python and the packages, the devices, and what cannot be imported.
 
-    `import_errors` has the packages that are present, in whole or in part, and cannot be used:
-    the metadata alone do not reveal an interrupted installation.
+    `import_errors` has the packages that are installed, in whole or in part, and cannot be used:
+    metadata alone do not reveal an interrupted installation.
     """
     devices = [_device("cpu", platform.processor() or platform.machine(), *_memory())]
-    import_errors = {}
-    for package in PACKAGES:
-        error = _import_error(package)
-        if error is not None:
-            import_errors[package] = error
+    errors = {package: _import_error(package) for package in PACKAGES}
+    import_errors = {package: error for package, error in errors.items() if error is not None}
     if _is_there("torch") and "torch" not in import_errors:
         devices += _accelerators()
     return {
