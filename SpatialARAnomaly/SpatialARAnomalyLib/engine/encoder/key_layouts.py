@@ -20,7 +20,6 @@ class NamedWeights:
     """Weights under the names of transformers' files (`layer.0…`, `stages.0…`)."""
 
     architecture: str
-    layout: str
     tensors: dict[str, Tensor]
     head_channels: int | None = None
     """Channels of an attention head, if the file determines them."""
@@ -30,8 +29,8 @@ class NamedWeights:
 class _Layout:
     """One scheme of tensor names, and its translation into the names of transformers.
 
-    Patterns match whole names. A name that matches none is kept; if the network has no such
-    tensor, filling it fails.
+    In names `#` stands for a number and `*` for `weight` or `bias`. A name without translation
+    is kept; if the network has no such tensor, filling it fails.
     """
 
     name: str
@@ -39,25 +38,33 @@ class _Layout:
     marker: str
     """Name of a tensor that only this layout has."""
     renamed: Mapping[str, str]
-    """Replacement by pattern."""
     dropped: tuple[str, ...] = ()
-    """Patterns of tensors that tokens never depend on."""
+    """Names of tensors that tokens never depend on."""
 
-    def translate(self, name: str) -> str:
-        """Return the name of a tensor in transformers' files."""
-        for pattern, replacement in self.renamed.items():
-            if match := re.fullmatch(pattern, name):
-                return match.expand(replacement)
+    def translate(self, name: str) -> str | None:
+        """Return the name of a tensor in transformers' files; None for one to drop."""
+        if any(_match(dropped, name) for dropped in self.dropped):
+            return None
+        for old, new in self.renamed.items():
+            if match := _match(old, name):
+                for group in match.groups():
+                    new = re.sub("[#*]", group, new, count=1)
+                return new
         return name
 
 
+def _match(pattern: str, name: str) -> re.Match[str] | None:
+    regular = re.escape(pattern).replace(r"\#", r"(\d+)").replace(r"\*", "(weight|bias)")
+    return re.fullmatch(regular, name)
+
+
 _VIT_BLOCKS = {
-    r"cls_token": r"embeddings.cls_token",
-    r"patch_embed\.proj\.(weight|bias)": r"embeddings.patch_embeddings.\1",
-    r"blocks\.(\d+)\.(norm[12])\.(weight|bias)": r"layer.\1.\2.\3",
-    r"blocks\.(\d+)\.attn\.proj\.(weight|bias)": r"layer.\1.attention.o_proj.\2",
-    r"blocks\.(\d+)\.mlp\.fc1\.(weight|bias)": r"layer.\1.mlp.up_proj.\2",
-    r"blocks\.(\d+)\.mlp\.fc2\.(weight|bias)": r"layer.\1.mlp.down_proj.\2",
+    "cls_token": "embeddings.cls_token",
+    "patch_embed.proj.*": "embeddings.patch_embeddings.*",
+    "blocks.#.norm#.*": "layer.#.norm#.*",
+    "blocks.#.attn.proj.*": "layer.#.attention.o_proj.*",
+    "blocks.#.mlp.fc1.*": "layer.#.mlp.up_proj.*",
+    "blocks.#.mlp.fc2.*": "layer.#.mlp.down_proj.*",
 }
 
 _LAYOUTS = (
@@ -66,7 +73,7 @@ _LAYOUTS = (
         architecture=VIT,
         marker="layer.0.layer_scale1.lambda1",
         renamed={},
-        dropped=(r"embeddings\.mask_token",),
+        dropped=("embeddings.mask_token",),
     ),
     _Layout(
         name="timm",
@@ -74,11 +81,12 @@ _LAYOUTS = (
         marker="blocks.0.gamma_1",
         renamed=_VIT_BLOCKS
         | {
-            r"reg_token": r"embeddings.register_tokens",
-            r"blocks\.(\d+)\.gamma_([12])": r"layer.\1.layer_scale\2.lambda1",
-            r"blocks\.(\d+)\.attn\.([qv])_bias": r"layer.\1.attention.\2_proj.bias",
-            r"blocks\.(\d+)\.mlp\.fc1_g\.(weight|bias)": r"layer.\1.mlp.gate_proj.\2",
-            r"blocks\.(\d+)\.mlp\.fc1_x\.(weight|bias)": r"layer.\1.mlp.up_proj.\2",
+            "reg_token": "embeddings.register_tokens",
+            "blocks.#.gamma_#": "layer.#.layer_scale#.lambda1",
+            "blocks.#.attn.q_bias": "layer.#.attention.q_proj.bias",
+            "blocks.#.attn.v_bias": "layer.#.attention.v_proj.bias",
+            "blocks.#.mlp.fc1_g.*": "layer.#.mlp.gate_proj.*",
+            "blocks.#.mlp.fc1_x.*": "layer.#.mlp.up_proj.*",
         },
     ),
     _Layout(
@@ -87,14 +95,14 @@ _LAYOUTS = (
         marker="blocks.0.ls1.gamma",
         renamed=_VIT_BLOCKS
         | {
-            r"storage_tokens": r"embeddings.register_tokens",
-            r"blocks\.(\d+)\.ls([12])\.gamma": r"layer.\1.layer_scale\2.lambda1",
-            r"blocks\.(\d+)\.mlp\.w1\.(weight|bias)": r"layer.\1.mlp.gate_proj.\2",
-            r"blocks\.(\d+)\.mlp\.w2\.(weight|bias)": r"layer.\1.mlp.up_proj.\2",
-            r"blocks\.(\d+)\.mlp\.w3\.(weight|bias)": r"layer.\1.mlp.down_proj.\2",
+            "storage_tokens": "embeddings.register_tokens",
+            "blocks.#.ls#.gamma": "layer.#.layer_scale#.lambda1",
+            "blocks.#.mlp.w1.*": "layer.#.mlp.gate_proj.*",
+            "blocks.#.mlp.w2.*": "layer.#.mlp.up_proj.*",
+            "blocks.#.mlp.w3.*": "layer.#.mlp.down_proj.*",
         },
         # The norm of local crops is for training only; the periods are checked, then dropped.
-        dropped=(r"mask_token", r"local_cls_norm\.(weight|bias)", r"rope_embed\.periods"),
+        dropped=("mask_token", "local_cls_norm.*", "rope_embed.periods"),
     ),
     _Layout(
         name="transformers",
@@ -107,21 +115,13 @@ _LAYOUTS = (
         architecture=CONVNEXT,
         marker="stages.0.blocks.0.conv_dw.weight",
         renamed={
-            r"stem\.([01])\.(weight|bias)": r"stages.0.downsample_layers.\1.\2",
-            r"stages\.(\d+)\.downsample\.([01])\.(weight|bias)": (
-                r"stages.\1.downsample_layers.\2.\3"
-            ),
-            r"stages\.(\d+)\.blocks\.(\d+)\.conv_dw\.(weight|bias)": (
-                r"stages.\1.layers.\2.depthwise_conv.\3"
-            ),
-            r"stages\.(\d+)\.blocks\.(\d+)\.norm\.(weight|bias)": (
-                r"stages.\1.layers.\2.layer_norm.\3"
-            ),
-            r"stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc([12])\.(weight|bias)": (
-                r"stages.\1.layers.\2.pointwise_conv\3.\4"
-            ),
-            r"stages\.(\d+)\.blocks\.(\d+)\.gamma": r"stages.\1.layers.\2.gamma",
-            r"head\.norm\.(weight|bias)": r"layer_norm.\1",
+            "stem.#.*": "stages.0.downsample_layers.#.*",
+            "stages.#.downsample.#.*": "stages.#.downsample_layers.#.*",
+            "stages.#.blocks.#.conv_dw.*": "stages.#.layers.#.depthwise_conv.*",
+            "stages.#.blocks.#.norm.*": "stages.#.layers.#.layer_norm.*",
+            "stages.#.blocks.#.mlp.fc#.*": "stages.#.layers.#.pointwise_conv#.*",
+            "stages.#.blocks.#.gamma": "stages.#.layers.#.gamma",
+            "head.norm.*": "layer_norm.*",
         },
     ),
     _Layout(
@@ -129,20 +129,14 @@ _LAYOUTS = (
         architecture=CONVNEXT,
         marker="stages.0.0.dwconv.weight",
         renamed={
-            r"downsample_layers\.(\d+)\.([01])\.(weight|bias)": (
-                r"stages.\1.downsample_layers.\2.\3"
-            ),
-            r"stages\.(\d+)\.(\d+)\.dwconv\.(weight|bias)": (
-                r"stages.\1.layers.\2.depthwise_conv.\3"
-            ),
-            r"stages\.(\d+)\.(\d+)\.norm\.(weight|bias)": r"stages.\1.layers.\2.layer_norm.\3",
-            r"stages\.(\d+)\.(\d+)\.pwconv([12])\.(weight|bias)": (
-                r"stages.\1.layers.\2.pointwise_conv\3.\4"
-            ),
-            r"stages\.(\d+)\.(\d+)\.gamma": r"stages.\1.layers.\2.gamma",
+            "downsample_layers.#.#.*": "stages.#.downsample_layers.#.*",
+            "stages.#.#.dwconv.*": "stages.#.layers.#.depthwise_conv.*",
+            "stages.#.#.norm.*": "stages.#.layers.#.layer_norm.*",
+            "stages.#.#.pwconv#.*": "stages.#.layers.#.pointwise_conv#.*",
+            "stages.#.#.gamma": "stages.#.layers.#.gamma",
             # Meta's network holds its final norm twice, under both names.
-            r"norms\.3\.(weight|bias)": r"layer_norm.\1",
-            r"norm\.(weight|bias)": r"layer_norm.\1",
+            "norms.3.*": "layer_norm.*",
+            "norm.*": "layer_norm.*",
         },
     ),
 )
@@ -168,8 +162,7 @@ def named_as_transformers(
         EncoderError: `encoder-architecture` where these are not the weights of a DINOv3,
             `encoder-shape` where a joined projection cannot be split.
     """
-    # transformers 5 puts an inner `model.` before the blocks of its networks, not of its files.
-    tensors = {re.sub(r"^model\.(?=layer\.|stages\.)", "", name): t for name, t in tensors.items()}
+    tensors = {file_name_of(name): tensor for name, tensor in tensors.items()}
     layout = next((layout for layout in _LAYOUTS if layout.marker in tensors), None)
     if (
         layout is None
@@ -186,16 +179,17 @@ def named_as_transformers(
     if layout.architecture == VIT and layout.name != "transformers":
         head_channels = _head_channels(tensors, file_name)
         tensors = _split_projections(tensors, file_name)
-    named: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not any(re.fullmatch(pattern, name) for pattern in layout.dropped):
-            named[layout.translate(name)] = tensor
+    named = {layout.translate(name): tensor for name, tensor in tensors.items()}
     return NamedWeights(
         architecture=layout.architecture,
-        layout=layout.name,
-        tensors=named,
+        tensors={name: tensor for name, tensor in named.items() if name is not None},
         head_channels=head_channels,
     )
+
+
+def file_name_of(module_name: str) -> str:
+    """Return a tensor's name in transformers' files, without the `model.` of its version 5."""
+    return re.sub(r"^model\.(?=layer\.|stages\.)", "", module_name)
 
 
 def _head_channels(tensors: Tensors, file_name: str) -> int | None:

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.encoder.key_layouts import CONVNEXT, VIT, NamedWeights
+from SpatialARAnomalyLib.engine.encoder.key_layouts import (
+    CONVNEXT,
+    VIT,
+    NamedWeights,
+    file_name_of,
+)
 from SpatialARAnomalyLib.engine.errors import EncoderError
 
 Settings = dict[str, Any]
@@ -157,12 +162,11 @@ def build_network(weights: NamedWeights, settings: Settings, name: str) -> Any:
         _complete_vit(tensors, settings)
     model = _empty_network(weights.architecture, settings, name)
     expected = {key: tensor.shape for key, tensor in used_tensors(model).items()}
-    _check_names(set(expected), set(tensors), name)
     _check_tensors(expected, tensors, name)
     if weights.architecture == VIT:
         tensors[_UNUSED] = torch.zeros(1, 1, settings["hidden_size"])
     model.load_state_dict(
-        {key: tensors[_file_name(key)] for key in model.state_dict()}, strict=True, assign=True
+        {key: tensors[file_name_of(key)] for key in model.state_dict()}, strict=True, assign=True
     )
     if weights.architecture == VIT:
         # The rotary frequencies are in no file; they are computed, not on the meta device.
@@ -172,7 +176,7 @@ def build_network(weights: NamedWeights, settings: Settings, name: str) -> Any:
 
 def used_tensors(model: Any) -> dict[str, Tensor]:
     """Return the tensors that tokens depend on, under the names of transformers' files."""
-    tensors = {_file_name(key): tensor for key, tensor in model.state_dict().items()}
+    tensors = {file_name_of(key): tensor for key, tensor in model.state_dict().items()}
     tensors.pop(_UNUSED, None)
     return tensors
 
@@ -206,11 +210,6 @@ def weights_sha256(model: Any, statistics: Mapping[str, tuple[float, ...]]) -> s
         digest.update(f"\n{name} float32 {values.shape}\n".encode())
         digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _file_name(module_name: str) -> str:
-    """Return the name in transformers' files; modules of its version 5 add `model.`."""
-    return re.sub(r"^model\.(?=layer\.|stages\.)", "", module_name)
 
 
 def _complete_vit(tensors: dict[str, Tensor], settings: Settings) -> None:
@@ -263,10 +262,16 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
         ) from error
 
 
-def _check_names(expected: set[str], found: set[str], name: str) -> None:
+def _check_tensors(
+    expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], name: str
+) -> None:
+    """Check names, shapes and values of the tensors."""
     faults = [
         f"{verb} {_first(names)}"
-        for verb, names in (("lacks", expected - found), ("has, not expected,", found - expected))
+        for verb, names in (
+            ("lacks", expected.keys() - tensors.keys()),
+            ("has, not expected,", tensors.keys() - expected.keys()),
+        )
         if names
     ]
     if faults:
@@ -275,11 +280,6 @@ def _check_names(expected: set[str], found: set[str], name: str) -> None:
             f"'{name}' does not hold the tensors of a DINOv3 of its size: it "
             f"{'; it '.join(faults)}.",
         )
-
-
-def _check_tensors(
-    expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], name: str
-) -> None:
     wrong = [
         f"{key} (expected {tuple(expected[key])}, found {tuple(tensor.shape)})"
         for key, tensor in tensors.items()
