@@ -1,4 +1,4 @@
-"""What is loaded when, and what is declared. Who imports whom: `lint-imports`."""
+"""Imports at start, and declared dependencies; `lint-imports` checks imports between modules."""
 
 import ast
 import importlib.metadata
@@ -29,7 +29,7 @@ def tree(file: str) -> ast.Module:
 
 
 def imports(module: ast.AST, file: str) -> Iterator[str]:
-    """Full names of all modules a file imports, wherever in it."""
+    """Yield the full names of all modules that a file imports, at any place."""
     package = [NAME, *Path(file).parts[:-1]]
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
@@ -37,18 +37,18 @@ def imports(module: ast.AST, file: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
             full = ".".join([*base, *([node.module] if node.module else [])])
-            # What is imported may itself be a module.
+            # An imported name may itself be a module.
             yield full
             yield from (f"{full}.{alias.name}" for alias in node.names)
 
 
 def top(names: Iterator[str]) -> set[str]:
-    """Packages of others among full module names."""
+    """Return the third-party packages among full module names."""
     return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {NAME}
 
 
 def declared(*extras: str) -> set[str]:
-    """Distributions that pyproject names, normalized."""
+    """Return the normalized names of the distributions in pyproject.toml."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][one] for one in extras)]
     return {
@@ -120,7 +120,7 @@ COMMANDS = [
 
 
 def test_help_is_light():
-    """Neither importing the package nor asking for help loads what takes seconds."""
+    """Neither importing the package nor `--help` imports a slow package."""
     code = """
 import json, sys
 import SpatialARAnomalyLib
@@ -188,7 +188,7 @@ LIGHT = [
     "service.outputs",
     "service.evaluation.wording",
 ]
-"""What the panel imports in Slicer's Python, before any package of ours is installed."""
+"""Modules that the panel imports in Slicer's Python, before any package is installed."""
 
 ABSENT = [
     "jaxtyping", "typer", "safetensors", "torch", "transformers", "nibabel", "rich", "slicerio",
@@ -198,7 +198,7 @@ ABSENT = [
 
 
 BEFORE_ALL = ["__main__", "sitecustomize", "_distutils_hack", "distutils-precedence"]
-"""What an interpreter may have loaded before it runs anything."""
+"""Modules that an interpreter may load at its start."""
 
 
 def test_the_panel_s_modules_need_numpy_alone(tmp_path):

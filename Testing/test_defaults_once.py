@@ -32,27 +32,27 @@ DEFAULTS = {
 
 
 def word(name: str) -> str:
-    """A name in whatever case, so that `size_px`, `SizePx` and `trainSizePx` can be compared."""
+    """Reduce a name to one form, so that `size_px`, `SizePx` and `trainSizePx` can be compared."""
     return name.replace("_", "").lower()
 
 
 WORDS = {name: word(name) for name in DEFAULTS} | {
     "min_volume_ml": "volumeml", "size_px": "size", "false_positive_rate": "positiverate"
 }  # fmt: skip
-"""What a name contains that stands for a field, as the panel or a form names it, too."""
+"""Part of a name that refers to a field, also in the panel and its forms."""
 
 DISTINCTIVE = {value for value in DEFAULTS.values() if isinstance(value, int) and value > 100}
 """Numbers that mean the default under any name."""
 
 
 def is_default(name: str, value: object) -> bool:
-    """Whether this is the value of a field of which the name reminds."""
+    """Return True if this is the default of a field that the name refers to."""
     same = {field for field, default in DEFAULTS.items() if value in (default, str(default))}
     return any(WORDS[field] in word(name) for field in same) and not isinstance(value, bool)
 
 
 def named_constants(tree: ast.AST) -> Iterator[tuple[str, ast.Constant]]:
-    """Constants, each under the name that it is given to."""
+    """Yield constants with the names they are assigned to."""
     for node in ast.walk(tree):
         pairs: list[tuple[str, ast.AST | None]] = []
         match node:
@@ -88,7 +88,7 @@ def named_constants(tree: ast.AST) -> Iterator[tuple[str, ast.Constant]]:
 
 
 def repeated(code: str) -> list[str]:
-    """Where code repeats a default of a spec."""
+    """List the places where code repeats a default of a spec."""
     tree = ast.parse(code)
     found = [
         f"line {constant.lineno}: {name} = {constant.value!r}"
@@ -133,7 +133,7 @@ text = "x --epochs 400 --size-px 336"
 
 
 def widgets(form: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The named widgets of a form and the numbers among their properties."""
+    """Yield the named widgets of a form and their numeric properties."""
     for widget in ET.parse(form).iter("widget"):
         numbers = {}
         for item in widget.findall("property"):

@@ -65,6 +65,6 @@ def make_set(root: Path, which: DatasetName, layout: str | None = None) -> Path:
             lesion = disk(seed, shape)
             pixels = np.where(lesion, np.minimum(pixels.astype(int) + 110, 255), pixels)
         write(root / images.format(kind) / name, pixels.astype(np.uint8))
-        if kind == "Ungood" or layout != "readme":  # with BMAD's README only those have labels
+        if kind == "Ungood" or layout != "readme":  # in BMAD's README layout only those have labels
             write(root / labels.format(kind) / name, lesion.astype(np.uint8) * 255)
     return root

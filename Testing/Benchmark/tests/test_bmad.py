@@ -1,4 +1,4 @@
-"""The BMAD command on tiny sets: the whole way, resumed, cancelled and refused."""
+"""The BMAD command on tiny sets: complete, resumed, cancelled and refused."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(sets, tmp_path_factory):
-    """Every set in both protocols; the second reuses the tokens and networks of the first."""
+    """Compare every set in both protocols; the second reuses tokens and networks of the first."""
     found = {}
     for which, root in sets.items():
         out = tmp_path_factory.mktemp("tables")
@@ -96,7 +96,7 @@ def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
                 assert row["std"][metric] is None
                 assert lines[name][f"{metric}_std"] == ""
         assert row["image_ms"] == pytest.approx(row["encode_ms"] + row["score_ms"])
-    assert rows["bank"]["mean"]["pixel_auroc"] > 0.9  # bright lesions on patients much alike
+    assert rows["bank"]["mean"]["pixel_auroc"] > 0.9  # bright lesions on similar patients
     assert rows["bank"]["size_bytes"] == 6 * 16 * about["encoder"]["channels"] * 2
     assert rows["bright"]["mean"]["pixel_auroc"] + rows["dark"]["mean"][
         "pixel_auroc"
@@ -107,7 +107,7 @@ def test_every_set_gives_a_table_in_every_protocol(tables, which, protocol):
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", Protocol)
 def test_metrics_are_those_of_all_pixels_together(sets, tables, protocol):
-    """Recomputed for brightness from the images alone."""
+    """Brightness is computed again from the images alone."""
     which = DatasetName.RESC
     data = find_dataset(sets[which], which)
     scores, labels = [], []

@@ -1,4 +1,4 @@
-"""BMAD's pixels: as PIL has them, on the way in and on the way to the metrics."""
+"""BMAD's pixels equal PIL's, for the encoder and for the metrics."""
 
 import numpy as np
 import pytest

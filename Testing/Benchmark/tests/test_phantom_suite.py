@@ -51,7 +51,7 @@ def scans(tmp_path_factory):
         head: embedder.scan(head, path) for head, path in scan_heads(heads, SPEC, folder / "heads")
     }
     assert embedder.embedded == sum(len(scan.tokens) for scan in made.values())
-    # Once for all: a second embedder finds everything on disk.
+    # A second embedder reads everything from disk.
     again = Embedder(embedder.encoder, slices, FeatureStore(folder / "tokens"))
     for head, path in scan_heads(heads, SPEC, folder / "heads"):
         assert np.array_equal(again.scan(head, path).tokens, made[head].tokens)
@@ -92,7 +92,7 @@ def test_kept_slices_are_8_mm_apart_and_show_the_anomaly(scans, anomalous):
 
 
 def test_tokens_lie_where_they_say(anomalous):
-    """The voxel at a token's RAS position is in the body as the token is."""
+    """The voxel at a token's RAS position is in the body if the token is."""
     volume, stack = anomalous.stored.volume, anomalous.stack
     assert anomalous.positions_mm.shape == (*anomalous.inside.shape, 3)
     homogeneous = np.append(anomalous.positions_mm, np.ones((*anomalous.inside.shape, 1)), axis=-1)
@@ -102,7 +102,7 @@ def test_tokens_lie_where_they_say(anomalous):
     assert np.all(ijk[anomalous.inside] >= 0)
     assert np.all(ijk[anomalous.inside] < shape)
     i, j, k = np.clip(ijk, 0, shape - 1).transpose(3, 0, 1, 2)
-    # Halfway between two voxels either may be meant.
+    # Halfway between two voxels, both are valid.
     around = np.ones((1, 3, 3))
     assert np.all(ndimage.binary_dilation(body, around)[k, j, i][anomalous.inside])
     assert not np.any(ndimage.binary_erosion(body, around)[k, j, i][~anomalous.inside])
@@ -155,7 +155,7 @@ def test_the_shadow_is_a_planted_one_in_standard_deviations(anomalous):
     assert found.response == 0.0
     raised = symmetric + 4.0 * (anomalous.share_of_tokens(anomalous.stored.truth) > 0)
     assert shadow(raised, symmetric, anomalous, spread=2.0).response == pytest.approx(2.0)
-    # What rises here and falls there is no shadow on the mean, yet a disturbance.
+    # Opposite changes cancel in the mean, but not in the disturbance.
     turns = np.cumsum(zone).reshape(zone.shape) % 2 * 2.0 - 1
     assert shadow(symmetric + turns * zone, symmetric, anomalous, 2.0).disturbance == (
         pytest.approx(0.5)
@@ -163,7 +163,7 @@ def test_the_shadow_is_a_planted_one_in_standard_deviations(anomalous):
     assert abs(shadow(symmetric + turns * zone, symmetric, anomalous, 2.0).against_twin) < 0.03
     none = shadow(symmetric, symmetric, anomalous, spread=2.0)
     assert none.against_mirror == pytest.approx(0.0, abs=1e-12)
-    # An asymmetry that was there before is no shadow for the twin.
+    # An asymmetry of the twin itself is no shadow.
     slope = symmetric + np.arange(zone.shape[2])
     assert abs(shadow(slope, slope, anomalous, spread=2.0).against_mirror) > 0.5
     assert shadow(slope, slope, anomalous, spread=2.0).against_twin == 0.0
@@ -218,7 +218,7 @@ def test_ignored_voxels_count_in_no_metric():
 
 
 def heads_of(**families):
-    """Head → value, by family."""
+    """Return head → value, by family."""
     return {
         Head(group=ANOMALOUS, family=family, size="large", seed=number): value
         for family, values in families.items()
@@ -233,7 +233,7 @@ def test_families_weigh_the_same_and_heads_without_a_value_nothing():
 
 
 def test_the_interval_is_that_of_a_mean():
-    """Of n patients ±1.96·σ/√n, of two families half as wide in square."""
+    """For n patients it is ±1.96·σ/√n; for two families half of that in square."""
     one, other = np.random.default_rng(3).normal(size=(2, 200))
     single = estimate(heads_of(bright=one), resamples=4000)
     expected = 2 * 1.96 * one.std() / np.sqrt(200)
@@ -266,7 +266,7 @@ def test_a_method_of_the_wrong_shape_is_told_so(scans):
 
 
 def test_thresholds_of_held_out_heads_keep_their_rate_on_themselves(scans):
-    """Where the fresh normal is the held-out head itself, the rate reached is the one asked."""
+    """If the fresh head is the held-out head itself, the rate reached is the rate asked."""
     held_out = list(scans.values())[1]
     normal = Head(group=NORMAL, seed=9)
     fresh = Scan(normal, held_out.path, held_out.slices, held_out.patch_px, held_out.tokens)
@@ -276,7 +276,7 @@ def test_thresholds_of_held_out_heads_keep_their_rate_on_themselves(scans):
     assert trial.rates[0.01][normal] == pytest.approx(0.01, abs=0.002)
     top = np.sort(trial.maps[normal][held_out.stack.inside_volume()])
     assert trial.case_scores[normal] == pytest.approx(top[-len(top) // 100 :].mean(), rel=0.01)
-    assert trial.case_p_values == {}  # of one held-out head nothing is known
+    assert trial.case_p_values == {}  # one held-out head gives no p-value
     shown = trial.maps[normal]
     assert np.array_equal(np.isfinite(shown), held_out.stack.inside_volume())
 
@@ -299,7 +299,7 @@ def test_the_whole_command(tmp_path):
     assert bright["intensity"]["mean"] > 0.9
     assert bright["memory bank"]["mean"] > 0.05
     assert methods["intensity"]["against_mirror"]["mean"] is None
-    # Tokens do not see each other's neighbors in a memory bank, but for attention.
+    # In a memory bank, tokens depend on their neighbors by attention only.
     assert abs(methods["memory bank"]["against_twin"]["mean"]) < 0.1
     assert results["surroundings"]["versions"]["torch"]
     assert str(tmp_path) not in json.dumps(results)
@@ -309,7 +309,7 @@ def test_the_whole_command(tmp_path):
     table = (out / "table.md").read_text(encoding="utf-8")
     first = next(line for line in table.splitlines() if line.startswith("| intensity"))
     assert f"{methods['intensity']['average_precision']['mean']:.3f}" in first
-    # A second run finds heads and tokens, and says the same.
+    # A second run reuses heads and tokens, and gives the same.
     stamps = {path: path.stat().st_mtime_ns for path in work.rglob("*.np*")}
     assert len(stamps) == 2 * (3 + 2 + 2 + 4)
     main(

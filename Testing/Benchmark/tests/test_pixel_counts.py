@@ -1,4 +1,4 @@
-"""Pixel metrics of many images against all their pixels at once."""
+"""Pooled pixel metrics of many images against those of all their pixels at once."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def counted(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float | Non
 
 
 def pro_by_hand(pairs: list[tuple[np.ndarray, np.ndarray]], limit: float = 0.3) -> float:
-    """Mean overlap of regions over the false-positive rate, at every threshold there is."""
+    """Compute the mean overlap of regions over the false-positive rate, at every threshold."""
     regions = []
     for score, label in pairs:
         numbered, number = ndimage.label(label, np.ones((3, 3)))

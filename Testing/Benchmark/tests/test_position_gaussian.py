@@ -15,7 +15,7 @@ CHANNELS, HEIGHT, WIDTH = 5, 2, 3
 
 
 def tokens(seed: int, images: int) -> np.ndarray:
-    """Correlated channels around a mean of each position's own."""
+    """Draw correlated channels around a mean for each position."""
     random = np.random.RandomState(seed)
     mixing = np.random.RandomState(0).normal(size=(CHANNELS, CHANNELS))
     means = np.random.RandomState(1).normal(0, 3, (CHANNELS, HEIGHT, WIDTH))
@@ -28,7 +28,7 @@ QUERIES = tokens(4, 3)
 
 
 def by_hand(points: np.ndarray, query: np.ndarray) -> float:
-    """The distance by the definition, of points [n, d]."""
+    """Compute the distance of points [n, d] by the definition."""
     covariance = np.cov(points.astype(np.float64), rowvar=False) + RIDGE * np.eye(points.shape[1])
     return mahalanobis(query, points.mean(axis=0, dtype=np.float64), np.linalg.inv(covariance))
 

@@ -1,4 +1,4 @@
-"""The speed benchmark: its measures on known values, and its parts on tiny sizes."""
+"""The speed benchmark: its measures on known values, and its parts at tiny sizes."""
 
 import json
 import math
@@ -189,7 +189,7 @@ def medians(cells):
 
 
 def assert_measured(*cells):
-    """Every figure is finite and above zero."""
+    """Assert that every figure is finite and above zero."""
     values = medians(cells)
     assert values
     assert all(math.isfinite(value) and value > 0 for value in values), cells
@@ -202,7 +202,7 @@ def test_the_encoders_operations_are_those_that_torch_counts(work, size, side_px
     def attention(query, key, value, *_, **__):
         return sdpa_flop_count(query, key, value)
 
-    # torch's own list knows the attention of GPUs only.
+    # PyTorch counts the attention of GPUs only.
     added = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     with FlopCounterMode(display=False, custom_mapping=added) as counter:
         encoder.embed(random_images(2, side_px))
@@ -210,7 +210,7 @@ def test_the_encoders_operations_are_those_that_torch_counts(work, size, side_px
 
 
 def test_the_encoders_operations_by_hand():
-    # 784 patches and 5 tokens more; 384 channels; 12 layers.
+    # 784 patches and 5 further tokens; 384 channels; 12 layers.
     layer = 2 * 789 * (4 * 384**2 + 2 * 384 * 1536) + 2 * 2 * 789**2 * 384
     assert encoder_flop(SIZES["S"], 448) == 2 * 784 * 768 * 384 + 12 * layer
 

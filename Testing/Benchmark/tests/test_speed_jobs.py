@@ -1,4 +1,4 @@
-"""The parts of the speed benchmark that run whole jobs; that they measure, not how fast it is."""
+"""The parts of the speed benchmark that run whole jobs measure, whatever the speed."""
 
 import itertools
 import math

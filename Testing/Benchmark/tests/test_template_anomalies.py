@@ -1,4 +1,4 @@
-"""Anomalies in template heads: where they are, what they change, and what they leave alone."""
+"""Anomalies in template heads: their places, what they change, and what they keep."""
 
 import functools
 
@@ -23,7 +23,7 @@ made = functools.cache(functools.partial(anomalous_head, spacing_mm=SPACING_MM))
 
 
 def changed_signal(anomaly):
-    """Change of signal in units of white matter."""
+    """Return the change of signal in units of white matter."""
     change = anomaly.head.signal.astype(float) - anomaly.healthy.signal
     return change / anomaly.healthy.white_signal
 
@@ -39,7 +39,7 @@ def test_only_truth_and_ignored_voxels_differ_from_the_healthy_head(family, size
     assert np.all(healthy.brain[truth])
     assert np.count_nonzero(head.voxels[truth] != healthy.voxels[truth]) > 0.4 * truth.sum() > 0
     assert np.all(head.voxels[~healthy.brain] == 0)
-    # Neither reaches further than a mass's edema does: a ball around the truth's middle.
+    # Neither extends beyond a mass's edema: a ball around the truth's middle.
     if family != "subtle":
         middle = np.argwhere(truth).mean(axis=0)
         reach_mm = SPACING_MM * np.linalg.norm(np.argwhere(truth | ignored) - middle, axis=1)
@@ -88,7 +88,7 @@ def test_subtle_lesions_are_few_faint_and_of_one_sign(seed):
 
 
 def test_displaced_tissue_is_found_where_it_was_pushed_from():
-    """Brute force: the healthy head's patch at every shift against the one at the middle."""
+    """Brute force compares the healthy head's patch at every shift with the one in the middle."""
     radius_mm, spacing_mm = 13.0, 2.0
     head, truth, healthy, _ = anomalous_head("displaced", radius_mm, 5001, spacing_mm=spacing_mm)
     middle = np.rint(np.argwhere(truth).mean(axis=0)).astype(int)
@@ -106,7 +106,7 @@ def test_displaced_tissue_is_found_where_it_was_pushed_from():
     expected = np.abs(length_mm - SHIFT * radius_mm) < spacing_mm
     assert difference[expected].min() < 0.4 * difference[length_mm < 4].min()
     assert difference[expected].min() < 0.04
-    # Truth ends where half of the shift is left, as the docstring says.
+    # The truth ends where half of the shift is left.
     reach_mm = spacing_mm * np.linalg.norm(np.argwhere(truth) - middle, axis=1).max()
     assert reach_mm == pytest.approx(radius_mm, abs=1.5)
 

@@ -1,4 +1,4 @@
-"""The cohort of varied template heads: seeded, truthful, and written as NIfTI."""
+"""The cohort of varied template heads: seeded, with correct truth, written as NIfTI."""
 
 import nibabel as nib
 import numpy as np
