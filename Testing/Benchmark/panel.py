@@ -115,7 +115,7 @@ def measure(slices: int, work: Path) -> None:
     run_events(0.2)
     findings = len(review._rows)
     print(f"{slices} slices of 512×512, {findings} findings, {os.cpu_count()} cores")
-    print(f"sending and loading       {sent_s:6.2f} s, largest gap {1000 * gap.longest_s:.0f} ms")
+    print(f"sending and loading       {sent_s:6.2f} s, longest pause {1000 * gap.longest_s:.0f} ms")
     slider_s, drawn_s = [], []
     for value in np.linspace(2.0, 4.0, 15):
         begun = time.perf_counter()
@@ -135,7 +135,7 @@ def measure(slices: int, work: Path) -> None:
             review.updateFindings()
             wait_until(lambda: not logic.finding, 120, "the findings")
         took = time.perf_counter() - begun
-        print(f"finding anew ({turn})  {took:5.2f} s, largest gap {1000 * gap.longest_s:.0f} ms")
+        print(f"update ({turn})  {took:5.2f} s, longest pause {1000 * gap.longest_s:.0f} ms")
         module.ui.thresholdSlider.setValue(3.1)
         review._rest.stop()
     print(f"findings at the end       {len(review._rows)}")

@@ -30,7 +30,7 @@ from Benchmark.suite.methods import METHODS, Lesson
 from Benchmark.suite.scans import Embedder, axial
 from Benchmark.suite.switches import SWITCHES
 from Benchmark.suite.tables import write_tables
-from Benchmark.suite.trial import try_method
+from Benchmark.suite.trial import run_method
 from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
 from SpatialARAnomalyLib.engine.device import (
     Device,
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         trials |= read_trials(earlier, settings)
     for name in options.methods:
         start = time.perf_counter()
-        trials[name] = try_method(METHODS[name], lesson, tests, pictured=pictured)
+        trials[name] = run_method(METHODS[name], lesson, tests, pictured=pictured)
         _print_progress(f"{name}: {time.perf_counter() - start:.0f} s")
 
     results = write_tables(options.out, trials, settings, str(device))

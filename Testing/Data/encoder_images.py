@@ -102,7 +102,7 @@ def smooth_noise(rng: np.random.Generator, count: int, cells: int, size_px: int)
     return fine[0].numpy() / max(float(fine.std()), 1e-6)
 
 
-def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Map an image to [0, 1] with another contrast: a gain, a gamma, or a random curve.
 
     A curve may fall or bend, because the order of tissues differs in T2; air stays dark in most of
@@ -122,17 +122,17 @@ def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return gain * curve / max(float(curve.max()), 0.3)
 
 
-def clean_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: int) -> Tensor:
+def make_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: int) -> Tensor:
     """Make images [count, 1, y, x] in [0, 1] without noise."""
     images = []
     for _ in range(count):
         synthetic = rng.random() < SYNTHETIC_SHARE
         image = synthetic_image(rng, size_px) if synthetic else pool.image(rng, size_px)
-        images.append(recolored(image, rng))
+        images.append(recolor(image, rng))
     return torch.from_numpy(np.stack(images)[:, None].astype(np.float32))
 
 
-def degraded(images: Tensor, rng: np.random.Generator) -> Tensor:
+def degrade(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Degrade images as a scanner does: coarse voxels, noise of their size, a slight gain."""
     seen = []
     for image in images:

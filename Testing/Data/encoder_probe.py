@@ -65,7 +65,7 @@ def slices_of(head, truth=None):
     )
 
 
-def embedded(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+def embed_images(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
     """Embed images into tokens [n, h, w, c]."""
     return torch.cat([encoder.embed(image[None]) for image in images]).permute(0, 2, 3, 1)
 
@@ -129,9 +129,9 @@ def probe(sources: list[str]) -> dict[str, dict[str, tuple[float, float]]]:
     for source in sources:
         encoder = load_encoder(source)
         begun_s = time.perf_counter()
-        normal = embedded(encoder, torch.cat([one[0] for one in normals]))
+        normal = embed_images(encoder, torch.cat([one[0] for one in normals]))
         image_s = (time.perf_counter() - begun_s) / len(normal)
-        tokens = embedded(encoder, torch.cat([one[0] for one in lesions]))
+        tokens = embed_images(encoder, torch.cat([one[0] for one in lesions]))
         table[source] = {"ms an image": (1000 * image_s, 0.0)}
         for name, score in SCORES.items():
             scores = score(normal, inside, tokens).numpy()[counted]

@@ -22,7 +22,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from Data.encoder_images import HeadPool, clean_images, degraded
+from Data.encoder_images import HeadPool, degrade, make_images
 from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
 
 CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
@@ -110,7 +110,7 @@ def train(
     rng = np.random.default_rng(seed)
     pool = pool or HeadPool.render(PHANTOMS, TEMPLATES, seed)
     network = new_network().to(device).train()
-    images = clean_images(pool, rng, 8 * batch, size_px)
+    images = make_images(pool, rng, 8 * batch, size_px)
     objective = Objective(CHANNELS, images, shares or Shares()).to(device)
     parameters = [*network.parameters(), *objective.parameters()]
     decayed = [p for p in parameters if p.ndim > 1]
@@ -129,11 +129,11 @@ def train(
     for step in range(steps):
         large = step % LARGE_EVERY == LARGE_EVERY - 1
         side = LARGE_PX * size_px // SIZE_PX if large else size_px
-        images = clean_images(pool, rng, max(1, batch // 5) if large else batch, side)
-        views = [degraded(images, rng).to(device) for _ in range(2)]
+        images = make_images(pool, rng, max(1, batch // 5) if large else batch, side)
+        views = [degrade(images, rng).to(device) for _ in range(2)]
         hidden = hidden_patches(rng, len(images), side // PATCH_PX).to(device)
-        nothing = torch.zeros_like(hidden)
-        both = patch_tokens(network, torch.cat(views), torch.cat([hidden, nothing]))
+        none_hidden = torch.zeros_like(hidden)
+        both = patch_tokens(network, torch.cat(views), torch.cat([hidden, none_hidden]))
         terms = objective(images.to(device), tuple(both.chunk(2)), hidden)
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)

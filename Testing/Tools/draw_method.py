@@ -75,7 +75,7 @@ def cost(spec: AutoregressiveSpec) -> Cost:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Context:
     """Context and cost of a preset's network."""
 
     seen: dict[Corner, np.ndarray]
@@ -90,7 +90,7 @@ class Sight:
         return np.any(list(self.seen.values()), axis=0)
 
 
-def sight(preset: Preset) -> Sight:
+def measure_context(preset: Preset) -> Context:
     """Measure the context of a preset's network."""
     spec = AutoregressiveSpec.from_preset(preset)
     tiny = AutoregressiveModel(replace(spec, hidden_channels=1), 1)
@@ -106,7 +106,7 @@ def sight(preset: Preset) -> Sight:
         seen[corner] = (gradient[0, 0] != 0).numpy()
         without = tiny.predict(torch.zeros_like(tokens), places, corner)[0, 0]
         blind &= (mean == without).numpy()
-    return Sight(seen, int(blind.sum()), cost(spec))
+    return Context(seen, int(blind.sum()), cost(spec))
 
 
 def encoder_flop(size_px: int) -> int:
@@ -123,7 +123,7 @@ def encoder_flop(size_px: int) -> int:
     return counter.get_total_flops()
 
 
-def table(sights: dict[Preset, Sight]) -> str:
+def table(contexts: dict[Preset, Context]) -> str:
     """Format a Markdown table."""
     reach = np.maximum(*(abs(axis - MIDDLE) for axis in np.indices((GRID, GRID))))
     rows = [
@@ -131,7 +131,7 @@ def table(sights: dict[Preset, Sight]) -> str:
         "| farthest | tokens that see none | parameters | GFLOP a slice |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for preset, one in sights.items():
+    for preset, one in contexts.items():
         spec = AutoregressiveSpec.from_preset(preset)
         union, first = one.seen_by_any, next(iter(one.seen.values()))
         rows.append(
@@ -163,7 +163,7 @@ def switch_table() -> str:
     return "\n".join(rows)
 
 
-def draw_context(axes: Axes, preset: Preset, one: Sight) -> None:
+def draw_context(axes: Axes, preset: Preset, one: Context) -> None:
     """Draw the tokens that predict the middle one, colored by scan, striped if by several."""
     size = 2 * SHOWN + 1
     shown = slice(MIDDLE - SHOWN, MIDDLE + SHOWN + 1)
@@ -241,14 +241,14 @@ def draw_flow(axes: Axes) -> None:
               bbox={"facecolor": OURS, "edgecolor": "#555555", "linewidth": 0.8})  # fmt: skip
 
 
-def draw(sights: dict[Preset, Sight], path: Path) -> None:
+def draw(contexts: dict[Preset, Context], path: Path) -> None:
     """Draw data flow above, contexts below."""
     figure = Figure(figsize=(13, 6.7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     above.suptitle("From a volume to findings", fontsize=12)
     draw_flow(above.subplots())
     below.suptitle("Which tokens of a 28 × 28 grid the black one is predicted from\n", fontsize=12)
-    for axes, (preset, one) in zip(below.subplots(1, len(sights)), sights.items(), strict=True):
+    for axes, (preset, one) in zip(below.subplots(1, len(contexts)), contexts.items(), strict=True):
         draw_context(axes, preset, one)
     handles = [
         below.axes[0].plot([], [], "s", color=color, label=f"scan from {FROM[corner]}")[0]
@@ -264,11 +264,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, default=PICTURE)
     picture = parser.parse_args().picture
-    sights = {preset: sight(preset) for preset in Preset}
-    print(table(sights), switch_table(), sep="\n\n", end="\n\n")
+    contexts = {preset: measure_context(preset) for preset in Preset}
+    print(table(contexts), switch_table(), sep="\n\n", end="\n\n")
     for size_px in (224, 336, 448, 672):
         print(f"ViT-S/16, one slice of {size_px} px: {encoder_flop(size_px) / 1e9:.1f} GFLOP")
-    draw(sights, picture)
+    draw(contexts, picture)
 
 
 if __name__ == "__main__":

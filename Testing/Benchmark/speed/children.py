@@ -103,7 +103,9 @@ def train(normals: list[str], out: str, size_px: int, preset: str, device: str) 
     run([Path(one) for one in normals], Path(out), spec, SilentReporter())
 
 
-def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[dict[str, Any]]:
+def two_detections(
+    scan: str, model: str, encoder: str, work: str, device: str
+) -> list[dict[str, Any]]:
     """Run two detections as the worker does; report time, imports and warm parts of each."""
     import shutil
 
@@ -147,7 +149,7 @@ def twice(scan: str, model: str, encoder: str, work: str, device: str) -> list[d
     return said
 
 
-def nothing() -> None:
+def only_imports() -> None:
     """Import PyTorch and transformers, for comparison."""
     import torch  # noqa: F401
     from transformers import DINOv3ViTModel  # noqa: F401
@@ -157,8 +159,8 @@ JOBS: dict[str, Callable[..., Any]] = {
     "detect": detect,
     "fit": fit,
     "train": train,
-    "twice": twice,
-    "nothing": nothing,
+    "two_detections": two_detections,
+    "only_imports": only_imports,
 }
 
 

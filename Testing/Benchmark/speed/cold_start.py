@@ -38,23 +38,25 @@ def _first_words(job: WarmJob, options: Options) -> Table:
     detect += [str(options.work / "cold"), "--encoder", str(job.encoder_folder)]
     detect += ["--device", options.device.type, "--allow-mismatch", "--overwrite", "--json"]
     help_s, hello_s, detect_help_s, imported_s = [], [], [], []
-    heard: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     repeats = 1 if options.quick else min(options.repeats, REPEATS)
     for _ in range(repeats):
-        help_s.append(until_end([sys.executable, "-c", COMMAND, "--help"]))
-        detect_help_s.append(until_end([sys.executable, "-c", COMMAND, "detect", "--help"]))
-        hello_s.append(until_events([sys.executable, "-c", WORKER], ("hello",))["hello"])
-        imported_s.append(until_events([sys.executable, "-c", IMPORTS], ("imported",))["imported"])
+        help_s.append(time_to_end([sys.executable, "-c", COMMAND, "--help"]))
+        detect_help_s.append(time_to_end([sys.executable, "-c", COMMAND, "detect", "--help"]))
+        hello_s.append(time_to_events([sys.executable, "-c", WORKER], ("hello",))["hello"])
+        imported_s.append(
+            time_to_events([sys.executable, "-c", IMPORTS], ("imported",))["imported"]
+        )
         events = ("hello", "stage read", "stage embed", "progress")
-        for event, took in until_events([sys.executable, "-c", COMMAND, *detect], events).items():
-            heard.setdefault(event, []).append(took)
+        for event, took in time_to_events([sys.executable, "-c", COMMAND, *detect], events).items():
+            seconds.setdefault(event, []).append(took)
     shown = {
         "hello": "detect --json: hello",
         "stage read": "detect --json: reading begins",
         "stage embed": "detect --json: scan, model and encoder loaded",
         "progress": "detect --json: first progress, a slice embedded",
     }
-    pairs = zip(heard["progress"], imported_s, strict=True)
+    pairs = zip(seconds["progress"], imported_s, strict=True)
     after_imports = spread([progress - imported for progress, imported in pairs])
     return Table(
         "cold-start",
@@ -64,7 +66,7 @@ def _first_words(job: WarmJob, options: Options) -> Table:
             ("--help is printed", spread(help_s)),
             ("detect --help is printed", spread(detect_help_s)),
             ("worker: hello", spread(hello_s)),
-            *((shown[event], spread(found)) for event, found in heard.items()),
+            *((shown[event], spread(found)) for event, found in seconds.items()),
             ("torch and transformers' DINOv3 are imported, nothing else", spread(imported_s)),
             ("first progress, less those imports", after_imports),
         ),
@@ -80,20 +82,20 @@ def _first_words(job: WarmJob, options: Options) -> Table:
     )
 
 
-def until_end(command: Sequence[str]) -> float:
+def time_to_end(command: Sequence[str]) -> float:
     """Measure the seconds from the start of a process to its end, which must succeed."""
     start = time.perf_counter()
     subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
 
 
-def until_events(command: Sequence[str], events: Sequence[str]) -> dict[str, float]:
+def time_to_events(command: Sequence[str], events: Sequence[str]) -> dict[str, float]:
     """Measure the seconds from the start of a process to each of these events, in this order.
 
     A stage is given as `stage NAME`. The process is ended after the last event.
     """
     start = time.perf_counter()
-    heard: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     with subprocess.Popen(
         command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -103,21 +105,21 @@ def until_events(command: Sequence[str], events: Sequence[str]) -> dict[str, flo
                 event = json.loads(line)
                 name = event["event"]
                 name += f" {event['name']}" if name == "stage" else ""
-                if name in events and name not in heard:
-                    heard[name] = time.perf_counter() - start
-                if events[-1] in heard:
+                if name in events and name not in seconds:
+                    seconds[name] = time.perf_counter() - start
+                if events[-1] in seconds:
                     break
         finally:
             process.kill()
             process.communicate(timeout=WAIT_S)
-    missing = [event for event in events if event not in heard]
+    missing = [event for event in events if event not in seconds]
     assert not missing, f"never said: {missing}"
-    return heard
+    return seconds
 
 
 def _second_detection(job: WarmJob, options: Options) -> Table:
     found = run_child(
-        "twice",
+        "two_detections",
         scan=str(job.scan),
         model=str(job.model),
         encoder=str(job.encoder_folder),

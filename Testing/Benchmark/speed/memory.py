@@ -71,7 +71,9 @@ def _detections(options: Options) -> Table:
         ]
     rows: list[tuple[Cell, ...]] = []
     if not options.quick:
-        rows.append(_row("imports of torch and transformers alone", run_child("nothing"), None))
+        rows.append(
+            _row("imports of torch and transformers alone", run_child("only_imports"), None)
+        )
     known: dict[tuple[int, int, str], dict[str, Any]] = {}
     for _, settings in series:
         first: dict[str, Any] | None = None

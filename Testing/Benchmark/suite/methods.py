@@ -73,13 +73,13 @@ def autoregressive(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
     """Make the method of one network of `engine.model.autoregressive`."""
 
     def learn(lesson: Lesson) -> Scorer:
-        model = learned(spec, lesson)
-        return lambda scan: scored(model, scan)
+        model = train_network(spec, lesson)
+        return lambda scan: score_scan(model, scan)
 
     return learn
 
 
-def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
+def train_network(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
     """Train the network, with the lesson's width if that is given."""
     if lesson.hidden_channels is not None:
         spec = replace(spec, hidden_channels=lesson.hidden_channels)
@@ -96,7 +96,7 @@ def learned(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveModel:
     return run.model.eval()
 
 
-def scored(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
+def score_scan(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
     """Compute the NLL [n, h, w] of a scan's tokens."""
     starts = range(0, len(scan.tokens), SCORED_AT_ONCE)
     return np.concatenate(

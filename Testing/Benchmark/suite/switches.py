@@ -10,7 +10,14 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
-from Benchmark.suite.methods import METHODS, Lesson, Scorer, autoregressive, learned, scored
+from Benchmark.suite.methods import (
+    METHODS,
+    Lesson,
+    Scorer,
+    autoregressive,
+    score_scan,
+    train_network,
+)
 from Benchmark.suite.scans import Scan
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
@@ -35,11 +42,11 @@ def smoothed(spec: AutoregressiveSpec, sigma_mm: float) -> Callable[[Lesson], Sc
     """Smooth scores along the through-plane axis with a Gaussian."""
 
     def learn(lesson: Lesson) -> Scorer:
-        model = learned(spec, lesson)
+        model = train_network(spec, lesson)
 
         def score(scan: Scan) -> np.ndarray:
             slice_mm = scan.stack.plane_volume.spacing_mm[0]
-            nll = scored(model, scan)
+            nll = score_scan(model, scan)
             return ndimage.gaussian_filter1d(nll, sigma_mm / slice_mm, axis=0, mode="nearest")
 
         return score
@@ -51,13 +58,13 @@ def lowest_direction(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
     """Score by the lowest NLL of all raster directions instead of their mean."""
 
     def learn(lesson: Lesson) -> Scorer:
-        model = learned(spec, lesson)
+        model = train_network(spec, lesson)
 
         def score(scan: Scan) -> np.ndarray:
             by_direction = []
             for corner in model.corners:
                 with patch.object(AutoregressiveModel, "corners", (corner,)):
-                    by_direction.append(scored(model, scan))
+                    by_direction.append(score_scan(model, scan))
             return np.min(by_direction, axis=0)
 
         return score
@@ -69,10 +76,10 @@ def shifted(spec: AutoregressiveSpec) -> Callable[[Lesson], Scorer]:
     """Average the maps of four passes of the encoder, half a patch apart."""
 
     def learn(lesson: Lesson) -> Scorer:
-        model = learned(spec, lesson)
+        model = train_network(spec, lesson)
 
         def score(scan: Scan) -> np.ndarray:
-            maps = [scan.on_voxels(scored(model, scan))]
+            maps = [scan.on_voxels(score_scan(model, scan))]
             for down, across in ((0, 1), (1, 0), (1, 1)):
                 stack = _moved(scan.stack, down / 2, across / 2)
                 tokens = embed_slices(stack, lesson.encoder, SilentReporter())

@@ -40,7 +40,7 @@ class Trial:
     """Scores on the voxels of the heads chosen for pictures."""
 
 
-def try_method(
+def run_method(
     learn: Callable[[Lesson], Scorer],
     lesson: Lesson,
     tests: Sequence[Scan],

@@ -29,7 +29,7 @@ from Benchmark.suite.measures import (
 )
 from Benchmark.suite.scans import Embedder, Scan, axial
 from Benchmark.suite.summary import difference, estimate, uniformity
-from Benchmark.suite.trial import try_method
+from Benchmark.suite.trial import run_method
 from Data.template_anomalies import FAMILIES
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
@@ -262,7 +262,7 @@ def test_a_method_of_the_wrong_shape_is_told_so(scans):
         held_out=list(scans.values())[1:2],
     )
     with pytest.raises(ValueError, match=r"tokens \(\d+, 21, 21\) or voxels"):
-        try_method(lambda lesson: lambda scan: np.zeros((3, 3)), lesson, [])
+        run_method(lambda lesson: lambda scan: np.zeros((3, 3)), lesson, [])
 
 
 def test_thresholds_of_held_out_heads_keep_their_rate_on_themselves(scans):
@@ -272,7 +272,7 @@ def test_thresholds_of_held_out_heads_keep_their_rate_on_themselves(scans):
     fresh = Scan(normal, held_out.path, held_out.slices, held_out.patch_px, held_out.tokens)
     lesson = SimpleNamespace(training=[next(iter(scans.values()))], held_out=[held_out])
     learn = lambda lesson: lambda scan: scan.tokens[:, 0].astype(np.float32)  # noqa: E731
-    trial = try_method(learn, lesson, [fresh], pictured=[normal])
+    trial = run_method(learn, lesson, [fresh], pictured=[normal])
     assert trial.rates[0.01][normal] == pytest.approx(0.01, abs=0.002)
     top = np.sort(trial.maps[normal][held_out.stack.inside_volume()])
     assert trial.case_scores[normal] == pytest.approx(top[-len(top) // 100 :].mean(), rel=0.01)

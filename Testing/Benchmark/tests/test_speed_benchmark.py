@@ -344,9 +344,9 @@ def test_time_is_fitted_against_work(options):
     assert cells_of("tokens", by_resolution)[:3] == [4, 9, 16]
     assert cells_of("encoder", by_size)[:2] == ["ViT-S", "ViT-B"]
     for table in (by_slices, by_resolution, by_size):
-        told = [row for row in table.rows if not str(row[0]).startswith("exponent")]
-        assert_measured(*(row[-1] for row in told))
-        assert len(told) < len(table.rows)
+        measured = [row for row in table.rows if not str(row[0]).startswith("exponent")]
+        assert_measured(*(row[-1] for row in measured))
+        assert len(measured) < len(table.rows)
     for name in ("slices", "resolution", "encoder"):
         assert (options.pictures / f"speed_{name}.png").exists()
 

@@ -107,7 +107,7 @@ def test_training_is_measured_in_both_ways(options):
         rows[f"gain, {how}"][0] for how in ("measured", "predicted from the cost of a slice")
     )
     assert measured == pytest.approx(
-        rows["every epoch embedded anew"][0] / rows["through the store"][0]
+        rows["embedded in every epoch"][0] / rows["through the store"][0]
     )
     assert positive(measured)
     assert positive(predicted)
@@ -207,20 +207,20 @@ def test_the_first_words_come_in_time(tmp_path):
         "    print(json.dumps(event), flush=True); time.sleep(0.1)\n"
         "time.sleep(600)"
     )
-    heard = cold_start.until_events(
+    seconds = cold_start.time_to_events(
         [sys.executable, "-c", talk], ("hello", "stage embed", "progress")
     )
-    assert list(heard) == ["hello", "stage embed", "progress"]
-    assert heard["stage embed"] >= heard["hello"] + 0.2
+    assert list(seconds) == ["hello", "stage embed", "progress"]
+    assert seconds["stage embed"] >= seconds["hello"] + 0.2
     with pytest.raises(AssertionError, match="never said"):
-        cold_start.until_events(
+        cold_start.time_to_events(
             [sys.executable, "-c", 'print(\'{"event": "goodbye"}\')'], ("hello",)
         )
 
 
 def test_the_worker_says_hello_to_the_benchmark():
-    heard = cold_start.until_events([sys.executable, "-c", cold_start.WORKER], ("hello",))
-    assert 0 < heard["hello"] < cold_start.WAIT_S
+    seconds = cold_start.time_to_events([sys.executable, "-c", cold_start.WORKER], ("hello",))
+    assert 0 < seconds["hello"] < cold_start.WAIT_S
 
 
 def test_heads_are_no_two_the_same(work):
