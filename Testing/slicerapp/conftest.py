@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="session")
 def warm_worker(app: Any) -> Iterator[Any]:
-    """A worker process that stays from test to test, so that torch is loaded once."""
+    """A worker process shared by all tests, so that torch is loaded once."""
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
     worker = WorkerProcess()
@@ -56,7 +56,7 @@ def warm_worker(app: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def models_folder(site: Site, tmp_path: Path) -> Path:
-    """A folder of models with the quick one in it."""
+    """A folder with the quick model."""
     folder = tmp_path / "modèles de test"
     folder.mkdir()
     shutil.copy(site.model, folder / "quick.safetensors")
@@ -65,7 +65,7 @@ def models_folder(site: Site, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dialogs(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The answers that the module gets in place of dialogs."""
+    """Answers that replace the module's dialogs."""
     from SpatialARAnomalyLib.slicerapp import Widget
 
     answers = make_answers()
@@ -82,7 +82,7 @@ def opened(
     models_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> LoadedModule:
-    """Our module, entered, with the quick model chosen, on the CPU, and the warm worker."""
+    """The module, entered, with the quick model chosen, on the CPU, and the shared worker."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.slicerapp import Settings
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
@@ -98,7 +98,7 @@ def opened(
 
 @pytest.fixture
 def shown(opened: LoadedModule) -> tuple[LoadedModule, Any]:
-    """The module with a result of known blobs under review, whose NLL is in no file yet."""
+    """The module with a result of known blobs under review, whose NLL is not yet in a file."""
     result = add_result()
     opened.widget.panel.review.review(result)
     run_events()

@@ -193,7 +193,7 @@ time.sleep(60)
 
 
 def fake_command(behavior: str, folder: Path) -> tuple[str, ...]:
-    """The command of a worker that behaves so."""
+    """Return the command of a worker with this behavior."""
     script = folder / f"{behavior.replace(' ', '_')} é.py"
     script.write_text(_BEGIN + BEHAVIORS[behavior], encoding="utf-8")
     return sys.executable, str(script)

@@ -1,4 +1,4 @@
-"""Results made without a detection: an NLL volume of known blobs, through the panel's own code."""
+"""Results without a detection: an NLL volume of known blobs, added by the panel's code."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ SHAPE_KJI = (8, 36, 40)
 AFFINE = np.array([[2.0, 0, 0, -40], [0, 2.0, 0, -35], [0, 0, 4.0, -10], [0, 0, 0, 1]])
 
 PEAKS_KJI = ((3, 7, 7), (2, 27, 28), (4, 8, 17))
-"""Of the blobs by falling NLL: 4.5, 3.8 and 3.5. The first and the last are one below 1.5."""
+"""Peaks of the blobs, NLL 4.5, 3.8 and 3.5; below 1.5 the first and the last are connected."""
 
 CASE_SCORE = 2.0
-"""Of the scan as a whole; that of the three normal scans is 1.0, 1.2 and 1.5."""
+"""Case score of the scan; those of the three normal scans are 1.0, 1.2 and 1.5."""
 
 
 def blobs() -> np.ndarray:
-    """NLL of two blobs with a saddle between them, and of one that stands alone."""
+    """Return the NLL of two blobs with a saddle between them, and of a separate blob."""
     nll = np.full(SHAPE_KJI, 0.5, np.float32)
     nll[2:6, 5:11, 5:11], nll[2:6, 6:10, 15:20], nll[3, 8, 11:15] = 2.5, 2.4, 1.5
     nll[1:4, 25:30, 25:30] = 2.6
@@ -27,7 +27,7 @@ def blobs() -> np.ndarray:
 
 
 def calibration() -> Any:
-    """One in 10^n voxels of normal scans reaches an NLL of n, up to 4."""
+    """Return a calibration in which a share of 10^-n normal voxels has an NLL above n, up to 4."""
     from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 
     nll = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -43,16 +43,13 @@ def calibration() -> Any:
 def add_result(
     affine: np.ndarray = AFFINE, rate: float = 0.01, transform: Any = None, name: str = "Scan"
 ) -> Any:
-    """A scan and its result in the scene, as a detection adds them."""
+    """Add a scan and its result to the scene, as a detection does."""
     from slicerapp.heads import add_volume
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
     from SpatialARAnomalyLib.service.worker.detection import finding_values
     from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import newImage
-    from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
-        Detection,
-        DetectionSettings,
-    )
+    from SpatialARAnomalyLib.slicerapp.tasks.Detection import Detection, DetectionSettings
 
     nll = blobs()
     scan = add_volume((nll * 100).astype(np.int16), affine, name)

@@ -13,10 +13,7 @@ from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.service.models.listing import list_models
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.QtHelpers import waitFor
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-    peakOf,
-    readRows,
-)
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import peakOf, readRows
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
@@ -24,10 +21,7 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     DetectionSettings,
     Outcome,
 )
-from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
-    LESION,
-    requestSampleHead,
-)
+from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import LESION, requestSampleHead
 
 TIMEOUT_MS = 600_000
 """Milliseconds for one step; the training takes about a minute on two cores."""

@@ -21,6 +21,9 @@ from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
 from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer
 
+MORE_SECTIONS = ("Evaluate", "Train", "Models", "Encoders", "Setup")
+"""The .ui files of the sections below Detect, Review and Export, in order."""
+
 
 class Panel:
     """All sections of the panel, which share one logic."""
@@ -123,14 +126,10 @@ class Panel:
         self._sceneTimer.timeout.disconnect(self._onSceneTimer)
         self.setParameters(None)
         self.logic.worker.log = doNothing
-        self.review.cleanup()
-        self.models.cleanup()
-        self.detect.cleanup()
-        self.train.cleanup()
-        self.export.cleanup()
-        self.evaluate.cleanup()
-        self.setup.cleanup()
-        self.encoders.cleanup()
+        for section in (self.review, self.models, self.detect, self.train):
+            section.cleanup()
+        for section in (self.export, self.evaluate, self.setup, self.encoders):
+            section.cleanup()
 
 
 def _likelyScan() -> "slicer.vtkMRMLScalarVolumeNode | None":
@@ -145,10 +144,6 @@ def _likelyScan() -> "slicer.vtkMRMLScalarVolumeNode | None":
         if plain and Result.of(node) is None:
             return node
     return None
-
-
-MORE_SECTIONS = ("Evaluate", "Train", "Models", "Encoders", "Setup")
-"""The .ui files of the sections below Detect, Review and Export, in order."""
 
 
 def loadPanel(resourcePath: Callable[[str], str]) -> tuple[object, object]:

@@ -1,4 +1,4 @@
-"""The table of findings and the reviews: kept whole, whatever is written into them."""
+"""The table of findings and the reviews keep any text."""
 
 import numpy as np
 import pytest
@@ -48,10 +48,7 @@ def test_any_comment_is_kept(text, scene):
     "text", ["", "{", "null", "3", "[3]", "{}", '[{"place": 1}]', "[{}]", '"a"']
 )
 def test_reviews_somebody_changed_are_none(text, scene):
-    from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-        REVIEWS,
-        readReviews,
-    )
+    from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import REVIEWS, readReviews
 
     table = add_result().table
     table.SetAttribute(REVIEWS, text)
@@ -77,10 +74,7 @@ def test_a_table_with_what_is_no_number_has_no_rows(text, scene):
 def test_reviews_follow_the_voxel_of_the_peak_on_any_grid(scene):
     from slicerapp.panels.test_detection import placed
     from slicerapp.results import AFFINE
-    from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
-        Review,
-        moveReviews,
-    )
+    from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import Review, moveReviews
 
     affine = placed("oblique left-handed", AFFINE)
     labels = np.zeros((3, 4, 5), np.uint16)

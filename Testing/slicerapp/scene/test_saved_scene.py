@@ -1,4 +1,4 @@
-"""A saved scene brings everything back: result, threshold, reviews, panel."""
+"""A saved scene restores result, threshold, reviews and panel."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from slicerapp.scene.test_findings_table import ODD
 
 
 def saved_and_loaded(module, path, scene, *, clear: bool = True):
-    """The result after the scene was saved, closed and loaded again."""
+    """Save, close and load the scene; return the result."""
     import slicer
     from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 
@@ -29,7 +29,7 @@ def saved_and_loaded(module, path, scene, *, clear: bool = True):
 
 
 def places(result) -> list[np.ndarray]:
-    """Where every segment's voxels are, RAS mm: count and centroid."""
+    """Return the count and centroid (RAS mm) of every segment's voxels."""
     from SpatialARAnomalyLib.slicerapp.scene.Segments import describeSegments
 
     described = describeSegments(result.segmentation)

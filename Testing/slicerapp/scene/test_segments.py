@@ -1,4 +1,4 @@
-"""Segments: one label map for all findings, told from what somebody made of it."""
+"""Segments: one label map for all findings, and the detection of edits."""
 
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ def test_layers_that_overlap_are_merged_and_cropped_to_the_grid(scene):
 
 
 def test_resampling_of_a_foreign_grid_takes_the_nearest_voxel(scene):
-    """Against SimpleITK, on an oblique grid."""
+    """Compare with SimpleITK, on an oblique grid."""
     import SimpleITK as sitk
     from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import cropToGrid
 

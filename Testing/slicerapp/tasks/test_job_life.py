@@ -1,4 +1,4 @@
-"""The life of a job: whatever happens meanwhile, it ends, and the scene is as it was or complete.
+"""The life of a job: whatever happens, it ends, and the scene is unchanged or complete.
 
 The next detection works after each of them (`ends_well`).
 """
@@ -17,10 +17,7 @@ from Harness import load_scripted_module, run_events, wait_until
 from slicerapp.conftest import MODULE
 from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
-from SpatialARAnomalyLib.service.demo.demo import (
-    head_with_lesion,
-    unseen_head,
-)
+from SpatialARAnomalyLib.service.demo.demo import head_with_lesion, unseen_head
 
 SENDING, LOADING = "Sending the volume", "Loading the result"
 READING, EMBEDDING, FINDING, WRITING = (
@@ -44,14 +41,14 @@ def choose(module, node) -> None:
 
 
 def with_scan(module):
-    """The module with a scan chosen; the scan."""
+    """Add a scan to the scene and choose it; return the scan."""
     scan, _ = add_head()
     choose(module, scan)
     return scan
 
 
 def at(module, stage: str, act) -> None:
-    """Do something at the moment a stage is told, once."""
+    """Call a function once, when a stage is first reported."""
     logic, waiting = module.widget.logic, [act]
     show = logic.onProgress
 
@@ -64,13 +61,13 @@ def at(module, stage: str, act) -> None:
 
 
 def ended(module) -> str:
-    """The status once the job has ended."""
+    """Return the status after the end of the job."""
     wait_until(lambda: not module.widget.logic.busy, 120, "the job to end")
     return status(module)
 
 
 def ends_well(module) -> None:
-    """Nothing is left of the job, and the next detection works."""
+    """Check that nothing remains of the job and the next detection works."""
     import slicer
 
     assert not module.widget.logic.busy
@@ -441,7 +438,7 @@ def test_a_logic_that_is_done_with_says_nothing_more(app, scene, warm_worker, mo
 
 @pytest.fixture
 def modules():
-    """The library as it was, also after a reload."""
+    """Restore the library's modules after a reload."""
     kept = {
         name: module
         for name, module in sys.modules.items()
@@ -455,7 +452,7 @@ def modules():
 
 @pytest.fixture
 def alone(modules, scene, settings, models_folder):
-    """Our module, entered, with a worker of its own, as in Slicer."""
+    """Load and enter the module with its own worker, as in Slicer."""
     import slicer
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.slicerapp import Settings
@@ -479,6 +476,7 @@ def exists(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_the_worker_ends_with_the_module_also_in_a_job(alone, scene):
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
 
@@ -494,6 +492,7 @@ def test_the_worker_ends_with_the_module_also_in_a_job(alone, scene):
     assert not work_folders()
 
 
+@pytest.mark.slow
 def test_the_worker_ends_with_slicer_also_in_a_job(alone, app):
     with_scan(alone)
     alone.ui.detectButton.click()
@@ -504,6 +503,7 @@ def test_the_worker_ends_with_slicer_also_in_a_job(alone, app):
     assert not work_folders()
 
 
+@pytest.mark.slow
 def test_the_module_may_be_reloaded_in_a_job(alone, scene):
     with_scan(alone)
     before = scene.GetNumberOfNodes()
@@ -522,7 +522,7 @@ def test_the_module_may_be_reloaded_in_a_job(alone, scene):
 class TestSampleHeads:
     @pytest.fixture
     def shown(self, monkeypatch):
-        """The messages shown."""
+        """The displayed messages."""
         import slicer
 
         texts = []
@@ -551,16 +551,9 @@ class TestSampleHeads:
     ):
         import qt
         import SampleData
-        from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import (
-            NORMAL,
-            sampleNames,
-        )
-        from SpatialARAnomalyLib.slicerapp.worker import (
-            ArrayTransfer as WorkFolder,
-        )
-        from SpatialARAnomalyLib.slicerapp.worker import (
-            WorkerProcess as SharedWorker,
-        )
+        from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import NORMAL, sampleNames
+        from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer as WorkFolder
+        from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
         from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
         behavior = "killed" if how == "fails" else "hangs in the job"
@@ -648,7 +641,7 @@ class TestDemonstrationModel:
 
 
 def test_no_turn_of_the_event_loop_copies_much(opened, scene, warm_worker, monkeypatch, tmp_path):
-    """64 MB are sent and 128 MB loaded, a few pieces between two looks at the clock."""
+    """64 MB are sent and 128 MB loaded, a few pieces in each turn."""
     import qt
     from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer
 

@@ -1,4 +1,4 @@
-"""A model made in the panel, for real: look, train, pause, cancel, restart, resume, detect."""
+"""A real training in the panel: survey, train, pause, cancel, restart, resume, detect."""
 
 import shutil
 import sys
@@ -13,12 +13,14 @@ from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, SIZE_PX = 8, 112
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory) -> Path:
-    """A folder of 8 heads and 3 files that are no good, in folders below it."""
+    """A folder with 8 heads and 3 unusable files in subfolders."""
     folder = tmp_path_factory.mktemp("normal scans é")
     for number in range(8):
         place = folder / ("a" if number < 4 else "b")
@@ -35,12 +37,9 @@ def scans(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def trainer(app, warm_worker):
-    """The one of this Slicer, with a worker of its own."""
+    """The trainer of this Slicer, with its own worker."""
     import slicer
-    from SpatialARAnomalyLib.slicerapp.tasks.Training import (
-        TRAINER_ATTRIBUTE,
-        sharedTrainer,
-    )
+    from SpatialARAnomalyLib.slicerapp.tasks.Training import TRAINER_ATTRIBUTE, sharedTrainer
 
     yield sharedTrainer()
     last = getattr(slicer.modules, TRAINER_ATTRIBUTE)
@@ -51,7 +50,7 @@ def trainer(app, warm_worker):
 
 @pytest.fixture
 def panel(trainer, opened, scans):
-    """The opened module with the folder of scans chosen."""
+    """Choose the folder of scans in the module."""
     ui = opened.ui
     ui.trainFolderEdit.setCurrentPath(str(scans))
     ui.trainSizeSpinBox.setValue(SIZE_PX)

@@ -1,4 +1,4 @@
-"""The worker's process: whatever it does, every job ends once, and the next one begins anew."""
+"""The worker process: whatever it does, every job ends once, and the next can start."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from Harness import run_events, slot_errors, wait_until
 from slicerapp.fake_workers import fake_command
 
 
-class Heard:
-    """What was told of jobs."""
+class Recorder:
+    """Records the events of jobs."""
 
     def __init__(self):
         self.events, self.ends, self.log = [], [], []
@@ -28,17 +28,17 @@ class Heard:
 
 @pytest.fixture
 def started(app, tmp_path):
-    """Makes worker processes that behave so; ends them after the test."""
+    """Start workers with a fake behavior, and end them after the test."""
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
     workers = []
 
     def start(behavior, **settings):
-        heard = Heard()
+        recorder = Recorder()
         workers.append(
-            WorkerProcess(heard.log.append, command=fake_command(behavior, tmp_path), **settings)
+            WorkerProcess(recorder.log.append, command=fake_command(behavior, tmp_path), **settings)
         )
-        return workers[-1], heard
+        return workers[-1], recorder
 
     yield start
     for worker in workers:
@@ -54,27 +54,27 @@ def exists(pid: int) -> bool:
 
 
 def test_a_job_hears_its_events_and_its_result(started):
-    worker, heard = started("answers")
-    heard.submit(worker, inputs={"name": "čaj 茶"})
-    assert heard.end["echo"] == {"name": "čaj 茶"}
-    assert [event["event"] for event in heard.events] == ["stage"]
+    worker, recorder = started("answers")
+    recorder.submit(worker, inputs={"name": "čaj 茶"})
+    assert recorder.end["echo"] == {"name": "čaj 茶"}
+    assert [event["event"] for event in recorder.events] == ["stage"]
     assert worker.running
     assert not worker.busy
 
 
 def test_jobs_hear_only_of_themselves(started):
     worker, _ = started("answers")
-    heard = [Heard() for _ in range(5)]
-    for number, one in enumerate(heard):
+    recorder = [Recorder() for _ in range(5)]
+    for number, one in enumerate(recorder):
         one.submit(worker, inputs={"number": number})
-    assert [one.end["echo"]["number"] for one in heard] == list(range(5))
+    assert [one.end["echo"]["number"] for one in recorder] == list(range(5))
 
 
 def test_the_process_is_kept_for_the_next_job(started):
     worker, first = started("answers")
     first.submit(worker)
     assert first.end["event"] == "result"
-    pid, second = worker.pid, Heard()
+    pid, second = worker.pid, Recorder()
     second.submit(worker)
     assert second.end["event"] == "result"
     assert worker.pid == pid
@@ -86,7 +86,7 @@ def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(starte
     worker.restartWhenIdle()
     assert first.end["event"] == "result"
     assert not worker.running
-    second, third = Heard(), Heard()
+    second, third = Recorder(), Recorder()
     second.submit(worker)
     assert second.end["event"] == "result"
     pid = worker.pid
@@ -112,131 +112,131 @@ def test_a_renewed_worker_finishes_what_runs_and_begins_anew_for_the_next(starte
     ],
 )
 def test_a_worker_that_misbehaves_fails_its_jobs_and_is_gone(behavior, code, started):
-    worker, heard = started(behavior)
-    heard.submit(worker)
-    assert heard.end["event"] == "failed"
-    assert heard.end["code"] == code
-    assert heard.end["text"]
+    worker, recorder = started(behavior)
+    recorder.submit(worker)
+    assert recorder.end["event"] == "failed"
+    assert recorder.end["code"] == code
+    assert recorder.end["text"]
     assert not worker.running
     assert not worker.busy
 
 
 def test_a_crash_is_called_one_and_other_ends_are_not(started):
     for behavior, how in (("killed", "crashed"), ("exits without result", "without a result")):
-        worker, heard = started(behavior)
-        heard.submit(worker)
-        assert how in heard.end["text"]
+        worker, recorder = started(behavior)
+        recorder.submit(worker)
+        assert how in recorder.end["text"]
 
 
 def test_the_last_words_are_told_without_places(started):
-    worker, heard = started("exits with words")
-    heard.submit(worker)
-    assert "CUDA exploded" in heard.end["facts"]["logTail"]
-    assert os.path.expanduser("~") not in heard.end["facts"]["logTail"]
-    assert any("CUDA exploded" in line for line in heard.log)
-    assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
+    worker, recorder = started("exits with words")
+    recorder.submit(worker)
+    assert "CUDA exploded" in recorder.end["facts"]["logTail"]
+    assert os.path.expanduser("~") not in recorder.end["facts"]["logTail"]
+    assert any("CUDA exploded" in line for line in recorder.log)
+    assert not any(os.path.expanduser("~") + "/" in line for line in recorder.log)
 
 
 def test_a_place_is_known_also_where_it_comes_in_pieces(started):
-    worker, heard = started("words in pieces")
-    heard.submit(worker)
-    assert "lost in <home>/ä" in heard.end["facts"]["logTail"]
-    assert not any(os.path.expanduser("~") + "/" in line for line in heard.log)
+    worker, recorder = started("words in pieces")
+    recorder.submit(worker)
+    assert "lost in <home>/ä" in recorder.end["facts"]["logTail"]
+    assert not any(os.path.expanduser("~") + "/" in line for line in recorder.log)
 
 
 def test_a_line_without_end_is_not_collected_for_ever(started, monkeypatch):
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess
 
     monkeypatch.setattr(WorkerProcess, "MAX_LINE_BYTES", 1_000_000)
-    worker, heard = started("endless line")
-    heard.submit(worker)
-    assert heard.end["code"] == "worker-garbage"
+    worker, recorder = started("endless line")
+    recorder.submit(worker)
+    assert recorder.end["code"] == "worker-garbage"
 
 
 @pytest.mark.parametrize("behavior", ["silent", "hangs in the job"])
 def test_a_silent_worker_is_ended(behavior, started):
-    worker, heard = started(behavior, silenceS=0.5)
-    heard.submit(worker)
-    assert heard.end["code"] == "worker-silent"
+    worker, recorder = started(behavior, silenceS=0.5)
+    recorder.submit(worker)
+    assert recorder.end["code"] == "worker-silent"
     assert not worker.running
 
 
-def heard_events(heard, *names):
-    wait_until(lambda: [event["event"] for event in heard.events] == list(names), 20, names)
+def heard_events(recorder, *names):
+    wait_until(lambda: [event["event"] for event in recorder.events] == list(names), 20, names)
 
 
 def test_a_paused_job_may_be_silent_and_a_resumed_one_not(started):
-    worker, heard = started("pauses", silenceS=1.0)
-    job = heard.submit(worker)
-    heard_events(heard, "stage")
+    worker, recorder = started("pauses", silenceS=1.0)
+    job = recorder.submit(worker)
+    heard_events(recorder, "stage")
     worker.pause(job)
-    heard_events(heard, "stage", "paused")
-    waiting = Heard()
-    waiting.submit(worker)  # it waits, too, and is not expected to be heard of
+    heard_events(recorder, "stage", "paused")
+    waiting = Recorder()
+    waiting.submit(worker)  # it waits, too, and is not expected to be recorder of
     run_events(1.5)
     assert worker.running
-    assert not heard.ends
+    assert not recorder.ends
     worker.resume(job)
-    heard_events(heard, "stage", "paused", "continued")
-    assert heard.end["code"] == waiting.end["code"] == "worker-silent"
+    heard_events(recorder, "stage", "paused", "continued")
+    assert recorder.end["code"] == waiting.end["code"] == "worker-silent"
 
 
 def test_a_paused_job_can_be_cancelled(started):
-    worker, heard = started("pauses", silenceS=1.0)
-    job = heard.submit(worker)
+    worker, recorder = started("pauses", silenceS=1.0)
+    job = recorder.submit(worker)
     worker.pause(job)
-    heard_events(heard, "stage", "paused")
+    heard_events(recorder, "stage", "paused")
     worker.cancel(job)
-    assert heard.end == {"id": job, "event": "cancelled"}
+    assert recorder.end == {"id": job, "event": "cancelled"}
     worker.pause(job)
     worker.resume(job)
     assert not worker.busy
 
 
 def test_a_worker_that_ignores_a_cancel_is_ended_with_its_children(started):
-    worker, heard = started("ignores cancel", cancelGraceS=0.3)
-    job = heard.submit(worker)
-    wait_until(lambda: heard.events, 20, "the first event")
-    child, pid = int(heard.events[0]["name"]), worker.pid
+    worker, recorder = started("ignores cancel", cancelGraceS=0.3)
+    job = recorder.submit(worker)
+    wait_until(lambda: recorder.events, 20, "the first event")
+    child, pid = int(recorder.events[0]["name"]), worker.pid
     assert exists(child)
     worker.cancel(job)
     worker.cancel(job)
-    assert heard.end == {"event": "cancelled"}
+    assert recorder.end == {"event": "cancelled"}
     wait_until(lambda: not exists(child) and not exists(pid), 10, "the group to end")
 
 
 def test_cancels_of_other_jobs_do_not_put_off_the_end(started):
-    """As of a slider: every move cancels the job of the one before."""
-    worker, heard = started("ignores cancel", cancelGraceS=0.4)
-    first = heard.submit(worker)
-    later = [Heard() for _ in range(200)]
+    """As with a slider, every change cancels the job of the change before."""
+    worker, recorder = started("ignores cancel", cancelGraceS=0.4)
+    first = recorder.submit(worker)
+    later = [Recorder() for _ in range(200)]
     jobs = iter([(one, one.submit(worker)) for one in later])
     worker.cancel(first)
 
     def cancel_another():
         _, job = next(jobs)
         worker.cancel(job)
-        return heard.ends
+        return recorder.ends
 
     wait_until(cancel_another, 20, "the end of the first")
-    assert heard.end == {"event": "cancelled"}
+    assert recorder.end == {"event": "cancelled"}
     assert all(len(one.ends) == 1 for one in later)
 
 
 def test_children_of_a_worker_that_died_are_ended(started):
-    worker, heard = started("killed with a child")
-    job = heard.submit(worker)
-    wait_until(lambda: heard.events, 20, "the first event")
-    child = int(heard.events[0]["name"])
+    worker, recorder = started("killed with a child")
+    job = recorder.submit(worker)
+    wait_until(lambda: recorder.events, 20, "the first event")
+    child = int(recorder.events[0]["name"])
     assert exists(child)
     worker.cancel(job)
-    assert heard.end == {"event": "cancelled"}
+    assert recorder.end == {"event": "cancelled"}
     wait_until(lambda: not exists(child), 10, "the child to end")
 
 
 def test_other_jobs_of_a_process_ended_for_one_have_failed(started):
     worker, first = started("ignores cancel", cancelGraceS=0.3)
-    job, second = first.submit(worker), Heard()
+    job, second = first.submit(worker), Recorder()
     second.submit(worker)
     worker.cancel(job)
     assert first.end == {"event": "cancelled"}
@@ -246,23 +246,23 @@ def test_other_jobs_of_a_process_ended_for_one_have_failed(started):
 def test_a_python_that_is_not_there_is_told(app, tmp_path):
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
-    worker, heard = WorkerProcess(command=(str(tmp_path / "no python"),)), Heard()
-    heard.submit(worker)
-    assert heard.end["code"] == "worker-missing"
+    worker, recorder = WorkerProcess(command=(str(tmp_path / "no python"),)), Recorder()
+    recorder.submit(worker)
+    assert recorder.end["code"] == "worker-missing"
     assert not worker.running
 
 
 def test_large_messages_arrive_whole(started):
-    worker, heard = started("many large lines")
-    heard.submit(worker)
-    assert heard.end["event"] == "result"
-    assert [event["code"] for event in heard.events] == [str(number) for number in range(300)]
-    assert Counter(event["text"] for event in heard.events) == {"ä" * 10_000: 300}
+    worker, recorder = started("many large lines")
+    recorder.submit(worker)
+    assert recorder.end["event"] == "result"
+    assert [event["code"] for event in recorder.events] == [str(number) for number in range(300)]
+    assert Counter(event["text"] for event in recorder.events) == {"ä" * 10_000: 300}
 
 
 def test_stop_ends_every_job_and_the_process(started):
     worker, first = started("hangs in the job")
-    second = Heard()
+    second = Recorder()
     first.submit(worker)
     second.submit(worker)
     wait_until(lambda: worker.pid, 20, "hello")
@@ -280,33 +280,33 @@ def test_an_idle_worker_is_ended_and_the_next_job_starts_another(started):
     pid = worker.pid
     wait_until(lambda: not worker.running, 20, "the idle worker to end")
     assert not exists(pid)
-    second = Heard()
+    second = Recorder()
     second.submit(worker)
     assert second.end["event"] == "result"
 
 
 def test_who_hears_of_a_failure_can_begin_anew_at_once(started, tmp_path):
-    worker, heard = started("killed")
+    worker, recorder = started("killed")
 
     def again(event):
         worker._command = fake_command("answers", tmp_path)
-        heard.submit(worker)
+        recorder.submit(worker)
 
     worker.submit("any", onEnd=again)
-    assert heard.end["event"] == "result"
+    assert recorder.end["event"] == "result"
 
 
 def test_what_an_ended_process_said_is_not_held_against_the_next(started, tmp_path):
-    worker, heard = started("garbage twice")
+    worker, recorder = started("garbage twice")
     ended = []
 
     def again(event):
         ended.append(event)
         worker._command = fake_command("answers", tmp_path)
-        heard.submit(worker)
+        recorder.submit(worker)
 
     worker.submit("any", onEnd=again)
-    assert heard.end["event"] == "result"
+    assert recorder.end["event"] == "result"
     assert [event["code"] for event in ended] == ["worker-garbage"]
 
 
@@ -314,38 +314,38 @@ def test_a_receiver_that_raises_takes_nothing_from_the_others(started):
     def fail(event):
         raise ZeroDivisionError(event["event"])
 
-    worker, heard = started("hangs in the job")
+    worker, recorder = started("hangs in the job")
     with slot_errors.expected_slot_errors() as errors:
         worker.submit("any", onEnd=fail)
-        heard.submit(worker)
+        recorder.submit(worker)
         worker.stop()
-        assert heard.end == {"event": "cancelled"}
+        assert recorder.end == {"event": "cancelled"}
     assert [str(error) for error in errors] == ["cancelled"]
-    worker, heard = started("answers")
+    worker, recorder = started("answers")
     with slot_errors.expected_slot_errors() as errors:
         worker.submit("any", onEvent=fail, onEnd=fail)
-        heard.submit(worker)
-        assert heard.end["event"] == "result"
+        recorder.submit(worker)
+        assert recorder.end["event"] == "result"
     assert [str(error) for error in errors] == ["stage", "result"]
     assert not worker.busy
 
 
 def test_a_request_that_cannot_be_said_is_no_job(started):
-    worker, heard = started("answers")
+    worker, recorder = started("answers")
     with pytest.raises(ValueError, match="JSON"):
-        heard.submit(worker, inputs={"number": float("nan")})
+        recorder.submit(worker, inputs={"number": float("nan")})
     assert not worker.busy
-    assert not heard.ends
-    heard.submit(worker)
-    assert heard.end["event"] == "result"
+    assert not recorder.ends
+    recorder.submit(worker)
+    assert recorder.end["event"] == "result"
 
 
 def test_the_real_worker_ends_when_its_parents_end_closes(app):
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
-    worker, heard = WorkerProcess(), Heard()
-    heard.submit(worker, "no such job")
-    assert heard.end["code"] == "job-unknown"
+    worker, recorder = WorkerProcess(), Recorder()
+    recorder.submit(worker, "no such job")
+    assert recorder.end["code"] == "job-unknown"
     pid = worker.pid
     assert pid != os.getpid()
     worker._process.closeWriteChannel()

@@ -5,10 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import slicer
 
-from SpatialARAnomalyLib.slicerapp.scene.Segments import (
-    binaryLabelmap,
-    labelArray,
-)
+from SpatialARAnomalyLib.slicerapp.scene.Segments import binaryLabelmap, labelArray
 
 ALIGNED = 0.01
 """Largest distance, in voxels, at which voxels of two grids coincide."""

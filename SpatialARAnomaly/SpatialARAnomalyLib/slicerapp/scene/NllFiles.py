@@ -7,11 +7,7 @@ from pathlib import Path
 import slicer
 
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import volumeState, voxelsOf
-from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
-    Transfer,
-    WorkFolder,
-    writeNpy,
-)
+from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import Transfer, WorkFolder, writeNpy
 
 FILE = "nll.npy"
 
