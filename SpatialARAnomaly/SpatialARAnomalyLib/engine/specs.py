@@ -136,13 +136,9 @@ def _to_json(value: Any) -> Any:
     """Convert `value` to the types of JSON."""
     if isinstance(value, Spec):
         return value.to_dict()
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, tuple):
         return [_to_json(item) for item in value]
-    return value
+    return str(value) if isinstance(value, (StrEnum, Path)) else value
 
 
 _type_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)

@@ -155,7 +155,7 @@ def evaluate_cases(
     from sklearn import config_context
 
     pool = _Pool(cases, rule)
-    values = pool.metrics(np.ones(len(cases)))
+    values = pool.compute(np.ones(len(cases)))
     missing = _missing_intervals(cases)
     drawn: dict[str, list[float]] = {name: [] for name in METRICS if name not in missing}
     resamples = resamples if drawn else 0
@@ -164,7 +164,7 @@ def evaluate_cases(
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for done, weight in enumerate(weights, start=1):
             report.check_cancelled()
-            for name, value in pool.metrics(weight).items():
+            for name, value in pool.compute(weight).items():
                 if name in drawn and not isinstance(value, Undefined):
                     drawn[name].append(value)
             report.progress(done, resamples, "resample")
@@ -230,7 +230,7 @@ class _Pool:
         self.found = column("found")
         self.false_findings = column("false_findings")
 
-    def metrics(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
+    def compute(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
         """Return every metric of the weighted scans."""
         tally = self.counts.tally(weights)
         best = metrics.best_dice(tally)
@@ -263,24 +263,17 @@ class _Pool:
         names = "dice dice_per_case false_positive_rate lesions_found false_findings_per_scan"
         if not self.calibrated:
             return {name: Undefined(NO_THRESHOLD) for name in names.split()}
-        lesion_voxels, lesions = float(weights @ self.lesion_voxels), float(weights @ self.lesions)
-        true_positives = float(weights @ self.true_positives)
-        false_positives = float(weights @ self.false_positives)
         ill, normal = weights * ~self.normal, weights * self.normal
-        normal_voxels = float(normal @ self.body_voxels)
         sizes = self.true_positives + self.false_positives + self.lesion_voxels
         dices = 2 * self.true_positives / np.maximum(sizes, 1.0)
+        totals = (self.true_positives, self.false_positives, self.lesion_voxels)
         return {
-            "dice": metrics.dice(true_positives, false_positives, lesion_voxels),
-            "dice_per_case": float(np.average(dices, weights=ill))
-            if ill.any()
-            else Undefined(NO_LESION),
-            "false_positive_rate": float(normal @ self.false_positives) / normal_voxels
-            if normal_voxels
-            else Undefined(NO_NORMAL_SCAN),
-            "lesions_found": float(weights @ self.found[:, 0]) / lesions
-            if lesions
-            else Undefined(NO_LESION),
+            "dice": metrics.dice(*(float(weights @ counts) for counts in totals)),
+            "dice_per_case": _ratio(ill @ dices, ill.sum(), NO_LESION),
+            "false_positive_rate": _ratio(
+                normal @ self.false_positives, normal @ self.body_voxels, NO_NORMAL_SCAN
+            ),
+            "lesions_found": _ratio(weights @ self.found[:, 0], weights @ self.lesions, NO_LESION),
             "false_findings_per_scan": float(weights @ self.false_findings[:, 0] / weights.sum()),
         }
 
@@ -297,3 +290,7 @@ class _Pool:
         fewer = rising[most:][::-1] if lesions else rising[:0]
         curves = metrics.curves(self.counts.tally(np.ones(len(self.normal))))
         return curves | {"froc": (false_findings[fewer], found[fewer] / max(lesions, 1.0))}
+
+
+def _ratio(part: np.float64, whole: np.float64, reason: str) -> float | Undefined:
+    return float(part / whole) if whole else Undefined(reason)

@@ -50,24 +50,19 @@ def search(
     the score −∞.
     """
     min_voxels = min_volume_ml * (1 - VOLUME_TOLERANCE) / voxel_ml(ras_from_voxel)
-    points = [_search_at(scores, lesions, threshold, min_voxels) for threshold in thresholds]
-    return np.array(points, dtype=np.int64).reshape(-1, 2).T
-
-
-def _search_at(
-    scores: Float[np.ndarray, "k j i"], lesions: Lesions, threshold: float, min_voxels: float
-) -> tuple[int, int]:
-    """Return the numbers of lesions found and of false findings."""
-    runs = VoxelRuns.at_least(scores, threshold)
-    if not runs.lengths.size:
-        return 0, 0
-    region_of = runs.regions(scores.shape)
-    large = np.bincount(region_of, weights=runs.lengths) >= min_voxels
-    _, rows, columns = scores.shape
-    starts = (runs.k * rows + runs.j) * columns + runs.first
-    run = np.searchsorted(starts, lesions.voxels, side="right") - 1
-    inside = (run >= 0) & (lesions.voxels < (starts + runs.lengths)[run])
-    region = region_of[run[inside]]
-    found = np.unique(lesions.lesion[inside][large[region]]).size
-    true_findings = np.unique(region[large[region]]).size
-    return found, int(np.count_nonzero(large)) - true_findings
+    counts = np.zeros((2, len(thresholds)), dtype=np.int64)
+    for index, threshold in enumerate(thresholds):
+        runs = VoxelRuns.at_least(scores, threshold)
+        if not runs.lengths.size:
+            continue
+        region_of = runs.regions(scores.shape)
+        large = np.bincount(region_of, weights=runs.lengths) >= min_voxels
+        _, rows, columns = scores.shape
+        starts = (runs.k * rows + runs.j) * columns + runs.first
+        run = np.searchsorted(starts, lesions.voxels, side="right") - 1
+        inside = (run >= 0) & (lesions.voxels < (starts + runs.lengths)[run])
+        region = region_of[run[inside]]
+        true_findings = np.unique(region[large[region]]).size
+        found = np.unique(lesions.lesion[inside][large[region]]).size
+        counts[:, index] = found, np.count_nonzero(large) - true_findings
+    return counts

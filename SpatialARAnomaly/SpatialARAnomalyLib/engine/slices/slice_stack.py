@@ -216,16 +216,10 @@ class SliceStack:
         self.rows = AxisTiling.covering(rows, row_mm, row_box, slices, patch_px)
         self.columns = AxisTiling.covering(columns, column_mm, column_box, slices, patch_px)
         self.covered: Bool[np.ndarray, "r c"] = self.rows.covered[:, None] & self.columns.covered
-
-    @property
-    def indices(self) -> list[int]:
+        self.indices = plane_volume.body_slices
         """Indices of the slices to embed, which contain part of the body."""
-        return self.plane_volume.body_slices
-
-    @property
-    def tiles(self) -> int:
+        self.tiles = len(self.rows.centers) * len(self.columns.centers)
         """Number of images per slice."""
-        return len(self.rows.centers) * len(self.columns.centers)
 
     def images(self, index: int) -> Float[np.ndarray, "t 1 s s"]:
         """Return the tiles of one slice, row by row, in [0, 1]."""

@@ -85,18 +85,16 @@ def _read_header(path: Path) -> _Instance:
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag, Tag
 
-    stored_bytes = 0
+    lengths = [0]
 
     def is_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        nonlocal stored_bytes
-        found = bool(tag == PIXEL_DATA)
-        if found:
-            stored_bytes = length
+        if found := bool(tag == PIXEL_DATA):
+            lengths.append(length)
         return found
 
     with warnings.catch_warnings(action="ignore"), path.open("rb") as stream:
         header = read_partial(stream, is_pixel_data, specific_tags=[Tag(tag) for tag in _TAGS])
-    return _Instance(path, header, stored_bytes)
+    return _Instance(path, header, stored_bytes=lengths[-1])
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
     """Read a NIfTI file; raises `InputError` as `read_volume_file` does."""
     import nibabel
 
+    format_errors = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
     try:
         with _nibabel_silenced():
             image: Any = nibabel.load(path, mmap=False)
@@ -99,15 +100,7 @@ def read_nifti(path: Path, labels: bool = False) -> Volume:
             )
             voxels = _voxels(image.dataobj, shape)
             mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        zlib.error,
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-    ):
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, *format_errors):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
     ras_from_voxel = np.array(image.affine, dtype=np.float64)
     ras_from_voxel[:3] *= mm_per_unit
