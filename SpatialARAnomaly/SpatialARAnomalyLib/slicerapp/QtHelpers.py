@@ -94,7 +94,7 @@ class KeyedTable:
     ) -> None:
         self.table = table
         prepareTable(table, columns, stretched)
-        self._connections = Connections((table.itemSelectionChanged, lambda *_: onChosen()))
+        self._connections = Connections((table.itemSelectionChanged, lambda *_unused: onChosen()))
 
     def cleanup(self) -> None:
         """Disconnect from the table."""

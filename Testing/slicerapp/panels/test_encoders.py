@@ -44,17 +44,17 @@ def own_worker(app):
     worker.stop()
 
 
-def told(panel):
+def status(panel):
     return panel._ui.encodersStatusLabel.text
 
 
 def click(panel, name):
-    """Click a button and wait for what it starts; what is told."""
+    """Click a button and wait for what it starts; return the status."""
     button = getattr(panel._ui, f"encoders{name}Button")
     assert button.isEnabled(), button.toolTip
     button.click()
     wait_until(lambda: not panel.busy, WAIT_S, name)
-    return told(panel)
+    return status(panel)
 
 
 def cell(panel, column):
@@ -102,13 +102,13 @@ def test_progress_cancel_and_again(panel, hub):
     assert ui.encodersGetButton.text == "Cancel"
     assert ui.encodersCheckButton.toolTip == "Wait for the running task."
     wait_until(half_files, WAIT_S, "half of the weights")
-    assert told(panel).startswith("Downloading: ")
-    assert " of 1.33 MB" in told(panel)
+    assert status(panel).startswith("Downloading: ")
+    assert " of 1.33 MB" in status(panel)
     assert ui.encodersProgressBar.isVisibleTo(ui.encodersSection)
     ui.encodersGetButton.click()
-    assert told(panel) == "Cancelling…"
+    assert status(panel) == "Cancelling…"
     wait_until(lambda: not panel.busy, WAIT_S, "the end")
-    assert told(panel) == "Cancelled. Nothing was changed."
+    assert status(panel) == "Cancelled. Nothing was changed."
     assert half_files() == []
     assert cell(panel, 4) == ""
     hub.stall_s = 0
@@ -145,7 +145,7 @@ def test_a_gated_encoder_and_its_token(panel, hub, settings, app):
     settings.sync()
     with open(settings.fileName(), encoding="utf-8") as file:
         kept += file.read()
-    kept += ui.logText.toPlainText() + app.mrmlScene().GetURL() + told(panel)
+    kept += ui.logText.toPlainText() + app.mrmlScene().GetURL() + status(panel)
     assert "SeCrEt" not in kept
 
 
@@ -184,7 +184,7 @@ def test_leading_to_an_encoder(panel):
     assert cell(panel, 0) == "someone/dinov3-of-theirs"
     assert ui.encodersGetButton.isEnabled()
     panel.obtain("vits16-local")
-    assert "'vits16-local' came from a folder or file." in told(panel)
+    assert "'vits16-local' came from a folder or file." in status(panel)
     assert ui.encodersGetButton.toolTip == "Choose an encoder in the table."
     panel.reload()
     run_events()

@@ -138,8 +138,8 @@ def test_save_writes_what_is_shown(shown, dialogs, tmp_path):
     module.ui.evaluateSaveButton.click()
     names = {"evaluation.json", "metrics.csv", "cases.csv", "curves.csv", "evaluation.png"}
     assert {path.name for path in out.iterdir()} == names
-    told = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    value = told["scores"]["nll"]["metrics"]["voxel_auroc"]["value"]
+    saved = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    value = saved["scores"]["nll"]["metrics"]["voxel_auroc"]["value"]
     assert shown_figures(module)["voxel AUROC"][0] == f"{value:.3f}"
     assert "Scan" not in (out / "evaluation.json").read_text(encoding="utf-8")
     (out / "metrics.csv").write_text("mine")

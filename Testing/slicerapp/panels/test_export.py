@@ -40,7 +40,7 @@ def comment(module, rank: int, text: str) -> None:
 
 
 def export(module, folder, format_: str = "EVERYTHING") -> str:
-    """Click *Export* and wait; what is told."""
+    """Click *Export* and wait; return the status."""
     ui = module.ui
     ui.exportFormatSelector.setCurrentIndex(ui.exportFormatSelector.findData(format_))
     ui.exportFolderEdit.setCurrentPath(str(folder))
@@ -75,8 +75,8 @@ def test_every_file_holds_what_the_scene_does(kind, opened, tmp_path):
     comment(opened, 1, 'Größe, "unklar"')
     comment(opened, 2, "=1+1")
     out = tmp_path / "Ergebnis é 1"
-    told = export(opened, out)
-    assert told.startswith("Written")
+    message = export(opened, out)
+    assert message.startswith("Written")
     export(opened, out, "LABELS_NRRD")
     files = {path.name for path in out.iterdir()}
     stem = "Scan_é_1"
@@ -124,8 +124,8 @@ def test_a_sheared_grid_keeps_its_voxels_and_places(opened, tmp_path):
     from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
 
     result = reviewed_result(opened, "sheared")
-    told = export(opened, tmp_path / "out", "LABELS_NIFTI")
-    assert told.startswith("Written"), told
+    message = export(opened, tmp_path / "out", "LABELS_NIFTI")
+    assert message.startswith("Written"), message
     (file,) = (tmp_path / "out").iterdir()
     nifti = nib.load(file)
     assert np.array_equal(np.asarray(nifti.dataobj).T, expected_labels(result))
@@ -206,8 +206,8 @@ def test_no_findings_are_exported_too(opened, tmp_path):
     opened.widget.panel.review.updateFindings()
     wait_until(lambda: not opened.widget.logic.finding, 60, "the findings")
     assert rows_of(result) == []
-    told = export(opened, tmp_path / "out")
-    assert told.startswith("Written"), told
+    message = export(opened, tmp_path / "out")
+    assert message.startswith("Written"), message
     labels = next((tmp_path / "out").glob("*_labels.nii.gz"))
     assert not np.asarray(nib.load(labels).dataobj).any()
 
@@ -218,10 +218,10 @@ def test_existing_files_are_replaced_only_after_a_yes(opened, tmp_path):
     export(opened, tmp_path, "FINDINGS")
     (file,) = tmp_path.glob("*.csv")
     file.write_text("mine")
-    told = export(opened, tmp_path, "FINDINGS")
+    message = export(opened, tmp_path, "FINDINGS")
     assert len(dialogs.questions) == 1
-    assert "⚠" in told
-    assert "--" not in told
+    assert "⚠" in message
+    assert "--" not in message
     assert file.read_text() == "mine"
     dialogs.yes = True
     assert export(opened, tmp_path, "FINDINGS").startswith("Written")
@@ -231,8 +231,8 @@ def test_existing_files_are_replaced_only_after_a_yes(opened, tmp_path):
 def test_a_folder_that_cannot_be_one_is_told_and_nothing_is_left(opened, tmp_path):
     reviewed_result(opened)
     (tmp_path / "file").write_text("mine")
-    told = export(opened, tmp_path / "file")
-    assert "⚠" in told
+    message = export(opened, tmp_path / "file")
+    assert "⚠" in message
     assert (tmp_path / "file").read_text() == "mine"
     assert opened.ui.exportButton.isEnabled()
 
@@ -275,10 +275,10 @@ def test_dicom_seg_is_written_by_slicers_exporter(problem, opened, tmp_path, mon
 
     module = types.SimpleNamespace(DICOMSegmentationPluginClass=Plugin)
     monkeypatch.setitem(sys.modules, "DICOMSegmentationPlugin", module)
-    told = export(opened, tmp_path, "DICOM_SEG")
+    message = export(opened, tmp_path, "DICOM_SEG")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     assert asked == [hierarchy.GetItemByDataNode(result.segmentation), str(tmp_path)]
-    assert (problem in told and "⚠" in told) if problem else told.startswith("Written")
+    assert (problem in message and "⚠" in message) if problem else message.startswith("Written")
 
 
 def begin_export(module, folder, format_: str = "EVERYTHING") -> None:
@@ -287,7 +287,7 @@ def begin_export(module, folder, format_: str = "EVERYTHING") -> None:
     ui.exportFolderEdit.setCurrentPath(str(folder))
     ui.exportButton.click()
     assert not ui.exportButton.isEnabled()
-    assert "under way" in ui.exportButton.toolTip
+    assert "running" in ui.exportButton.toolTip
 
 
 @pytest.mark.parametrize("first", ["export", "find"])
@@ -328,8 +328,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(shown, tmp_path, monkeypatch):
     for target in ("numpy.save", "tempfile.mkdtemp"):
         with monkeypatch.context() as patch:
             patch.setattr(target, full)
-            told = export(module, tmp_path / "out")
-        assert "No space left on device" in told
+            message = export(module, tmp_path / "out")
+        assert "No space left on device" in message
     assert set(work.iterdir()) == before
     assert not (tmp_path / "out").exists()
     assert export(module, tmp_path / "out").startswith("Written")

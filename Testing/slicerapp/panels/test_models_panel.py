@@ -287,12 +287,12 @@ def test_fifty_models_are_listed_without_a_pause_and_only_when_seen(models):
     for number in range(50):
         shutil.copy(models.folder / "second.safetensors", models.folder / f"{number}.safetensors")
     with gui_gap() as gap:
-        models.panel._list()
+        models.panel.reload()
         models.settle()
     assert len(models.names()) == 54
     assert gap.longest_s < 0.5
     models.ui.modelsSection.setProperty("collapsed", True)
-    models.panel.enter()
+    models.panel.reload()
     assert not models.panel.listing
 
 

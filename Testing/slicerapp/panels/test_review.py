@@ -403,11 +403,11 @@ def test_with_nothing_left_reviews_are_kept(shown):
 
 def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_worker):
     module, result = shown
-    heard = []
+    ends = []
     submit = warm_worker.submit
 
     def noting(job, *, onEnd, **more):
-        return submit(job, onEnd=lambda event: (heard.append(event["event"]), onEnd(event)), **more)
+        return submit(job, onEnd=lambda event: (ends.append(event["event"]), onEnd(event)), **more)
 
     warm_worker.submit = noting
     try:
@@ -417,7 +417,7 @@ def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_w
         move_threshold(module, 4.2)
     finally:
         del warm_worker.submit
-    wait_until(lambda: len(heard) == 2, 30, "the worker's two ends")
+    wait_until(lambda: len(ends) == 2, 30, "the worker's two ends")
     assert [row["peak_nll"] for row in rows_of(result)] == [4.5]
     assert result.falsePositiveRate == pytest.approx(10**-4.2)
 

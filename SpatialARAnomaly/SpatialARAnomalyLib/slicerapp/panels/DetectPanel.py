@@ -92,7 +92,10 @@ class DetectPanel:
         self._connections = Connections(
             (self.demonstrationAction.triggered, self._makeDemonstrationModel),
             (reloadAction.triggered, self.reloadModels),
-            (openAction.triggered, lambda *_: self._showStatus(openModelsFolder(self._dialogs))),
+            (
+                openAction.triggered,
+                lambda *_unused: self._showStatus(openModelsFolder(self._dialogs)),
+            ),
             (ui.detectButton.clicked, self._detectOrCancel),
             (ui.modelSelector.currentIndexChanged, self._modelChosen),
             (ui.deviceSelector.currentIndexChanged, self._deviceChosen),

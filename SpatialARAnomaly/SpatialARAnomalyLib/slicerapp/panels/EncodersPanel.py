@@ -67,7 +67,7 @@ class EncodersPanel:
             (ui.encodersAddFileButton.clicked, self._addFile),
             (
                 ui.encodersLicenseLabel.linkActivated,
-                lambda *_: self._dialogs.showLicense(ask=False),
+                lambda *_unused: self._dialogs.showLicense(ask=False),
             ),
         )
         ui.encodersDetailLabel.setOpenExternalLinks(True)
@@ -331,7 +331,7 @@ def _describe(entry: EncoderEntry | None) -> str:
         return text
     return text + _(
         '<br>Meta must grant your account access: open <a href="{page}">its page</a>, log in and '
-        "accept the terms. Then create a token there (Settings, Access Tokens, role <i>read</i>) "
-        "and paste it below, or log in with <i>hf auth login</i>. The token is sent to the hub for "
-        "this download and not stored. Requests are often refused: <i>{free}</i> is free."
+        "accept the terms. Then create a token there (Settings, Access Tokens, role <i>read</i>). "
+        "Paste it below, or log in with <i>hf auth login</i>. The token is sent for this download "
+        "only and not stored. Requests are often refused: <i>{free}</i> is free."
     ).format(page=known.page, free=DEFAULT_ID)

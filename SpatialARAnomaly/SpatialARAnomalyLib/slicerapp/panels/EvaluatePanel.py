@@ -51,7 +51,7 @@ class EvaluatePanel:
         self._connections = Connections(
             (ui.evaluateButton.clicked, self._evaluateOrCancel),
             (ui.evaluateSaveButton.clicked, self._save),
-            (ui.truthSelector.currentNodeChanged, lambda *_: self.setResult(self._result)),
+            (ui.truthSelector.currentNodeChanged, lambda *_unused: self.setResult(self._result)),
         )
         self.refresh()
 

@@ -72,7 +72,7 @@ class ModelsPanel:
             (ui.modelsRenameButton.clicked, self._rename),
             (ui.modelsDeleteButton.clicked, self._delete),
             (ui.modelsOpenButton.clicked, self._open),
-            (ui.modelsCancelButton.clicked, lambda *_: self._jobs.cancel()),
+            (ui.modelsCancelButton.clicked, lambda *_unused: self._jobs.cancel()),
         )
         detect.onModels = self.reload
         self.refresh()

@@ -128,7 +128,7 @@ def explainMissingEncoder(row: ModelRow) -> str:
         ).format(id=row.encoder_hub_id)
     if row.encoder_state is EncoderState.MISSING:
         return _(
-            "The encoder {name} is not on this machine and has no known source. Copy its files "
-            "from where the model was trained and add them under Encoders."
+            "The encoder {name} is not on this machine; its source is unknown. Copy its files from "
+            "the training machine and add them under Encoders."
         ).format(name=row.encoder)
     return ""

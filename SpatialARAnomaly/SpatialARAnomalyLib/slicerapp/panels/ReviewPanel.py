@@ -92,10 +92,10 @@ class ReviewPanel:
         ui.findingsTable.sortByColumn(RANK, qt.Qt.AscendingOrder)
         self._rest = singleShotTimer(REST_MS)
         actions = {
-            "previous": (ui.previousButton, lambda *_: self.view.step(-1)),
-            "next": (ui.nextButton, lambda *_: self.view.step(1)),
-            "accept": (ui.acceptButton, lambda *_: self._mark(ACCEPTED)),
-            "reject": (ui.rejectButton, lambda *_: self._mark(REJECTED)),
+            "previous": (ui.previousButton, lambda *_unused: self.view.step(-1)),
+            "next": (ui.nextButton, lambda *_unused: self.view.step(1)),
+            "accept": (ui.acceptButton, lambda *_unused: self._mark(ACCEPTED)),
+            "reject": (ui.rejectButton, lambda *_unused: self._mark(REJECTED)),
         }
         # These keys work wherever the focus is while the module is open.
         window = slicer.util.mainWindow() or ui.reviewSection

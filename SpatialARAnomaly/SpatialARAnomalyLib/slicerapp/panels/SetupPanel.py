@@ -161,9 +161,9 @@ class SetupPanel:
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
         self._connections = Connections(
             (ui.setupInstallButton.clicked, self._install),
-            (ui.setupRepairButton.clicked, lambda *_: self._ask(repair=True)),
+            (ui.setupRepairButton.clicked, lambda *_unused: self._ask(repair=True)),
             (ui.setupFolderButton.clicked, self._installFromFolder),
-            (ui.setupCheckButton.clicked, lambda *_: self.check()),
+            (ui.setupCheckButton.clicked, lambda *_unused: self.check()),
             (ui.setupCopyButton.clicked, self._copy),
             (ui.setupPythonEdit.currentPathChanged, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),

@@ -70,7 +70,7 @@ class TrainForm:
             (ui.trainSizeSpinBox.valueChanged, self._remember),
             (ui.trainSizeSpinBox.editingFinished, self._roundSize),
             (ui.trainEpochsSpinBox.valueChanged, self._remember),
-            (ui.trainNameEdit.textChanged, lambda *_: self._onChange()),
+            (ui.trainNameEdit.textChanged, lambda *_unused: self._onChange()),
         )
 
     def cleanup(self) -> None:

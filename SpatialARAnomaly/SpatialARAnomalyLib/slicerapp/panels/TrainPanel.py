@@ -73,7 +73,10 @@ class UnfinishedTrainings:
         self._reloadTimer = singleShotTimer(RELOAD_MS)
         self._connections = Connections(
             (self._reloadTimer.timeout, self.reload),
-            (ui.trainUnfinishedSelector.currentIndexChanged, lambda *_: self.refresh(self._busy)),
+            (
+                ui.trainUnfinishedSelector.currentIndexChanged,
+                lambda *_unused: self.refresh(self._busy),
+            ),
             (ui.trainResumeButton.clicked, self._resume),
             (ui.trainDiscardButton.clicked, self._discard),
         )

@@ -79,12 +79,12 @@ class TrainScans:
         self._sceneTimer = singleShotTimer(0)
         self._connections = Connections(
             (self._sceneTimer.timeout, self.listVolumes),
-            (ui.trainVolumesList.itemChanged, lambda *_: self._onChange()),
-            (ui.trainFolderEdit.currentPathChanged, lambda *_: self._onChange()),
+            (ui.trainVolumesList.itemChanged, lambda *_unused: self._onChange()),
+            (ui.trainFolderEdit.currentPathChanged, lambda *_unused: self._onChange()),
         )
         scene = slicer.mrmlScene
         self._observed = [
-            scene.AddObserver(event, lambda *_: self._sceneTimer.start())
+            scene.AddObserver(event, lambda *_unused: self._sceneTimer.start())
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
         ]
         self._show()

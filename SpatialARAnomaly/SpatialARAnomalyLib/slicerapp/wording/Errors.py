@@ -170,7 +170,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "model-file": _("Choose a file that 'Export…' under 'Models' wrote."),
         "model-geometry": mismatch,
         "model-in-use": _("Wait until the detection or training with it has ended."),
-        "model-missing": _("Choose another model, or 'Reload the models' under 'More'."),
+        "model-missing": _("Choose another model, or reload the models under 'More'."),
         "model-modality": mismatch,
         "model-name": otherName,
         "model-name-taken": otherName,
