@@ -51,9 +51,6 @@ from SpatialARAnomalyLib.service.encoders.hub_errors import (
     translate,
 )
 
-SHARDS = "model-*-of-*.safetensors"
-"""Names of the files that the hub's programs spread large weights over."""
-
 DEFAULT_TIMEOUT_S = 30
 """Seconds of silence after which a download fails, unless `HF_HUB_DOWNLOAD_TIMEOUT` is set."""
 
@@ -104,12 +101,10 @@ def cached_folder(hub_id: str) -> Path | None:
         commit = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
+    if not re.fullmatch(r"\w[\w.-]*", commit):
+        return None
     folder = repository / "snapshots" / commit
-    return folder if _is_commit(commit) and weight_files(folder) is not None else None
-
-
-def _is_commit(text: object) -> bool:
-    return bool(re.fullmatch(r"[0-9a-f]{40}", str(text)))
+    return folder if weight_files(folder) is not None else None
 
 
 def cached_bytes(hub_id: str) -> int:
@@ -374,9 +369,9 @@ def fetch(
     info = api.model_info(
         hub_id, revision="main", files_metadata=True, timeout=connection.timeout_s
     )
-    if not _is_commit(info.sha):
-        raise hub_error("encoder-not-a-hub", connection)
     commit = str(info.sha)
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise hub_error("encoder-not-a-hub", connection)
     files = _choose_files(info.siblings or [], connection)
     folder = repository_folder(hub_id) / "snapshots" / commit
     total = sum(file.size for file in files)
@@ -420,7 +415,8 @@ def _choose_files(siblings: list[Any], connection: Connection) -> list[Any]:
     known = {one.rfilename: one for one in siblings}
     names = [CONFIGURATION, WEIGHTS]
     if WEIGHTS not in known:
-        names = [CONFIGURATION, INDEX, *(name for name in known if fnmatch(name, SHARDS))]
+        shards = [name for name in known if fnmatch(name, "model-*-of-*.safetensors")]
+        names = [CONFIGURATION, INDEX, *shards]
     if any(name not in known for name in names):
         raise hub_error("encoder-missing", connection, LACKS_FILES)
     for name in names:
@@ -453,6 +449,6 @@ def _verify(path: Path, announced: str, on_block: Callable[[int], None]) -> None
     path.unlink(missing_ok=True)
     raise EncoderError(
         "encoder-wrong-bytes",
-        f"What arrived as {path.name} is not what the hub announced: its hash is {found[:12]}…, "
-        f"not {announced[:12]}…. It was removed.",
+        f"The {path.name} that arrived differs from the one the hub announced: its hash is "
+        f"{found[:12]}…, not {announced[:12]}…. It was removed.",
     )
