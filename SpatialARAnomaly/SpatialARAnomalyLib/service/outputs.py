@@ -3,21 +3,24 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partials, unwritable
+from SpatialARAnomalyLib.engine.progress import Reporter
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> list[Path]:
     """Make the folder and check that files can be written into it.
 
-    Raises `OutputError` otherwise; folders that were made are then removed again.
+    Returns the folder and its parents that are new, the deepest first. Raises `OutputError` where
+    files cannot be written; new folders are then removed again.
     """
-    missing = missing_parents(folder)
+    # `Path.exists` raises where a parent may not be searched.
+    missing = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -25,24 +28,18 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         remove_empty(missing)
         raise unwritable("The output folder must be writable; it is not", error) from None
+    return missing
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make the folder as `make_folder` does; after an error in the block, remove it if it is new."""
-    missing = missing_parents(folder)
-    make_folder(folder)
+    """Make the folder as `make_folder` does; after an error in the block, remove it if new."""
+    made = make_folder(folder)
     try:
         yield
     except BaseException:
-        remove_empty(missing)
+        remove_empty(made)
         raise
-
-
-def missing_parents(folder: Path) -> list[Path]:
-    """Return the folder and its parents that do not exist, the deepest first."""
-    # `Path.exists` raises where a parent may not be searched.
-    return [one for one in (folder, *folder.parents) if not os.path.exists(one)]
 
 
 def remove_empty(folders: list[Path]) -> None:
@@ -89,6 +86,16 @@ def write_atomically(folder: Path, names: Sequence[str], *, overwrite: bool) -> 
                 _move_all(new, old, folder, names)
     except OSError as error:
         raise unwritable("The results cannot be written", error) from None
+
+
+def write_each(
+    folder: Path, writers: Mapping[str, Callable[[Path], object]], report: Reporter
+) -> None:
+    """Write files into a folder, each with the writer of its name; report the progress."""
+    for done, (name, write) in enumerate(writers.items(), start=1):
+        report.check_cancelled()
+        write(folder / name)
+        report.progress(done, len(writers), "file")
 
 
 def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:

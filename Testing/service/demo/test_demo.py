@@ -83,7 +83,7 @@ def test_an_earlier_demo_is_replaced_and_other_files_are_kept(tmp_path, monkeypa
     def begin(*_: int) -> None:
         raise BegunError
 
-    monkeypatch.setattr(demo_job, "training_head", begin)
+    monkeypatch.setattr(demo_job, "normal_head", begin)
     out = tmp_path / "demo"
     with pytest.raises(BegunError):
         demo_job.run_demo(out, 1, Device.CPU, False, SilentReporter())

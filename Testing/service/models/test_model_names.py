@@ -28,8 +28,8 @@ GOOD = [
 BAD = [
     "", " ", "\t", "a/b", "a\\b", "..", ".", ".hidden", "a.", "a ", " a", "a:b", 'a"b', "a|b", "a*",
     "a?", "<a>", "a\nb", "a\x00b", "a\x7fb", "a\u202eb", "a\ud800b", "a\u2028b", "CON", "con",
-    "Aux.model", "nul .x", "COM1", "lpt9.txt", "com¹", "CONIN$", "x" * (MAX_CHARACTERS + 1), "脳" * 70,
-    "brain.training", "a.Training", ".partial-x", "/etc/passwd", "C:\\x",
+    "Aux.model", "nul .x", "COM1", "lpt9.txt", "com¹", "CONIN$", "脳" * 70,
+    "brain.training", "a.Training", ".partial-x", "/etc/passwd", "C:\\x", "x" * (MAX_CHARACTERS + 1),
 ]  # fmt: skip
 
 

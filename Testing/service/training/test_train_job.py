@@ -251,7 +251,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, m
     if marker is not None:
         (work / "training.json").write_text(marker)
     before = tree(tmp_path)
-    monkeypatch.setattr(train_job, "resolve_device", never)
+    monkeypatch.setattr(train_job, "load_training_encoder", never)
     with pytest.raises(OutputError, match="which exists and is not a training's") as caught:
         train_on(site.normals, tmp_path / "model", restart=restart)
     assert caught.value.code == "output-not-a-training"
@@ -275,7 +275,7 @@ def test_scans_in_a_folder_that_is_written_are_refused(site, tmp_path, monkeypat
     )
     scan = tmp_path / folder / "normal.nii.gz"
     shutil.copy(site.normals[0], scan)
-    monkeypatch.setattr(train_job, "resolve_device", never)
+    monkeypatch.setattr(train_job, "load_training_encoder", never)
     with pytest.raises(InputError, match=r"must lie outside the folder 'model.*normal\.nii\.gz"):
         train_on((*site.normals, scan), tmp_path / "model")
     assert scan.exists()

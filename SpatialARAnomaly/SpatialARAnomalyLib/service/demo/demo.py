@@ -43,11 +43,6 @@ CONTRAST = 0.6
 _UNSEEN = 500
 
 
-def training_head(seed: int, number: int) -> PhantomHead:
-    """Return normal head `number` (from 1) of those that the demonstration model is trained on."""
-    return normal_head(1000 * seed + number)
-
-
 def unseen_head(seed: int) -> PhantomHead:
     """Return a normal head that no demonstration model is trained on."""
     return normal_head(1000 * seed + _UNSEEN)
@@ -64,7 +59,7 @@ def write_normals(folder: Path, seed: int, progress_callback: Callable[[int], No
     for number in range(1, NORMALS + 1):
         progress_callback(number - 1)
         files.append(folder / f"normal_{number:02d}.nii.gz")
-        write_nifti(files[-1], training_head(seed, number))
+        write_nifti(files[-1], normal_head(1000 * seed + number))
     return files
 
 

@@ -206,8 +206,7 @@ def _ras_mm(
 
 
 def _as_int16(values: Float[np.ndarray, "k j i"]) -> Int16[np.ndarray, "k j i"]:
-    rounded: Float[np.ndarray, "k j i"] = np.rint(np.clip(values, 0, np.iinfo(np.int16).max))
-    return rounded.astype(np.int16)
+    return np.asarray(np.rint(np.clip(values, 0, np.iinfo(np.int16).max)), np.int16)
 
 
 def covered(depth_mm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

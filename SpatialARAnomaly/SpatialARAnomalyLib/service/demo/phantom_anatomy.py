@@ -42,20 +42,10 @@ class Tissue(IntEnum):
 
 
 _T1_SIGNAL: dict[Tissue, float] = {
-    Tissue.AIR: 0.0,
-    Tissue.SKIN: 0.6,
-    Tissue.FAT: 1.15,
-    Tissue.MUSCLE: 0.5,
-    Tissue.BONE: 0.1,
-    Tissue.MARROW: 0.6,
-    Tissue.EYE: 0.24,
-    Tissue.OUTER_CSF: 0.27,
-    Tissue.SULCUS: 0.27,
-    Tissue.VENTRICLE: 0.2,
-    Tissue.GRAY: 0.68,
-    Tissue.DEEP_GRAY: 0.79,
-    Tissue.WHITE: 1.0,
-}
+    Tissue.AIR: 0.0, Tissue.SKIN: 0.6, Tissue.FAT: 1.15, Tissue.MUSCLE: 0.5, Tissue.BONE: 0.1,
+    Tissue.MARROW: 0.6, Tissue.EYE: 0.24, Tissue.OUTER_CSF: 0.27, Tissue.SULCUS: 0.27,
+    Tissue.VENTRICLE: 0.2, Tissue.GRAY: 0.68, Tissue.DEEP_GRAY: 0.79, Tissue.WHITE: 1.0,
+}  # fmt: skip
 """Signal in an average scan."""
 
 

@@ -66,20 +66,12 @@ def case_text(calibration: Calibration, p_value: float | None) -> str:
     )
 
 
-def preset_of(spec: AutoregressiveSpec) -> Preset | None:
-    """Return the preset of a network, with any variance; None where it is of none."""
+def preset_text(spec: AutoregressiveSpec) -> str:
+    """Return `balanced`, `standard (the paper's)`, … whatever the variance, or `no preset`."""
     for preset in Preset:
         if AutoregressiveSpec.from_preset(preset, spec.variance) == spec:
-            return preset
-    return None
-
-
-def preset_text(spec: AutoregressiveSpec) -> str:
-    """Return `balanced`, `standard (the paper's)` or `none of the presets`."""
-    preset = preset_of(spec)
-    if preset is None:
-        return "none of the presets"
-    return f"{preset} (the paper's)" if preset in PAPERS else preset.value
+            return f"{preset} (the paper's)" if preset in PAPERS else preset.value
+    return "no preset"
 
 
 def network_text(spec: AutoregressiveSpec) -> str:

@@ -20,13 +20,7 @@ from SpatialARAnomalyLib.engine.errors import OutputError, SpecError
 from SpatialARAnomalyLib.engine.files import file_sha256, replacing, unwritable
 from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.engine.progress import EpochFigures
-from SpatialARAnomalyLib.service.outputs import (
-    is_marked,
-    make_folder,
-    missing_parents,
-    remove_empty,
-    write_marker,
-)
+from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, remove_empty, write_marker
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 MARKER_FILE = "training.json"
@@ -99,8 +93,7 @@ class TrainingFolder:
         from filelock import FileLock, Timeout
 
         self.check()
-        missing = missing_parents(self.path.parent)
-        make_folder(self.path)
+        made = make_folder(self.path)
         lock = FileLock(self.path / LOCK_FILE, timeout=LOCK_S)
         try:
             if not self.is_training:
@@ -120,7 +113,7 @@ class TrainingFolder:
             lock.release()
             with suppress(OSError):
                 self._remove_if_empty()
-            remove_empty(missing)
+            remove_empty(made)
 
     @property
     def is_held(self) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from SpatialARAnomalyLib.engine.device import require_torch, resolve_device
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialARError, SpecError
-from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
 from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
@@ -103,7 +103,8 @@ def plan_training(
     report.stage("estimate", 3, 3)
     encoder, estimate, problem = None, None, None
     try:
-        encoder = _load_encoder(spec)
+        require_torch()
+        encoder = load_training_encoder(spec, SilentReporter())
     except Exception as error:
         problem = _as_problem(error)
     patch_px = USUAL_PATCH_PX if encoder is None else encoder.card.patch_px
@@ -138,20 +139,22 @@ def _as_problem(error: Exception) -> dict[str, Any]:
     return {"code": known.code, "text": known.message, "facts": known.facts}
 
 
-def _load_encoder(spec: TrainSpec) -> "Encoder":
-    require_torch()
+def load_training_encoder(
+    spec: TrainSpec, report: Reporter, *, allow_download: bool = False
+) -> "Encoder":
+    """Load the encoder of a training; raises `SpecError` if its patch does not fit the slices."""
     from SpatialARAnomalyLib.engine.encoder.precision import best_precision
     from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 
     device = resolve_device(spec.device)
-    precision = spec.precision or best_precision(device)
-    encoder = load_encoder(spec.encoder, device=device, precision=precision, allow_download=False)
-    check_size(spec, encoder.card.patch_px)
-    return encoder
-
-
-def check_size(spec: TrainSpec, patch_px: int) -> None:
-    """Raise `SpecError` unless the slice size is a multiple of the encoder's patch."""
+    encoder = load_encoder(
+        spec.encoder,
+        device=device,
+        precision=spec.precision or best_precision(device),
+        allow_download=allow_download,
+        report=report,
+    )
+    patch_px = encoder.card.patch_px
     if spec.size_px % patch_px:
         raise SpecError(
             "size-not-patches",
@@ -159,6 +162,7 @@ def check_size(spec: TrainSpec, patch_px: int) -> None:
             f"found {spec.size_px} px.",
             nearest_px=max(1, round(spec.size_px / patch_px)) * patch_px,
         )
+    return encoder
 
 
 def check_count(usable: int) -> None:

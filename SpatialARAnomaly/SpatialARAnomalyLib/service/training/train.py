@@ -14,7 +14,6 @@ from jaxtyping import Float
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.device import resolve_device
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
@@ -36,7 +35,6 @@ from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 from SpatialARAnomalyLib.service.scans import ScanSource, find_scans
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
@@ -52,15 +50,13 @@ from SpatialARAnomalyLib.service.training.folder import (
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.survey import (
     check_count,
-    check_size,
     default_fov_mm,
+    load_training_encoder,
     read_candidates,
     select_usable,
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
@@ -102,17 +98,9 @@ def train(
             scans_given += find_scans(one) if isinstance(one, Path) else [one]
         _check_outside(scans_given, folder)
 
-    device = resolve_device(spec.device)
-    from SpatialARAnomalyLib.engine.encoder.precision import best_precision
-
-    precision = spec.precision or best_precision(device)
+    encoder = load_training_encoder(spec, report, allow_download=spec.allow_download)
     # Recorded, so that a training resumed on another device has the same precision.
-    spec = dataclasses.replace(spec, precision=precision)
-    download = spec.allow_download
-    encoder = load_encoder(
-        spec.encoder, device=device, precision=precision, allow_download=download, report=report
-    )
-    check_size(spec, encoder.card.patch_px)
+    spec = dataclasses.replace(spec, precision=encoder.card.precision)
 
     with folder.hold():
         if spec.restart:
@@ -128,7 +116,7 @@ def train(
             scans = _read(sources, spec, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
-        card, model = _fit_model(preparation, scans, device, folder, report)
+        card, model = _fit_model(preparation, scans, folder, report)
         card = save_model(out, card, model)
         registry.remember(encoder.card.weights_sha256, spec.encoder)
         try:
@@ -166,18 +154,13 @@ def _keep(
             with tempfile.TemporaryDirectory() as work:
                 file = Path(work) / "voxels.npy"
                 np.save(file, scan.voxels, allow_pickle=False)
-                source = ScanSource(
-                    voxels=folder.keep_array(file, report.check_cancelled),
-                    affine=affine_rows(scan.ras_from_voxel),
-                    name=f"volume {number}",
-                    modality=scan.modality,
-                )
+                voxels = folder.keep_array(file, report.check_cancelled)
+            rows, name = affine_rows(scan.ras_from_voxel), f"volume {number}"
+            scan = ScanSource(voxels=voxels, affine=rows, name=name, modality=scan.modality)
         elif scan.voxels is not None:
             voxels = folder.keep_array(scan.voxels, report.check_cancelled)
-            source = dataclasses.replace(scan, voxels=voxels)
-        else:
-            source = scan
-        kept.append(source)
+            scan = dataclasses.replace(scan, voxels=voxels)
+        kept.append(scan)
     return kept
 
 
@@ -298,7 +281,6 @@ class _Preparation:
 def _fit_model(
     preparation: _Preparation,
     scans: Sequence[NormalScan],
-    device: "torch.device",
     folder: TrainingFolder,
     report: Reporter,
 ) -> "tuple[ModelCard, AutoregressiveModel]":
@@ -335,7 +317,7 @@ def _fit_model(
         network,
         training,
         report=report,
-        device=device,
+        device=preparation.encoder.device,
         checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
         training_places=places(training_indices),
