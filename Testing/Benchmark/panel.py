@@ -1,6 +1,6 @@
 """Response of the panel on a large scan: pauses of Slicer's event loop, slider, new findings.
 
-    .venv/bin/python Testing/Benchmark/panel.py [--slices 300]
+    PYTHONPATH=Testing .venv/bin/python Testing/Benchmark/panel.py [--slices 300]
 
 Makes a 512×512 scan with its NLL volume, and a worker that returns it at once, so that only the
 panel is timed: sending the scan, loading the result, moving the threshold with three slice views

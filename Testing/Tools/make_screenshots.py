@@ -1,6 +1,6 @@
 """Make the pictures of the panel and the slice views for the documents and the Sample Data module.
 
-    .venv/bin/python Testing/Tools/make_screenshots.py [--models FOLDER]
+    PYTHONPATH=Testing .venv/bin/python Testing/Tools/make_screenshots.py [--models FOLDER]
 
 Runs the module in the headless Slicer of `Testing/Harness`: loads the sample head with a lesion,
 clicks *Detect anomalies*, surveys scans and trains on them, tries the packages, and writes
