@@ -18,29 +18,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "Case",
-    "Detection",
-    "Device",
-    "Evaluated",
-    "EvaluationSpec",
-    "EventReporter",
-    "FindingsSpec",
-    "Modality",
-    "Model",
-    "ModelCard",
-    "Plane",
-    "Precision",
-    "Preset",
-    "SpatialARError",
-    "TrainSpec",
-    "Variance",
-    "Volume",
-    "detect",
-    "evaluate",
-    "load_model",
-    "read_volume",
-    "train",
-]
+    "Case", "Detection", "Device", "Evaluated", "EvaluationSpec", "EventReporter", "FindingsSpec",
+    "Modality", "Model", "ModelCard", "Plane", "Precision", "Preset", "SpatialARError",
+    "TrainSpec", "Variance", "Volume", "detect", "evaluate", "load_model", "read_volume", "train",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.device import Device
@@ -70,8 +51,7 @@ _MODULES = {
     "engine.errors": ("SpatialARError",),
     "engine.model.model_file": ("ModelCard",),
     "engine.specs": (
-        *("EvaluationSpec", "FindingsSpec"),
-        *("Modality", "Plane", "Precision", "Preset", "Variance"),
+        "EvaluationSpec", "FindingsSpec", "Modality", "Plane", "Precision", "Preset", "Variance"
     ),
     "engine.volumes.volume": ("Volume",),
     "service.detection.detect": ("Detection", "detect"),
@@ -82,7 +62,7 @@ _MODULES = {
     "service.scans": ("read_volume",),
     "service.training.request": ("TrainSpec",),
     "service.training.train": ("train",),
-}
+}  # fmt: skip
 """Names by the module that defines them, as the imports above."""
 
 

@@ -1,5 +1,6 @@
 """Arrays that the panel and the worker exchange in `.npy` files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Num, Shaped, UInt16
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
+from SpatialARAnomalyLib.service.outputs import write_atomically
 
 Row = tuple[float, float, float, float]
 Affine = tuple[Row, Row, Row, Row]
@@ -58,6 +60,16 @@ def read_labels(path: Path) -> UInt16[np.ndarray, "k j i"]:
 def read_truth(path: Path) -> Bool[np.ndarray, "k j i"]:
     """Read a ground truth as a mask (above zero); raises `InputError` as `read_voxels` does."""
     return np.asarray(_read(path, "truth", "iufb") > 0)
+
+
+def write_arrays(output: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Write `.npy` files of these names into the new folder `output`, all or none.
+
+    Raises `OutputError` as `write_atomically` does.
+    """
+    with write_atomically(output, list(arrays), overwrite=False) as partial:
+        for name, array in arrays.items():
+            np.save(partial / name, array, allow_pickle=False)
 
 
 def check_same_size(

@@ -201,8 +201,8 @@ def test_progress_is_told_stage_by_stage(detections):
 def test_the_second_detection_loads_nothing(worker, detections, scans, site, desk):
     assert detections["oblique"][-1]["warm"] == {"encoder": False, "model": False}
     assert detections["sheared"][-1]["warm"] == {"encoder": True, "model": True}
-    model = desk / "copy of the model"
-    shutil.copytree(site.model, model)
+    model = desk / "copy of the model.safetensors"
+    shutil.copy(site.model, model)
     inputs = inputs_of(scans["oblique"], desk / "warm", site) | {"model": str(model)}
     result = worker.result("detect", inputs, SPEC, desk / "warm" / "out")
     assert result["warm"] == {"encoder": True, "model": False}
@@ -627,6 +627,7 @@ def test_a_sample_of_no_kind_is_refused(light_worker, tmp_path):
     assert failed["code"] == "spec-unknown-key"
 
 
+@pytest.mark.slow
 def test_the_demonstration_model_is_trained_and_used(small_worker, tmp_path):
     model = tmp_path / "models" / "für die Demo.safetensors"
     number = small_worker.submit("demonstration_model", spec={"device": "cpu"}, output=model)
@@ -652,6 +653,7 @@ def test_the_demonstration_model_is_trained_and_used(small_worker, tmp_path):
     assert taken["code"] == "output-exists"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["make", "embed", "fit"])
 def test_a_cancelled_demonstration_model_leaves_nothing(small_worker, tmp_path, stage):
     model = tmp_path / "models" / "demo"

@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_refused(said, code, id_):
 
 
 def test_refusals_name_what_is_known():
-    with pytest.raises(RequestError, match="knows: protocol, id, job, inputs, spec, output"):
+    with pytest.raises(RequestError, match="it has protocol, id, job, inputs, spec, output"):
         read_message(line(more=1))
     with pytest.raises(RequestError, match="one of detect, find, export, evaluate, sample"):
         read_message(line(job="delete"))

@@ -1,4 +1,4 @@
-"""Training in the worker: paused, cancelled or killed, it goes on, and the model is the same.
+"""Training in the worker: paused, cancelled or killed, it resumes to the same model.
 
 The workers are forked from one warm process.
 """
@@ -17,10 +17,7 @@ from safetensors import safe_open
 from service.forked_workers import Nursery
 from service.small_site import SHAPE_KJI, SPACING_MM, tree
 from service.worker_process import LAST
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    OutputError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -32,7 +29,10 @@ from SpatialARAnomalyLib.service.training.folder import (
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.train import train
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals"),
+    pytest.mark.slow,
+]
 
 VOLUMES, EPOCHS, KILLS = 12, 60, 20
 SPEC = {

@@ -135,6 +135,25 @@ def load_model(
     return ModelCache().load(path, device, encoder=encoder, allow_download=allow_download)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """Model, device and output of a job from files to files."""
+
+    model: Path
+    out: Path
+    encoder: str | None = None
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    allow_mismatch: bool = False
+    overwrite: bool = False
+
+    def load_model(self) -> Model:
+        """Load the model; arguments and errors are those of `load_model`."""
+        return load_model(
+            self.model, self.device, encoder=self.encoder, allow_download=self.allow_download
+        )
+
+
 def _stamp(path: Path) -> _Stamp | None:
     """Time, size and inode of a model file, which change with it; None where it is missing."""
     try:

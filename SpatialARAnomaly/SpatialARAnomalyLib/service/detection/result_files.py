@@ -6,14 +6,14 @@ They are the NLL volume, the segmentation, the label map, the table, the picture
 import dataclasses
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
+from SpatialARAnomalyLib.engine.device import require_torch, start_imports
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
@@ -27,10 +27,10 @@ from SpatialARAnomalyLib.service.detection.findings_table import (
     rank_color,
     write_table,
 )
-from SpatialARAnomalyLib.service.detection.model_cache import load_model
+from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
-from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
 from SpatialARAnomalyLib.service.scans import find_one_scan
 from SpatialARAnomalyLib.service.setup.packages import installed_version
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
@@ -51,22 +51,14 @@ _PACKAGES = ("numpy", "torch", "transformers", "SimpleITK", "nibabel", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectRequest:
+class DetectRequest(ModelRequest):
     """A detection from file to files."""
 
     input: Path
-    model: Path
-    out: Path
     series: str | None = None
     name: str | None = None
     """Name of the result files; by default that of the input."""
-    encoder: str | None = None
-    """Folder, file or hub id of the encoder; by default where it was last found."""
     findings: FindingsSpec = FindingsSpec()
-    device: Device = Device.AUTO
-    allow_download: bool = False
-    allow_mismatch: bool = False
-    overwrite: bool = False
 
 
 def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
@@ -89,12 +81,7 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     scan = prepare_scan(volume, card, request.allow_mismatch, report)
     files = result_names(name if request.name is None else request.name)
     with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
-        model = load_model(
-            request.model,
-            request.device,
-            encoder=request.encoder,
-            allow_download=request.allow_download,
-        )
+        model = request.load_model()
         clock.lap("read")
         detection = detect(scan, model, request.findings, report=report, clock=clock)
         report.stage("write", 4, 4)
@@ -112,7 +99,7 @@ def write_results(
 ) -> None:
     """Write the result files `files` (name by kind) of a detection into `folder`."""
     ras_from_voxel = detection.volume.ras_from_voxel
-    writers: dict[str, Callable[[Path], None]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         "nll": lambda path: write_nrrd(path, detection.nll, ras_from_voxel),
         "segmentation": lambda path: write_segmentation(
             path, detection.labels, ras_from_voxel, list(map(_segment, detection.findings))
@@ -124,10 +111,7 @@ def write_results(
         "review": lambda path: write_review(path, detection),
         "run": lambda path: _write_manifest(path, detection, files),
     }
-    for done, (kind, write) in enumerate(writers.items(), start=1):
-        report.check_cancelled()
-        write(folder / files[kind])
-        report.progress(done, len(writers), "file")
+    write_each(folder, {files[kind]: write for kind, write in writers.items()}, report)
 
 
 def _segment(finding: Finding) -> Segment:
@@ -144,10 +128,7 @@ def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> 
     card = detection.card
     k, j, i = detection.nll.shape
     manifest = {
-        "program": "SpatialARAnomaly",
-        "version": __version__,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notice": RESEARCH_NOTICE,
+        **run_values(_PACKAGES),
         "input": {
             "sha256": detection.volume.content_sha256(),
             "size_ijk": [i, j, k],
@@ -175,11 +156,21 @@ def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> 
             for kind, file in files.items()
         },
         "seconds": detection.seconds,
-        "packages": {package: installed_version(package) for package in _PACKAGES},
+    }
+    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def run_values(packages: Iterable[str]) -> dict[str, Any]:
+    """Return versions, time and platform of a run, for its manifest."""
+    return {
+        "program": "SpatialARAnomaly",
+        "version": __version__,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "notice": RESEARCH_NOTICE,
+        "packages": {package: installed_version(package) for package in packages},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
-    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def case_values(detection: Detection) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 import json
 import math
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.engine.device import Device, require_torch
+from SpatialARAnomalyLib.engine.device import require_torch
 from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import Metric
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
@@ -28,13 +25,12 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec
 from SpatialARAnomalyLib.service.detection.detect import Clock
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
-from SpatialARAnomalyLib.service.detection.model_cache import load_model
+from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
+from SpatialARAnomalyLib.service.detection.result_files import run_values
 from SpatialARAnomalyLib.service.evaluation.cases import find_cases
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
 from SpatialARAnomalyLib.service.evaluation.picture import thinned, write_picture
-from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically
-from SpatialARAnomalyLib.service.setup.packages import installed_version
-from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
+from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically, write_each
 
 MARKER = "SpatialARAnomaly evaluation"
 """Text in `evaluation.json`; only a folder with such a file may be overwritten."""
@@ -54,40 +50,15 @@ _PACKAGES = (
 )
 
 METRIC_COLUMNS = ("score", "metric", "value", "low", "high", "resamples", "reason")
-CASE_COLUMNS = (
-    "case",
-    "patient",
-    "lesions",
-    "lesion_ml",
-    "missed_ml",
-    "body_ml",
-    "case_score",
-    "case_p_value",
-    "voxel_auroc",
-    "average_precision",
-    "dice",
-    "false_positive_rate",
-    "lesions_found",
-    "false_findings",
-    "scan_sha256",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
+class EvaluateRequest(ModelRequest):
     """An evaluation from files to files."""
 
     cases: Path
     """A CSV table or a folder (`find_cases`)."""
-    model: Path
-    out: Path
-    encoder: str | None = None
-    """Folder, file or hub id of the encoder; by default where it was last found."""
     spec: EvaluationSpec = EvaluationSpec()
-    device: Device = Device.AUTO
-    allow_download: bool = False
-    allow_mismatch: bool = False
-    overwrite: bool = False
 
 
 def evaluate_to_files(
@@ -107,12 +78,7 @@ def evaluate_to_files(
         report.stage("check", 1, 4)
         card = read_card(request.model)
         cases = check_cases(find_cases(request.cases), card, request.allow_mismatch, report)
-        model = load_model(
-            request.model,
-            request.device,
-            encoder=request.encoder,
-            allow_download=request.allow_download,
-        )
+        model = request.load_model()
         clock.lap("check")
         evaluated = evaluate(cases, model, request.spec, report=report, clock=clock)
         report.stage("write", 4, 4)
@@ -153,7 +119,7 @@ def _metric_values(metric: Metric) -> dict[str, Any]:
 
 
 def case_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
-    """Return a row of `CASE_COLUMNS` per scan; patients get numbers, too."""
+    """Return a row of the table per scan; patients get numbers, too."""
     patients: dict[str, int] = {}
     rows = []
     for number, (scored, fact) in enumerate(
@@ -204,10 +170,7 @@ def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:
     """Return the whole evaluation in JSON types."""
     return {
         "what": MARKER,
-        "program": "SpatialARAnomaly",
-        "version": __version__,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notice": RESEARCH_NOTICE,
+        **run_values(_PACKAGES),
         **evaluated.context,
         "false_positive_rate_asked": evaluated.spec.false_positive_rate,
         "threshold_nll": evaluated.threshold_nll,
@@ -227,30 +190,25 @@ def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:
             for score, evaluation in evaluated.evaluations.items()
         },
         "per_case": case_rows(evaluated),
-        "packages": {package: installed_version(package) for package in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
 def write_evaluation(folder: Path, evaluated: Evaluated, report: Reporter) -> None:
     """Write the files of an evaluation into `folder`."""
+    cases = case_rows(evaluated)
     writers: dict[str, Callable[[Path], object]] = {
         "evaluation": lambda path: path.write_text(
             json.dumps(evaluation_values(evaluated), indent=1, allow_nan=False) + "\n",
             encoding="utf-8",
         ),
         "metrics": lambda path: write_table(path, METRIC_COLUMNS, metric_rows(evaluated)),
-        "cases": lambda path: write_table(path, CASE_COLUMNS, case_rows(evaluated)),
+        "cases": lambda path: write_table(path, list(cases[0]), cases),
         "curves": lambda path: write_table(
             path, ("score", "curve", "x", "y"), curve_rows(evaluated)
         ),
         "picture": lambda path: write_picture(path, evaluated),
     }
-    for done, (kind, write) in enumerate(writers.items(), start=1):
-        report.check_cancelled()
-        write(folder / EVALUATION_FILES[kind])
-        report.progress(done, len(writers), "file")
+    write_each(folder, {EVALUATION_FILES[kind]: one for kind, one in writers.items()}, report)
 
 
 def as_result(evaluated: Evaluated, files: dict[str, Path]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partia
 from SpatialARAnomalyLib.engine.model.model_file import check_free, model_path
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.array_files import write_arrays
 from SpatialARAnomalyLib.service.demo import demo
-from SpatialARAnomalyLib.service.outputs import make_folder, write_atomically
+from SpatialARAnomalyLib.service.outputs import make_folder
 
 VOXELS_FILE = "voxels.npy"
 TRUTH_FILE = "truth.npy"
@@ -61,9 +62,7 @@ def make_sample(spec: SampleSpec, output: Path, report: Reporter) -> dict[str, A
         head = demo.unseen_head(spec.seed)
     arrays[VOXELS_FILE] = head.voxels
     report.check_cancelled()
-    with write_atomically(output, list(arrays), overwrite=False) as partial:
-        for name, array in arrays.items():
-            np.save(partial / name, array, allow_pickle=False)
+    write_arrays(output, arrays)
     return {
         "files": {
             "voxels": str(output / VOXELS_FILE),

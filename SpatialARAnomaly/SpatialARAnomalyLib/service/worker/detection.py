@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
@@ -14,12 +15,18 @@ from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality, Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_nll, read_voxels
+from SpatialARAnomalyLib.service.array_files import (
+    Affine,
+    affine_array,
+    read_nll,
+    read_voxels,
+    write_arrays,
+)
 from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan
 from SpatialARAnomalyLib.service.detection.detect import detect as detect_in_memory
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
 from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
-from SpatialARAnomalyLib.service.outputs import check_names, write_atomically
+from SpatialARAnomalyLib.service.outputs import check_names
 
 NLL_FILE = "nll.npy"
 LABELS_FILE = "labels.npy"
@@ -60,11 +67,6 @@ class FindInputs(Spec):
     calibration: Calibration
 
 
-@dataclass(frozen=True, kw_only=True)
-class FindSpec(FindingsSpec):
-    """Which voxels make a finding."""
-
-
 def detect(
     inputs: DetectInputs, spec: DetectSpec, output: Path, report: Reporter
 ) -> dict[str, Any]:
@@ -94,14 +96,9 @@ def detect(
 
     report.stage("write", 4, 4)
     box = detection.label_box
-    with write_atomically(output, [NLL_FILE, *_label_names(box)], overwrite=False) as partial:
-        np.save(partial / NLL_FILE, detection.nll, allow_pickle=False)
-        report.check_cancelled()
-        _write_labels(partial, box)
+    write_arrays(output, {NLL_FILE: detection.nll} | _label_file(box))
     clock.lap("write")
-    values = _finding_values(
-        output, detection.findings, box, card.calibration, spec, detection.threshold_nll
-    )
+    values = _common_values(output, detection.findings, box, card.calibration, spec)
     values["files"]["nll"] = str(output / NLL_FILE)
     return values | {
         "outside_nll": detection.outside_nll,
@@ -121,7 +118,7 @@ def detect(
     }
 
 
-def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> dict[str, Any]:
+def find(inputs: FindInputs, spec: FindingsSpec, output: Path, report: Reporter) -> dict[str, Any]:
     """Find anomalies in an NLL volume, without torch, and write their label map.
 
     Raises:
@@ -138,9 +135,8 @@ def find(inputs: FindInputs, spec: FindSpec, output: Path, report: Reporter) -> 
         nll, ras_from_voxel, inputs.calibration, threshold, spec.min_volume_ml
     )
     report.check_cancelled()
-    with write_atomically(output, _label_names(box), overwrite=False) as partial:
-        _write_labels(partial, box)
-    return _finding_values(output, findings, box, inputs.calibration, spec, threshold)
+    write_arrays(output, _label_file(box))
+    return _common_values(output, findings, box, inputs.calibration, spec)
 
 
 def finding_values(finding: Finding) -> dict[str, Any]:
@@ -148,30 +144,24 @@ def finding_values(finding: Finding) -> dict[str, Any]:
     return finding_row(finding) | {"peak_ijk": list(finding.peak_ijk)}
 
 
-def _label_names(box: LabelBox | None) -> list[str]:
-    return [] if box is None else [LABELS_FILE]
+def _label_file(box: LabelBox | None) -> dict[str, UInt16[np.ndarray, "k j i"]]:
+    """Return the part of the label map that holds all findings, by the name of its file."""
+    return {} if box is None else {LABELS_FILE: box.labels}
 
 
-def _write_labels(folder: Path, box: LabelBox | None) -> None:
-    """Write the part of the label map that holds all findings, if there are findings."""
-    if box is not None:
-        np.save(folder / LABELS_FILE, box.labels, allow_pickle=False)
-
-
-def _finding_values(
+def _common_values(
     output: Path,
     findings: list[Finding],
     box: LabelBox | None,
     calibration: Calibration,
     spec: FindingsSpec,
-    threshold_nll: float,
 ) -> dict[str, Any]:
     """Return the values that the results of `detect` and `find` have in common."""
     return {
         "files": {"labels": None if box is None else str(output / LABELS_FILE)},
         "labels_start_kji": None if box is None else list(box.start_kji),
         "findings": [finding_values(finding) for finding in findings],
-        "threshold_nll": threshold_nll,
+        "threshold_nll": calibration.threshold(spec.false_positive_rate),
         "false_positive_rate": spec.false_positive_rate,
         "supported": calibration.supports(spec.false_positive_rate),
     }

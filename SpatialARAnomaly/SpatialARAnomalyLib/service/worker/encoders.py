@@ -12,9 +12,9 @@ from SpatialARAnomalyLib.engine.specs import SliceSpec, Spec
 from SpatialARAnomalyLib.service.encoders.library import (
     add_encoder,
     check_encoder,
-    get_encoder,
     remove_encoder,
 )
+from SpatialARAnomalyLib.service.encoders.loading import hub_folder
 from SpatialARAnomalyLib.service.worker.protocol import TOKEN
 
 
@@ -51,7 +51,7 @@ class CheckSpec(Spec):
 
 def get(inputs: GetInputs, report: Reporter) -> dict[str, Any]:
     """Download weights from the hub."""
-    folder = get_encoder(inputs.source, report, inputs.token)
+    folder = hub_folder(inputs.source, allow_download=True, report=report, token=inputs.token)
     return {"source": inputs.source, "revision": folder.name}
 
 

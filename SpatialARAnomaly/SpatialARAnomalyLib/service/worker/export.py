@@ -25,7 +25,7 @@ from SpatialARAnomalyLib.service.array_files import (
 )
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
-from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
 
 
 class ExportFormat(StrEnum):
@@ -121,10 +121,7 @@ def export(
     }
     names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
     with write_atomically(output, list(names.values()), overwrite=spec.overwrite) as partial:
-        for done, (one, name) in enumerate(names.items(), start=1):
-            report.check_cancelled()
-            writers[one](partial / name)
-            report.progress(done, len(names), "file")
+        write_each(partial, {name: writers[one] for one, name in names.items()}, report)
     return {"files": {one.value: str(output / name) for one, name in names.items()}}
 
 
