@@ -90,18 +90,15 @@ class Evaluation:
 
 
 METRICS = (
-    "voxel_auroc",
-    "average_precision",
-    "pro",
-    "dice",
-    "dice_per_case",
-    "best_dice",
-    "best_dice_threshold",
-    "false_positive_rate",
-    "case_auroc",
-    "lesions_found",
+    "voxel_auroc", "average_precision", "pro", "dice", "dice_per_case", "best_dice",
+    "best_dice_threshold", "false_positive_rate", "case_auroc", "lesions_found",
     "false_findings_per_scan",
-)
+)  # fmt: skip
+
+AT_THRESHOLD = (
+    "dice", "dice_per_case", "false_positive_rate", "lesions_found", "false_findings_per_scan",
+)  # fmt: skip
+"""Metrics at the calibrated threshold."""
 
 
 def score_case(
@@ -260,9 +257,8 @@ class _Pool:
 
     def _threshold_metrics(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
         """Return the metrics at the calibrated threshold."""
-        names = "dice dice_per_case false_positive_rate lesions_found false_findings_per_scan"
         if not self.calibrated:
-            return {name: Undefined(NO_THRESHOLD) for name in names.split()}
+            return {name: Undefined(NO_THRESHOLD) for name in AT_THRESHOLD}
         ill, normal = weights * ~self.normal, weights * self.normal
         sizes = self.true_positives + self.false_positives + self.lesion_voxels
         dices = 2 * self.true_positives / np.maximum(sizes, 1.0)

@@ -278,8 +278,7 @@ def pro(tally: Tally) -> float | Undefined:
     """
     from sklearn.metrics import auc
 
-    missing = _missing(tally)
-    if missing:
+    if missing := _missing(tally):
         return missing
     rate, overlap = _pro_curve(tally)
     within = int(np.searchsorted(rate, PRO_LIMIT, side="right"))

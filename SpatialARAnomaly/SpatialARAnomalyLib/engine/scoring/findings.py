@@ -101,7 +101,7 @@ class VoxelRuns:
         return np.asarray(order[region])
 
     def in_box(
-        self, start_kji: tuple[int, int, int], size_kji: tuple[int, int, int]
+        self, start_kji: tuple[int, int, int], size_kji: tuple[int, ...]
     ) -> list[tuple[int, int]]:
         """Return first and end of every run in the raveled voxels of a box around all runs."""
         _, rows, columns = size_kji
@@ -189,9 +189,8 @@ def _measure(
     calibration: Calibration,
 ) -> Finding:
     """Measure one component of voxels of `ml` milliliters; its rank is still unknown (0)."""
-    whole = (nll.shape[0], nll.shape[1], nll.shape[2])
     flat = nll.ravel()
-    values = np.concatenate([flat[first:end] for first, end in runs.in_box((0, 0, 0), whole)])
+    values = np.concatenate([flat[first:end] for first, end in runs.in_box((0, 0, 0), nll.shape)])
     lengths = runs.lengths
     # The first voxel with the highest NLL, and its run.
     place = int(values.argmax())

@@ -118,12 +118,6 @@ class AxisTiling:
         step = self.spec.pixel_mm / self.spacing_mm
         return (voxel - self.centers[tile]) / step + (self.spec.size_px - 1) / 2
 
-    @cached_property
-    def _token_centers(self) -> Float[np.ndarray, "t n"]:
-        """For every tile, the voxel coordinates of its tokens' centers."""
-        pixel = self.pixel_of_token(np.arange(self.tokens))
-        return np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
-
     def pixel_of_token(self, token: Num[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
         """Map tokens to the pixel coordinates of their centers: (t + ½)·patch − ½."""
         return (token + 0.5) * self.patch_px - 0.5
@@ -131,6 +125,12 @@ class AxisTiling:
     def token_of_pixel(self, pixel: Num[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
         """Map pixel to token coordinates, the inverse of `pixel_of_token`."""
         return (pixel + 0.5) / self.patch_px - 0.5
+
+    @cached_property
+    def _token_centers(self) -> Float[np.ndarray, "t n"]:
+        """For every tile, the voxel coordinates of its tokens' centers."""
+        pixel = self.pixel_of_token(np.arange(self.tokens))
+        return np.stack([self.voxel_of_pixel(tile, pixel) for tile in range(len(self.centers))])
 
     @cached_property
     def pixels_from_voxels(self) -> Float[np.ndarray, "t s v"]:
@@ -145,8 +145,8 @@ class AxisTiling:
         for tile in range(len(self.centers)):
             at = self.voxel_of_pixel(tile, np.arange(self.spec.size_px))
             inside = (at > -0.5) & (at < self.voxels - 0.5)
-            held = np.clip(at, 0, self.voxels - 1)  # the grid's last half voxel repeats its edge
-            weights = np.clip(1 - np.abs(held[:, None] - voxel) / width, 0, None)
+            clipped = np.clip(at, 0, self.voxels - 1)  # the outer half voxel repeats the edge
+            weights = np.clip(1 - np.abs(clipped[:, None] - voxel) / width, 0, None)
             weights /= weights.sum(axis=1, keepdims=True)
             matrices.append(weights * inside[:, None])
         return np.stack(matrices).astype(np.float32)
@@ -155,11 +155,11 @@ class AxisTiling:
     def blend_weights(self) -> Float[np.ndarray, "t v"]:
         """Weight of every tile at every voxel; the weights of covered voxels sum to one."""
         voxel = np.arange(self.voxels)
-        half_mm = self.spec.fov_mm / 2
         ramp_mm = self.spec.fov_mm
         if len(self.centers) > 1:
             ramp_mm -= (self.centers[1] - self.centers[0]) * self.spacing_mm
-        to_rim_mm = half_mm - np.abs(voxel - np.array(self.centers)[:, None]) * self.spacing_mm
+        from_center_mm = np.abs(voxel - np.array(self.centers)[:, None]) * self.spacing_mm
+        to_rim_mm = self.spec.fov_mm / 2 - from_center_mm
         weights = np.where(to_rim_mm > 0, np.clip(to_rim_mm / ramp_mm, EDGE_WEIGHT, 1.0), 0.0)
         total = weights.sum(axis=0)
         return weights / np.where(total > 0, total, 1.0)
@@ -173,8 +173,8 @@ class AxisTiling:
     def voxels_under_tokens(self) -> tuple[Int[np.ndarray, "t n"], Bool[np.ndarray, "t n"]]:
         """For every tile, the voxel nearest to each token's center, and whether it exists."""
         voxel = np.rint(self._token_centers)
-        held = np.clip(voxel, 0, self.voxels - 1)
-        return held.astype(np.intp), np.asarray(held == voxel)
+        clipped = np.clip(voxel, 0, self.voxels - 1)
+        return clipped.astype(np.intp), np.asarray(clipped == voxel)
 
     def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
         """Return for every tile the coordinates of its tokens (see the module's docstring).

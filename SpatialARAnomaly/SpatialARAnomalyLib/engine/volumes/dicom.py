@@ -339,7 +339,7 @@ def _place(series: DicomSeries) -> tuple[Float[np.ndarray, "4 4"], list[int]]:
         )
     normal = np.cross(along_row, along_column)
     heights = positions @ normal
-    order = [int(index) for index in np.argsort(heights, kind="stable")]
+    order: list[int] = np.argsort(heights, kind="stable").tolist()
     positions, heights = positions[order], heights[order]
     single = len(order) == 1
     step = normal * _thickness_mm(series.instances[0]) if single else _step(positions, heights)

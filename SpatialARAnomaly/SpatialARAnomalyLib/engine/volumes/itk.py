@@ -155,8 +155,7 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
     try:
         with native_stderr_silenced():
             reader.ReadImageInformation()
-            keys = reader.GetMetaDataKeys()
-            if not labels and any(key.startswith("Segment0_") for key in keys):
+            if not labels and any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
                 raise refusals.label_map_error("a Slicer segmentation")
             refusals.check_dimensions(reader.GetSize()[::-1])
             if reader.GetNumberOfComponents() != 1:
