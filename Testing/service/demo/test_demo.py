@@ -33,12 +33,13 @@ def test_the_lesion_stands_out_and_the_result_describes_the_files(demo):
     dice = 2 * np.count_nonzero(first & truth) / (np.count_nonzero(first) + np.count_nonzero(truth))
     assert dice == pytest.approx(result["dice"])
     nll = sitk.GetArrayFromImage(sitk.ReadImage(out / "results" / "lesion_nll.nrrd")).T
-    assert np.median(nll[truth]) > np.percentile(nll, 95)
+    assert np.median(nll[truth]) > np.percentile(nll, 99)
     peaks = [finding["peak_nll"] for finding in result["findings"]]
     assert peaks == sorted(peaks, reverse=True)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_volumes_model_and_results_are_kept(demo):
     out, _ = demo
     kept = tree(out)

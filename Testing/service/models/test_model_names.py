@@ -29,7 +29,8 @@ BAD = [
     "", " ", "\t", "a/b", "a\\b", "..", ".", ".hidden", "a.", "a ", " a", "a:b", 'a"b', "a|b", "a*",
     "a?", "<a>", "a\nb", "a\x00b", "a\x7fb", "a\u202eb", "a\ud800b", "a\u2028b", "CON", "con",
     "Aux.model", "nul .x", "COM1", "lpt9.txt", "com¹", "CONIN$", "脳" * 70,
-    "brain.training", "a.Training", ".partial-x", "/etc/passwd", "C:\\x", "x" * (MAX_CHARACTERS + 1),
+    "x" * (MAX_CHARACTERS + 1), "brain.training", "a.Training", ".partial-x", "/etc/passwd",
+    "C:\\x",
 ]  # fmt: skip
 
 
