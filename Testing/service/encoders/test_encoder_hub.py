@@ -230,7 +230,9 @@ def test_wrong_bytes_are_refused_and_removed(hub, files):
     hub.altered = True
     error = failure()
     assert error.code == "encoder-wrong-bytes"
-    assert "The model.safetensors that arrived differs from the one the hub announced" in error.message
+    assert (
+        "The model.safetensors that arrived differs from the one the hub announced" in error.message
+    )
     assert cached_folder(HUB_ID) is None
     assert not list(repository_folder(HUB_ID).rglob("model.safetensors"))
     assert blobs() == {git_hash(files["config.json"])}

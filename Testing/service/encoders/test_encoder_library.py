@@ -27,10 +27,10 @@ from SpatialARAnomalyLib.service.encoders.hub import (
 )
 from SpatialARAnomalyLib.service.encoders.library import (
     add_encoder,
-    get_encoder,
     list_encoders,
     remove_encoder,
 )
+from SpatialARAnomalyLib.service.encoders.loading import hub_folder
 from SpatialARAnomalyLib.service.text import size_text
 from SpatialARAnomalyLib.service.user_folder import user_folder
 from SpatialARAnomalyLib.service.worker.protocol import (
@@ -55,7 +55,7 @@ def hub(saved, monkeypatch):
 
 
 def get(hub_id=HUB_ID, token=None):
-    return get_encoder(hub_id, SilentReporter(), token)
+    return hub_folder(hub_id, allow_download=True, report=SilentReporter(), token=token)
 
 
 def entry(source):

@@ -79,9 +79,10 @@ def encoders_get(
         _ask_for_license()
 
     def job(report: EventReporter) -> Outcome:
-        from SpatialARAnomalyLib.service.encoders.library import get_encoder
+        from SpatialARAnomalyLib.service.encoders.loading import hub_folder
 
-        revision = get_encoder(hub_id, report, token).name
+        folder = hub_folder(hub_id, allow_download=True, report=report, token=token)
+        revision = folder.name
         text = f"{hub_id} is on this machine (revision {revision[:12]}…)."
         return {"source": hub_id, "revision": revision}, lambda: print(text)
 
@@ -100,7 +101,7 @@ def _accept_license() -> None:
 
 
 def _ask_for_license() -> None:
-    """Ask at a terminal to accept the license; `get_encoder` refuses without acceptance."""
+    """Ask at a terminal to accept the license; `hub_folder` refuses without acceptance."""
     from SpatialARAnomalyLib.service.encoders import dinov3_license
 
     if dinov3_license.is_accepted() or not _at_terminal():

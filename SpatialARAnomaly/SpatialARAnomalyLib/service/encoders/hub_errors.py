@@ -8,7 +8,7 @@ not repeated: it may hold a token or a signed address.
 import errno
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
@@ -76,7 +76,9 @@ def translate(error: BaseException, connection: Connection) -> EncoderError:
             f"A download needs the Python package '{error.name or 'huggingface_hub'}'; it is not "
             "installed, or cannot be loaded.",
         )
-    causes = list(_causes(error))
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     for cause in causes:
         if isinstance(cause, EncoderError):
@@ -168,12 +170,3 @@ def _wait(retry_after: str) -> str:
     if not retry_after.isdecimal() or not 0 < (seconds := float(retry_after)) <= MAX_WAIT_S:
         return "a few minutes"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those it was raised from, each once."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

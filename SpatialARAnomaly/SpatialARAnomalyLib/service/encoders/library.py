@@ -1,4 +1,4 @@
-"""List, get, add, check and remove encoders."""
+"""List, add, check and remove encoders."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from SpatialARAnomalyLib.service.encoders.hub import (
     lock_repository,
     repository_folder,
 )
-from SpatialARAnomalyLib.service.encoders.loading import hub_folder, load_encoder
+from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +94,6 @@ def _own_entry(path: Path) -> EncoderEntry:
     return EncoderEntry(
         source=os.fspath(path), title=path.name, known=None, here=True, disk_bytes=size, own=True
     )
-
-
-def get_encoder(hub_id: str, report: Reporter, token: str | None = None) -> Path:
-    """Return the folder with the weights, after a download if they are not on this machine.
-
-    Raises:
-        EncoderError: `license-not-accepted` before anything is requested, `encoder-missing` for
-            a source that is not a hub id, and those of `hub.download`.
-    """
-    if not is_hub_id(hub_id):
-        raise EncoderError(
-            "encoder-missing", f"Expected a hub id 'owner/name'; found '{Path(hub_id).name}'."
-        )
-    return hub_folder(hub_id, allow_download=True, report=report, token=token)
 
 
 def add_encoder(path: Path) -> EncoderCard:

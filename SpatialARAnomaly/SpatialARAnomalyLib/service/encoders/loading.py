@@ -38,17 +38,10 @@ def load_encoder(
         report: Receives the progress of a download.
 
     Raises:
-        EncoderError: `license-not-accepted`, `encoder-not-local`, `encoder-missing`, and those of
-            `engine.encoder.load_encoder` and `hub.download`.
+        EncoderError: Those of `hub_folder` and of `engine.encoder.load_encoder`.
     """
     hub_id, revision = None, None
     if source != DEMONSTRATION and not os.path.exists(Path(source).expanduser()):
-        if not is_hub_id(source):
-            raise EncoderError(
-                "encoder-missing",
-                "Expected 'demonstration', a folder, a .safetensors file or a hub id "
-                f"'owner/name'; there is no '{PureWindowsPath(source).name}'.",
-            )
         folder = hub_folder(source, allow_download=allow_download, report=report)
         hub_id, revision, source = source, folder.name, os.fspath(folder)
     from SpatialARAnomalyLib.engine.encoder import encoder
@@ -70,8 +63,15 @@ def hub_folder(
     Its name is the commit. Weights that are there are used without any request.
 
     Raises:
-        EncoderError: `license-not-accepted`, `encoder-not-local`, and those of `hub.download`.
+        EncoderError: `license-not-accepted`, `encoder-not-local`, `encoder-missing` for a source
+            that is not a hub id, and those of `hub.download`.
     """
+    if not is_hub_id(hub_id):
+        raise EncoderError(
+            "encoder-missing",
+            f"There is no '{PureWindowsPath(hub_id).name}' on this machine, and it is not a hub id "
+            "'owner/name'.",
+        )
     folder = cached_folder(hub_id)
     if folder is not None:
         return folder
