@@ -1,7 +1,9 @@
 """Links, code paths, commands and options named in the documents exist."""
 
+import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import typer
@@ -90,6 +92,46 @@ def test_python_files_exist(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_nothing_is_left_to_be_filled_in(document):
     assert re.findall(r"TODO|TBD|FIXME|[A-Z]+_TABLE", read(document)) == []
+
+
+def shown_texts() -> str:
+    """All texts of the program and of its forms, in lower case."""
+    texts = [
+        node.value
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for form in (ROOT / "SpatialARAnomaly/Resources/UI").glob("*.ui"):
+        texts += [node.text or "" for node in ElementTree.parse(form).iter("string")]
+    return (
+        "\n".join(texts)
+        .lower()
+        .replace("{how}", "crashed\nthe worker process ended without a result")
+    )
+
+
+@pytest.mark.parametrize("page", ["setup.md", "module.md"])
+def test_quoted_messages_are_shown_by_the_program(page):
+    """Messages are the italic texts in the first column of a table with the head `message`."""
+    tables = re.findall(
+        r"^\| message \|.*?(?=\n\n)", read(ROOT / "Resources/Docs" / page), re.S | re.M
+    )
+    messages = re.findall(
+        r"\*([^*]+)\*", "\n".join(re.findall(r"^\|([^|]*)", "\n".join(tables), re.M))
+    )
+    assert messages
+    texts = shown_texts()
+    parts = [part.strip() for message in messages for part in message.lower().split("…")]
+    assert [part for part in parts if part not in texts] == []
+
+
+@pytest.mark.parametrize("page", ["setup.md", "module.md", "evaluation.md", "encoders.md"])
+def test_controls_named_in_bold_exist(page):
+    """Bold texts that end with `…` are buttons."""
+    buttons = set(re.findall(r"\*\*([^*→]+…)\*\*", read(ROOT / "Resources/Docs" / page)))
+    texts = shown_texts()
+    assert {button for button in buttons if button.lower() not in texts} == set()
 
 
 def test_every_page_is_in_an_index():
