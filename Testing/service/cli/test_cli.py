@@ -218,6 +218,7 @@ def test_help_of_every_command(command):
         assert "Example" in result.stdout or command[0] in ("models", "encoders")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_ctrl_c_cancels_a_training(site, tmp_path):
     """As a user: Ctrl-C, exit code 130, no model, what was done is kept."""
@@ -251,6 +252,7 @@ def killable(site, tmp_path_factory):
     return command, whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("seed", range(4))
 def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):

@@ -40,13 +40,13 @@ def test_a_result_of_before_says_that_it_has_none(opened):
     result = add_result()
     result.volume.RemoveAttribute("SpatialARAnomaly.CaseScore")
     text, _tip = shown(opened, result)
-    assert text == "no p-value: made before case scores were kept"
+    assert text == "no p-value: the model has no case scores"
 
 
 def test_words_follow_the_number_of_scans(words):
     few = dataclasses.replace(calibration(), volumes=2, volume_shares=(), case_scores=(1.0, 2.0))
     assert words.caseText(few, 1.5) == (
-        "no p-value: the model has 2 held-out normal scans, it takes 3"
+        "no p-value: 2 held-out normal scans, at least 3 are needed"
     )
     scores = tuple(np.linspace(1, 2, 20).tolist())
     many = dataclasses.replace(calibration(), volumes=20, volume_shares=(), case_scores=scores)

@@ -1,4 +1,4 @@
-"""What the calibration promises of a threshold and of a whole scan, in the user's words."""
+"""Texts of the panel for calibrations, durations and sizes."""
 
 from slicer.i18n import tr as _
 
@@ -12,14 +12,13 @@ from SpatialARAnomalyLib.service.text import size_number
 
 
 def caseText(calibration: Calibration, score: float | None) -> str:
-    """`p = 0.03 (12 normal scans)`, or why there is none."""
+    """Return `p = 0.03 (12 normal scans)`, or why there is no p-value."""
     if score is None or not calibration.case_scores:
-        return _("no p-value: made before case scores were kept")
+        return _("no p-value: the model has no case scores")
     p = calibration.case_p_value(score)
     if p is None:
-        return _(
-            "no p-value: the model has {count} held-out normal scans, it takes {least}"
-        ).format(count=calibration.volumes, least=MIN_NORMALS)
+        text = _("no p-value: {count} held-out normal scans, at least {least} are needed")
+        return text.format(count=calibration.volumes, least=MIN_NORMALS)
     sign = "≤" if p <= least_case_p(calibration.volumes) else "="
     text = _("p {sign} {p} ({count} normal scans)").format(
         sign=sign, p=f"{p:.2g}", count=calibration.volumes
@@ -28,26 +27,26 @@ def caseText(calibration: Calibration, score: float | None) -> str:
 
 
 def caseTip(calibration: Calibration) -> str:
-    """What the case p-value means."""
+    """Explain the case p-value."""
     tip = _(
-        "How often a normal scan is, as a whole, at least as unlikely as this one: its highest "
-        "hundredth of voxels is compared with that of {count} normal scans the model was not "
-        "trained on. p = 0.03 means 3 in 100 normal scans. It says nothing of where or what; a "
-        "small finding can be real with any p, and another scanner makes p small, too."
+        "Share of normal scans whose case score is at least as high. The score is the mean NLL of "
+        "the highest hundredth of voxels, compared with {count} held-out normal scans. p = 0.03 "
+        "means 3 in 100 normal scans. A small finding can be real with any p, and another scanner "
+        "makes p small, too."
     ).format(count=calibration.volumes)
     return f"{tip} {_fewNormals(calibration)}".strip()
 
 
 def rateTip(calibration: Calibration, rate: float) -> str:
-    """What share of voxels new normal scans may show at the threshold of a rate."""
+    """Return the interval of the false-positive rate in new normal scans."""
     interval = calibration.rate_interval(rate)
     if interval is None:
         if calibration.volumes < 2:
-            return _("How much other normal scans show is unknown: one scan tells nothing of them.")
-        return _("How much other normal scans show at this threshold is unknown.")
+            return _("The rate in other normal scans is unknown: there is one held-out scan.")
+        return _("The rate in other normal scans at this threshold is unknown.")
     tip = _(
-        "A new normal scan shows between {low} and {high} of its voxels, on average between "
-        "{meanLow} and {meanHigh} (95 % sure)."
+        "A new normal scan has between {low} and {high} of its voxels above the threshold, on "
+        "average between {meanLow} and {meanHigh} (95 % intervals)."
     ).format(
         low=share(interval.scan[0]),
         high=share(interval.scan[1]),
@@ -58,21 +57,20 @@ def rateTip(calibration: Calibration, rate: float) -> str:
 
 
 def cardText(calibration: Calibration) -> str:
-    """What a model's card says of its calibration."""
+    """Summarize the calibration for a model's card."""
     interval = calibration.rate_interval(0.01)
     parts = []
     if interval is not None:
         parts.append(
-            _("At a rate of 1 % new normal scans show {low} to {high} on average.").format(
+            _("At a rate of 1 %, new normal scans have {low} to {high} on average.").format(
                 low=share(interval.mean[0]), high=share(interval.mean[1])
             )
         )
-    few = _fewNormals(calibration)
-    return " ".join([*parts, few] if few else parts)
+    return " ".join(filter(None, [*parts, _fewNormals(calibration)]))
 
 
 def share(value: float) -> str:
-    """`0.12 %`."""
+    """Return a share as `0.12 %`."""
     return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
 
 
@@ -85,7 +83,7 @@ def _fewNormals(calibration: Calibration) -> str:
 
 
 def durationText(seconds: float) -> str:
-    """A time, as exact as an estimate is."""
+    """Return a duration in s, min or h, rounded as an estimate."""
     if seconds < 90:
         return _("{number} s").format(number=max(1, round(seconds)))
     if seconds < 5400:
@@ -94,7 +92,7 @@ def durationText(seconds: float) -> str:
 
 
 def sizeText(sizeBytes: float, approximate: bool = False) -> str:
-    """A size in the unit that fits: `86.4 MB`."""
+    """Return a size in MB or GB: `86.4 MB`."""
     number, unit = size_number(sizeBytes)
     text = {"GB": _("{number} GB"), "MB": _("{number} MB")}[unit].format(number=number)
     return f"~{text}" if approximate else text
