@@ -1,6 +1,7 @@
 """Links, code paths, commands and options named in the documents exist."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -94,6 +95,7 @@ def test_nothing_is_left_to_be_filled_in(document):
     assert re.findall(r"TODO|TBD|FIXME|[A-Z]+_TABLE", read(document)) == []
 
 
+@functools.cache
 def shown_texts() -> str:
     """All texts of the program and of its forms, in lower case."""
     texts = [
