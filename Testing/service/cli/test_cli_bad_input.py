@@ -235,7 +235,7 @@ def test_train_refuses_fewer_than_two_normals(site, tmp_path):
         (("--window-hu", "100", "-100"), "low must lie below high"),
         (("--window-hu", "-100", "100"), "window in Hounsfield units is for CT"),
         (("--held-out-share", "1.5"), "held_out_share must lie in"),
-        (("--encoder", "no/such/folder"), "there is no 'folder'"),
+        (("--encoder", "no/such/folder"), "There is no 'folder'"),
         (("--encoder", "someone/some-encoder"), "--allow-download"),
     ],
 )
@@ -329,7 +329,7 @@ def test_models_that_are_not_as_trained(damage, words, site, tmp_path):
 
 def test_a_model_that_is_missing(site, tmp_path):
     result = run("detect", site.normals[0], "--model", tmp_path / "no", "--out", tmp_path / "out")
-    assert_refused(result, "there is none")
+    assert_refused(result, "There is no model file 'no.safetensors'")
     assert tree(tmp_path) == {}
 
 

@@ -29,7 +29,7 @@ def test_the_review_says_the_case_p_value(opened):
     text, tip = shown(opened, result)
     p = calibration().case_p_value(CASE_SCORE)
     assert text == f"p = {p:.2g} (3 normal scans) · rough"
-    assert "3 normal scans the model was not trained on" in tip
+    assert "compared with 3 held-out normal scans" in tip
     tip = opened.ui.thresholdValueLabel.toolTip
     interval = calibration().rate_interval(0.01)
     assert f"between {100 * interval.scan[0]:.2g} % and" in tip
@@ -54,6 +54,6 @@ def test_words_follow_the_number_of_scans(words):
     assert "rough" not in words.caseTip(many)
     assert "unknown" in words.rateTip(many, 0.01)
     alone = dataclasses.replace(calibration(), volumes=1, volume_shares=(), case_scores=())
-    assert "one scan tells nothing" in words.rateTip(alone, 0.01)
+    assert "one held-out scan" in words.rateTip(alone, 0.01)
     assert "rough" in words.cardText(alone)
     assert words.cardText(many) == ""
