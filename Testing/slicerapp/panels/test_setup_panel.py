@@ -182,7 +182,7 @@ def test_one_question_and_nothing_without_a_yes(bench):
     at.dependencies._freeBytes = lambda: 10**8
     at.ui.setupInstallButton.click()
     assert len(at.dialogs.questions) == 1
-    assert "Free some room first" in at.status
+    assert "Free disk space first" in at.status
 
 
 def test_an_installation_is_shown_and_ends_with_a_trial(bench):
@@ -395,7 +395,7 @@ def test_another_python_computes_if_the_user_says_so(bench):
     at.ui.setupPythonEdit.currentPath = "/opt/other/python"
     assert workerPython() == Settings.workerPython() == "/opt/other/python"
     assert at.worker.told == ["restartWhenIdle"]
-    assert "Another Python than Slicer's computes" in at.ui.setupInstallButton.toolTip
+    assert "Another Python is chosen below." in at.ui.setupInstallButton.toolTip
     assert at.ui.setupStateLabel.text == "Another Python is used. Click Check again to test it."
     at.ui.setupPythonEdit.currentPath = ""
     assert workerPython() == pythonSlicer()
