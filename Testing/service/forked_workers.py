@@ -1,9 +1,8 @@
-"""Workers forked from a process that has loaded torch already: one is there in no time.
+"""Workers forked from a process that has loaded torch already, so that each starts at once.
 
-What a test wants to know or to have happen inside of them is told by environment
-variables: `EMBED_LOG` (a file that notes when the tokens of a volume are begun and
-done) and `KILL_AT` (`features 3`: SIGKILL itself before it opens, renames or removes
-the third file with that in its path).
+Environment variables control a worker: `EMBED_LOG` (a file in which it notes when the tokens of
+a volume are begun and done) and `KILL_AT` (`features 3`: it kills itself before it opens, renames
+or removes the third file with that in its path).
 """
 
 import json
@@ -57,17 +56,17 @@ def kill_at(part, count):
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
 for line in sys.stdin:
-    told = json.loads(line)
+    request = json.loads(line)
     if os.fork() == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number, (file, how) in enumerate(
-            ((told["in"], os.O_RDONLY), (told["out"], os.O_WRONLY),
-             (told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+            ((request["in"], os.O_RDONLY), (request["out"], os.O_WRONLY),
+             (request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         ):
             opened = os.open(file, how)
             os.dup2(opened, number)
             os.close(opened)
-        os.environ.update(told["environment"])
+        os.environ.update(request["environment"])
         if "KILL_AT" in os.environ:
             kill_at(*os.environ["KILL_AT"].split())
         worker.main()
@@ -95,8 +94,8 @@ class Nursery:
         self._count += 1
         return ForkedWorker(self.folder / str(self._count), self._fork, environment)
 
-    def _fork(self, told: dict) -> None:
-        self._process.stdin.write(json.dumps(told) + "\n")
+    def _fork(self, request: dict) -> None:
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
 
     def close(self) -> None:
@@ -136,17 +135,17 @@ class ForkedWorker(WorkerProcess):
         pipes = {name: folder / name for name in ("in", "out")}
         for pipe in pipes.values():
             os.mkfifo(pipe)
-        told = {name: str(pipe) for name, pipe in pipes.items()}
-        fork(told | {"log": str(self.log_file), "environment": environment})
-        self._hear(_Forked(pipes["in"].open("wb"), pipes["out"].open("rb")))
+        request = {name: str(pipe) for name, pipe in pipes.items()}
+        fork(request | {"log": str(self.log_file), "environment": environment})
+        self._start_reading(_Forked(pipes["in"].open("wb"), pipes["out"].open("rb")))
         self.process.pid = self.event()["pid"]
 
     def until(self, wanted) -> list[dict]:
-        """The events up to the first that is wanted, or all of a worker that was killed."""
-        heard = []
+        """Return the events up to the first that is wanted, or all of a killed worker's."""
+        events = []
         while (event := self._events.get(timeout=WAIT_S)) is not None:
-            heard.append(event)
+            events.append(event)
             if wanted(event):
-                return heard
+                return events
         self._events.put(None)
-        return heard
+        return events

@@ -1,4 +1,4 @@
-"""Imports a model, and is killed at the given question whether to go on."""
+"""Imports a model, and is killed at the given check for a cancel."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Killed:
-    """A reporter under which the process ends without a word."""
+    """A reporter that kills the process."""
 
     def __init__(self, at: int) -> None:
         self._left = at
@@ -25,7 +25,7 @@ class Killed:
         """Ignore it."""
 
     def check_cancelled(self) -> None:
-        """End, if it is time to."""
+        """Kill the process at the given check."""
         self._left -= 1
         if self._left < 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -28,7 +28,7 @@ def git_hash(content: bytes) -> str:
 
 @dataclass
 class LoopbackHub:
-    """What the hub holds, how it misbehaves, and what it was asked."""
+    """The files of the hub, its faults, and the requests that it got."""
 
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -44,11 +44,11 @@ class LoopbackHub:
     altered: bool = False
     """Other bytes are sent than announced."""
     page: bytes | None = None
-    """What a network's login page answers to everything."""
+    """The login page of a network, which answers every request."""
     hashes: bool = True
     """The hashes of large files are announced."""
     token: str | None = None
-    """What weights are given for."""
+    """The token without which it refuses weights."""
     port: int = 0
 
     @property
@@ -192,7 +192,7 @@ def serve(files: dict[str, bytes]) -> Iterator[LoopbackHub]:
 
 
 def half_files() -> list[Path]:
-    """What has arrived of files that are not complete yet, beside the blobs of `HUB_ID`."""
+    """The incomplete files of a download, beside the blobs of `HUB_ID`."""
     repository = cache_folder() / ("models--" + HUB_ID.replace("/", "--"))
     return [one for one in repository.glob("blobs/*.incomplete") if one.stat().st_size > 100_000]
 

@@ -34,11 +34,11 @@ def change_card(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 class Stopper:
-    """A reporter that notes stages and cancels at a given question."""
+    """A reporter that notes stages and cancels at a given check."""
 
     def __init__(self, cancel_at: int = -1) -> None:
         self.stages: list[str] = []
-        self.told: list[tuple[int, int]] = []
+        self.reported: list[tuple[int, int]] = []
         self._left = cancel_at
 
     def stage(self, name: str, index: int, of: int) -> None:
@@ -47,7 +47,7 @@ class Stopper:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Note it."""
-        self.told.append((done, total))
+        self.reported.append((done, total))
 
     def notice(self, code: str, text: str) -> None:
         """Ignore it."""
@@ -56,7 +56,7 @@ class Stopper:
         """Ignore it."""
 
     def check_cancelled(self) -> None:
-        """Cancel, if it is time to."""
+        """Cancel at the given check."""
         from SpatialARAnomalyLib.engine.errors import Cancelled
 
         self._left -= 1

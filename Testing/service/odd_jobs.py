@@ -33,7 +33,7 @@ def wait(inputs, spec, report):
 
 
 def count(inputs, spec, report):
-    """Tell how far it is at every step, until cancelled."""
+    """Report progress at every step, until cancelled."""
     report.notice("begun", "")
     for done in itertools.count():
         report.check_cancelled()
@@ -48,7 +48,7 @@ def with_child(inputs, spec, report):
 
 
 def stuck(inputs, spec, report):
-    """Compute in C, deaf to everything, with a child process."""
+    """Compute in C without checking for a cancel, with a child process."""
     subprocess.Popen(SLEEPER)
     report.notice("begun", "")
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
@@ -80,7 +80,7 @@ def _raising(error):
 
 
 def bug(inputs, spec, report):
-    """Fail as nobody foresaw, naming the input."""
+    """Fail as a bug does, with the input in the message."""
     raise KeyError(inputs["voxels"])
 
 

@@ -68,7 +68,7 @@ DOCUMENTED = [
 
 
 class Clock:
-    """A clock that stands still until told otherwise."""
+    """A clock that moves only when it is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -83,16 +83,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def heard() -> list:
+def emitted() -> list:
     return []
 
 
 @pytest.fixture
-def report(clock, heard) -> EventReporter:
-    return EventReporter(heard.append, clock=clock)
+def report(clock, emitted) -> EventReporter:
+    return EventReporter(emitted.append, clock=clock)
 
 
-def tell(report, clock, steps, total=100):
+def report_steps(report, clock, steps, total=100):
     """Report `done` units at each time."""
     begin = clock.now
     for seconds, done in steps:
@@ -132,36 +132,36 @@ def test_the_reporter_is_one_of_the_engine(report):
     checked.check_cancelled()
 
 
-def test_reports_become_events(report, heard):
+def test_reports_become_events(report, emitted):
     figures = EpochFigures(epoch=1, train_mse=0.5, held_out_nll=1.5)
     report.stage("fit", 3, 4)
     report.epoch(figures)
     report.notice("code", "Text.")
-    assert heard == [
+    assert emitted == [
         StageEvent(name="fit", index=3, of=4),
         EpochEvent(epoch=1, train_mse=0.5, held_out_nll=1.5),
         NoticeEvent(code="code", text="Text."),
     ]
 
 
-def test_time_left_is_that_of_the_speed_so_far(report, clock, heard):
-    tell(report, clock, [(0, 0), (10, 20), (20, 30), (30, 90)])
+def test_time_left_is_that_of_the_speed_so_far(report, clock, emitted):
+    report_steps(report, clock, [(0, 0), (10, 20), (20, 30), (30, 90)])
     # 20 in 10 s leave 80 for 40 s; 30 in 20 s leave 70 for 46.7 s; 90 in 30 s leave 10 for 3.3 s.
-    assert [event.eta_s for event in heard] == [None, 40.0, 46.7, 3.3]
-    assert heard[1] == ProgressEvent(done=20, total=100, unit="slice", eta_s=40.0)
+    assert [event.eta_s for event in emitted] == [None, 40.0, 46.7, 3.3]
+    assert emitted[1] == ProgressEvent(done=20, total=100, unit="slice", eta_s=40.0)
 
 
-def test_a_resumed_stage_counts_its_speed_from_where_it_began(report, clock, heard):
-    tell(report, clock, [(0, 80), (5, 90)])
-    assert [event.eta_s for event in heard] == [None, 5.0]
+def test_a_resumed_stage_counts_its_speed_from_where_it_began(report, clock, emitted):
+    report_steps(report, clock, [(0, 80), (5, 90)])
+    assert [event.eta_s for event in emitted] == [None, 5.0]
 
 
-def test_every_stage_has_its_own_speed(report, clock, heard):
+def test_every_stage_has_its_own_speed(report, clock, emitted):
     report.stage("embed", 1, 2)
-    tell(report, clock, [(0, 0), (50, 10)])
+    report_steps(report, clock, [(0, 0), (50, 10)])
     report.stage("fit", 2, 2)
-    tell(report, clock, [(0, 0), (1, 10)])
-    assert [event.eta_s for event in heard if isinstance(event, ProgressEvent)] == [
+    report_steps(report, clock, [(0, 0), (1, 10)])
+    assert [event.eta_s for event in emitted if isinstance(event, ProgressEvent)] == [
         None,
         450.0,
         None,
@@ -169,37 +169,37 @@ def test_every_stage_has_its_own_speed(report, clock, heard):
     ]
 
 
-def test_no_time_left_is_told_before_anything_is_known(report, clock, heard):
-    tell(report, clock, [(0, 5), (1, 5), (2, 5)])
-    assert [event.eta_s for event in heard] == [None, None, None]
+def test_no_time_left_is_reported_before_anything_is_known(report, clock, emitted):
+    report_steps(report, clock, [(0, 5), (1, 5), (2, 5)])
+    assert [event.eta_s for event in emitted] == [None, None, None]
 
 
-def test_what_is_done_has_no_time_left(report, clock, heard):
-    tell(report, clock, [(0, 100)])
-    assert [event.eta_s for event in heard] == [0.0]
+def test_a_finished_stage_has_no_time_left(report, clock, emitted):
+    report_steps(report, clock, [(0, 100)])
+    assert [event.eta_s for event in emitted] == [0.0]
     report.progress(0, 0, "file")
-    assert heard[-1].eta_s == 0.0
+    assert emitted[-1].eta_s == 0.0
 
 
-def test_progress_is_told_at_most_so_often(report, clock, heard):
+def test_progress_is_reported_at_most_so_often(report, clock, emitted):
     step = MIN_INTERVAL_S / 10
-    tell(report, clock, [(index * step * 1.0001, index) for index in range(100)])
-    assert [event.done for event in heard] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    report_steps(report, clock, [(index * step * 1.0001, index) for index in range(100)])
+    assert [event.done for event in emitted] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
 
 
-def test_the_last_progress_is_always_told(report, clock, heard):
-    tell(report, clock, [(0, 98), (0.001, 99), (0.002, 100)])
-    assert [event.done for event in heard] == [98, 100]
+def test_the_last_progress_is_always_reported(report, clock, emitted):
+    report_steps(report, clock, [(0, 98), (0.001, 99), (0.002, 100)])
+    assert [event.done for event in emitted] == [98, 100]
 
 
-def test_the_first_progress_of_a_stage_is_always_told(report, clock, heard):
-    tell(report, clock, [(0, 1), (0.001, 2)])
+def test_the_first_progress_of_a_stage_is_always_reported(report, clock, emitted):
+    report_steps(report, clock, [(0, 1), (0.001, 2)])
     report.stage("write", 2, 2)
-    tell(report, clock, [(0.001, 3), (0.002, 4)])
-    assert [event.done for event in heard if isinstance(event, ProgressEvent)] == [1, 3]
+    report_steps(report, clock, [(0.001, 3), (0.002, 4)])
+    assert [event.done for event in emitted if isinstance(event, ProgressEvent)] == [1, 3]
 
 
-def test_cancel_is_asked_for_every_time():
+def test_cancel_is_checked_every_time():
     answers = iter([False, False, True])
     report = EventReporter(lambda event: None, lambda: next(answers))
     report.check_cancelled()
@@ -220,10 +220,10 @@ class Button:
         self.paused, self.cancelled = False, self.cancels
 
 
-def test_a_pause_is_told_and_does_not_count(clock, heard):
+def test_a_pause_is_reported_and_does_not_count(clock, emitted):
     button = Button(clock)
     report = EventReporter(
-        heard.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
+        emitted.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
     )
     report.progress(0, 100, "batch")
     clock.now += 10
@@ -232,28 +232,28 @@ def test_a_pause_is_told_and_does_not_count(clock, heard):
     report.check_cancelled()
     clock.now += 10
     report.progress(40, 100, "batch")
-    told = [event.eta_s if isinstance(event, ProgressEvent) else event for event in heard]
-    assert told == [None, 40.0, PausedEvent(), ContinuedEvent(), 30.0]
+    summary = [event.eta_s if isinstance(event, ProgressEvent) else event for event in emitted]
+    assert summary == [None, 40.0, PausedEvent(), ContinuedEvent(), 30.0]
 
 
-def test_a_pause_before_anything_is_known_does_no_harm(clock, heard):
+def test_a_pause_before_the_first_progress_changes_nothing(clock, emitted):
     button = Button(clock)
     report = EventReporter(
-        heard.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
+        emitted.append, paused=lambda: button.paused, wait_while_paused=button.wait, clock=clock
     )
     report.stage("read", 1, 4)
     button.paused = True
     report.check_cancelled()
     report.check_cancelled()
-    tell(report, clock, [(0, 0), (5, 50)])
-    assert heard[1:3] == [PausedEvent(), ContinuedEvent()]
-    assert heard[-1].eta_s == 5.0
+    report_steps(report, clock, [(0, 0), (5, 50)])
+    assert emitted[1:3] == [PausedEvent(), ContinuedEvent()]
+    assert emitted[-1].eta_s == 5.0
 
 
-def test_a_paused_job_can_be_cancelled(clock, heard):
+def test_a_paused_job_can_be_cancelled(clock, emitted):
     button = Button(clock, cancels=True)
     report = EventReporter(
-        heard.append,
+        emitted.append,
         cancelled=lambda: button.cancelled,
         paused=lambda: button.paused,
         wait_while_paused=button.wait,
@@ -262,4 +262,4 @@ def test_a_paused_job_can_be_cancelled(clock, heard):
     button.paused = True
     with pytest.raises(Cancelled):
         report.check_cancelled()
-    assert heard == [PausedEvent()]
+    assert emitted == [PausedEvent()]

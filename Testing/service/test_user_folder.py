@@ -1,4 +1,4 @@
-"""Settings lie where they always lay: where typer says, without typer."""
+"""Settings lie in typer's folder for applications, without importing typer."""
 
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS, names
 
 BROUGHT = {"numpy": "2.4.6", "simpleitk": "2.5.5", "setuptools": "82.0.1", "requests": "2.34.2"}
-"""What stands for the packages that Slicer brings."""
+"""Stand-ins for the packages that Slicer brings."""
 
 GOOD = {
     "torch": "2.11.0", "transformers": "5.23.0", "filelock": "3.20",
@@ -20,7 +20,7 @@ GOOD = {
     "safetensors": "0.8", "scikit-image": "0.26", "scikit-learn": "1.9.1",
     "slicerio": "1.4", "typer": "0.29",
 }  # fmt: skip
-"""A version that will do, of every package that is needed."""
+"""A sufficient version of every required package."""
 
 
 def make_wheel(folder: Path, name: str, version: str, *requires: str, tag="py3-none-any") -> Path:
@@ -68,7 +68,7 @@ class ThrowAwayPython:
             self.put(make_wheel(folder / "brought", name, version))
 
     def put(self, wheel: Path) -> None:
-        """Install a wheel, as what was there before."""
+        """Install a wheel that is there from the beginning."""
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(self.site_packages)
 

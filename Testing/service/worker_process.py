@@ -1,4 +1,4 @@
-"""The worker as the panel has it: a child process behind two pipes."""
+"""The worker as the panel starts it: a child process behind two pipes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ sys.meta_path.insert(0, Absent())
 
 
 class WorkerProcess:
-    """Sends requests and hears events, of which it keeps every line."""
+    """Sends requests and reads events, of which it keeps every line."""
 
     def __init__(self, folder: Path, code: str = BOOT, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ class WorkerProcess:
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
                 cwd=folder,
             )
-        self._hear(process)
+        self._start_reading(process)
 
-    def _hear(self, process) -> None:
+    def _start_reading(self, process) -> None:
         self.process = process
         self.lines: list[bytes] = []
         self._events: queue.Queue[dict | None] = queue.Queue()
@@ -78,7 +78,7 @@ class WorkerProcess:
         self.close()
 
     def close(self) -> list[dict]:
-        """End it; the events that nobody had asked for."""
+        """End it; return the events that were not read."""
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
@@ -90,14 +90,14 @@ class WorkerProcess:
         return self.rest()
 
     def rest(self) -> list[dict]:
-        """What it still says until the end."""
+        """Return the remaining events."""
         left = list(iter(lambda: self._events.get(timeout=WAIT_S), None))
         self._events.put(None)  # the end stays the end
         return left
 
     @property
     def log(self) -> str:
-        """What went to standard error."""
+        """The text on standard error."""
         return self.log_file.read_text(encoding="utf-8")
 
     def say(self, said: object) -> None:
@@ -139,7 +139,7 @@ class WorkerProcess:
         return last
 
     def failure(self, job: str, inputs=None, spec=None, output: Path | None = None) -> dict:
-        """Do a job that must fail; what it says of it."""
+        """Do a job that must fail; return its last event."""
         last = self.ask(job, inputs, spec, output)
         assert last["event"] == "failed", last
         assert set(last) == {"id", "event", "code", "text", "facts"}

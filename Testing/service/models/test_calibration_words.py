@@ -18,10 +18,10 @@ def calibration(volumes: int):
 
 class Notices(SilentReporter):
     def __init__(self) -> None:
-        self.told = []
+        self.notices = []
 
     def notice(self, code: str, text: str) -> None:
-        self.told.append((code, text))
+        self.notices.append((code, text))
 
 
 def test_rates_are_told_with_their_interval():
@@ -63,7 +63,7 @@ def test_what_is_missing_is_told_with_its_reason():
 def test_few_normals_are_noticed(volumes, notices):
     reporter = Notices()
     report_few_normals(calibration(volumes), reporter)
-    assert len(reporter.told) == notices
-    for code, text in reporter.told:
+    assert len(reporter.notices) == notices
+    for code, text in reporter.notices:
         assert code == "few-normals"
         assert f"{volumes} held-out normal scan{'' if volumes == 1 else 's'}, fewer than 20" in text

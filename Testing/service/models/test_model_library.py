@@ -209,8 +209,8 @@ def test_progress_is_told_in_stages(there, file):
     report = Stopper()
     import_model(file, there, report)
     assert report.stages == ["verify", "write"]
-    assert len(report.told) == 2
-    assert all(0 <= done <= total for done, total in report.told)
+    assert len(report.reported) == 2
+    assert all(0 <= done <= total for done, total in report.reported)
 
 
 def test_a_name_that_no_disk_takes_is_told(file, there, tmp_path):
