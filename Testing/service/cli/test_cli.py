@@ -16,10 +16,7 @@ from service.small_site import SHAPE_KJI, SPACING_MM, TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
 from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-from SpatialARAnomalyLib.service.demo.phantom import (
-    add_lesion,
-    normal_head,
-)
+from SpatialARAnomalyLib.service.demo.phantom import add_lesion, normal_head
 
 RESULTS = [
     "_anomalies.seg.nrrd", "_findings.csv", "_labels.nii.gz", "_nll.nrrd", "_review.png",

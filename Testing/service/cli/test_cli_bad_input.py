@@ -335,10 +335,7 @@ def test_a_model_that_is_missing(site, tmp_path):
 
 def test_a_model_whose_encoder_is_gone_says_so(site, tmp_path):
     """Same model, but trained on an encoder that this machine does not know."""
-    from SpatialARAnomalyLib.engine.model.model_file import (
-        load_model,
-        save_model,
-    )
+    from SpatialARAnomalyLib.engine.model.model_file import load_model, save_model
 
     model = tmp_path / "model.safetensors"
     card, network = load_model(site.model)

@@ -9,12 +9,7 @@ from SpatialARAnomalyLib.service.cli import progress
 from SpatialARAnomalyLib.service.cli.common import run_job
 from SpatialARAnomalyLib.service.cli.progress import TerminalProgress
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
-from SpatialARAnomalyLib.service.events import (
-    EpochEvent,
-    NoticeEvent,
-    ProgressEvent,
-    StageEvent,
-)
+from SpatialARAnomalyLib.service.events import EpochEvent, NoticeEvent, ProgressEvent, StageEvent
 
 
 @pytest.fixture(autouse=True)

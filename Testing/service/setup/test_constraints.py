@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
-from SpatialARAnomalyLib.engine.errors import (
-    OutputError,
-    SetupError,
-)
+from SpatialARAnomalyLib.engine.errors import OutputError, SetupError
 from SpatialARAnomalyLib.service.setup.kit import SLICER_5_12
 from SpatialARAnomalyLib.service.setup.packages import (
     REQUIREMENTS,

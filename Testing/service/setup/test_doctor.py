@@ -8,11 +8,7 @@ import sys
 import pytest
 from service.small_site import run
 from SpatialARAnomalyLib.service.setup import doctor
-from SpatialARAnomalyLib.service.setup.doctor import (
-    diagnose,
-    no_torch_reason,
-    probe_in_child,
-)
+from SpatialARAnomalyLib.service.setup.doctor import diagnose, no_torch_reason, probe_in_child
 from SpatialARAnomalyLib.service.setup.packages import estimate
 
 MAIN = "from SpatialARAnomalyLib.service.cli.main import main; main()"

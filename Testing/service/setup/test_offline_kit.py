@@ -9,11 +9,7 @@ from engine.dinov3_examples import save_transformers, vit
 from packaging.tags import platform_tags
 from service.small_site import run
 from service.wheel_examples import ThrowAwayPython, make_wheel, use_index
-from SpatialARAnomalyLib.engine.errors import (
-    Cancelled,
-    OutputError,
-    SetupError,
-)
+from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, SetupError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder

@@ -12,14 +12,7 @@ from subprocess import CalledProcessError
 
 import pytest
 from Harness import wait_until
-from service.wheel_examples import (
-    BROUGHT,
-    GOOD,
-    ThrowAwayPython,
-    make_index,
-    make_wheel,
-    use_index,
-)
+from service.wheel_examples import BROUGHT, GOOD, ThrowAwayPython, make_index, make_wheel, use_index
 from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS
 
 WAIT_S = 120
@@ -91,10 +84,7 @@ class Setting:
 
     def __init__(self, app, folder, monkeypatch):
         import slicer
-        from SpatialARAnomalyLib.service.setup.packages import (
-            PackageState,
-            check_packages,
-        )
+        from SpatialARAnomalyLib.service.setup.packages import PackageState, check_packages
         from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
         from SpatialARAnomalyLib.slicerapp.setup.Installation import SitePackages
 

@@ -7,15 +7,7 @@ from typing import Annotated
 import typer
 
 from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.service.cli import (
-    demo,
-    detect,
-    encoders,
-    evaluate,
-    models,
-    setup,
-    train,
-)
+from SpatialARAnomalyLib.service.cli import demo, detect, encoders, evaluate, models, setup, train
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -52,11 +44,10 @@ def main() -> None:
     app(prog_name="spatial-ar-anomaly")
 
 
-def _print_version(wanted: bool) -> bool:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
         raise typer.Exit
-    return wanted
 
 
 @app.callback()

@@ -114,8 +114,6 @@ class TerminalProgress:
                 self._figures = f"epoch {event.epoch}: held-out NLL {event.held_out_nll:.4f}"
             case NoticeEvent():
                 self._line(f"Note: {event.text}", style="yellow")
-            case _:
-                pass
 
     def _progress(self, event: ProgressEvent) -> None:
         done, total = event.done, event.total

@@ -15,11 +15,7 @@ from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderStat
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
 from SpatialARAnomalyLib.service.evaluation.files import figure_text
-from SpatialARAnomalyLib.service.evaluation.wording import (
-    METRIC_WORDS,
-    SCORE_WORDS,
-    counted,
-)
+from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS, counted
 from SpatialARAnomalyLib.service.models.listing import ModelRow
 from SpatialARAnomalyLib.service.models.wording import (
     SHOWN_RATES,
@@ -62,20 +58,21 @@ def _print_files(files: dict[str, Path]) -> None:
 def print_card(card: ModelCard) -> None:
     """Print a model's card."""
     normals, calibration = card.normals, card.calibration
+    encoder, slices = card.encoder, card.slices
     training, held_out = len(normals.training_sha256), len(normals.held_out_sha256)
+    rates = [rate for rate in SHOWN_RATES if rate == 0.1 or calibration.supports(rate)]
+    thresholds = ", ".join(f"{calibration.threshold(rate):.4f} at {rate:g}" for rate in rates)
+    best_nll = card.curve[card.best_epoch - 1].held_out_nll
     _print_pairs(
         [
             ("modality", card.modality.value),
-            ("plane", card.slices.plane.value),
+            ("plane", slices.plane.value),
             (
                 "field of view",
-                f"{card.slices.fov_mm:g} mm, {card.slices.size_px} px ({card.slices.pixel_mm:.3g} "
-                f"mm per pixel, {card.slices.pixel_mm * card.encoder.patch_px:.3g} mm per token)",
+                f"{slices.fov_mm:g} mm, {slices.size_px} px ({slices.pixel_mm:.3g} mm per pixel, "
+                f"{slices.pixel_mm * encoder.patch_px:.3g} mm per token)",
             ),
-            (
-                "encoder",
-                f"{card.encoder.name} ({card.encoder.architecture}, {card.encoder.precision})",
-            ),
+            ("encoder", f"{encoder.name} ({encoder.architecture}, {encoder.precision})"),
             ("network", network_text(card.autoregressive)),
             ("likelihood", likelihood_text(card.autoregressive)),
             ("normal scans", f"{training} trained on, {held_out} held out"),
@@ -84,18 +81,10 @@ def print_card(card: ModelCard) -> None:
             ("body size", _range(normals.extent_mm)),
             (
                 "best epoch",
-                f"{card.best_epoch} of {len(card.curve)}, held-out NLL "
-                f"{card.curve[card.best_epoch - 1].held_out_nll:.4f} nats per channel",
+                f"{card.best_epoch} of {len(card.curve)}, held-out NLL {best_nll:.4f} nats per "
+                "channel",
             ),
-            (
-                "threshold NLL",
-                ", ".join(
-                    f"{calibration.threshold(rate):.4f} at {rate:g}"
-                    for rate in SHOWN_RATES
-                    if rate == 0.1 or calibration.supports(rate)
-                )
-                + " of normal voxels",
-            ),
+            ("threshold NLL", f"{thresholds} of normal voxels"),
             ("rates on new scans", rates_text(calibration)),
             ("case p-values", case_basis(calibration)),
             ("date", card.created),

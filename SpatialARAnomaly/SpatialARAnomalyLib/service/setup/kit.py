@@ -387,19 +387,10 @@ The weights are under their own license, which is in their folder.
 def install_kit(folder: Path, report: Reporter, *, pip: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Verify a kit, then install its packages and weights into the Python that runs this.
 
-    Only packages that are missing or too old change. In Slicer the panel installs a kit.
-
-    Args:
-        folder: The kit.
-        report: Receives the progress of the check and of the weights.
-        pip: Command of another Python's pip.
-
-    Returns:
-        Hub ids of the weights.
-
-    Raises:
-        SetupError: The kit is damaged or for another machine, or pip failed.
-        EncoderError: The weights cannot be loaded.
+    Only packages that are missing or too old change. `pip` is the command of another
+    Python's pip. In Slicer the panel installs a kit.
+    Returns the hub ids of the weights. Raises `SetupError` if the kit is damaged or for
+    another machine, or if pip fails, and `EncoderError` if weights cannot be loaded.
     """
     manifest = verify_kit(folder, report)
     check_fits(manifest)

@@ -126,18 +126,11 @@ def installPackages(
     extension: TorchSource,
     site: SitePackages,
 ) -> InstallOutcome:
-    """Carry out a plan; Slicer shows the progress, and pip's log after a failure.
+    """Carry out a plan that the user agreed to; `log` receives every line that pip prints.
 
-    Args:
-        plan: The installation, which the user has agreed to.
-        log: Receives every line that pip prints.
-        packaging: By default `slicer.packaging`.
-        extension: Installs torch.
-        site: The installed packages.
-
-    Raises:
-        SetupError: `busy`: another module is installing packages.
-        OutputError: The constraints cannot be written; nothing was changed.
+    Slicer shows the progress, and pip's log after a failure. `packaging` is by default
+    `slicer.packaging`. Raises `SetupError` `busy` while another module installs packages, and
+    `OutputError` if the constraints cannot be written; nothing was changed then.
     """
     packaging = packaging or importlib.import_module("slicer.packaging")
     if packaging.isPipInstallInProgress():
