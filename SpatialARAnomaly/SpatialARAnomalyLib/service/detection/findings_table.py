@@ -60,17 +60,9 @@ TERMINOLOGY: dict[str, Any] = {
 """Terminology of a finding's segment: an abnormal region, without a diagnosis."""
 
 FINDING_COLUMNS = (
-    "rank",
-    "volume_ml",
-    "peak_nll",
-    "mean_nll",
-    "p_value",
-    "centroid_r_mm",
-    "centroid_a_mm",
-    "centroid_s_mm",
-    "peak_r_mm",
-    "peak_a_mm",
-    "peak_s_mm",
+    *("rank", "volume_ml", "peak_nll", "mean_nll", "p_value"),
+    *("centroid_r_mm", "centroid_a_mm", "centroid_s_mm"),
+    *("peak_r_mm", "peak_a_mm", "peak_s_mm"),
     "voxels",
 )
 """Columns of the table of findings: NLL in nats per channel, positions in RAS mm."""
@@ -78,22 +70,16 @@ FINDING_COLUMNS = (
 
 def finding_row(finding: "Finding") -> dict[str, float | int]:
     """Return a finding as a row of `FINDING_COLUMNS`."""
-    return dict(
-        zip(
-            FINDING_COLUMNS,
-            (
-                finding.rank,
-                round(finding.volume_ml, 4),
-                round(finding.peak_nll, 5),
-                round(finding.mean_nll, 5),
-                float(f"{finding.p_value:.4g}"),
-                *(round(value, 3) for value in finding.centroid_ras),
-                *(round(value, 3) for value in finding.peak_ras),
-                finding.voxels,
-            ),
-            strict=True,
-        )
+    values = (
+        finding.rank,
+        round(finding.volume_ml, 4),
+        round(finding.peak_nll, 5),
+        round(finding.mean_nll, 5),
+        float(f"{finding.p_value:.4g}"),
+        *(round(value, 3) for value in (*finding.centroid_ras, *finding.peak_ras)),
+        finding.voxels,
     )
+    return dict(zip(FINDING_COLUMNS, values, strict=True))
 
 
 # Okabe and Ito's palette without black: distinct for color-blind readers and on gray.

@@ -1,8 +1,9 @@
 """A model with its encoder in a device's memory, and a cache of the last one that was used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from SpatialARAnomalyLib.engine.device import Device, release_gpu_memory, resolve_device
 from SpatialARAnomalyLib.engine.model import model_file
@@ -10,12 +11,8 @@ from SpatialARAnomalyLib.engine.model.model_file import ModelCard, model_path
 from SpatialARAnomalyLib.service.encoders.loading import load_model_encoder
 
 if TYPE_CHECKING:
-    import torch
-
     from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
-
-_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +24,6 @@ class Model:
     encoder: "Encoder"
 
 
-@dataclass(frozen=True, eq=False)
-class _CachedNetwork:
-    path: Path
-    stamp: _Stamp | None
-    device: "torch.device"
-    card: ModelCard
-    network: "AutoregressiveModel"
-
-
-@dataclass(frozen=True, eq=False)
-class _CachedEncoder:
-    source: str | None
-    device: "torch.device"
-    encoder: "Encoder"
-
-
 class ModelCache:
     """Loads models, and keeps the network and the encoder of the last one.
 
@@ -50,8 +31,8 @@ class ModelCache:
     """
 
     def __init__(self) -> None:
-        self._network: _CachedNetwork | None = None
-        self._encoder: _CachedEncoder | None = None
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        """Key and value of the parts `model` (card and network) and `encoder`."""
         self.reused = {"encoder": False, "model": False}
         """Parts that the last `load` found in the cache."""
 
@@ -67,48 +48,32 @@ class ModelCache:
 
         A model file that changed since is loaded, and so verified, again.
         """
-        torch_device = resolve_device(Device(device))
-        card, network = self._load_network(Path(path), torch_device)
-        return Model(card, network, self._load_encoder(card, encoder, torch_device, allow_download))
-
-    def _load_network(
-        self, path: Path, device: "torch.device"
-    ) -> "tuple[ModelCard, AutoregressiveModel]":
-        stamp = _stamp(path)
-        kept = self._network
-        self.reused["model"] = (
-            kept is not None
-            and stamp is not None
-            and (kept.path, kept.stamp, kept.device) == (path, stamp, device)
+        place, path = resolve_device(Device(device)), Path(path)
+        card, network = self._get(
+            "model", (path, _stamp(path), place), lambda: model_file.load_model(path, place)
         )
-        if kept is None or not self.reused["model"]:
-            kept = self._network = None
-            release_gpu_memory()
-            card, network = model_file.load_model(path, device)
-            kept = self._network = _CachedNetwork(path, stamp, device, card, network)
-        return kept.card, kept.network
-
-    def _load_encoder(
-        self, card: ModelCard, source: str | None, device: "torch.device", allow_download: bool
-    ) -> "Encoder":
-        kept = self._encoder
-        self.reused["encoder"] = (
-            kept is not None
-            and kept.device == device
-            and kept.encoder.card.weights_sha256 == card.encoder.weights_sha256
-            and kept.encoder.card.precision is card.encoder.precision
-            and source in (None, kept.source)
+        identity = (place, card.encoder.weights_sha256, card.encoder.precision)
+        kept_identity, kept_source = self._kept.get("encoder", ((None, None), None))[0]
+        source = kept_source if encoder is None and kept_identity == identity else encoder
+        loaded = self._get(
+            "encoder",
+            (identity, source),
+            lambda: load_model_encoder(card, source, place, allow_download),
         )
-        if kept is None or not self.reused["encoder"]:
-            kept = self._encoder = None
+        return Model(card, network, loaded)
+
+    def _get(self, part: str, key: Any, load: Callable[[], Any]) -> Any:
+        """Return the part that is kept under this key, or load it in place of what is kept."""
+        self.reused[part] = part in self._kept and self._kept[part][0] == key
+        if not self.reused[part]:
+            self._kept.pop(part, None)
             release_gpu_memory()
-            encoder = load_model_encoder(card, source, device, allow_download)
-            kept = self._encoder = _CachedEncoder(source, device, encoder)
-        return kept.encoder
+            self._kept[part] = (key, load())
+        return self._kept[part][1]
 
     def release(self) -> None:
         """Release the network and the encoder, and PyTorch's cached GPU memory."""
-        self._network = self._encoder = None
+        self._kept.clear()
         release_gpu_memory()
 
 
@@ -154,8 +119,8 @@ class ModelRequest:
         )
 
 
-def _stamp(path: Path) -> _Stamp | None:
-    """Time, size and inode of a model file, which change with it; None where it is missing."""
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return time, size and inode of a model file, which change with it; None without a file."""
     try:
         found = model_path(path).stat()
     except OSError:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -139,22 +139,16 @@ def _draw_slice(
 ) -> None:
     """Draw one slice, cut to the body, with its four directions."""
     axis.imshow(gray, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
-    (top, bottom), (left, right) = box
-    axis.set_xlim(left - 0.5, right + 0.5)
-    axis.set_ylim(bottom + 0.5, top - 0.5)
+    (first_row, last_row), (first_column, last_column) = box
+    axis.set_xlim(first_column - 0.5, last_column + 0.5)
+    axis.set_ylim(last_row + 0.5, first_row - 0.5)
     axis.set_axis_off()
-    places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
-    for side, (x, y) in zip(sides, places, strict=True):
-        axis.text(
-            x,
-            y,
-            side,
-            transform=axis.transAxes,
-            color="0.85",
-            fontsize=8,
-            ha="left" if x < 0.1 else "right" if x > 0.9 else "center",
-            va="bottom" if y < 0.1 else "top" if y > 0.9 else "center",
-        )
+    style: dict[str, Any] = {"transform": axis.transAxes, "color": "0.85", "fontsize": 8}
+    left, right, top, bottom = sides
+    axis.text(0.02, 0.5, left, ha="left", va="center", **style)
+    axis.text(0.98, 0.5, right, ha="right", va="center", **style)
+    axis.text(0.5, 0.98, top, ha="center", va="top", **style)
+    axis.text(0.5, 0.02, bottom, ha="center", va="bottom", **style)
 
 
 def _draw_overlay(

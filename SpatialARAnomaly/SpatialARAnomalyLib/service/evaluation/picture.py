@@ -1,5 +1,6 @@
 """The curves of an evaluation and their picture: the model beside plain intensity."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def write_picture(path: Path, evaluated: Evaluated, columns: int = 2) -> None:
     size = (10.0, 9.2) if columns == 2 else (4.6, 12.0)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    roc, precision_recall, pro, froc = figure.subplots(4 // columns, columns).ravel()
+    axes = figure.subplots(4 // columns, columns).ravel()
+    roc, precision_recall, pro, froc = axes
     evaluations = evaluated.evaluations
     _frame(roc, "ROC", "false-positive rate (voxels)", "recall (voxels)")
     roc.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
@@ -48,9 +50,9 @@ def write_picture(path: Path, evaluated: Evaluated, columns: int = 2) -> None:
     pro.set_xlim(0, PRO_LIMIT)
     _frame(froc, "Lesions found (FROC)", "false findings a scan", "lesions found")
     for score, evaluation in evaluations.items():
-        _draw(score, evaluation, roc, precision_recall, pro, froc)
+        _draw(score, evaluation, axes)
     _scale_findings(froc)
-    for axis in (roc, precision_recall, pro, froc):
+    for axis in axes:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(loc="best", fontsize=8, framealpha=0.9)
         else:
@@ -88,15 +90,9 @@ def _scale_findings(axis: "Axes") -> None:
     axis.set_xlim(0, max(1.05 * most, 1.0))
 
 
-def _draw(
-    score: str,
-    evaluation: Evaluation,
-    roc: "Axes",
-    precision_recall: "Axes",
-    pro: "Axes",
-    froc: "Axes",
-) -> None:
+def _draw(score: str, evaluation: Evaluation, axes: "Iterable[Axes]") -> None:
     """Draw one kind of scores into all four plots."""
+    roc, precision_recall, pro, froc = axes
     curves = {name: thinned(*curve) for name, curve in evaluation.curves.items()}
     line, words = _LINES[score], SCORE_WORDS[score]
     # The curves of undefined metrics are empty, so that their zeros are not shown.

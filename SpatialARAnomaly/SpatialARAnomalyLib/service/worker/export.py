@@ -78,12 +78,7 @@ class ExportInputs(Spec):
 class ExportSpec(Spec):
     """Formats, and the name of the files."""
 
-    formats: tuple[ExportFormat, ...] = (
-        ExportFormat.LABELS_NIFTI,
-        ExportFormat.LABELS_NRRD,
-        ExportFormat.SEGMENTATION,
-        ExportFormat.FINDINGS,
-    )
+    formats: tuple[ExportFormat, ...] = tuple(one for one in ExportFormat if one != "nll")
     name: str = "scan"
     """Name of the scan, the beginning of the files' names."""
     overwrite: bool = False

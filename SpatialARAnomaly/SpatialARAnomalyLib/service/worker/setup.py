@@ -110,7 +110,7 @@ def _try_torch(module: str) -> None:
     import torch
 
     if not (torch.zeros(2) + 1).numpy().all():
-        raise ValueError("1 is not 1")
+        raise ValueError("0 + 1 is not 1")
     list(_accelerators())
 
 
@@ -118,16 +118,14 @@ def _try_transformers(module: str) -> None:
     """Load the encoder's network, if torch works: its faults are not those of transformers."""
     importlib.import_module(module)
     if _import_error("torch") is None and _is_there("torch"):
-        from transformers import DINOv3ViTModel
-
-        if not callable(DINOv3ViTModel):
-            raise TypeError("DINOv3ViTModel is not a class")
+        from transformers import DINOv3ViTModel  # noqa: F401
 
 
 _TRIALS: dict[str, Callable[[str], object]] = {
     "torch": _try_torch,
     "transformers": _try_transformers,
 }
+"""Function that tries a package, by package; others are imported."""
 
 
 def _device(device: str, name: str, memory: int | None, free: int | None) -> dict[str, Any]:
