@@ -48,7 +48,7 @@ class PreparedScan:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detection:
-    """What a detection found in a scan."""
+    """The result of a detection."""
 
     volume: Volume
     stack: SliceStack
@@ -65,7 +65,7 @@ class Detection:
     """Share of normal scans with a case score at least as high; None with too few held-out ones."""
     spec: FindingsSpec
     findings: list[Finding]
-    """By rank: the highest peak NLL first."""
+    """Findings in the order of their ranks."""
     label_box: LabelBox | None
     """Part of the label map that holds all findings; None without findings."""
     mismatches: tuple[str, ...]
@@ -81,7 +81,7 @@ class Detection:
 
     @cached_property
     def labels(self) -> UInt16[np.ndarray, "k j i"]:
-        """The label map on the volume's grid (value = rank)."""
+        """Label map on the volume's grid (value = rank)."""
         if self.label_box is None:
             return np.zeros(self.nll.shape, dtype=np.uint16)
         return self.label_box.on_grid(self.nll.shape)
@@ -122,7 +122,7 @@ def detect(
     """Score every voxel of a scan and find what is unlikely in it.
 
     Args:
-        volume: The scan; or, checked already, what `prepare_scan` returned for the model's card.
+        volume: The scan, or the result of `prepare_scan` with the model's card.
         model: From `load_model`; one model scores any number of scans.
         findings: Which voxels make a finding.
         allow_mismatch: Score a scan of another modality, spacing or size than the model's.

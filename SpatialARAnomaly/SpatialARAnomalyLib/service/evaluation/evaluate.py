@@ -141,7 +141,7 @@ def evaluate(
     before the first is scored.
 
     Args:
-        cases: A CSV table or a folder (`find_cases`), cases, or what `check_cases` returned.
+        cases: A CSV table or a folder (`find_cases`), cases, or the result of `check_cases`.
         model: From `load_model`.
         spec: Which voxels make a finding, and how intervals are drawn.
         allow_mismatch: Score scans of another modality, spacing or size than the model's.

@@ -1,6 +1,6 @@
-"""What the figures of an evaluation are called, and what they say in plain words.
+"""Names of the scores and metrics of an evaluation, and their meaning in plain words.
 
-Readable without what computes them.
+Needs no package: the panel reads it before any is installed.
 """
 
 SCORE_WORDS = {
@@ -8,7 +8,7 @@ SCORE_WORDS = {
     "intensity": "intensity",
     "intensity_distance": "distance from the median intensity",
 }
-"""The scores that are held against the truth: the model's, and what needs no model."""
+"""Names of the kinds of scores: the model's, and the baselines, which need no model."""
 
 METRIC_WORDS: dict[str, tuple[str, str]] = {
     "voxel_auroc": (
@@ -18,13 +18,13 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
     "average_precision": (
         "average precision",
-        "How much of what lies above a threshold is lesion, averaged over thresholds. "
+        "Share of the voxels above a threshold that are lesion, averaged over thresholds. "
         "By chance it is the share of lesion voxels; 1 is perfect.",
     ),
     "pro": (
         "PRO (up to 0.3)",
-        "How much of every lesion is covered, small ones counting as much as large ones, averaged "
-        "over false-positive rates up to 0.3. By chance 0.15; 1 is perfect.",
+        "Share of each lesion that is covered, with the same weight for small and large ones, "
+        "averaged over false-positive rates up to 0.3. 0.15 is chance, 1 is perfect.",
     ),
     "dice": (
         "Dice at the threshold",
@@ -36,14 +36,14 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
     "best_dice": (
         "best Dice",
-        "The same at the one threshold that suits these very scans best. Nobody knows it "
-        "beforehand: a bound, not what to expect.",
+        "The same at the threshold that is best for these scans. It is not known beforehand: "
+        "an upper bound.",
     ),
-    "best_dice_threshold": ("its threshold", "The score at which that best Dice is reached."),
+    "best_dice_threshold": ("its threshold", "The threshold of the best Dice."),
     "false_positive_rate": (
         "false-positive rate",
         "Share of the body's voxels above the calibrated threshold in scans without a lesion. "
-        "It should be near the rate that was asked for.",
+        "It should be near the rate that was set.",
     ),
     "case_auroc": (
         "scan AUROC",
@@ -52,17 +52,18 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
     "lesions_found": (
         "lesions found",
-        "Share of all lesions that a finding overlaps, at the calibrated threshold and least "
+        "Share of all lesions that a finding overlaps, at the calibrated threshold and smallest "
         "volume.",
     ),
     "false_findings_per_scan": (
         "false findings a scan",
-        "Findings that overlap no lesion, a scan, at the calibrated threshold and least volume.",
+        "Findings per scan that overlap no lesion, at the calibrated threshold and smallest "
+        "volume.",
     ),
 }
-"""Every metric's name in a table, and what it says, in the order of the engine's `METRICS`."""
+"""Name in a table and meaning of every metric, in the order of the engine's `METRICS`."""
 
 
-def counted(number: int, what: str) -> str:
-    """`1 scan`, `2 scans`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 scan`, `2 scans`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

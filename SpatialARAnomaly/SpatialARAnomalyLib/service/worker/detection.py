@@ -1,4 +1,4 @@
-"""The jobs `detect`, and `find`, which finds again at another threshold; arrays travel in files."""
+"""The jobs `detect` and `find` (findings at another threshold); arrays are passed in files."""
 
 from dataclasses import dataclass
 from pathlib import Path

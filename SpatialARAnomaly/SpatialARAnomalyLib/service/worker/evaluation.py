@@ -60,7 +60,7 @@ class EvaluateInputs(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSpec(FindingsSpec):
-    """Which voxels make a finding, and whether files may be replaced."""
+    """Settings of an evaluation."""
 
     overwrite: bool = False
 

@@ -162,7 +162,7 @@ def _signal_group(number: int) -> None:
 
 
 def end_now(exit_code: int) -> NoReturn:
-    """End this process and ask its children to, without waiting for libraries to clean up."""
+    """End this process and terminate its children, without waiting for libraries to clean up."""
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _signal_group(signal.SIGTERM)
