@@ -44,7 +44,9 @@ def read_weights(path: Path, *, name: str | None = None) -> WeightFiles:
     if os.path.isdir(path):  # `Path.is_dir` raises where a folder may not be searched
         return _read_folder(path, name)
     if os.path.isfile(path):
-        return _read_file(path)
+        if path.suffix.lower() != ".safetensors":
+            raise _not_safetensors(path.name)
+        return WeightFiles(name=path.stem, tensors=_read_tensors(path))
     raise EncoderError(
         "encoder-missing",
         f"Expected a folder or a .safetensors file; there is no "
@@ -72,12 +74,6 @@ def _read_folder(folder: Path, name: str | None) -> WeightFiles:
         tensors=tensors,
         configuration=read_json(configuration) if configuration.is_file() else None,
     )
-
-
-def _read_file(file: Path) -> WeightFiles:
-    if file.suffix.lower() != ".safetensors":
-        raise _not_safetensors(file.name)
-    return WeightFiles(name=file.stem, tensors=_read_tensors(file))
 
 
 def _read_shards(folder: Path) -> dict[str, Tensor]:

@@ -213,10 +213,10 @@ def load_model(
         card, _ = _read_header(file)
         content = bytearray().join(_tensor_blocks(file, card, lambda _: None))
     flat = torch.frombuffer(content, dtype=torch.float32)
-    tensors = {}
-    for name, entry in _layout(card)[0].items():
-        start, end = entry["data_offsets"]
-        tensors[name] = flat[start // 4 : end // 4].reshape(entry["shape"])
+    shapes = sorted(tensor_shapes(card).items())
+    sizes = [math.prod(shape) for _, shape in shapes]
+    parts = flat.split(sizes)  # type: ignore[no-untyped-call]
+    tensors = {name: part.reshape(shape) for (name, shape), part in zip(shapes, parts, strict=True)}
     model = AutoregressiveModel(card.autoregressive, card.encoder.channels)
     model.load_state_dict(tensors)
     return card, model.to(device).eval()

@@ -21,21 +21,36 @@ _SOFTWARE_BYTES = 1_000_000_000
 """Memory that torch and transformers take themselves, about, in bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class KnownEncoder:
     """Weights on the hub."""
 
     hub_id: str
     title: str
-    architecture: str
-    """`DINOv3ViT` or `DINOv3ConvNext`."""
     parameters: int
-    download_bytes: int
-    approximate: bool
-    """`download_bytes` follows from the number of parameters and was not read on the hub's page."""
-    gated: bool
-    """Only accounts that were granted access can download it."""
+    stated_bytes: int | None = None
+    """Size of the weights on the hub's page, if it is stated there."""
     license: str = LICENSE
+
+    @property
+    def architecture(self) -> str:
+        """`DINOv3ViT` or `DINOv3ConvNext`."""
+        return "DINOv3ConvNext" if "convnext" in self.hub_id else "DINOv3ViT"
+
+    @property
+    def gated(self) -> bool:
+        """Whether only accounts that were granted access can download it."""
+        return self.hub_id.startswith("facebook/")
+
+    @property
+    def approximate(self) -> bool:
+        """Whether `download_bytes` follows from the number of parameters."""
+        return self.stated_bytes is None
+
+    @property
+    def download_bytes(self) -> int:
+        """Size of the weights."""
+        return self.stated_bytes or 4 * self.parameters
 
     @property
     def memory_bytes(self) -> int:
@@ -48,49 +63,29 @@ class KnownEncoder:
         return f"https://huggingface.co/{self.hub_id}"
 
 
-def _timm(
-    name: str, title: str, parameters: int, download_bytes: int, approximate: bool = False
-) -> KnownEncoder:
-    return KnownEncoder(
-        hub_id=f"timm/{name}.lvd1689m",
-        title=title,
-        architecture="DINOv3ViT",
-        parameters=parameters,
-        download_bytes=download_bytes,
-        approximate=approximate,
-        gated=False,
-    )
+_META, _DATA = "facebook/dinov3-", "-pretrain-lvd1689m"
 
-
-def _meta(name: str, title: str, parameters: int) -> KnownEncoder:
-    return KnownEncoder(
-        hub_id=f"facebook/dinov3-{name}-pretrain-lvd1689m",
-        title=f"{title} (Meta)",
-        architecture="DINOv3ConvNext" if name.startswith("convnext") else "DINOv3ViT",
-        parameters=parameters,
-        download_bytes=4 * parameters,
-        approximate=True,
-        gated=True,
-    )
-
-
-KNOWN: tuple[KnownEncoder, ...] = (
-    _timm("vit_small_patch16_dinov3", "ViT-S/16", 21_600_000, 86_400_000),
-    _timm("vit_small_plus_patch16_dinov3", "ViT-S+/16", 28_700_000, 115_000_000),
-    _timm("vit_base_patch16_dinov3", "ViT-B/16", 85_700_000, 343_000_000, True),
-    _timm("vit_large_patch16_dinov3", "ViT-L/16", 303_000_000, 1_210_000_000, True),
-    _timm("vit_huge_plus_patch16_dinov3", "ViT-H+/16", 840_000_000, 3_360_000_000),
-    _meta("vits16", "ViT-S/16", 21_600_000),
-    _meta("vits16plus", "ViT-S+/16", 28_700_000),
-    _meta("vitb16", "ViT-B/16", 85_700_000),
-    _meta("vitl16", "ViT-L/16", 303_000_000),
-    _meta("vith16plus", "ViT-H+/16", 840_000_000),
-    _meta("convnext-tiny", "ConvNeXt-T", 29_000_000),
-    _meta("convnext-small", "ConvNeXt-S", 50_000_000),
-    _meta("convnext-base", "ConvNeXt-B", 89_000_000),
-    _meta("convnext-large", "ConvNeXt-L", 198_000_000),
+KNOWN = (
+    KnownEncoder(DEFAULT_ID, "ViT-S/16", 21_600_000, 86_400_000),
+    KnownEncoder(
+        "timm/vit_small_plus_patch16_dinov3.lvd1689m", "ViT-S+/16", 28_700_000, 115_000_000
+    ),
+    KnownEncoder("timm/vit_base_patch16_dinov3.lvd1689m", "ViT-B/16", 85_700_000),
+    KnownEncoder("timm/vit_large_patch16_dinov3.lvd1689m", "ViT-L/16", 303_000_000),
+    KnownEncoder(
+        "timm/vit_huge_plus_patch16_dinov3.lvd1689m", "ViT-H+/16", 840_000_000, 3_360_000_000
+    ),
+    KnownEncoder(f"{_META}vits16{_DATA}", "ViT-S/16 (Meta)", 21_600_000),
+    KnownEncoder(f"{_META}vits16plus{_DATA}", "ViT-S+/16 (Meta)", 28_700_000),
+    KnownEncoder(f"{_META}vitb16{_DATA}", "ViT-B/16 (Meta)", 85_700_000),
+    KnownEncoder(f"{_META}vitl16{_DATA}", "ViT-L/16 (Meta)", 303_000_000),
+    KnownEncoder(f"{_META}vith16plus{_DATA}", "ViT-H+/16 (Meta)", 840_000_000),
+    KnownEncoder(f"{_META}convnext-tiny{_DATA}", "ConvNeXt-T (Meta)", 29_000_000),
+    KnownEncoder(f"{_META}convnext-small{_DATA}", "ConvNeXt-S (Meta)", 50_000_000),
+    KnownEncoder(f"{_META}convnext-base{_DATA}", "ConvNeXt-B (Meta)", 89_000_000),
+    KnownEncoder(f"{_META}convnext-large{_DATA}", "ConvNeXt-L (Meta)", 198_000_000),
 )
-"""Sizes of timm's copies from their pages, of Meta's copies from Meta's table of parameters."""
+"""Parameters as on timm's pages and in Meta's table."""
 
 
 def is_local(source: str) -> bool:
