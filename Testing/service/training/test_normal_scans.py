@@ -1,4 +1,4 @@
-"""A survey of normal scans: each bad one has its reason, and no bad one stops it."""
+"""A survey of normal scans: each bad one is excluded with a reason, and none stops it."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def small_head(seed, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM):
 
 
 def ct_head(seed):
-    """The head as a CT would show it: air at −1000 HU."""
+    """The head in Hounsfield units of a CT: air at −1000."""
     head = small_head(seed)
     voxels = np.where(head.voxels > 100, head.voxels // 10, -1000).astype(np.int16)
     return Volume(voxels, head.ras_from_voxel)
@@ -70,7 +70,7 @@ def dicom_head(seed, uid="1.2.3", **attributes):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Heads among what is found in archives."""
+    """Heads among the other files of an archive."""
     folder = tmp_path_factory.mktemp("archive")
     for name in ("a", "b", "c"):
         (folder / name).mkdir()
@@ -101,7 +101,7 @@ def archive(tmp_path_factory):
 
 
 class Found:
-    """The candidates of a survey, and what was found to be usable."""
+    """The candidates of a survey, and the usable scans."""
 
     def __init__(self, candidates, survey) -> None:
         self.candidates, self.survey = candidates, survey
@@ -125,7 +125,7 @@ def found(archive):
     return survey_of(archive)
 
 
-def test_every_bad_scan_is_left_out_with_its_reason(found):
+def test_every_bad_scan_is_excluded_with_its_reason(found):
     assert codes(found) == BAD | dict.fromkeys(GOOD)
     reasons = {row.name: row.reason for row in found.rows if row.code}
     assert all(reasons.values())
@@ -142,7 +142,7 @@ def test_every_bad_scan_is_left_out_with_its_reason(found):
     assert found.modality is Modality.MR
 
 
-def test_rows_say_what_a_scan_is(found):
+def test_rows_describe_the_scans(found):
     rows = {row.name: row.to_dict() for row in found.rows}
     assert rows["DICOM"] | {"source": None} == {
         "name": "DICOM",
@@ -172,7 +172,7 @@ def test_sources_of_rows_are_the_scans(found):
             assert volume.content_sha256() == candidate.scan.sha256
 
 
-def test_what_is_used_can_be_trained_on(found, tmp_path):
+def test_the_used_scans_can_be_trained_on(found, tmp_path):
     spec = TrainSpec(size_px=112, hidden_channels=16, epochs=1, device=Device.CPU)
     card = train([one.source for one in found.used], tmp_path / "m", spec, SilentReporter())
     hashes = card.normals.training_sha256 + card.normals.held_out_sha256
@@ -185,18 +185,18 @@ def test_the_majority_decides_and_the_user_above_it(tmp_path):
         write_nifti(tmp_path / f"mr{number}.nii.gz", small_head(number))
     for number in range(3):
         write_nifti(tmp_path / f"ct{number}.nii.gz", ct_head(number))
-    left_out = {name for name, code in codes(survey_of(tmp_path)).items() if code}
-    assert left_out == {"mr0.nii.gz", "mr1.nii.gz"}
-    # Said to be MR where most look like CT, they are: phase images have such values.
+    excluded = {name for name, code in codes(survey_of(tmp_path)).items() if code}
+    assert excluded == {"mr0.nii.gz", "mr1.nii.gz"}
+    # The user's modality counts where most scans look otherwise: phase images look like CT.
     asked = survey_of(tmp_path, modality=Modality.MR)
     assert asked.modality is Modality.MR
     assert set(codes(asked).values()) == {None}
     (tmp_path / "ct2.nii.gz").unlink()
     (tmp_path / "ct1.nii.gz").unlink()
-    left_out = {
+    excluded = {
         name for name, code in codes(survey_of(tmp_path, modality=Modality.MR)).items() if code
     }
-    assert left_out == {"ct0.nii.gz"}
+    assert excluded == {"ct0.nii.gz"}
 
 
 def test_a_header_that_names_another_modality_counts_in_any_case(tmp_path):
@@ -243,7 +243,7 @@ def test_series_of_one_folder_are_several_and_one_in_parts_is_one(tmp_path):
         assert volume.content_sha256() == scan.sha256
 
 
-def test_a_series_with_a_missing_or_torn_image_is_left_out(tmp_path):
+def test_a_series_with_a_missing_or_torn_image_is_excluded(tmp_path):
     gap = dicom_head(1, uid="1.2.1").write(tmp_path / "gap")
     (gap / "image 003.dcm").unlink()
     torn = dicom_head(2, uid="1.2.2").write(tmp_path / "torn")
@@ -264,7 +264,7 @@ def test_files_and_missing_places_are_named(archive, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
-def test_odd_files_of_a_system_are_passed_over(tmp_path):
+def test_special_files_are_skipped(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii.gz")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -273,7 +273,7 @@ def test_odd_files_of_a_system_are_passed_over(tmp_path):
     assert codes(survey_of(tmp_path)) == {"nowhere.nrrd": "unreadable"}
 
 
-def test_nothing_at_all_is_a_survey_too(tmp_path):
+def test_an_empty_folder_has_an_empty_survey(tmp_path):
     found = survey_of(tmp_path)
     assert (found.rows, found.modality, found.fov_mm) == ([], None, None)
 
@@ -301,21 +301,21 @@ def test_more_than_enough_scans_are_not_read(archive, monkeypatch):
 
 
 class Progress(SilentReporter):
-    """Notes progress; cancels at the n-th question whether to."""
+    """Notes progress; cancels at the n-th check."""
 
     def __init__(self, cancel_at=None):
-        self.told, self.stages, self.asked, self.cancel_at = [], [], 0, cancel_at
+        self.reported, self.stages, self.checks, self.cancel_at = [], [], 0, cancel_at
 
     def stage(self, name, index, of):
         self.stages.append(name)
 
     def progress(self, done, total, unit):
         assert 0 <= done <= total
-        self.told.append((self.stages[-1] if self.stages else "", unit, done, total))
+        self.reported.append((self.stages[-1] if self.stages else "", unit, done, total))
 
     def check_cancelled(self):
-        self.asked += 1
-        if self.asked == self.cancel_at:
+        self.checks += 1
+        if self.checks == self.cancel_at:
             raise Cancelled
 
 
@@ -346,7 +346,7 @@ def outcome(archive, tmp_path_factory):
     return result, report
 
 
-def test_the_job_tells_rows_estimate_and_progress(outcome):
+def test_the_job_returns_rows_and_estimate_and_reports_progress(outcome):
     result, report = outcome
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["T1 der Patientin"]["status"] == "used"
@@ -355,7 +355,7 @@ def test_the_job_tells_rows_estimate_and_progress(outcome):
     assert ScanSource.from_dict(rows["T1 der Patientin"]["source"]).read()[0]
     assert (result["modality"], result["estimate_problem"]) == ("MR", None)
     assert report.stages == ["list", "read", "estimate"]
-    last = {stage: (unit, done, total) for stage, unit, done, total in report.told}
+    last = {stage: (unit, done, total) for stage, unit, done, total in report.reported}
     assert last == {"list": ("file", 8, 8), "read": ("volume", 15, 15), "estimate": ("step", 3, 3)}
 
 
@@ -412,7 +412,7 @@ def test_a_survey_is_cancelled_anywhere(archive):
     inputs = SurveyInputs(folders=(str(archive / "a"), str(archive / "DICOM")))
     whole = Progress()
     survey(inputs, spec, None, whole)
-    for cancel_at in range(1, whole.asked + 1, 4):
+    for cancel_at in range(1, whole.checks + 1, 4):
         with pytest.raises(Cancelled):
             survey(inputs, spec, None, Progress(cancel_at))
 
@@ -470,7 +470,7 @@ def test_a_survey_of_an_impossible_training_is_refused(spec):
         {"voxels": "/b", "affine": np.eye(4).tolist(), "series": "1"},
     ],
 )
-def test_half_a_source_is_none(source):
+def test_an_incomplete_source_is_refused(source):
     with pytest.raises(SpecError):
         ScanSource.from_dict(source)
 
@@ -491,7 +491,7 @@ def test_the_command_prints_the_table(archive):
     assert {row["name"]: row["code"] for row in last["rows"]} == BAD | dict.fromkeys(GOOD)
 
 
-def test_training_on_what_is_usable_says_what_it_left_out(archive, tmp_path):
+def test_training_on_usable_scans_names_the_excluded_ones(archive, tmp_path):
     options = ("--size-px", 112, "--epochs", 1, "--device", "cpu", "--out", tmp_path / "model")
     refused = run("train", archive / "a", archive / "b", *options)
     assert refused.exit_code == 2

@@ -1,4 +1,4 @@
-"""The main job on real input: a cohort of the real average head, and a real DICOM series."""
+"""Training and detection on real input: a cohort of the average head, and a DICOM series."""
 
 import csv
 import json
@@ -46,7 +46,8 @@ def cohort(tmp_path_factory):
     return folder
 
 
-def test_the_model_knows_what_it_was_trained_on(cohort):
+@pytest.mark.slow
+def test_the_card_describes_the_training(cohort):
     result = run("models", "show", cohort / "model", "--json")
     card = json.loads(result.stdout)
     normals = card["normals"]
@@ -55,13 +56,14 @@ def test_the_model_knows_what_it_was_trained_on(cohort):
     assert card["modality"] == "MR"
     assert normals["slice_spacing_mm"] == [8.0, 8.0]
     values = [figures["held_out_nll"] for figures in card["curve"]]
-    # Nats per channel; position alone, known from the first epoch on, tells most of it.
+    # Nats per channel; the position, known from the first epoch on, explains most of it.
     assert values[-1] < values[0] - 0.04
     content = (cohort / "model.safetensors").read_bytes()
     assert b"normal_" not in content
     assert str(cohort).encode() not in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1001, 1003, 1005])
 def test_a_bright_mass_in_a_real_head_is_the_first_finding(seed, cohort, tmp_path):
     head, lesion = template_head_with_lesion(
@@ -81,7 +83,7 @@ def test_a_bright_mass_in_a_real_head_is_the_first_finding(seed, cohort, tmp_pat
     assert order.mean() > 0.97
     labels = voxels_of(tmp_path / "out" / "head_labels.nii.gz")
     first = labels == 1
-    # How much of the mass is marked hangs on a threshold of two held-out heads.
+    # How much of the mass is marked depends on a threshold of two held-out heads.
     assert np.any(lesion[first])
     dice = [
         2
@@ -98,6 +100,7 @@ def test_a_bright_mass_in_a_real_head_is_the_first_finding(seed, cohort, tmp_pat
     assert np.linalg.norm(place - true_place[:3]) < 16.0
 
 
+@pytest.mark.slow
 def test_fresh_normal_heads_keep_the_rate_asked_for(cohort, tmp_path):
     """Within a factor of two on the mean; the threshold is of two held-out heads only."""
     rates = {0.1: [], 0.001: []}
@@ -122,7 +125,7 @@ def test_fresh_normal_heads_keep_the_rate_asked_for(cohort, tmp_path):
 
 @pytest.fixture(scope="module")
 def ct_model(tmp_path_factory):
-    """Trained on the real series with other noise: the same anatomy in five more scans."""
+    """A model of five scans: the real series with different noise."""
     folder = tmp_path_factory.mktemp("ct")
     volume = read_series(list_series(CT_SERIES)[0])
     random = np.random.RandomState(0)
@@ -157,7 +160,7 @@ def test_a_real_dicom_series(ct_model, tmp_path):
 
 
 def test_one_series_of_a_study(ct_model, tmp_path):
-    """Choosing by number: the study also holds a scout, which does not suit the model."""
+    """Choosing by number: the study also holds a scout, which does not fit the model."""
     study = CT_SERIES.parent
     out = tmp_path / "out"
     result = run("detect", study, "--series", 5, "--model", ct_model, "--out", out)

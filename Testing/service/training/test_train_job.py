@@ -44,10 +44,10 @@ def train_on(normals, out, report=None, **changes):
 
 
 class Recorder(SilentReporter):
-    """Notes stages and epochs; cancels at the n-th question whether to."""
+    """Notes stages and epochs; cancels at the n-th check."""
 
     def __init__(self, cancel_at: int | None = None) -> None:
-        self.stages, self.epochs, self.asked, self.cancel_at = [], [], 0, cancel_at
+        self.stages, self.epochs, self.checks, self.cancel_at = [], [], 0, cancel_at
         self.embedded = 0
 
     def stage(self, name, index, of) -> None:
@@ -61,8 +61,8 @@ class Recorder(SilentReporter):
         self.epochs.append(figures.epoch)
 
     def check_cancelled(self) -> None:
-        self.asked += 1
-        if self.asked == self.cancel_at:
+        self.checks += 1
+        if self.checks == self.cancel_at:
             raise Cancelled
 
 
@@ -76,7 +76,7 @@ def uninterrupted(site, tmp_path_factory):
     return out, recorder
 
 
-def test_stages_and_epochs_are_told(uninterrupted):
+def test_stages_and_epochs_are_reported(uninterrupted):
     _, recorder = uninterrupted
     assert recorder.stages == [
         ("read", 1, 4), ("embed", 2, 4), ("fit", 3, 4), ("calibrate", 4, 4)
@@ -98,7 +98,7 @@ def test_the_order_of_the_normals_does_not_matter(site, uninterrupted, tmp_path)
 
 def test_cancelling_anywhere_and_resuming_gives_the_same_model(site, uninterrupted, tmp_path):
     out, recorder = uninterrupted
-    for cancel_at in range(1, recorder.asked + 1, 3):
+    for cancel_at in range(1, recorder.checks + 1, 3):
         model = tmp_path / f"cancelled-{cancel_at}.safetensors"
         with pytest.raises(Cancelled):
             train_on(site.normals, model, Recorder(cancel_at))
@@ -207,7 +207,7 @@ def test_no_more_voxels_are_kept_than_allowed(site):
 def test_a_scan_that_changes_meanwhile_changes_no_model(
     site, uninterrupted, tmp_path, monkeypatch, kept_bytes
 ):
-    """It is refused where it has to be read again, and what was read before is used elsewhere."""
+    """It is refused where it has to be read again; else the voxels read before are used."""
     monkeypatch.setattr(train_job, "KEPT_BYTES", kept_bytes)
     normals = [tmp_path / path.name for path in site.normals]
     for source, copy in zip(site.normals, normals, strict=True):
@@ -244,10 +244,10 @@ def never(*_: object) -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("marker", [None, "{}", '{"what": "my own training"}'])
-def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, marker, restart):
+def test_a_folder_of_something_else_is_left_alone(site, tmp_path, monkeypatch, marker, restart):
     work = tmp_path / "model.training"
     (work / "features").mkdir(parents=True)
-    (work / "features" / "mine.npy").write_text("years of work")
+    (work / "features" / "mine.npy").write_text("text")
     if marker is not None:
         (work / "training.json").write_text(marker)
     before = tree(tmp_path)
@@ -258,8 +258,8 @@ def test_a_folder_of_somebody_elses_is_left_alone(site, tmp_path, monkeypatch, m
     assert tree(tmp_path) == before
 
 
-def test_a_file_in_the_folders_place_is_told(tmp_path):
-    (tmp_path / "model.training").write_text("years of work")
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "model.training").write_text("text")
     (tmp_path / "other.training").symlink_to(tmp_path / "nowhere")
     for name in ("model", "other"):
         with pytest.raises(OutputError) as caught:
@@ -313,10 +313,10 @@ def test_a_restart_keeps_the_tokens(site, tmp_path):
 def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkeypatch):
     class Notices(SilentReporter):
         def __init__(self) -> None:
-            self.told = []
+            self.notices = []
 
         def notice(self, code, text) -> None:
-            self.told.append((code, text))
+            self.notices.append((code, text))
 
     def forbidden(_: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path))
@@ -324,7 +324,7 @@ def test_a_clean_up_that_fails_is_a_notice(site, uninterrupted, tmp_path, monkey
     monkeypatch.setattr(TrainingFolder, "clear", forbidden)
     report = Notices()
     train_on(site.normals, tmp_path / "model", report)
-    assert report.told == [
+    assert report.notices == [
         (
             "training-left",
             "The model is saved; 'model.training' cannot be removed (Permission denied).",
@@ -342,7 +342,7 @@ def test_a_second_training_of_that_name_is_refused(site, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_a_killed_training_lets_go_of_its_folder(tmp_path):
+def test_a_killed_training_releases_its_folder(tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
@@ -364,10 +364,10 @@ with folder.hold():
     assert os.listdir(tmp_path) == []
 
 
-# What is asked
+# The request
 
 
-def test_a_model_is_called_as_its_file(site, tmp_path):
+def test_the_default_name_of_a_model_is_its_file_s(site, tmp_path):
     card = train_on(site.normals, tmp_path / "brain.v2", name=None)
     assert card.name == "brain.v2"
     assert os.listdir(tmp_path) == ["brain.v2.safetensors"]

@@ -1,4 +1,4 @@
-"""One spec of a training: on the command line, on the wire, and as what tells trainings apart."""
+"""One spec of a training: on the command line, in JSON, and as a fingerprint."""
 
 import json
 from dataclasses import fields, replace
@@ -32,11 +32,11 @@ def fingerprint(spec, scans=SCANS, encoder="c" * 64):
     return spec.fingerprint(scans, encoder=encoder)
 
 
-def test_every_field_is_sorted_into_what_decides_a_model_and_what_does_not():
+def test_every_field_is_decisive_or_indifferent():
     assert DECISIVE.keys() | INDIFFERENT.keys() == {field.name for field in fields(TrainSpec)}
 
 
-def test_a_training_is_another_one_exactly_if_its_model_would_be():
+def test_fingerprints_differ_exactly_where_the_models_would():
     others = [replace(SPEC, **{name: value}) for name, value in DECISIVE.items()]
     prints = [fingerprint(one) for one in (SPEC, *others)]
     prints += [fingerprint(SPEC, SCANS[:1]), fingerprint(SPEC, encoder="d" * 64)]
@@ -44,11 +44,11 @@ def test_a_training_is_another_one_exactly_if_its_model_would_be():
     for name, value in INDIFFERENT.items():
         assert fingerprint(replace(SPEC, **{name: value})) == prints[0]
     assert fingerprint(SPEC, SCANS[::-1]) == prints[0]
-    # As read back from the request that a training keeps.
+    # As read from the record of a training.
     assert fingerprint(TrainSpec.from_dict(json.loads(json.dumps(SPEC.to_dict())))) == prints[0]
 
 
-def test_what_is_resolved_stays_so():
+def test_resolving_twice_changes_nothing():
     asked = TrainSpec(preset=Preset.DILATED, epochs=3)
     resolved = asked.resolve(Modality.CT, 300.0)
     assert resolved == resolved.resolve(Modality.CT, 300.0)
@@ -65,7 +65,7 @@ def test_what_is_resolved_stays_so():
         {"plane": "oblique"}, {"depth": 3}, {"epochs": 1.5},
     ],
 )  # fmt: skip
-def test_what_no_scan_could_make_possible_is_refused(values):
+def test_impossible_values_are_refused(values):
     with pytest.raises(SpecError):
         TrainSpec.from_dict(values)
 
