@@ -44,10 +44,11 @@ def main() -> None:
     app(prog_name="spatial-ar-anomaly")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         print(__version__)
         raise typer.Exit
+    return wanted  # the value of the parameter
 
 
 @app.callback()
