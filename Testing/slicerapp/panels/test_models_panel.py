@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import time
 
 import pytest
 from Harness import grab, run_events, wait_until
@@ -286,7 +287,7 @@ def test_fifty_models_are_listed_without_a_pause_and_only_when_seen(models):
 
     for number in range(50):
         shutil.copy(models.folder / "second.safetensors", models.folder / f"{number}.safetensors")
-    with gui_gap() as gap:
+    with gui_gap(clock=time.thread_time) as gap:
         models.panel.reload()
         models.settle()
     assert len(models.names()) == 54

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,7 @@ class TestScans:
         add_volume(np.zeros((120, 512, 512), np.float32), np.eye(4), "Large")
         run_events(0.05)
         ticked(opened, "Large")
-        with gui_gap() as gap:
+        with gui_gap(clock=time.thread_time) as gap:
             survey(opened)
         assert gap.longest_s < 0.25
 
