@@ -1,10 +1,10 @@
-"""Write golden.json: what one fixed scan gives at every stage of the way to its NLL.
+"""Write golden.json: summaries of every stage from one fixed scan to its NLL.
 
     python Testing/Golden/make_golden.py
 
-Nothing here is trained or random beyond frozen streams, so that the values hold
-on every machine to the tolerance of the test. A change of them is a change of
-what existing models see: it needs a new schema or a reason in the changelog.
+Nothing is trained, and random numbers come from frozen streams, so that the values hold on
+every machine to the tolerance of the test. If they change, existing models see other input:
+that needs a new schema of models, or a reason in the changelog.
 """
 
 import json
@@ -15,10 +15,7 @@ import torch
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.scoring.scoring import (
-    embed_slices,
-    slice_nll,
-)
+from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices, slice_nll
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
@@ -35,7 +32,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Mean, spread and two percentiles."""
+    """Return mean, standard deviation and two percentiles."""
     values = np.asarray(values, dtype=np.float64)
     return {
         "mean": float(values.mean()),
@@ -48,8 +45,8 @@ def summary(values: np.ndarray) -> dict[str, float]:
 NETWORKS = {
     "standard": AutoregressiveSpec.from_preset(Preset.STANDARD),
     "dilated": AutoregressiveSpec.from_preset(Preset.DILATED),
-    # Of no preset: the numbers of ours may yet change, what a switch does may not.
-    "all_switches": AutoregressiveSpec(
+    # Not a preset: their numbers may change, the effect of an option may not.
+    "all_options": AutoregressiveSpec(
         hidden_channels=64,
         dilations=(1, 2, 1),
         variance=Variance.FULL,
@@ -62,7 +59,7 @@ NETWORKS = {
 
 
 def fixed_model(spec: AutoregressiveSpec, channels: int) -> AutoregressiveModel:
-    """The network with weights and statistics from a frozen stream."""
+    """Return the network with weights and statistics from a frozen stream."""
     model = AutoregressiveModel(spec, channels)
     random = np.random.RandomState(0)
     with torch.no_grad():
@@ -83,13 +80,13 @@ def fixed_model(spec: AutoregressiveSpec, channels: int) -> AutoregressiveModel:
 
 
 def golden() -> dict[str, dict[str, float]]:
-    """Summaries of every stage."""
+    """Compute the summaries of every stage."""
     head = normal_head(0, shape_kji=(8, 64, 64), spacing_mm=(3.6, 3.6, 15.0))
     encoder = load_encoder("demonstration")
-    turned = PlaneVolume(head, Plane.CORONAL, Modality.MR)
+    plane_volume = PlaneVolume(head, Plane.CORONAL, Modality.MR)
     slices = SliceSpec(plane=Plane.CORONAL, fov_mm=150.0, size_px=128)
     intensity = IntensitySpec.for_modality(Modality.MR)
-    stack = SliceStack(turned, slices, intensity, encoder.card.patch_px)
+    stack = SliceStack(plane_volume, slices, intensity, encoder.card.patch_px)
     index = stack.indices[len(stack.indices) // 2]
     tokens = [one.numpy() for one in embed_slices(stack, encoder, SilentReporter())]
     values = {
@@ -97,7 +94,7 @@ def golden() -> dict[str, dict[str, float]]:
         "body": summary(stack.body),
         "value_range": summary(np.array(stack.value_range * 8)),
         "images": summary(stack.images(index)),
-        # The final LayerNorm makes all channels together the same for every token.
+        # Single channels: over all of them, the final LayerNorm makes tokens alike.
         "tokens_channel_0": summary(np.stack(tokens)[:, :, 0]),
         "tokens_channel_50": summary(np.stack(tokens)[:, :, 50]),
     }

@@ -1,3 +1,5 @@
+"""Every stage from a fixed scan to its NLL gives the stored values."""
+
 import json
 
 import pytest
@@ -12,10 +14,10 @@ def found():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_gives_what_it_gave(stage, found):
+def test_stage_gives_the_stored_values(stage, found):
     assert found[stage] == pytest.approx(STAGES[stage], rel=1e-4, abs=1e-5)
 
 
-def test_no_stage_is_left_out(found):
+def test_all_stages_are_stored(found):
     assert list(found) == list(STAGES)
     assert len(STAGES) == 9

@@ -1,4 +1,4 @@
-"""Metrics are what counting pairs, thresholds and flood fills by hand gives, ties included."""
+"""Metrics equal those of counting pairs, thresholds and flood fills by hand, with ties."""
 
 from itertools import combinations_with_replacement, pairwise, product
 
@@ -8,7 +8,6 @@ from engine.grids import find
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
-from SpatialARAnomalyLib.engine.evaluation import metrics as score_counts
 from SpatialARAnomalyLib.engine.evaluation import metrics as voxel_metrics
 from SpatialARAnomalyLib.engine.evaluation.evaluation import (
     METRICS,
@@ -43,7 +42,7 @@ def random_scan(seed: int, levels: int = 9, lesions: float = 0.15, body: float =
 
 
 def pooled(scans):
-    """Every voxel that counts: its score (−∞ where missed), whether of a lesion, of which."""
+    """Of every voxel that counts: its score (−∞ if missed), its truth, and its lesion."""
     scores, truth, lesion, first = [], [], [], 1
     for values, body, mask in scans:
         labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
@@ -221,7 +220,7 @@ def test_the_curve_of_findings_ends_where_they_grow_together():
     assert [axis.tolist() for axis in curves["froc"]] == [[0.0, 3.0], [0.0, 0.0]]
 
 
-def test_equal_scores_tell_nothing():
+def test_equal_scores_have_the_metrics_of_chance():
     _, body, truth = random_scan(1, body=1.0)
     found = values([(np.full(SHAPE, 2.0, dtype=np.float32), body, truth)])
     assert found["voxel_auroc"] == 0.5
@@ -231,7 +230,7 @@ def test_equal_scores_tell_nothing():
     assert found["dice"] == found["lesions_found"] == found["false_findings_per_scan"] == 0.0
 
 
-def test_a_single_lesion_voxel_above_all_is_told_perfectly():
+def test_a_single_lesion_voxel_above_all_others_is_perfect():
     scores, body, truth = (np.zeros(SHAPE, dtype=kind) for kind in (np.float32, bool, bool))
     body[:] = True
     scores[2, 3, 3] = 8.0
@@ -272,7 +271,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("kind", REASONS)
-def test_what_the_scans_do_not_define_has_a_reason_and_no_number(kind):
+def test_an_undefined_metric_has_a_reason_and_no_value(kind):
     scores, body, truth = random_scan(2, body=1.0)
     truth = {"no lesion": truth & False, "all lesion": truth | True}.get(kind, truth)
     threshold = None if kind == "no threshold" else 4.0
@@ -288,7 +287,7 @@ def test_what_the_scans_do_not_define_has_a_reason_and_no_number(kind):
     assert empty == areas | ({"froc"} if kind == "no lesion" else set())
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_scans_without_body_or_finite_scores_are_refused():
     scores, body, truth = random_scan(2)
     with pytest.raises(InputError, match="at least one voxel"):
         score_case(scores, body & False, truth, UNIT, RULE, "1")
@@ -298,7 +297,7 @@ def test_what_cannot_be_scored_is_refused():
 
 
 def test_a_case_score_is_that_of_the_body():
-    """The same as a calibration's (`test_case_score`), whatever lies outside."""
+    """Independent of the scores outside of the body."""
     scores, body, truth = random_scan(3)
     scores[~body] += 50.0
     (case,) = scored([(scores, body, truth)])
@@ -316,7 +315,7 @@ def test_thinned_scores_come_close(monkeypatch):
         scores = generator.normal(size=shape) + 2.5 * truth
         scans.append((scores.astype(np.float32), np.ones(shape, dtype=bool), truth))
     exact, whole = tally_of(scans)
-    monkeypatch.setattr(score_counts, "MAX_SCORES", 2000)
+    monkeypatch.setattr(voxel_metrics, "MAX_SCORES", 2000)
     thinned, few = tally_of(scans)
     assert few.scores.size <= 2000 < whole.scores.size
     assert not few.exact
@@ -385,7 +384,7 @@ def test_one_patient_has_no_interval():
 
 
 def test_one_patient_of_a_kind_has_no_interval():
-    """Whatever is drawn, its lesions are the same: a narrow interval would say nothing."""
+    """All resamples have the same lesions, so that a narrow interval would be misleading."""
     ill, well = [random_scan(seed, lesions=0.1) for seed in range(2)], []
     for seed in range(2):
         well.append(random_scan(7 + seed, lesions=0.0))
@@ -413,21 +412,21 @@ def test_resamples_that_leave_a_metric_undefined_are_left_out_and_counted():
     assert outcome.metrics["false_findings_per_scan"].interval.resamples == 60
 
 
-def test_evaluation_tells_its_progress_and_stops_when_asked():
+def test_evaluation_reports_progress_and_can_be_cancelled():
     class Stopping(SilentReporter):
-        told = ()
+        reported = ()
 
         def progress(self, done, total, unit):
-            self.told = (*self.told, (done, total, unit))
+            self.reported = (*self.reported, (done, total, unit))
 
         def check_cancelled(self):
-            if len(self.told) == 2:
+            if len(self.reported) == 2:
                 raise Cancelled
 
     report = Stopping()
     with pytest.raises(Cancelled):
         evaluate_cases(scored([random_scan(1), random_scan(2)]), RULE, report, resamples=9)
-    assert report.told == ((1, 9, "resample"), (2, 9, "resample"))
+    assert report.reported == ((1, 9, "resample"), (2, 9, "resample"))
 
 
 def test_touching_voxels_are_one_lesion():

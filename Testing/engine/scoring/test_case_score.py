@@ -1,4 +1,4 @@
-"""The case score is the mean of the highest hundredth, whatever the voxels are like."""
+"""The case score is the mean of the highest hundredth, for any size and order of voxels."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_it_is_the_mean_of_the_highest_hundredth(voxels):
     assert case_score(NLL[:voxels]) == pytest.approx(by_counting(NLL[:voxels]), rel=1e-12)
 
 
-def test_of_few_voxels_it_is_the_highest():
+def test_with_few_voxels_it_is_the_highest():
     assert case_score(NLL[:60]) == NLL[:60].max()
 
 
@@ -28,14 +28,14 @@ def test_finer_voxels_of_the_same_body_have_the_same_score(times):
     assert case_score(np.repeat(NLL, times)) == pytest.approx(case_score(NLL), rel=1e-12)
 
 
-def test_the_order_of_voxels_does_not_matter_and_they_stay_as_they_are():
+def test_the_order_of_voxels_does_not_matter_and_stays_unchanged():
     shuffled = np.random.RandomState(4).permutation(NLL)
     before = shuffled.copy()
     assert case_score(shuffled) == case_score(NLL)
     assert np.array_equal(shuffled, before)
 
 
-def test_it_moves_with_unit_and_zero():
+def test_it_scales_and_shifts_with_the_nll():
     assert case_score(2.5 * NLL - 30.0) == pytest.approx(2.5 * case_score(NLL) - 30.0, rel=1e-12)
 
 
@@ -48,12 +48,12 @@ def test_it_never_falls_when_a_voxel_rises():
     assert case_score(np.append(NLL[:-130], np.full(130, 50.0))) == pytest.approx(50.0)
 
 
-def test_single_precision_costs_nothing():
+def test_single_precision_gives_the_same_score():
     single = NLL.astype(np.float32)
     assert case_score(single) == case_score(single.astype(np.float64))
 
 
 @pytest.mark.parametrize("nll", [[], [1.0, float("nan")], [float("inf")]])
-def test_without_finite_voxels_there_is_none(nll):
+def test_without_finite_voxels_there_is_no_score(nll):
     with pytest.raises(InputError, match=r"finite NLL of at least one voxel; found \d voxels"):
         case_score(np.array(nll))

@@ -1,4 +1,4 @@
-"""Findings are what a flood fill by hand finds, measured in the patient's millimeters."""
+"""Findings are those of a flood fill by hand, measured in RAS millimeters."""
 
 import tracemalloc
 from itertools import product
@@ -36,7 +36,7 @@ def millimeters(spacing: float) -> np.ndarray:
 
 
 def volume(shape, peaks) -> np.ndarray:
-    """Zero, but for the values given by voxel (k, j, i)."""
+    """Zero except for the values given by voxel (k, j, i)."""
     nll = np.zeros(shape, dtype=np.float32)
     for place, value in peaks.items():
         nll[place] = value
@@ -131,7 +131,7 @@ def test_equal_peaks_rank_by_place():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_region_of_exactly_the_least_volume_is_kept(seed):
-    """However the grid is turned: the rounding of a rotation takes nothing away."""
+    """On any rotated grid: the rounding of the rotation does not matter."""
     q, _ = np.linalg.qr(np.random.RandomState(seed).normal(size=(3, 3)))
     ras_from_voxel = np.eye(4)
     ras_from_voxel[:3, :3] = q * 0.7
@@ -197,7 +197,7 @@ GRIDS = [(9, 11, 13), (1, 1, 40), (1, 30, 1), (25, 1, 1), (2, 17, 3), (6, 1, 19)
 
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.4, 0.8, 1.0])
-@pytest.mark.parametrize("kind", ["noise", "smooth", "steps", "turned"])
+@pytest.mark.parametrize("kind", ["noise", "smooth", "steps", "fortran"])
 def test_findings_are_those_of_labeling_the_whole_grid(shape, share, kind):
     """Whatever the shape, the share above, the ties, and the order of the axes in memory."""
     random = np.random.RandomState(sum(shape) + int(100 * share))
@@ -207,7 +207,7 @@ def test_findings_are_those_of_labeling_the_whole_grid(shape, share, kind):
     if kind == "steps":
         nll = np.round(2 * nll)
     nll = nll.astype(np.float32)
-    if kind == "turned":
+    if kind == "fortran":
         nll = np.ascontiguousarray(nll.T).T
         assert nll.flags.f_contiguous
     threshold = float(np.quantile(nll, 1 - share))
@@ -250,7 +250,7 @@ def test_a_memory_mapped_volume_is_only_read(tmp_path):
     )
 
 
-def test_more_findings_than_labels_are_refused(monkeypatch):
+def test_more_findings_than_labels_are_an_error(monkeypatch):
     monkeypatch.setattr(module, "MAX_FINDINGS", 2)
     nll = volume((1, 1, 7), {(0, 0, 0): 2.0, (0, 0, 3): 2.0, (0, 0, 6): 2.0})
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Where the patient is, with air around and without."""
+"""The body mask of scans with and without air around the patient."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def large_bright_mass():
     ],
     ids=["noise", "strong noise", "ramp", "texture", "bright mass", "one slice"],
 )
-def test_a_scan_without_air_is_body_throughout(voxels):
+def test_a_scan_without_air_is_all_body(voxels):
     assert body_mask(voxels, MM, Modality.MR).all()
 
 
@@ -64,11 +64,11 @@ def test_a_ct_body_by_hounsfield_units():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_head_is_inside_its_mask(seed):
     head = normal_head(seed)
-    turned = PlaneVolume(head, Plane.AXIAL, Modality.MR)
-    brain = turned.orientation.apply(head.brain)
-    air = turned.orientation.apply(head.tissues == Tissue.AIR)
-    assert turned.body[brain].all()
-    assert turned.body[air].mean() < 0.2
+    head_volume = PlaneVolume(head, Plane.AXIAL, Modality.MR)
+    brain = head_volume.orientation.apply(head.brain)
+    air = head_volume.orientation.apply(head.tissues == Tissue.AIR)
+    assert head_volume.body[brain].all()
+    assert head_volume.body[air].mean() < 0.2
 
 
 def test_box_of_a_mask():

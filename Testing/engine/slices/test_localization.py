@@ -1,4 +1,4 @@
-"""A small bright body is found where it is, whatever the grid: the whole way, in RAS mm."""
+"""The highest NLL lies on a small bright sphere for any grid, from voxels to NLL volume."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,14 @@ from SpatialARAnomalyLib.engine.specs import (
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 FOV_MM, SIZE_PX, PATCH_PX = 160.0, 224, 16
 PATCH_MM = FOV_MM / SIZE_PX * PATCH_PX
 INTENSITY = IntensitySpec(method=IntensityMethod.WINDOW, low=0.0, high=1200.0)
 PLANES = list(Plane)
 
-# Few and many, thick and thin: what scanners give, and a single slice.
+# Numbers of slices: from a single one to those of thin slices.
 SLICES = (1, 2, 3, 5, 8, 12, 20, 31, 47)
 GRIDS = [(seed, PLANES[seed % 3], SLICES[seed % len(SLICES)]) for seed in range(66)]
 GRIDS += [(66, Plane.AXIAL, 300), (67, Plane.CORONAL, 180), (68, Plane.SAGITTAL, 250)]
@@ -56,7 +58,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def model(encoder):
-    """Trained on the same kind of body on other grids."""
+    """A model trained on bodies on other grids."""
     tokens = []
     for number in range(12):
         plane = PLANES[number % 3]

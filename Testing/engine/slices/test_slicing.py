@@ -1,3 +1,5 @@
+"""Slices and tiles: resampling in both directions, tokens on voxels, and places of tokens."""
+
 import numpy as np
 import pytest
 from engine.grids import random_grid
@@ -43,7 +45,7 @@ def seeded_tilings(count=40):
         )
 
 
-def test_pixels_voxels_and_tokens_map_back_and_forth():
+def test_maps_of_pixels_voxels_and_tokens_have_inverses():
     for axis in seeded_tilings():
         voxel = np.linspace(-3, axis.voxels + 3, 17)
         for tile in range(len(axis.centers)):
@@ -127,39 +129,39 @@ def test_as_many_tiles_as_needed_with_a_quarter_overlap(extent, tiles):
         assert axis.centers[-1] + 79.5 == pytest.approx(50 + extent - 1)
 
 
-def test_tokens_that_hold_their_place_give_voxels_that_hold_theirs():
-    """Every token says where it is; every voxel between token centers hears where it is."""
+def test_coordinates_of_tokens_are_interpolated_exactly():
+    """Tokens with their own coordinate as value: voxels between their centers get theirs."""
     for axis in seeded_tilings(60):
-        says = [
+        sent = [
             axis.voxel_of_pixel(tile, axis.pixel_of_token(np.arange(axis.tokens)))
             for tile in range(len(axis.centers))
         ]
-        heard = axis.voxels_from_tokens.astype(float) @ np.concatenate(says)
+        received = axis.voxels_from_tokens.astype(float) @ np.concatenate(sent)
         voxel = np.arange(axis.voxels)
         between = np.ones(axis.voxels, dtype=bool)
         for tile, blend in enumerate(axis.blend_weights):
-            outer = (voxel < says[tile][0]) | (voxel > says[tile][-1])
+            outer = (voxel < sent[tile][0]) | (voxel > sent[tile][-1])
             between &= ~(outer & (blend > 0))
         between &= axis.covered
-        np.testing.assert_allclose(heard[between], voxel[between], atol=2e-3)
+        np.testing.assert_allclose(received[between], voxel[between], atol=2e-3)
 
 
 def block(grid, low=0.3) -> np.ndarray:
-    """Tissue all over the grid."""
+    """Tissue in every voxel."""
     return np.random.RandomState(0).uniform(low, 1.0, size=grid.shape_kji).astype(np.float32)
 
 
 def stack_of(grid, plane, voxels, fov_mm=200.0, size_px=160) -> SliceStack:
     intensity = IntensitySpec(method=IntensityMethod.WINDOW, low=0.0, high=1.0)
     slices = SliceSpec(plane=plane, fov_mm=fov_mm, size_px=size_px)
-    turned = PlaneVolume(Volume(voxels, grid.ras_from_voxel), plane, Modality.MR)
-    return SliceStack(turned, slices, intensity, PATCH_PX)
+    plane_volume = PlaneVolume(Volume(voxels, grid.ras_from_voxel), plane, Modality.MR)
+    return SliceStack(plane_volume, slices, intensity, PATCH_PX)
 
 
 @pytest.mark.parametrize("plane", list(Plane))
 @pytest.mark.parametrize("seed", range(5))
-def test_images_hold_the_place_they_show(seed, plane):
-    """A volume of its own RAS coordinate: every inner pixel shows the coordinate of its place."""
+def test_images_show_the_right_positions(seed, plane):
+    """Voxels with their own RAS coordinate as value: every inner pixel shows its coordinate."""
     grid = random_grid(seed, plane=plane, slices=3, largest_mm=300.0)
     for axis in range(3):
         ras = grid.ras()[axis]
@@ -214,9 +216,9 @@ def test_slices_without_body_are_left_out():
     voxels = np.zeros((20, 40, 40), np.float32)
     voxels[5:11, 8:32, 8:32] = 1.0
     grid_affine = np.diag([4.0, 4.0, 8.0, 1.0])
-    turned = PlaneVolume(Volume(voxels, grid_affine), Plane.AXIAL, Modality.MR)
-    # One slice more on either side: the mask keeps a rim.
-    assert turned.body_slices == list(range(4, 12))
+    plane_volume = PlaneVolume(Volume(voxels, grid_affine), Plane.AXIAL, Modality.MR)
+    # One slice more on either side, because the mask has a rim.
+    assert plane_volume.body_slices == list(range(4, 12))
 
 
 def test_reversing_the_slices_changes_nothing_but_their_order():
@@ -295,8 +297,7 @@ def test_places_are_distances_from_the_middle_of_the_body(seed, plane):
 
 @pytest.mark.parametrize("plane", list(Plane))
 def test_places_do_not_depend_on_how_a_scan_is_stored(plane):
-    """The same head with any axis stored from its other end: each place in the patient is told
-    the same coordinates."""
+    """A head stored with any axis reversed: positions in the patient keep their coordinates."""
     grid = random_grid(2, plane=plane, slices=5)
     voxels = block(grid)
     stack = stack_of(grid, plane, voxels)
@@ -305,14 +306,14 @@ def test_places_do_not_depend_on_how_a_scan_is_stored(plane):
         flip[2 - axis, 2 - axis] = -1
         flip[2 - axis, 3] = grid.shape_kji[axis] - 1
         stored = Volume(np.flip(voxels, axis).copy(), grid.ras_from_voxel @ flip)
-        turned = PlaneVolume(stored, plane, Modality.MR)
-        other = SliceStack(turned, stack.rows.spec, stack.intensity, PATCH_PX)
+        plane_volume = PlaneVolume(stored, plane, Modality.MR)
+        other = SliceStack(plane_volume, stack.rows.spec, stack.intensity, PATCH_PX)
         assert other.indices == stack.indices
         for index in stack.indices:
             np.testing.assert_allclose(other.places(index), stack.places(index), atol=1e-5)
 
 
-def test_tiles_see_the_same_place_where_they_overlap():
+def test_overlapping_tiles_have_the_same_coordinates():
     tiled = [axis for axis in seeded_tilings(60) if len(axis.centers) > 1]
     for axis in tiled:
         box = (3, axis.voxels - 1)

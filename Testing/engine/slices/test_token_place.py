@@ -1,4 +1,4 @@
-"""Places of images that stand for themselves, and what a network is told of a place."""
+"""Places of single images, and the position features that a network gets."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_tokens_fill_the_field_of_view_side_by_side(count, expected):
     np.testing.assert_allclose(found, expected or [-0.75, -0.25, 0.25, 0.75])
 
 
-def test_images_that_stand_for_themselves_are_filled_by_the_body():
+def test_the_body_fills_single_images():
     places = image_places(3, 4, 2)
     assert places.shape == (3, PLACES, 4, 2)
     for row in range(4):
@@ -60,7 +60,7 @@ def test_the_features_of_a_position_by_hand(corner):
 
 @pytest.mark.parametrize("corner", CORNERS)
 def test_turned_features_are_those_of_turned_places(corner):
-    """A feature belongs to its token however the grid is turned."""
+    """A feature belongs to its token, however the grid is flipped."""
     places = random_places(1)
     torch.testing.assert_close(
         flip_to_corner(position_features(places, corner), corner),
@@ -69,6 +69,6 @@ def test_turned_features_are_those_of_turned_places(corner):
     torch.testing.assert_close(flip_to_corner(flip_to_corner(places, corner), corner), places)
 
 
-def test_every_corner_is_told_from_the_others():
+def test_every_corner_has_its_own_signs():
     told = {tuple(position_features(random_places(), one)[0, :2, 0, 0].tolist()) for one in CORNERS}
     assert len(told) == len(CORNERS) == 4

@@ -1,4 +1,4 @@
-"""DICOM series: placed as PS3.3 C.7.6.2 says, rescaled, and refused where they are no volume."""
+"""DICOM series: affines by PS3.3 C.7.6.2, rescaled values, and series that are refused."""
 
 import shutil
 import tracemalloc
@@ -27,7 +27,7 @@ def read(folder: Path, series: str | None = None) -> Volume:
 
 
 def refused(folder: Path, capfd: pytest.CaptureFixture[str], series: str | None = None):
-    """The one error of a bad series; nothing else is said, and it names no folder."""
+    """The error of a bad series, which names no folder; nothing is printed."""
     capfd.readouterr()
     with pytest.raises(InputError) as caught:
         read(folder, series)
@@ -41,7 +41,7 @@ def oblique(seed: int) -> tuple[float, ...]:
     return tuple(float(f"{value:.10g}") for value in [*turn[:, 0], *turn[:, 1]])
 
 
-# Place
+# Positions
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_real_series_of_a_study():
         )
 
 
-def test_study_is_listed_in_order_with_what_tells_series_apart():
+def test_a_study_is_listed_in_order_of_distinct_series():
     listed = list_series(STUDIES)
     assert len(listed) > 5
     assert len({one.uid for one in listed}) == len(listed)
@@ -241,7 +241,7 @@ def test_series_is_chosen_by_number_or_uid(tmp_path, wanted):
     assert volume.modality is Modality.MR
 
 
-def test_choice_that_is_none(tmp_path, capfd):
+def test_ambiguous_or_missing_choice(tmp_path, capfd):
     two_series(tmp_path)
     listing = "1: CT 'thin', 3 images; 7: MR 'thin', 4 images"
     error = refused(tmp_path, capfd)
@@ -307,7 +307,7 @@ def test_folder_without_images(tmp_path, capfd):
 
 
 def test_listing_reads_headers_only(tmp_path):
-    """Files that end within their pixels are listed all the same."""
+    """Files that end within their pixels are listed nevertheless."""
     folder = small_series(4).write(tmp_path)
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-20])
@@ -315,7 +315,7 @@ def test_listing_reads_headers_only(tmp_path):
     assert len(only.instances) == 4
 
 
-# What is no volume: how images of a series differ, the error's code, words of its message
+# Series that are refused: differences of images, the error's code, words of its message
 
 
 def test_missing_slice(tmp_path, capfd):
@@ -375,7 +375,7 @@ def test_several_orientations_in_one_series(tmp_path, capfd):
         ({"PixelData": b"\0" * 94}, "input-damaged", "truncated"),
     ],
 )
-def test_one_image_that_does_not_belong(tmp_path, capfd, attributes, code, words):
+def test_one_image_that_differs(tmp_path, capfd, attributes, code, words):
     series = small_series()
     series.write(tmp_path)
     save(series.image(2, **attributes), tmp_path / "image 003.dcm")
@@ -401,13 +401,13 @@ def test_one_image_that_does_not_belong(tmp_path, capfd, attributes, code, words
         ),
     ],
 )
-def test_series_that_is_nowhere(tmp_path, capfd, attributes, code, words):
+def test_series_of_invalid_geometry(tmp_path, capfd, attributes, code, words):
     error = refused(small_series().write(tmp_path, **attributes), capfd)
     assert (error.code, words in error.message) == (code, True), error.message
 
 
 @pytest.mark.parametrize("modality", ["PT", "US", "NM", "RTDOSE", "ct"])
-def test_modality_that_is_neither_is_not_guessed(tmp_path, capfd, modality):
+def test_other_modalities_are_refused(tmp_path, capfd, modality):
     error = refused(small_series().write(tmp_path, Modality=modality), capfd)
     assert error.code == "modality-unsupported"
     assert error.message == f"Expected a DICOM series of modality MR or CT; found {modality!r}."
@@ -443,7 +443,7 @@ def test_real_truncated_image(tmp_path, capfd):
         ("rtdose.dcm", "dicom-multiframe"),
     ],
 )
-def test_real_images_that_are_no_slices(tmp_path, capfd, name, code):
+def test_real_images_that_are_not_slices(tmp_path, capfd, name, code):
     shutil.copy(FILES / name, tmp_path)
     assert refused(tmp_path, capfd).code == "modality-unsupported"
     image = pydicom.dcmread(FILES / name)
@@ -452,7 +452,7 @@ def test_real_images_that_are_no_slices(tmp_path, capfd, name, code):
     assert refused(tmp_path, capfd).code == code
 
 
-def test_c_libraries_keep_silent(tmp_path, capfd):
+def test_c_libraries_print_nothing(tmp_path, capfd):
     # Its 12-bit JPEG makes libjpeg complain before it succeeds.
     image = pydicom.dcmread(FILES / "JPEG-lossy.dcm")
     image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 0], list(AXIAL)

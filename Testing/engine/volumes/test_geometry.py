@@ -1,3 +1,5 @@
+"""Geometry: slices of every plane, spacing, and affines that are refused."""
+
 import itertools
 
 import numpy as np
@@ -11,7 +13,7 @@ from SpatialARAnomalyLib.engine.volumes.geometry import (
     voxel_spacing_mm,
 )
 
-# RAS direction in which rows and columns of a plane's slices advance, and slices follow.
+# RAS directions in which slices, rows and columns of a plane advance.
 ADVANCE = {
     Plane.AXIAL: ((0, 0, 1), (0, -1, 0), (-1, 0, 0)),
     Plane.CORONAL: ((0, 1, 0), (0, 0, -1), (-1, 0, 0)),
@@ -23,16 +25,16 @@ def copies(voxels: np.ndarray, ras_from_voxel: np.ndarray):
     """The same scan stored in all 48 axis orders and directions."""
     for order in itertools.permutations(range(3)):  # of k, j, i
         for flips in itertools.product([False, True], repeat=3):
-            turned = voxels.transpose(order)
+            reordered = voxels.transpose(order)
             affine = ras_from_voxel.copy()
             affine[:3, :3] = ras_from_voxel[:3, :3][:, [2 - axis for axis in order[::-1]]]
             for axis, flip in enumerate(flips):
                 if flip:
-                    turned = np.flip(turned, axis)
+                    reordered = np.flip(reordered, axis)
                     column = 2 - axis
-                    affine[:3, 3] += affine[:3, column] * (turned.shape[axis] - 1)
+                    affine[:3, 3] += affine[:3, column] * (reordered.shape[axis] - 1)
                     affine[:3, column] *= -1
-            yield turned, affine
+            yield reordered, affine
 
 
 @pytest.mark.parametrize("plane", list(Plane))
@@ -43,10 +45,10 @@ def test_every_copy_of_a_scan_gives_the_same_slices(seed, plane):
     first = PlaneOrientation.of(grid.ras_from_voxel, plane)
     expected = first.apply(voxels)
     expected_place = first.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
-    for turned, affine in copies(voxels, grid.ras_from_voxel):
+    for reordered, affine in copies(voxels, grid.ras_from_voxel):
         orientation = PlaneOrientation.of(affine, plane)
-        np.testing.assert_array_equal(orientation.apply(turned), expected)
-        place = orientation.ras_from_plane(affine, turned.shape)
+        np.testing.assert_array_equal(orientation.apply(reordered), expected)
+        place = orientation.ras_from_plane(affine, reordered.shape)
         np.testing.assert_allclose(place, expected_place, atol=1e-9)
 
 
@@ -57,17 +59,17 @@ def test_undo_is_the_inverse_and_positions_are_kept(seed, plane):
     orientation = PlaneOrientation.of(grid.ras_from_voxel, plane)
     ras = grid.ras()
     for axis in range(3):
-        turned = orientation.apply(ras[axis])
-        np.testing.assert_array_equal(orientation.undo(turned), ras[axis])
-        n, r, c = np.indices(turned.shape, dtype=float)
+        reordered = orientation.apply(ras[axis])
+        np.testing.assert_array_equal(orientation.undo(reordered), ras[axis])
+        n, r, c = np.indices(reordered.shape, dtype=float)
         affine = orientation.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
         by_plane = affine[axis, 0] * c + affine[axis, 1] * r + affine[axis, 2] * n + affine[axis, 3]
-        np.testing.assert_allclose(by_plane, turned, atol=1e-9)
+        np.testing.assert_allclose(by_plane, reordered, atol=1e-9)
 
 
 @pytest.mark.parametrize("plane", list(Plane))
 @pytest.mark.parametrize("seed", range(6))
-def test_slices_are_seen_as_radiologists_see_them(seed, plane):
+def test_slices_are_in_radiological_convention(seed, plane):
     grid = random_grid(seed, plane=plane, slices=3)
     orientation = PlaneOrientation.of(grid.ras_from_voxel, plane)
     affine = orientation.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
@@ -90,7 +92,7 @@ def test_spacing_is_the_length_of_each_step():
         ([np.inf, 0, 0], "affine-not-finite", "must be finite"),
     ],
 )
-def test_an_affine_that_places_nothing_is_refused(column, code, words):
+def test_an_invalid_affine_is_refused(column, code, words):
     affine = np.eye(4)
     affine[:3, 1] = column
     with pytest.raises(InputError, match=words) as error:

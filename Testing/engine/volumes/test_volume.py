@@ -1,4 +1,4 @@
-"""A scan in memory: where it is, what it is, and which voxels are no scan."""
+"""A scan in memory: its affine, hash and modality, and voxels that are not a scan."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ def random_volume(seed: int) -> Volume:
     return Volume(voxels, grid.ras_from_voxel)
 
 
-def stored_otherwise(volume: Volume, order: tuple[int, int, int], flips: list[bool]) -> Volume:
-    """The same voxels at the same places, with voxel axes (i, j, k) permuted and reversed."""
+def reoriented(volume: Volume, order: tuple[int, int, int], flips: list[bool]) -> Volume:
+    """The same voxels at the same positions, with axes (i, j, k) permuted and reversed."""
     kji = [2 - axis for axis in order][::-1]
     voxels = volume.voxels.transpose(kji)
     old_from_new = np.zeros((4, 4))
@@ -37,17 +37,17 @@ def stored_otherwise(volume: Volume, order: tuple[int, int, int], flips: list[bo
     return Volume(voxels, volume.ras_from_voxel @ old_from_new)
 
 
-def place(*spacing_mm: float, origin=(0.0, 0.0, 0.0)) -> np.ndarray:
+def affine_of(*spacing_mm: float, origin=(0.0, 0.0, 0.0)) -> np.ndarray:
     ras_from_voxel = np.diag([*spacing_mm, 1.0])
     ras_from_voxel[:3, 3] = origin
     return ras_from_voxel
 
 
 def test_spacing_and_voxel_size_are_those_of_the_affine():
-    volume = Volume(np.zeros((2, 3, 4), np.int16), place(-0.5, 2.0, -3.0))
+    volume = Volume(np.zeros((2, 3, 4), np.int16), affine_of(-0.5, 2.0, -3.0))
     assert volume.spacing_mm == (0.5, 2.0, 3.0)
     assert volume.voxel_ml == pytest.approx(0.003)
-    sheared = place(0.5, 2.0, 3.0)
+    sheared = affine_of(0.5, 2.0, 3.0)
     sheared[0, 2] = 4.0  # as of a tilted gantry: the height of a slice stays 3 mm
     assert Volume(volume.voxels, sheared).voxel_ml == pytest.approx(0.003)
     assert Volume(volume.voxels, sheared).spacing_mm[2] == pytest.approx(5.0)
@@ -56,12 +56,12 @@ def test_spacing_and_voxel_size_are_those_of_the_affine():
 @pytest.mark.parametrize(
     ("ras_from_voxel", "code", "message"),
     [
-        (place(1, 0, 1), "spacing-zero", "found 1 × 0 × 1 mm"),
-        (place(1, np.nan, 1), "affine-not-finite", "NaN or infinity"),
+        (affine_of(1, 0, 1), "spacing-zero", "found 1 × 0 × 1 mm"),
+        (affine_of(1, np.nan, 1), "affine-not-finite", "NaN or infinity"),
         (np.ones((4, 4)), "affine-singular", "its affine is singular"),
     ],
 )
-def test_an_affine_that_places_nothing_is_refused(ras_from_voxel, code, message):
+def test_an_invalid_affine_is_refused(ras_from_voxel, code, message):
     with pytest.raises(InputError, match=message) as caught:
         Volume(np.zeros((2, 2, 2), np.int16), ras_from_voxel)
     assert caught.value.code == code
@@ -82,12 +82,12 @@ def test_an_affine_that_places_nothing_is_refused(ras_from_voxel, code, message)
 )
 def test_copies_in_another_orientation_have_one_hash(seed, order, flips):
     volume = random_volume(seed)
-    copy = stored_otherwise(volume, order, flips)
+    copy = reoriented(volume, order, flips)
     i, j, k = 1, 2, 3
     was, became = (i, j, k), [0, 0, 0]
     for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
         became[new] = copy.voxels.shape[2 - new] - 1 - was[old] if flip else was[old]
-    # The helper is right: the same voxel at the same point.
+    # The helper keeps every voxel at its position.
     assert copy.voxels[became[2], became[1], became[0]] == volume.voxels[k, j, i]
     np.testing.assert_allclose(
         copy.ras_from_voxel @ [*became, 1], volume.ras_from_voxel @ [*was, 1], atol=1e-9
@@ -100,16 +100,17 @@ def test_common_spacings_do_not_lie_between_two_hashes(spacing_mm):
     # 937.5 µm is half way between two steps of a micrometer: rounding errors must not choose.
     voxels = np.random.RandomState(0).randint(0, 9, (3, 256, 255)).astype(np.int16)
     volume = Volume(
-        voxels, place(-spacing_mm, -spacing_mm, 5.0, origin=(-110.25, 0.1 + spacing_mm / 2, 0.0005))
+        voxels,
+        affine_of(-spacing_mm, -spacing_mm, 5.0, origin=(-110.25, 0.1 + spacing_mm / 2, 0.0005)),
     )
-    copy = stored_otherwise(volume, (1, 2, 0), [True, False, True])
+    copy = reoriented(volume, (1, 2, 0), [True, False, True])
     hashes = {volume.content_sha256(), copy.content_sha256()}
     for error in (1e-7, -1e-7):
         hashes.add(replace(volume, ras_from_voxel=volume.ras_from_voxel + error).content_sha256())
     assert len(hashes) == 1
 
 
-def test_another_voxel_or_place_is_another_hash():
+def test_another_voxel_or_position_is_another_hash():
     volume = random_volume(0)
     voxels = volume.voxels.copy()
     voxels[3, 2, 1] += 1
@@ -150,7 +151,7 @@ def test_modality_is_ct_where_voxels_are_as_dark_as_air(darkest, modality):
     assert infer_modality(Volume(voxels, np.eye(4))) is modality
 
 
-# What is no scan
+# Voxels that are not a scan
 
 
 def refused(voxels: np.ndarray) -> InputError:
@@ -162,7 +163,7 @@ def refused(voxels: np.ndarray) -> InputError:
 @pytest.mark.parametrize(
     ("value", "count"), [(np.nan, 1), (np.inf, 2), (-np.inf, 3)], ids=["nan", "inf", "-inf"]
 )
-def test_voxels_that_are_no_number_are_counted(value, count):
+def test_voxels_that_are_not_finite_are_counted(value, count):
     voxels = np.random.RandomState(0).rand(4, 5, 6).astype(np.float32)
     voxels.flat[:count] = value
     error = refused(voxels)
@@ -259,12 +260,12 @@ SCANS = {
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_scan_is_no_label_map(name):
+def test_a_scan_is_accepted(name):
     voxels = SCANS[name]()
     check_scan(Volume(voxels, np.eye(4)))
 
 
-def test_real_numbers_are_no_labels(head):
-    # Flat regions, but of half numbers.
+def test_fractions_are_accepted(head):
+    # Flat regions as in a label map, but their values are not integers.
     voxels = head.tissues.astype(np.float32) + 0.5
     check_scan(Volume(voxels, np.eye(4)))
