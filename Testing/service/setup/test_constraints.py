@@ -1,4 +1,4 @@
-"""What is installed stays, whatever is installed beside it."""
+"""An installation keeps the versions of all other packages."""
 
 import importlib.metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from SpatialARAnomalyLib.service.setup.packages import (
 ROOT = Path(__file__).parents[3]
 
 
-def test_all_that_is_installed_is_held_but_what_is_to_come():
+def test_all_other_packages_are_held():
     installed = {
         "numpy": "2.4.6", "setuptools": "82.0.1", "some-thing": "1", "transformers": "4.0",
         "tokenizers": "0.1", "torch": "2.0", "nvidia-cublas-cu12": "12.1", "torchvision": "0.15",
@@ -67,14 +67,14 @@ def test_a_list_is_read_as_systems_write_it(encoding, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"numpy\n", b"\xff\xfe\x00", b"\xff", b"\0" * 9])
-def test_a_list_that_keeps_nothing_is_refused(content, tmp_path):
+def test_a_list_without_versions_is_refused(content, tmp_path):
     file = tmp_path / "list.txt"
     file.write_bytes(content)
     with pytest.raises(SetupError, match="numpy==2"):
         read_constraints(file)
 
 
-def test_a_change_of_what_was_held_is_told():
+def test_changes_of_held_packages_are_found():
     held = {"numpy": "2", "scipy": "1", "vtk": "9"}
     assert changed_versions(held, held | {"torch": "2"}) == {}
     assert changed_versions(held, {"numpy": "1.26", "vtk": "9"}) == {
@@ -100,7 +100,7 @@ def test_states_of_packages():
     assert [one.requirement for one in checks.values()] == list(REQUIREMENTS)
 
 
-def test_what_an_interrupted_pip_left_is_not_installed(tmp_path):
+def test_leftovers_of_an_interrupted_pip_are_not_installed(tmp_path):
     (tmp_path / "numpy-2.0.dist-info").mkdir()
     (tmp_path / "~cipy-1.0.dist-info").mkdir()
     old = tmp_path / "Old_Thing-1.5-py3.12.egg-info"

@@ -1,4 +1,4 @@
-"""The doctor says what is wrong and what to do, and what is right where all is."""
+"""The diagnosis names what is wrong, with a remedy, and what is ok."""
 
 import json
 import os
@@ -24,7 +24,8 @@ def of(diagnosis, name):
     return finding
 
 
-def test_the_doctor_finds_this_machine_well():
+@pytest.mark.slow
+def test_this_machine_is_ok():
     done = run("doctor", "--json")
     assert done.exit_code == 0, done.stdout
     said = json.loads(done.stdout)
@@ -34,7 +35,8 @@ def test_the_doctor_finds_this_machine_well():
     }
 
 
-def test_a_torch_that_is_half_there_is_found_and_the_exit_code_says_so(tmp_path):
+@pytest.mark.slow
+def test_a_broken_torch_is_found(tmp_path):
     """As after an interrupted installation: the metadata are there, the module is not whole."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libtorch.so is missing')")
@@ -54,7 +56,7 @@ def test_a_torch_that_is_half_there_is_found_and_the_exit_code_says_so(tmp_path)
     assert str(tmp_path) not in done.stdout
 
 
-def test_the_light_install_is_told_what_it_lacks(monkeypatch):
+def test_missing_packages_are_named_with_a_remedy(monkeypatch):
     installed = doctor.installed_versions()
     for name in ("torch", "transformers", "truststore"):
         del installed[name]
@@ -70,7 +72,7 @@ def test_the_light_install_is_told_what_it_lacks(monkeypatch):
     assert of(diagnose(probed()), "transformers").remedy.startswith("Install it")
 
 
-def test_too_little_of_a_machine_is_told(monkeypatch, tmp_path):
+def test_too_little_memory_or_disk_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "free_bytes", lambda folder: 10**8)
     small = CPU | {"memory_bytes": 2 * 10**9}
     gpu = CPU | {"device": "cuda", "memory_bytes": None, "free_bytes": None}
@@ -85,7 +87,7 @@ def test_too_little_of_a_machine_is_told(monkeypatch, tmp_path):
     assert str(tmp_path) not in json.dumps(diagnose(probed()).to_dict())
 
 
-def test_the_network_is_described_not_asked_and_no_secret_is_shown(monkeypatch):
+def test_network_settings_are_described_without_secrets(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = of(diagnose(probed()), "network").found
@@ -103,7 +105,7 @@ def test_the_network_is_described_not_asked_and_no_secret_is_shown(monkeypatch):
         ("#!/bin/sh\nexec sleep 60", "no answer within 0.5 s"),
     ],
 )
-def test_a_torch_that_takes_its_process_down_does_not_take_the_doctor(tmp_path, program, words):
+def test_a_probe_that_crashes_or_hangs_is_reported(tmp_path, program, words):
     script = tmp_path / "python"
     script.write_text(program)
     script.chmod(0o755)
@@ -114,7 +116,7 @@ def test_a_torch_that_takes_its_process_down_does_not_take_the_doctor(tmp_path, 
     assert "could not be started" in probe_in_child(str(tmp_path / "none"))["failed"]
 
 
-def test_only_macos_on_x86_is_told_that_there_is_no_torch():
+def test_only_macos_on_x86_has_no_torch():
     assert "macOS on x86-64" in no_torch_reason("Darwin", "x86_64")
     for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64"), ("Windows", "AMD64")):
         assert no_torch_reason(system, machine) == ""

@@ -1,4 +1,4 @@
-"""An offline kit: complete or not there, checked before use, and installed beside what stays."""
+"""Offline kits are complete or absent, checked before use, and change no other packages."""
 
 import json
 import os
@@ -89,7 +89,8 @@ def test_a_kit_has_what_the_other_machine_lacks_and_no_more(index, tmp_path, pla
     assert platform in (folder / "README.txt").read_text()
 
 
-def test_an_interrupted_kit_is_not_there_and_goes_on_later(index, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_an_interrupted_kit_is_resumed(index, tmp_path, monkeypatch):
     folder = tmp_path / "kit"
 
     def full(*_):
@@ -111,7 +112,8 @@ def test_an_interrupted_kit_is_not_there_and_goes_on_later(index, tmp_path, monk
         kit_of(folder)
 
 
-def test_wheels_of_another_machine_are_not_gone_on_with(index, tmp_path):
+@pytest.mark.slow
+def test_wheels_for_another_machine_are_not_reused(index, tmp_path):
     folder, partial = tmp_path / "kit", tmp_path / "kit.partial"
 
     class Stopped(SilentReporter):
@@ -131,7 +133,7 @@ def test_wheels_of_another_machine_are_not_gone_on_with(index, tmp_path):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_a_cancelled_kit_is_not_there(index, tmp_path):
+def test_a_cancelled_kit_does_not_exist(index, tmp_path):
     class Impatient(SilentReporter):
         def check_cancelled(self):
             raise Cancelled
@@ -141,6 +143,7 @@ def test_a_cancelled_kit_is_not_there(index, tmp_path):
     assert not (tmp_path / "kit").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_kit_keeps_its_versions(index, tmp_path, monkeypatch):
     """A newer release in between makes no gigabytes be downloaded again."""
     folder = tmp_path / "kit"
@@ -156,7 +159,7 @@ def test_an_interrupted_kit_keeps_its_versions(index, tmp_path, monkeypatch):
     assert kit_of(folder).wheels[0] == "alpha==1.5"
 
 
-def test_what_no_version_fits_is_refused_with_the_reason(index, tmp_path):
+def test_requirements_without_a_solution_are_refused_with_the_reason(index, tmp_path):
     (index / "alpha-1.5-py3-none-any.whl").unlink()
     with pytest.raises(SetupError) as caught:
         kit_of(tmp_path / "kit")
@@ -189,7 +192,7 @@ def test_torch_comes_from_the_index_of_its_build_and_nothing_else_does(
     assert names_in(tmp_path / "kit") == ["beta", "epsilon", "torch"]
 
 
-def test_without_uv_it_is_said_how_to_get_it(index, tmp_path, monkeypatch):
+def test_a_missing_uv_is_reported(index, tmp_path, monkeypatch):
     monkeypatch.setattr(offline_kit.shutil, "which", lambda name, path: None)
     with pytest.raises(SetupError, match="made with uv") as caught:
         kit_of(tmp_path / "kit")
@@ -214,7 +217,7 @@ def test_platforms_have_other_names_in_uv(tag, expected):
 
 
 @pytest.mark.parametrize("tag", ["amiga", "manylinux_2_5_x86_64", "manylinux_2_28_s390x", "win32"])
-def test_a_platform_that_cannot_be_is_refused(tag, tmp_path):
+def test_an_unknown_platform_is_refused(tag, tmp_path):
     with pytest.raises(SetupError, match=f"'{tag}' is not known") as caught:
         kit_of(tmp_path / "kit", spec(tag))
     assert caught.value.code == "kit-platform"
@@ -291,7 +294,7 @@ def test_a_kit_that_was_changed_is_refused(kit, change):
     assert str(kit) not in str(caught.value)
 
 
-def test_what_file_managers_leave_on_the_way_hinders_nothing(kit):
+def test_files_of_file_managers_are_ignored(kit):
     manifest = read_manifest(kit)
     for name in (".DS_Store", "wheels/Thumbs.db", "wheels/._beta-1.0-py3-none-any.whl"):
         (kit / name).write_bytes(b"x")
@@ -313,6 +316,7 @@ def test_a_kit_of_another_kind_is_refused(kit, tmp_path):
     assert caught.value.code == "kit-missing"
 
 
+@pytest.mark.slow
 def test_a_kit_is_installed_without_any_index_and_changes_nothing(kit, tmp_path, monkeypatch):
     python = ThrowAwayPython(tmp_path)
     for variable in [name for name in os.environ if name.startswith("PIP_")]:

@@ -1,4 +1,4 @@
-"""Every failure has a hint in each front end that can show it; messages leave that to hints."""
+"""Every error code has a hint in each front end that can show it; messages contain none."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ FILES = {
 }
 COMMAND_LINE = re.compile(r"service/cli/")
 PIP = "service/setup/packages.py"
-"""Its codes are in a table, by what pip said."""
+"""Its codes are in a table, by words of pip's output."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -38,7 +38,7 @@ ERRORS = error_classes()
 
 
 def calls() -> Iterator[tuple[str, Function | None, ast.Call]]:
-    """Every call: its file, the function it stands in, and the call."""
+    """Yield every call with its file and the function around it."""
 
     def below(file: str, node: ast.AST, function: Function | None) -> Iterator:
         for child in ast.iter_child_nodes(node):
@@ -66,9 +66,9 @@ def argument(call: ast.Call, name: str, place: int) -> ast.expr | None:
 
 
 def codes_of(code: ast.expr, file: str, function: Function | None) -> set[tuple[str, str]]:
-    """The codes that an expression may be, each with the file that says it.
+    """Return the codes that an expression can have, each with the file of its constant.
 
-    Fails for one that cannot be told, so that no code escapes the tables.
+    Fails for any other expression, so that no code is missing from the tables.
     """
     if isinstance(code, ast.Constant) and isinstance(code.value, str):
         return {(code.value, file)}
@@ -90,7 +90,7 @@ def codes_of(code: ast.expr, file: str, function: Function | None) -> set[tuple[
 
 
 def codes_of_parameter(name: str, file: str, function: Function) -> set[tuple[str, str]]:
-    """The codes that callers give to a function, and its default."""
+    """Return the codes that callers pass to a function, and its default."""
     arguments = function.args
     plain = [one.arg for one in arguments.args]
     defaults = dict(zip(reversed(plain), reversed(arguments.defaults), strict=False))
@@ -105,7 +105,7 @@ def codes_of_parameter(name: str, file: str, function: Function) -> set[tuple[st
             continue
         given = argument(call, name, place) or defaults[name]
         found |= codes_of(given, where, inside)
-    assert found, f"{file}: nobody seems to call {function.name}"
+    assert found, f"{file}: no call of {function.name} was found"
     return found
 
 
@@ -118,7 +118,7 @@ def constants(tree: ast.AST) -> set[str]:
 
 
 def raised() -> set[tuple[str, str]]:
-    """Every code of a failure, and a file that says it."""
+    """Return every error code, with the file of its constant."""
     found: set[tuple[str, str]] = set()
     for file, function, call in CALLS:
         if called(call) in ERRORS:
@@ -166,7 +166,7 @@ def test_every_failure_of_the_panel_has_a_hint(panel):
     assert set(panel) == OF_PANEL
 
 
-def test_there_is_something_to_do_about_every_failure(panel):
+def test_no_hint_is_empty(panel):
     for table in (cli_hints.HINTS, panel):
         assert all(one.strip() for hints in table.values() for one in alternatives(hints))
 
@@ -186,7 +186,7 @@ def test_a_hint_shows_only_facts_that_its_failures_have(panel):
             assert not (shown and code.startswith("worker-")), code
 
 
-def test_the_first_hint_whose_facts_are_there_is_the_one():
+def test_the_first_hint_with_all_facts_is_shown():
     error = SpatialARError("model-modality", "Expected MR.", modality="CT")
     assert cli_hints.hint(error).startswith("Choose a model trained on CT,")
     two = ("Use {size_px} px.", "Use another size.")
@@ -217,7 +217,7 @@ def test_the_command_lines_hints_name_options_and_commands_that_exist():
             assert set(re.findall(r"`(spatial[^`]*)`", hint)) <= commands, hint
 
 
-def test_the_panels_hints_are_short_and_name_what_is_on_the_panel(panel):
+def test_the_panels_hints_are_short_and_name_controls_that_exist(panel):
     folder = PACKAGE.parent / "Resources" / "UI"
     texts = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.ui"))
     shown = set(re.findall(r"<string>([^<:]*):?</string>", texts))
@@ -231,7 +231,7 @@ def test_the_panels_hints_are_short_and_name_what_is_on_the_panel(panel):
 
 
 def texts_of_failures() -> Iterator[tuple[str, str]]:
-    """The texts of errors and notices outside of the command line, and their files."""
+    """Yield the texts of errors and notices outside of the command line, with their files."""
     makers = {*ERRORS, "notice"} | {
         one.name
         for tree in FILES.values()
@@ -246,7 +246,7 @@ def texts_of_failures() -> Iterator[tuple[str, str]]:
                 yield from ((text, file) for text in constants(one))
 
 
-def test_no_message_speaks_of_options_or_of_the_panel():
+def test_no_message_names_options_or_controls():
     found = list(texts_of_failures())
     assert len(found) > 300
     for text, file in found:
@@ -257,7 +257,7 @@ def test_no_message_speaks_of_options_or_of_the_panel():
 
 
 def test_errors_are_found_where_they_are_made():
-    """Codes that only a helper, a conditional, a default or an event holds."""
+    """Codes in helpers, conditionals, defaults and events are found, too."""
     codes = {code for code, _ in RAISED}
     assert {"encoder-lfs-pointer", "output-unwritable", "training-unwritable"} <= codes
     assert {"worker-silent", "worker-held", "pip-disk", "request-unreadable"} <= codes
