@@ -162,7 +162,7 @@ def test_p_values_of_normal_tokens_are_not_too_small(spacing_mm):
     spec = SliceSpec(fov_mm=float(size_px), size_px=size_px)
     axis = AxisTiling.covering(voxels, spacing_mm, (0, voxels - 1), spec, patch_px)
     random = np.random.RandomState(11)
-    held_out, fresh = random.normal(size=(2, 150, axis.tokens, axis.tokens))
+    held_out, fresh = random.normal(size=(2, 50, axis.tokens, axis.tokens))
     on_grid = on_voxels(axis, held_out).ravel()
     calibration = fit_calibration([on_grid], [held_out.ravel()])
     (centers,), _ = axis.voxels_under_tokens
