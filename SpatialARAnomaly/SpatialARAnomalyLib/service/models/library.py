@@ -44,7 +44,7 @@ RESERVED = {
 
 
 class Arrival(StrEnum):
-    """How a model came into the library."""
+    """The way in which a model came into the library."""
 
     ADDED = "added"
     RENAMED = "renamed"

@@ -117,7 +117,7 @@ class TrainingFolder:
 
     @property
     def is_held(self) -> bool:
-        """Whether a training runs here now, in any process."""
+        """True while a training runs here, in any process."""
         try:
             descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR)
         except OSError:
@@ -141,7 +141,7 @@ class TrainingFolder:
 
     @property
     def is_training(self) -> bool:
-        """Whether the folder is a training's."""
+        """True where the folder is a training's."""
         return is_marked(self.path / MARKER_FILE, MARKER)
 
     def discard_checkpoint(self) -> None:

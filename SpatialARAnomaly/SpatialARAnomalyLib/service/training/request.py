@@ -172,7 +172,7 @@ class ScanRow(Spec):
 
     @property
     def used(self) -> bool:
-        """Whether a training may use it."""
+        """True where a training may use it."""
         return self.status == "used"
 
 
