@@ -54,13 +54,13 @@ def detection(scan, site, tmp_path_factory):
     return out, [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_results_are_all_there(detection):
+def test_all_result_files_exist(detection):
     out, _ = detection
     expected = sorted([f"Müller 7{suffix}" for suffix in RESULTS] + ["run.json"])
     assert sorted(path.name for path in out.iterdir()) == expected
 
 
-def test_outputs_are_on_the_input_s_voxels(detection, scan):
+def test_outputs_have_the_grid_of_the_input(detection, scan):
     out, _ = detection
     _, volume = scan
     lps = np.diag([-1.0, -1, 1, 1]) @ volume.ras_from_voxel
@@ -83,7 +83,7 @@ def nll_top(out) -> float:
     return case_score(nll[nll > outside + 1e-6])
 
 
-def test_files_tell_the_same_findings(detection):
+def test_all_files_have_the_same_findings(detection):
     out, events = detection
     with (out / "Müller 7_findings.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -125,7 +125,7 @@ def test_the_manifest_names_no_patient_and_no_path(detection):
     assert set(manifest["seconds"]) == {"read", "embed", "find"}
 
 
-def test_events_are_as_designed(detection):
+def test_events_follow_the_protocol(detection):
     _, events = detection
     assert events[0]["event"] == "hello"
     assert events[0]["protocol"] == 1
@@ -137,7 +137,7 @@ def test_events_are_as_designed(detection):
     assert [e["event"] for e in events].count("result") == 1
 
 
-def test_the_review_picture_shows_something(detection):
+def test_the_review_picture_has_a_colored_overlay(detection):
     out, _ = detection
     picture = matplotlib.image.imread(out / "Müller 7_review.png")[..., :3]
     height, width, _ = picture.shape
@@ -148,7 +148,7 @@ def test_the_review_picture_shows_something(detection):
     assert colored[:, width // 2 :].mean() > 10 * colored[100:, : width // 3].mean()
 
 
-def test_no_findings_is_a_result_too(scan, site, tmp_path):
+def test_a_detection_without_findings_writes_all_files(scan, site, tmp_path):
     result = run(
         "detect", scan[0], "--model", site.model, "--out", tmp_path, "--min-volume-ml", 9999
     )
@@ -159,7 +159,7 @@ def test_no_findings_is_a_result_too(scan, site, tmp_path):
     assert segmentation["segments"] == []
 
 
-def test_name_names_the_results(scan, site, tmp_path):
+def test_results_are_named_by_the_option(scan, site, tmp_path):
     out = tmp_path / "out"
     result = run("detect", scan[0], "--model", site.model, "--out", out, "--name", "case-1")
     assert result.exit_code == 0
@@ -218,7 +218,7 @@ def test_help_of_every_command(command):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_ctrl_c_cancels_a_training(site, tmp_path):
-    """As a user: Ctrl-C, exit code 130, no model, what was done is kept."""
+    """Ctrl-C gives exit code 130 and no model; the checkpoint is kept."""
     arguments = [*COMMAND, "train", *map(str, site.normals), "--out", str(tmp_path / "model")]
     arguments += [*TRAIN_OPTIONS, "--epochs", "400", "--json"]
     process = subprocess.Popen(
@@ -238,9 +238,9 @@ def test_ctrl_c_cancels_a_training(site, tmp_path):
 
 @pytest.fixture(scope="module")
 def killable(site, tmp_path_factory):
-    """A command that trains, but for `--out`, and the model of one that was never killed.
+    """A training command without `--out`, and its model when it is not killed.
 
-    Both run in processes of their own, with as many threads: sums depend on that.
+    Both run in child processes with one thread, since sums depend on the number of threads.
     """
     options = ["--size-px", "112", "--epochs", "6", "--batch-size", "4", "--device", "cpu"]
     command = [*COMMAND, "train", *map(str, site.normals), *options, "--name", "heads", "--json"]
@@ -252,8 +252,8 @@ def killable(site, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("seed", range(4))
-def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):
-    """Killed at a seeded moment of embedding or training, run again: the same model."""
+def test_a_killed_training_resumes_to_the_same_model(seed, killable, tmp_path):
+    """Killed at a seeded moment of embedding or training, and run again."""
     command, whole = killable
     command = [*command, "--out", str(tmp_path / "model")]
     stage, seconds = ("embed", "fit")[seed % 2], np.random.RandomState(seed).uniform(0, 0.2)
@@ -272,7 +272,7 @@ def test_sigkill_leaves_nothing_torn(seed, killable, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
-def test_a_name_in_brackets_is_shown_as_it_is(site, tmp_path):
+def test_a_name_in_brackets_is_shown_literally(site, tmp_path):
     name = "brain [/x] [bold]t1"
     result = run(
         "train", *site.normals, "--out", tmp_path / "model", *TRAIN_OPTIONS, "--name", name
@@ -282,7 +282,7 @@ def test_a_name_in_brackets_is_shown_as_it_is(site, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp932"])
-def test_poor_consoles_get_help_and_cards_too(encoding, site):
+def test_consoles_with_few_characters_show_help_and_cards(encoding, site):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     for arguments in (["--help"], ["models", "show", str(site.model)]):
         result = subprocess.run(
@@ -301,7 +301,7 @@ def test_poor_consoles_get_help_and_cards_too(encoding, site):
     ],
     ids=["python", "cpu", "mps", "cuda"],
 )
-def test_too_little_memory_is_told_as_such(error, site, tmp_path, monkeypatch):
+def test_errors_of_memory_have_their_own_code(error, site, tmp_path, monkeypatch):
     def fail(*_):
         raise error
 
@@ -312,7 +312,7 @@ def test_too_little_memory_is_told_as_such(error, site, tmp_path, monkeypatch):
     assert (event["event"], event["code"]) == ("failed", "out-of-memory")
 
 
-def test_an_error_of_ours_is_an_internal_one(site, tmp_path, monkeypatch):
+def test_an_unforeseen_error_is_internal(site, tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError
 
@@ -323,7 +323,7 @@ def test_an_error_of_ours_is_an_internal_one(site, tmp_path, monkeypatch):
     assert "ZeroDivisionError" in result.stderr
 
 
-def test_a_model_s_name_is_no_formula(site, scan, tmp_path):
+def test_a_model_s_name_is_not_typeset_as_a_formula(site, scan, tmp_path):
     name = "m$\\frac{$ 脳"
     result = run("train", *site.normals, "--out", tmp_path / "m", *TRAIN_OPTIONS, "--name", name)
     assert result.exit_code == 0, result.stderr
@@ -331,7 +331,7 @@ def test_a_model_s_name_is_no_formula(site, scan, tmp_path):
     assert result.exit_code == 0, result.stderr
 
 
-def test_an_allowed_mismatch_is_on_record(site, tmp_path):
+def test_an_allowed_mismatch_is_recorded(site, tmp_path):
     head = normal_head(3, shape_kji=SHAPE_KJI, spacing_mm=SPACING_MM)
     path = tmp_path / "small.nrrd"
     write_nrrd(path, head.voxels, head.ras_from_voxel @ np.diag([0.3, 0.3, 1.0, 1.0]))
@@ -341,7 +341,7 @@ def test_an_allowed_mismatch_is_on_record(site, tmp_path):
     assert any("pixel spacing" in one for one in recorded)
 
 
-def test_sizes_that_are_no_sizes():
+def test_negative_sizes_are_refused():
     result = run("encoders", "check", "--size-px", "-16")
     assert result.exit_code == 2
     assert "The size must be positive" in result.stderr

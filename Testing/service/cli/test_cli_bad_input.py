@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, one clear message, no traceback, nothing written."""
+"""Bad input gives exit code 2 and one error message, without a traceback or output files."""
 
 import json
 import os
@@ -333,7 +333,7 @@ def test_a_model_that_is_missing(site, tmp_path):
     assert tree(tmp_path) == {}
 
 
-def test_a_model_whose_encoder_is_gone_says_so(site, tmp_path):
+def test_a_model_without_its_encoder_is_refused(site, tmp_path):
     """Same model, but trained on an encoder that this machine does not know."""
     from SpatialARAnomalyLib.engine.model.model_file import load_model, save_model
 
@@ -364,7 +364,7 @@ def test_a_device_that_is_not_there(site, tmp_path, monkeypatch):
     assert tree(tmp_path) == {}
 
 
-def test_json_tells_the_failure_as_an_event(site, tmp_path):
+def test_json_has_the_failure_as_an_event(site, tmp_path):
     result = run("detect", missing(tmp_path), "--model", site.model, "--out", tmp_path, "--json")
     assert result.exit_code == 2
     events = [json.loads(line) for line in result.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""The commands `models …`, as typed."""
+"""The commands `models …`."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_list_shows_all_models_and_what_is_missing(models):
     assert "spatial-ar-anomaly encoders get timm/vit_x" in shown
 
 
-def test_list_tells_damaged_models(models):
+def test_list_shows_problems_of_damaged_models(models):
     change_byte(models / "second.safetensors", 5000)
     shown = text(run("models", "list"))
     assert "second: The model file is not as it was written: its card does not match" in shown
@@ -86,7 +86,7 @@ def test_an_unknown_name_and_a_name_of_two_models_are_refused(models):
     assert len(os.listdir(models)) == 3
 
 
-def test_a_model_travels(models, tmp_path):
+def test_a_model_is_exported_and_imported(models, tmp_path):
     there = tmp_path / "там"
     written = text(run("models", "export", "Größe 脳", tmp_path))
     assert written == f"Written: {tmp_path / 'Größe 脳.safetensors'}\n"
@@ -104,7 +104,7 @@ def test_a_model_travels(models, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["arrival"] == "added"
 
 
-def test_a_file_that_is_none_is_told(models, tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(models, tmp_path):
     (tmp_path / "x.safetensors").write_text("years of work")
     before = tree(models)
     done = run("models", "import", tmp_path / "x.safetensors")
@@ -121,7 +121,7 @@ def test_rename(models):
     assert (done.exit_code, "another model" in done.stderr) == (2, True)
 
 
-def test_delete_asks_unless_told_not_to(models):
+def test_delete_asks_unless_yes_is_given(models):
     from SpatialARAnomalyLib.service.cli.main import app
     from typer.testing import CliRunner
 

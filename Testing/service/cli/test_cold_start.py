@@ -1,4 +1,4 @@
-"""What a cold detection does while torch and transformers are imported."""
+"""A cold detection reads the scan while torch and transformers are imported."""
 
 import sys
 import threading
@@ -29,7 +29,7 @@ def test_the_scan_is_read_and_masked_while_torch_is_imported(site, tmp_path, mon
     assert in_time == [True]
 
 
-def test_a_package_that_breaks_beside_is_reported_where_it_is_needed(monkeypatch):
+def test_a_failed_import_is_reported_when_the_package_is_needed(monkeypatch):
     monkeypatch.setattr(device, "_imports", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(DeviceError, match="not installed"):

@@ -1,4 +1,4 @@
-"""A person sees stage, count and time left on stderr; a program sees JSON on stdout."""
+"""Progress is shown on stderr as text, or printed to stdout as JSON."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_a_log_of_a_training_has_its_figures(capsys, monkeypatch):
     ]
 
 
-def test_a_log_is_not_flooded_but_hears_the_end(capsys, monkeypatch):
+def test_a_log_gets_few_lines_and_the_last_one(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with TerminalProgress() as view:
@@ -77,14 +77,14 @@ def test_a_log_is_not_flooded_but_hears_the_end(capsys, monkeypatch):
     ]
 
 
-def test_a_notice_is_one_line_as_it_is_written(capsys):
+def test_a_notice_is_one_literal_line(capsys):
     text = "Model '[bold]brain[/bold]' " + "was trained with other spacings " * 9
     with TerminalProgress() as view:
         view(NoticeEvent(code="model-geometry", text=text.strip()))
     assert lines(capsys) == [f"Note: {text.strip()}"]
 
 
-def test_a_stage_without_words_is_told_by_its_name(capsys):
+def test_an_unknown_stage_is_shown_by_its_name(capsys):
     with TerminalProgress() as view:
         view(StageEvent(name="[red]", index=1, of=1))
     assert lines(capsys) == ["[1/1] [red]"]
@@ -135,7 +135,7 @@ def test_json_goes_to_stdout_one_object_a_line(capsys):
     assert capsys.readouterr().out == "for people\n"
 
 
-def test_neighboring_ranks_have_colors_told_apart():
+def test_neighboring_ranks_have_different_colors():
     colors = [rank_color(rank) for rank in range(1, 21)]
     assert all(0 <= value <= 1 for color in colors for value in color)
     assert len(set(colors[:7])) == 7

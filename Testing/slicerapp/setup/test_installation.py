@@ -1,6 +1,6 @@
-"""Packages are installed beside what Slicer brings, which stays as it is; into a throw-away Python.
+"""Installations into a throw-away Python change none of the packages that Slicer brings.
 
-With SLICER_PYTHON_DIR by Slicer's own `packaging`, else by the harness' replacement.
+With SLICER_PYTHON_DIR they use Slicer's own `packaging`, else the harness' replacement.
 """
 
 import importlib.metadata
@@ -174,7 +174,7 @@ def test_all_is_installed_and_what_slicer_brings_stays(setting, mode):
 
 
 def test_a_package_that_wants_another_numpy_is_refused(setting, app):
-    """Of what comes before it, what is installed stays, and is told."""
+    """Packages installed before it stay, and are reported."""
     app.setTestingEnabled(False)
     make_index(setting.index, transformers=("numpy<2",))
     outcome = setting.install()
@@ -197,7 +197,7 @@ def test_a_torch_that_wants_another_setuptools_is_refused(setting):
     assert outcome.error.code == "pip-conflict", setting.log
 
 
-def test_what_the_index_lacks_is_told_and_nothing_changes(setting, mode):
+def test_a_package_missing_in_the_index_changes_nothing(setting, mode):
     setting.have_all_but("scikit-image", "typer")
     for wheel in setting.index.glob("scikit_image*"):
         wheel.unlink()
@@ -208,7 +208,7 @@ def test_what_the_index_lacks_is_told_and_nothing_changes(setting, mode):
     assert setting.words(outcome).endswith("Nothing was changed.")
 
 
-def test_what_would_have_to_be_built_is_refused(setting):
+def test_source_packages_are_refused(setting):
     setting.have_all_but("rich")
     for wheel in setting.index.glob("rich*"):
         wheel.unlink()
@@ -239,7 +239,7 @@ def test_a_half_installed_torch_is_removed_and_installed_again(setting, app):
     assert any("Uninstalling torch" in line or "Removing" in line for line in setting.log)
 
 
-def test_a_torch_that_kills_its_process_is_broken(setting):
+def test_a_torch_that_ends_the_probe_is_broken(setting):
     setting.have_all_but()
     setting.worker.probe_ends = {"event": "failed", "code": "worker-died", "text": "It crashed."}
     heard = []
@@ -284,7 +284,7 @@ class Rogue:
         return False
 
 
-def test_an_alarm_where_something_of_slicer_s_changed_all_the_same(setting):
+def test_a_change_of_a_held_package_is_reported(setting):
     setting.have_all_but("typer")
     setting.dependencies._packaging = Rogue(setting)
     outcome = setting.install()
@@ -296,7 +296,7 @@ def test_an_alarm_where_something_of_slicer_s_changed_all_the_same(setting):
     assert "Reinstall Slicer" in words
 
 
-def test_variables_of_the_site_s_own_come_back(setting, monkeypatch):
+def test_environment_variables_are_restored(setting, monkeypatch):
     monkeypatch.setenv("PIP_CONSTRAINT", "the site's own")
     setting.have_all_but("typer")
     seen = {}
@@ -321,7 +321,7 @@ def test_variables_of_the_site_s_own_come_back(setting, monkeypatch):
     assert "PIP_ONLY_BINARY" not in os.environ
 
 
-def test_one_thing_at_a_time(setting, monkeypatch):
+def test_an_installation_is_refused_while_packages_are_in_use(setting, monkeypatch):
     from SpatialARAnomalyLib.engine.errors import SetupError
 
     dependencies = setting.dependencies
@@ -344,7 +344,7 @@ def test_one_thing_at_a_time(setting, monkeypatch):
     assert dependencies.nameInstallProblem() == "No PyTorch for this computer."
 
 
-def test_the_question_names_all_that_matters(setting, monkeypatch):
+def test_the_question_names_packages_and_sizes(setting, monkeypatch):
     from SpatialARAnomalyLib.slicerapp.setup import Dependencies as module
 
     setting.have_all_but("torch", "typer")
@@ -381,7 +381,7 @@ def test_jobs_fail_with_the_reason_while_packages_are_installed(app, settings):
     assert ends[1]["event"] == "cancelled"
 
 
-def test_the_extension_is_asked_as_it_wants_to_be(app, monkeypatch):
+def test_the_extension_is_called_with_its_parameters(app, monkeypatch):
     """`PyTorchUtils` of the PyTorch extension, and Slicer's Extensions Manager."""
     import types
 
@@ -425,5 +425,5 @@ def test_the_extension_is_asked_as_it_wants_to_be(app, monkeypatch):
     assert manager.interactive
 
 
-def test_these_tests_left_this_python_alone():
+def test_this_python_is_unchanged():
     assert importlib.metadata.version("numpy") != "1.26.4"
