@@ -348,6 +348,7 @@ def test_a_bad_kit_is_refused_by_the_real_worker(opened, dialogs, tmp_path):
     assert "holds no offline kit" in opened.ui.setupStatusLabel.text
 
 
+@pytest.mark.slow
 def test_the_real_packages_work_and_diagnostics_name_no_place(opened, app):
     from pathlib import Path
 

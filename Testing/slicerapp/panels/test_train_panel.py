@@ -405,6 +405,7 @@ class TestLife:
         opened.ui.trainPlotButton.click()
         assert len(chart()[1]["epoch"]) >= count
 
+    @pytest.mark.slow
     def test_detection_works_meanwhile(self, opened, trainer, warm_worker, models_folder):
         opened.ui.modelsFolderEdit.setCurrentPath(str(models_folder))
         opened.widget.logic.worker = warm_worker

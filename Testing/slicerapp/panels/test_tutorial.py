@@ -9,7 +9,7 @@ from Harness import run_events
 from slicerapp.heads import detected
 from SpatialARAnomalyLib.service.demo.demo import head_with_lesion
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
