@@ -159,5 +159,7 @@ def test_cases_in_memory_are_evaluated_as_those_in_files(site, model, tmp_path):
     assert evaluated.counts == {"scans": 3, "patients": 3, "normal_scans": 1, "lesions": 2}
     assert (first.case_score, first.lesion_voxels) == (second.case_score, second.lesion_voxels)
     assert (normal.normal, normal.patient) == (True, "scan 3")
+    with pytest.raises(InputError, match="there are none"):
+        SpatialARAnomalyLib.evaluate([], model)
     with pytest.raises(InputError, match="Case 1: The truth must have the scan's"):
         SpatialARAnomalyLib.evaluate([SpatialARAnomalyLib.Case(scan, lesion[1:])], model)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import (
     Evaluation,
     ScoredCase,
@@ -104,6 +105,8 @@ def check_cases(
         ModelError: A scan differs from the model's normal scans; with `allow_mismatch`, a
             notice is reported instead.
     """
+    if not cases:
+        raise InputError("cases-none", "Expected scans to evaluate; there are none.")
     if len(cases) > 1 and not any(case.patient for case in cases):
         report.notice(
             "patients-unknown",
