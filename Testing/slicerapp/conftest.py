@@ -85,11 +85,11 @@ def opened(
     """The module, entered, with the quick model chosen, on the CPU, and the shared worker."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.slicerapp import Settings
-    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
 
     Settings.setModelsFolder(models_folder)
     Settings.setDevice(Device.CPU)
-    monkeypatch.setattr(SharedWorker, "_worker", warm_worker)
+    monkeypatch.setattr(worker_module, "_worker", warm_worker)
     module = load_module(MODULE)
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
     module.enter()

@@ -319,14 +319,14 @@ class TestDisk:
         ends_well(opened)
 
     def test_no_folder_to_work_in_is_told_with_its_reason(self, opened, scene, monkeypatch):
-        from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer as WorkFolder
+        from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer
 
         def refuse(**_):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
         with_scan(opened)
         with monkeypatch.context() as patch:
-            patch.setattr(WorkFolder, "tempfile", types.SimpleNamespace(mkdtemp=refuse))
+            patch.setattr(ArrayTransfer, "tempfile", types.SimpleNamespace(mkdtemp=refuse))
             assert detected(opened) is None
         assert "Read-only file system" in status(opened)
         ends_well(opened)
@@ -456,9 +456,9 @@ def alone(modules, scene, settings, models_folder):
     import slicer
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.slicerapp import Settings
-    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
 
-    assert SharedWorker._worker is None
+    assert worker_module._worker is None
     Settings.setModelsFolder(models_folder)
     Settings.setDevice(Device.CPU)
     module = load_scripted_module(MODULE)
@@ -478,7 +478,7 @@ def exists(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_the_worker_ends_with_the_module_also_in_a_job(alone, scene):
-    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
 
     with_scan(alone)
     before = scene.GetNumberOfNodes()
@@ -486,7 +486,7 @@ def test_the_worker_ends_with_the_module_also_in_a_job(alone, scene):
     wait_until(lambda: status(alone).startswith(EMBEDDING), 120, EMBEDDING)
     pid = alone.widget.logic.worker.pid
     alone.unload()
-    assert SharedWorker._worker is None
+    assert worker_module._worker is None
     wait_until(lambda: not exists(pid), 20, "the worker to end")
     assert scene.GetNumberOfNodes() == before
     assert not work_folders()
@@ -552,13 +552,13 @@ class TestSampleHeads:
         import qt
         import SampleData
         from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import NORMAL, sampleNames
-        from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer as WorkFolder
-        from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as SharedWorker
+        from SpatialARAnomalyLib.slicerapp.worker import ArrayTransfer
+        from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
         from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
         behavior = "killed" if how == "fails" else "hangs in the job"
         worker = WorkerProcess(command=fake_command(behavior, tmp_path))
-        monkeypatch.setattr(SharedWorker, "_worker", worker)
+        monkeypatch.setattr(worker_module, "_worker", worker)
         if how == "is cancelled":
             qt.QTimer.singleShot(0, worker.stop)
         if how == "has no folder":
@@ -566,7 +566,7 @@ class TestSampleHeads:
             def refuse(**_):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-            monkeypatch.setattr(WorkFolder, "tempfile", types.SimpleNamespace(mkdtemp=refuse))
+            monkeypatch.setattr(ArrayTransfer, "tempfile", types.SimpleNamespace(mkdtemp=refuse))
         before = scene.GetNumberOfNodes()
         assert SampleData.click_sample(sampleNames()[NORMAL]) == [None]
         says = {

@@ -135,9 +135,9 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     panel.reload()
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
     from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer as newTrainer
-    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as Reloaded
+    from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
 
-    monkeypatch.setattr(Reloaded, "_worker", worker)
+    monkeypatch.setattr(worker_module, "_worker", worker)
     panel.widget.logic.worker = worker
     panel.enter()
     assert newTrainer() is not trainer
