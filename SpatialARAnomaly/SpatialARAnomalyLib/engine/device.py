@@ -102,7 +102,7 @@ _OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the machine or the GPU ran out of memory; works without torch."""
+    """Return True if the machine or the GPU ran out of memory; works without torch."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

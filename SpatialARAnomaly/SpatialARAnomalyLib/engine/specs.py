@@ -42,7 +42,7 @@ class Modality(StrEnum):
 
 
 class IntensityMethod(StrEnum):
-    """How voxel values are scaled to [0, 1]."""
+    """Method that scales voxel values to [0, 1]."""
 
     PERCENTILE = "percentile"
     """Between two percentiles of the body's voxels (MR has no absolute scale)."""
@@ -281,12 +281,12 @@ class AutoregressiveSpec(Spec):
 
     @property
     def uses_places(self) -> bool:
-        """Whether the model needs the places of tokens (`engine.slices.slice_stack`)."""
+        """True if the model needs the places of tokens (`engine.slices.slice_stack`)."""
         return self.whitened or self.position or self.position_variance
 
     @property
     def rich_variance(self) -> bool:
-        """Whether training scans give the variance a shape: a covariance or a map."""
+        """True if training scans give the variance a shape: a covariance or a map."""
         return self.variance is Variance.FULL or self.position_variance
 
     @classmethod
@@ -342,7 +342,7 @@ class TrainingSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class FindingsSpec(Spec):
-    """Which voxels form a finding."""
+    """Settings of findings."""
 
     false_positive_rate: float = 0.001
     """Share of the body voxels of held-out normal scans above the threshold."""
@@ -356,7 +356,7 @@ class FindingsSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec(FindingsSpec):
-    """How scans are evaluated: which voxels form a finding, and how intervals are drawn."""
+    """Settings of an evaluation: those of findings, and of bootstrap intervals."""
 
     resamples: int = 1000
     """Bootstrap samples of the patients for the intervals; 0 for no intervals."""

@@ -30,7 +30,7 @@ NO_NORMAL_SCAN = "no scan is normal"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRule:
-    """How scores become findings, the same for every scan."""
+    """Rule by which scores become findings, the same for every scan."""
 
     threshold: float | None
     """Threshold calibrated on other scans; None for scores without a calibration."""
@@ -61,7 +61,7 @@ class ScoredCase:
 
     @property
     def normal(self) -> bool:
-        """Whether the scan has no lesion."""
+        """True if the scan has no lesion."""
         return self.lesions == 0
 
 
@@ -85,7 +85,7 @@ class Evaluation:
     """`metrics.curves`, and in `froc` the false findings per scan and the share of lesions
     found, from the highest threshold to that with the most false findings."""
     exact: bool
-    """Whether every distinct score is a threshold of its own."""
+    """True if every distinct score is a threshold of its own."""
     resamples: int
 
 

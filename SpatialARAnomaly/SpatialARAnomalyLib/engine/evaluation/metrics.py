@@ -68,7 +68,7 @@ class ScoreCounts:
     """For every rank the voxels of normal body, the voxels of lesions, and the shares of
     every lesion's voxels, summed over lesions. Rank 0 holds lesion voxels outside the body."""
     exact: bool
-    """Whether all distinct scores were kept."""
+    """True if all distinct scores were kept."""
 
     @property
     def missed(self) -> float:
@@ -159,7 +159,7 @@ class PooledCounts:
     scores: Float[np.ndarray, " m"]
     counts: Float[np.ndarray, "n 3 ranks"]
     exact: bool
-    """Whether all distinct scores were kept."""
+    """True if all distinct scores were kept."""
 
     @classmethod
     def of(cls, scans: Sequence[ScoreCounts]) -> "PooledCounts":

@@ -276,7 +276,7 @@ def _check_images(series: DicomSeries) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether compressed pixel data have an end, for which GDCM would search long."""
+    """Return True if compressed pixel data have an end, for which GDCM would search long."""
     import pydicom
 
     try:

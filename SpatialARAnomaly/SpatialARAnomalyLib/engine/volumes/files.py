@@ -15,7 +15,7 @@ VOLUME_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
 
 
 def has_volume_suffix(path: Path) -> bool:
-    """Return whether the file name ends as that of a NIfTI, NRRD or MetaImage file."""
+    """Return True if the file name ends as that of a NIfTI, NRRD or MetaImage file."""
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 

@@ -62,7 +62,7 @@ def grids_apart_mm(
 def same_grid(
     one: Float[np.ndarray, "4 4"], other: Float[np.ndarray, "4 4"], shape_kji: tuple[int, ...]
 ) -> bool:
-    """Return whether two affines give the voxels of an array the same positions."""
+    """Return True if two affines give the voxels of an array the same positions."""
     tolerance_mm = SAME_GRID_VOXELS * min(voxel_spacing_mm(one))
     return grids_apart_mm(one, other, shape_kji) <= tolerance_mm
 
@@ -107,7 +107,7 @@ class PlaneOrientation:
     axes: tuple[int, int, int]
     """Array axes (0 k, 1 j, 2 i) of slice, row and column."""
     reversed_: tuple[bool, bool, bool]
-    """Whether slice, row and column run against their array axis."""
+    """True where slice, row or column runs against its array axis."""
 
     @classmethod
     def of(cls, ras_from_voxel: Float[np.ndarray, "4 4"], plane: Plane) -> "PlaneOrientation":
