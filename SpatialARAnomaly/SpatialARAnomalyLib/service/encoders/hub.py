@@ -287,7 +287,8 @@ def _certificates() -> str | None:
 
 def _follow(lines: Iterable[bytes], connection: Connection, report: Reporter) -> str:
     """Report the progress of the child process until its result, the commit."""
-    last, limit_s = time.monotonic(), START_TIMEOUT_S
+    # Counted in heartbeats, so that a paused or sleeping machine is not silence.
+    silent_s, limit_s = 0.0, START_TIMEOUT_S
     for line in lines:
         report.check_cancelled()
         event = json.loads(line)
@@ -297,8 +298,8 @@ def _follow(lines: Iterable[bytes], connection: Connection, report: Reporter) ->
             raise EncoderError(event["code"], event["message"], **event["facts"])
         if "done" in event:
             report.progress(event["done"], event["total"], "byte")
-            last, limit_s = time.monotonic(), connection.timeout_s
-        elif time.monotonic() - last > limit_s:
+            silent_s, limit_s = 0.0, connection.timeout_s
+        elif (silent_s := silent_s + HEARTBEAT_S) > limit_s:
             raise hub_error("encoder-slow", connection)
     raise hub_error("encoder-cut", connection)
 
