@@ -110,6 +110,17 @@ def prepare_scan(
     return PreparedScan(volume, plane_volume, tuple(one.message for one in mismatches))
 
 
+def score_scan(
+    scan: PreparedScan, model: Model, report: Reporter
+) -> tuple[SliceStack, Float[np.ndarray, "k j i"]]:
+    """Return the slices of a scan, and the NLL of every voxel in nats per channel."""
+    from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
+
+    card = model.card
+    stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
+    return stack, nll_volume(stack, model.encoder, model.network, report)
+
+
 def detect(
     volume: Volume | PreparedScan,
     model: Model,
@@ -133,8 +144,6 @@ def detect(
         InputError: The voxels cannot be those of a scan.
         ModelError: The scan differs from the model's normal scans.
     """
-    from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
-
     card, clock = model.card, clock or Clock()
     if isinstance(volume, PreparedScan):
         scan = volume
@@ -142,8 +151,7 @@ def detect(
         scan = prepare_scan(volume, card, allow_mismatch, report)
         clock.lap("read")
     report.stage("embed", 2, 4)
-    stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
-    nll = nll_volume(stack, model.encoder, model.network, report)
+    stack, nll = score_scan(scan, model, report)
     clock.lap("embed")
 
     report.stage("find", 3, 4)

@@ -22,12 +22,12 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import PooledCounts
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
-from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec, FindingsSpec
 from SpatialARAnomalyLib.service.detection.detect import (
     Clock,
     prepare_scan,
     report_rough_threshold,
+    score_scan,
 )
 from SpatialARAnomalyLib.service.detection.model_cache import Model
 from SpatialARAnomalyLib.service.evaluation.cases import Case, find_cases
@@ -295,15 +295,12 @@ def _score(
     report: PartOfStage,
 ) -> tuple[dict[str, ScoredCase], ScanFacts, int]:
     """Return the counts of one scan, the values beside them, and its number of slices."""
-    from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
-
     report.check_cancelled()
     card = model.card
     read, truth = case.read()
     scan = prepare_scan(read, card, True, SilentReporter())
     volume = scan.volume
-    stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
-    nll = nll_volume(stack, model.encoder, model.network, report)
+    stack, nll = score_scan(scan, model, report)
     intensity = scale_intensity(volume.voxels, stack.value_range, card.intensity)
     body = stack.inside_volume()
     scored = score_kinds(nll, intensity, body, truth, volume.ras_from_voxel, rules, patient, report)
