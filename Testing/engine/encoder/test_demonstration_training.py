@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from Data import train_demonstration_encoder as training
-from Data.encoder_images import FIRST_SEED, HeadPool, clean_images, degraded, recolored
+from Data.encoder_images import FIRST_SEED, HeadPool, degrade, make_images, recolor
 from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -72,11 +72,11 @@ def test_the_command_writes_a_file(pool, tmp_path, monkeypatch):
 
 def test_images_are_of_heads_and_shapes_in_range(pool):
     rng = np.random.default_rng(0)
-    images = clean_images(pool, rng, 24, SIZE_PX)
+    images = make_images(pool, rng, 24, SIZE_PX)
     assert images.shape == (24, 1, SIZE_PX, SIZE_PX)
     assert 0 <= images.min() < images.max() <= 1
     assert (images.flatten(1).std(dim=1) > 0.02).sum() > 18
-    seen = degraded(images, rng)
+    seen = degrade(images, rng)
     assert 0 <= seen.min() < seen.max() <= 1
     assert 0 < (seen - images).square().mean().sqrt() < 0.08
 
@@ -85,7 +85,7 @@ def test_recoloring_keeps_shapes():
     """Pixels of one value keep one value, under whatever curve."""
     steps = np.repeat(np.linspace(0, 1, 8), 8).reshape(8, 8)
     for seed in range(20):
-        colored = recolored(steps, np.random.default_rng(seed))
+        colored = recolor(steps, np.random.default_rng(seed))
         assert np.all(colored == colored[:, :1])
         assert 0 <= colored.min() < colored.max() <= 1
 
@@ -112,7 +112,7 @@ def test_a_share_of_every_image_is_hidden():
 @pytest.fixture
 def objective(pool):
     torch.manual_seed(0)
-    images = clean_images(pool, np.random.default_rng(0), 8, SIZE_PX)
+    images = make_images(pool, np.random.default_rng(0), 8, SIZE_PX)
     return Objective(training.CHANNELS, images, Shares())
 
 
