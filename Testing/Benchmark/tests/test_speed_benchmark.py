@@ -267,7 +267,7 @@ def test_the_encoder_is_held_against_the_best_product(options, monkeypatch):
     assert f"batches of {asked_for}" in encoder.notes[0]
     assert_measured(*cells_of("s a slice", encoder), *cells_of("share of the best rate", encoder))
     best = max(products.rows, key=lambda row: row[1].median)[0]
-    assert f"compared with the best, {best}," in products.notes[0]
+    assert f"compared with the best, {best}." in products.notes[0]
     for _, _, rate, product, share in encoder.rows:
         assert rate.low / product.high <= share.low <= share.median
         assert share.median <= share.high <= rate.high / product.low
