@@ -405,7 +405,7 @@ def test_a_scan_without_a_place_is_refused(opened, scene):
     opened.ui.detectButton.click()
     assert not opened.widget.logic.busy
     assert "is not finite" in status(opened)
-    assert "holds no numbers" in opened.ui.detectButton.toolTip
+    assert "is not finite" in opened.ui.detectButton.toolTip
     assert scene.GetNumberOfNodes() == before
     scan.SetOrigin(0.0, 0.0, 0.0)
     opened.enter()

@@ -115,4 +115,4 @@ def worldFromLocal(
 
 def setRasFromVoxel(node: "slicer.vtkMRMLScalarVolumeNode", affine: np.ndarray) -> None:
     """Set the affine in the volume's own space, RAS mm."""
-    node.SetIJKToRASMatrix(vtkMatrixFromArray(np.asarray(affine, dtype=float)))
+    node.SetIJKToRASMatrix(vtkMatrixFromArray(affine.astype(float)))

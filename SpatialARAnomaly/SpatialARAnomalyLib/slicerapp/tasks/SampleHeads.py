@@ -92,5 +92,5 @@ def _addHead(event: dict[str, Any], kind: str) -> "slicer.vtkMRMLScalarVolumeNod
     voxels = np.load(event["files"]["voxels"], allow_pickle=False)
     name = {NORMAL: "NormalHead", LESION: "HeadWithLesion"}[kind]
     node = slicer.util.addVolumeFromArray(voxels, name=slicer.mrmlScene.GenerateUniqueName(name))
-    setRasFromVoxel(node, event["ras_from_voxel"])
+    setRasFromVoxel(node, np.asarray(event["ras_from_voxel"]))
     return node
