@@ -337,6 +337,6 @@ def test_a_scan_unlike_the_models_normals_is_refused_in_the_panels_words(opened,
     choose(opened, add_volume(head.voxels, affine))
     before = scene.GetNumberOfNodes()
     assert detected(opened) is None
-    assert "under Advanced" in opened.ui.statusLabel.text
+    assert "under 'Advanced'" in opened.ui.statusLabel.text
     assert "--" not in opened.ui.statusLabel.text
     assert scene.GetNumberOfNodes() == before
