@@ -78,6 +78,7 @@ class Progress(SilentReporter):
 
 
 def get(token=None, report=None, hub_id=HUB_ID):
+    dinov3_license.accept()
     return download(hub_id, report or SilentReporter(), token)
 
 

@@ -19,7 +19,8 @@ from SpatialARAnomalyLib.service.cli.common import (
     exit_on_error,
     run_job,
 )
-from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, LICENSE
+from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID
+from SpatialARAnomalyLib.service.encoders.dinov3_license import LICENSE
 from SpatialARAnomalyLib.service.events import EventReporter
 
 app = typer.Typer(

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION, EncoderCard
 from SpatialARAnomalyLib.service.encoders import registry
+from SpatialARAnomalyLib.service.encoders.dinov3_license import LICENSE
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder, is_hub_id
 
 DEFAULT_ID = "timm/vit_small_patch16_dinov3.lvd1689m"
 """Hub id of the paper's ViT-S/16, without a gate; the license is the same as for Meta's copies."""
-
-LICENSE = "DINOv3 License"
 
 _SOFTWARE_BYTES = 1_000_000_000
 """Memory that torch and transformers take themselves, about, in bytes."""

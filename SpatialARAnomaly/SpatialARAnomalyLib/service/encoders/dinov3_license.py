@@ -11,8 +11,9 @@ from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.engine.files import replacing, unwritable
-from SpatialARAnomalyLib.service.encoders.catalog import LICENSE
 from SpatialARAnomalyLib.service.user_folder import user_folder
+
+LICENSE = "DINOv3 License"
 
 ADDRESS = "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
 """Meta's page of the license."""

@@ -42,6 +42,7 @@ from SpatialARAnomalyLib.engine.cards.encoder_card import (
 from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.engine.files import file_sha256, replacing
 from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.service.encoders.dinov3_license import require_accepted
 from SpatialARAnomalyLib.service.encoders.hub_errors import (
     LACKS_FILES,
     Connection,
@@ -170,7 +171,7 @@ def _remove_leftovers(hub_id: str) -> None:
 
 
 def download(hub_id: str, report: Reporter, token: str | None = None) -> Path:
-    """Download weights and their configuration, and verify them.
+    """Download weights and their configuration, after the license was accepted; verify them.
 
     Args:
         hub_id: `owner/name`.
@@ -184,9 +185,10 @@ def download(hub_id: str, report: Reporter, token: str | None = None) -> Path:
     Raises:
         EncoderError: `encoder-gated`, `-token`, `-missing`, `-offline`, `-proxy`, `-tls`, `-slow`,
             `-cut`, `-too-many`, `-hub-down`, `-not-a-hub`, `-unverified`, `-wrong-bytes`,
-            `-disk-full`, `-cache`, `-busy`, or `package-missing`.
+            `-disk-full`, `-cache`, `-busy`, `package-missing` or `license-not-accepted`.
         Cancelled: Through `report`.
     """
+    require_accepted()
     connection = connect(hub_id)
     login = _login(token, connection)
     report.stage("download", 1, 1)

@@ -10,7 +10,6 @@ from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Precision
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.encoders.dinov3_license import require_accepted
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder, download, is_hub_id
 
 if TYPE_CHECKING:
@@ -81,7 +80,6 @@ def hub_folder(
             f"The weights of '{hub_id}' are not on this machine, and nothing is downloaded "
             "without permission.",
         )
-    require_accepted()
     return download(hub_id, report or SilentReporter(), token)
 
 
