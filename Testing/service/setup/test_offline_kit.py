@@ -164,11 +164,12 @@ def test_requirements_without_a_solution_are_refused_with_the_reason(index, tmp_
     with pytest.raises(SetupError) as caught:
         kit_of(tmp_path / "kit")
     assert caught.value.code == "kit-unresolved"
-    assert "all versions of alpha depend on numpy>=3 and numpy==2.4.6" in str(caught.value)
+    reason = " ".join(str(caught.value).split())  # uv breaks its lines
+    assert "all versions of alpha depend on numpy>=3 and numpy==2.4.6" in reason
     # A marker that only the other machine meets counts as well.
     make_wheel(index, "alpha", "2.0", "numpy>=3; os_name == 'nt'")
     assert kit_of(tmp_path / "kit", spec("macosx_14_0_arm64")).wheels == ("alpha==2.0",)
-    with pytest.raises(SetupError, match=r"numpy.*>=3 and numpy.*==2\.4\.6"):
+    with pytest.raises(SetupError, match=r"numpy.*>=3\s+and\s+numpy.*==2\.4\.6"):
         kit_of(tmp_path / "other kit")
 
 
