@@ -183,9 +183,9 @@ def test_a_full_disk_is_an_error_the_user_can_act_on(folder):
 def test_a_file_in_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "results").write_text("a file")
     for folder in (tmp_path / "results", tmp_path / "results" / "deeper"):
-        with pytest.raises(OutputError, match="The output folder must be writable") as caught:
+        with pytest.raises(OutputError, match="'results' is a file") as caught:
             make_folder(folder)
-        assert caught.value.code == "output-unwritable"
+        assert caught.value.code == "output-folder"
         assert str(tmp_path) not in str(caught.value)
     assert listing(tmp_path) == {"results": "a file"}
 

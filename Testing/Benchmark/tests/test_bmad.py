@@ -35,6 +35,8 @@ from SpatialARAnomalyLib.engine.specs import (
 )
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ("--size-px", 64, "--epochs", 1, "--batch-size", 4, "--device", "cpu")
 METHODS = "dilated,bank,gaussian,bright,dark"
 

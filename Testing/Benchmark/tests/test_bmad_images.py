@@ -15,6 +15,8 @@ from Benchmark.bmad.layout import ImageFile, Protocol
 from PIL import Image
 from SpatialARAnomalyLib.engine.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.RandomState(0).randint(0, 256, (30, 50), dtype=np.uint8)
 
 

@@ -8,6 +8,8 @@ from Benchmark.bmad.layout import DatasetName, count_unnamed, find_dataset, grou
 from Benchmark.tests.bmad_sets import LAYOUTS, SLICES, TEST_GOOD, TEST_UNGOOD, TRAINING, make_set
 from SpatialARAnomalyLib.engine.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def names(patients: tuple[str, ...]) -> list[str]:
     return [f"{patient}_{number}.png" for patient in patients for number in SLICES]

@@ -15,6 +15,8 @@ from SpatialARAnomalyLib.engine.errors import (
 )
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = 12
 
 

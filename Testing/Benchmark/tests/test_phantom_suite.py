@@ -35,6 +35,8 @@ from scipy import ndimage
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 SPEC = CohortSpec(
     training=1, held_out=1, normals=1, families=("bright",), sizes=("large",), repeats=1,
     spacing_mm=4.0, every=2,

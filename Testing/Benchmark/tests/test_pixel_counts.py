@@ -7,6 +7,8 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 from SpatialARAnomalyLib.engine.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (24, 30)
 
 

@@ -11,6 +11,8 @@ from Benchmark.peers.position_gaussian import (
 from scipy.spatial.distance import mahalanobis
 from SpatialARAnomalyLib.engine.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CHANNELS, HEIGHT, WIDTH = 5, 2, 3
 
 

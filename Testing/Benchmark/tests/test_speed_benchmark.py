@@ -37,6 +37,8 @@ from SpatialARAnomalyLib.engine.specs import Preset
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.slow
+
 
 def test_things_run_in_turn_after_one_of_each(monkeypatch):
     now, calls = 0.0, []

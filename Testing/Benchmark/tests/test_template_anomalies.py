@@ -17,6 +17,8 @@ from Data.template_anomalies import (
 from Data.template_cohort import CONTRASTS, template_head
 from scipy import ndimage
 
+pytestmark = pytest.mark.slow
+
 SPACING_MM = 4.0
 
 made = functools.cache(functools.partial(anomalous_head, spacing_mm=SPACING_MM))

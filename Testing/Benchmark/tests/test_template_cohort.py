@@ -7,6 +7,8 @@ from Data.template_cohort import RADII_MM, main, template_head, template_head_wi
 from scipy import ndimage
 from SpatialARAnomalyLib.service.demo.phantom_anatomy import Tissue
 
+pytestmark = pytest.mark.slow
+
 SPACING_MM = 4.0
 
 

@@ -10,6 +10,8 @@ from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.demo.phantom_anatomy import Tissue
 
+pytestmark = pytest.mark.slow
+
 SIZE_PX = 96
 
 

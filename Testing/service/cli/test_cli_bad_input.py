@@ -275,9 +275,9 @@ def test_unwritable_output(site, tmp_path):
         "--device",
         "cpu",
     )
-    assert_refused(result, "output folder must be writable")
+    assert_refused(result, "The output needs a folder; 'file' is a file.")
     result = run("train", *site.normals, "--out", blocked / "model", *TRAIN_OPTIONS)
-    assert_refused(result, "output folder must be writable")
+    assert_refused(result, "The output needs a folder; 'file' is a file.")
     assert tree(tmp_path) == {"file": b"in the way"}
 
 

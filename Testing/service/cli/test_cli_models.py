@@ -86,6 +86,22 @@ def test_an_unknown_name_and_a_name_of_two_models_are_refused(models):
     assert len(os.listdir(models)) == 3
 
 
+def test_a_file_of_the_working_folder_is_not_taken_for_a_model_of_the_library(
+    models, tmp_path, monkeypatch
+):
+    add_model(tmp_path / "here", "another", file="second")
+    monkeypatch.chdir(tmp_path / "here")
+    for command in (["delete", "second", "--yes"], ["rename", "second", "third"]):
+        done = run("models", *command)
+        assert done.exit_code == 2
+        here = os.path.join(".", "second.safetensors")
+        assert f"2 models are named 'second': second.safetensors, {here}." in done.stderr
+    assert "Größe 脳: complete" in text(run("models", "verify", "second", "--folder", models))
+    assert "another: complete" in text(run("models", "verify", here))
+    monkeypatch.chdir(models)
+    assert "Größe 脳: complete" in text(run("models", "verify", "second"))
+
+
 def test_a_model_is_exported_and_imported(models, tmp_path):
     there = tmp_path / "там"
     written = text(run("models", "export", "Größe 脳", tmp_path))
@@ -127,9 +143,12 @@ def test_delete_asks_unless_yes_is_given(models):
 
     for answer in ("n\n", ""):
         done = CliRunner().invoke(app, ["models", "delete", "second"], input=answer)
-        assert done.exit_code == 1
+        assert done.exit_code == 130
         assert "Delete the model 'second'?" in done.stderr
+        assert "Cancelled. Nothing was changed." in done.stderr
     assert (models / "second.safetensors").exists()
+    missing = CliRunner().invoke(app, ["models", "delete", "a/b"])
+    assert (missing.exit_code, "Delete the model" in missing.stderr) == (2, False)
     done = CliRunner().invoke(app, ["models", "delete", "second"], input="y\n")
     assert done.exit_code == 0
     assert not (models / "second.safetensors").exists()

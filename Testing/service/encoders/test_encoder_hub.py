@@ -37,6 +37,8 @@ from SpatialARAnomalyLib.service.encoders.hub import (
 from SpatialARAnomalyLib.service.encoders.hub_errors import Connection, translate
 from SpatialARAnomalyLib.service.encoders.loading import load_encoder
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_SeCrEt0123456789"
 CONNECTION = Connection(hub_id=HUB_ID, endpoint="https://hub.example", proxy=None, timeout_s=1)
 

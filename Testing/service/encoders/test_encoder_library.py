@@ -267,7 +267,7 @@ def test_a_person_is_shown_the_license_and_asked(hub, monkeypatch):
     assert hub.requests == []
     assert answered("y", "get", HUB_ID).exit_code == 0
     assert dinov3_license.is_accepted()
-    assert answered("n", "remove", HUB_ID).exit_code == 1
+    assert answered("n", "remove", HUB_ID).exit_code == 130
     assert is_local(HUB_ID)
     assert answered("y", "remove", HUB_ID).exit_code == 0
     assert "Do you accept" not in answered("", "get", HUB_ID).stderr

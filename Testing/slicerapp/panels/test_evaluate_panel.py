@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from slicerapp.heads import add_volume
 from slicerapp.results import AFFINE, SHAPE_KJI, add_result, blobs
 
+pytestmark = pytest.mark.slow
+
 LESION = (slice(2, 6), slice(5, 11), slice(5, 11))
 """The first blob of `blobs`."""
 

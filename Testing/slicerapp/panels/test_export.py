@@ -16,6 +16,8 @@ from slicerapp.panels.test_detection import placed
 from slicerapp.panels.test_review import mask, rows_of
 from slicerapp.results import AFFINE, add_result, blobs
 
+pytestmark = pytest.mark.slow
+
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 

@@ -11,6 +11,8 @@ from slicerapp.panels.test_review import mask, move_threshold, rows_of, statuses
 from slicerapp.results import AFFINE, add_result
 from slicerapp.scene.test_findings_table import ODD
 
+pytestmark = pytest.mark.slow
+
 
 def saved_and_loaded(module, path, scene, *, clear: bool = True):
     """Save, close and load the scene; return the result."""

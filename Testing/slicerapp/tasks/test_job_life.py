@@ -19,6 +19,8 @@ from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
 from SpatialARAnomalyLib.service.demo.demo import head_with_lesion, unseen_head
 
+pytestmark = pytest.mark.slow
+
 SENDING, LOADING = "Sending the volume", "Loading the result"
 READING, EMBEDDING, FINDING, WRITING = (
     "Reading", "Embedding slices", "Finding anomalies", "Writing results",
