@@ -106,6 +106,17 @@ def fail(error: SpatialARError) -> NoReturn:
     raise typer.Exit(EXIT_BAD_INPUT)
 
 
+def confirm_or_exit(question: str) -> None:
+    """Ask a question on stderr, and exit with the code of a cancel unless the answer is yes."""
+    try:
+        if typer.confirm(question, err=True):
+            return
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        print(file=sys.stderr)
+    print("Cancelled. Nothing was changed.", file=sys.stderr)
+    raise typer.Exit(EXIT_CANCELLED)
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Print an error of the body as `fail` does."""

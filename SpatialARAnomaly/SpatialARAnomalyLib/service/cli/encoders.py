@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     DownloadOption,
     JsonOption,
     Outcome,
+    confirm_or_exit,
     exit_on_error,
     run_job,
 )
@@ -165,8 +166,8 @@ def encoders_remove(
     """Remove an encoder from the hub's cache, or your own weights from the list."""
     from SpatialARAnomalyLib.service.encoders.library import remove_encoder
 
-    if not yes and _at_terminal() and not typer.confirm(f"Remove {source}?", err=True):
-        raise typer.Exit(1)
+    if not yes and _at_terminal():
+        confirm_or_exit(f"Remove {source}?")
     with exit_on_error():
         freed = remove_encoder(source)
     if freed:

@@ -135,7 +135,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "modality-unsupported": (
         "Use another series, or convert it to NIfTI or NRRD to treat it as MR or CT."
     ),
-    "model-ambiguous": "Give the name of the file instead.",
+    "model-ambiguous": (
+        "Give the file's name or path; --folder leaves the working folder's files out."
+    ),
     "model-damaged": _RESTORE_MODEL,
     "model-file": "Give a file that `spatial-ar-anomaly models export` wrote.",
     "model-geometry": (

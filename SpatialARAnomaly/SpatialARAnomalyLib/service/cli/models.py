@@ -12,6 +12,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     JsonOption,
     Outcome,
     OverwriteOption,
+    confirm_or_exit,
     exit_on_error,
     fail,
     run_job,
@@ -19,7 +20,7 @@ from SpatialARAnomalyLib.service.cli.common import (
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.events import EventReporter
 
-app = typer.Typer(help="List, show, verify, copy and rename models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, copy, rename and delete models.", no_args_is_help=True)
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="The model's name, or its file.")
@@ -37,22 +38,37 @@ def _folder(folder: Path | None) -> Path:
 
 
 def _model(named: str, folder: Path | None) -> Path:
-    """Find a model's file by its path, by the model's name, or by the file's name."""
+    """Find a model's file by its path, by the model's name, or by the file's name.
+
+    A name may also be that of a file in the working folder, unless `folder` is given. Exits with
+    an error if it fits several files: a command that renames or deletes must not guess.
+    """
     from SpatialARAnomalyLib.engine.model.model_file import model_path
     from SpatialARAnomalyLib.service.models.library import comparable
     from SpatialARAnomalyLib.service.models.listing import list_models
 
     file = model_path(Path(named))
-    if Path(named).name != named or (folder is None and os.path.isfile(file)):
+    if Path(named).name != named:
         return file
     known = list_models(_folder(folder))
     by_name = [one.path for one in known if comparable(one.name) == comparable(named)]
     found = by_name or [one.path for one in known if one.path.name == file.name]
+    files = [path.name for path in found]
+    if (
+        folder is None
+        and os.path.isfile(file)
+        and not any(os.path.samefile(file, path) for path in found)
+    ):
+        found.append(file)
+        files.append(os.path.join(os.curdir, file.name))
     if len(found) == 1:
         return found[0]
     if found:
-        files = ", ".join(path.name for path in found)
-        fail(ModelError("model-ambiguous", f"{len(found)} models are named {named!r}: {files}."))
+        fail(
+            ModelError(
+                "model-ambiguous", f"{len(found)} models are named {named!r}: {', '.join(files)}."
+            )
+        )
     names = ", ".join(repr(one.name) for one in known) or "none"
     fail(ModelError("model-missing", f"There is no model {named!r}; the folder's models: {names}."))
 
@@ -188,10 +204,8 @@ def models_delete(
 ) -> None:
     """Delete a model's file, and no other file."""
     place = _model(model, folder)
-    if not yes:
-        typer.confirm(
-            f"Delete the model {place.stem!r}? This cannot be undone.", abort=True, err=True
-        )
+    if not yes and os.path.lexists(place):  # the job reports a missing file
+        confirm_or_exit(f"Delete the model {place.stem!r}? This cannot be undone.")
 
     def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.models.library import delete_model
