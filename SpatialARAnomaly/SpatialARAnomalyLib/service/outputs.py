@@ -27,6 +27,11 @@ def make_folder(folder: Path) -> list[Path]:
             pass
     except OSError as error:
         remove_empty(missing)
+        in_place = [one for one in (folder, *folder.parents) if os.path.isfile(one)]
+        if in_place:
+            raise OutputError(
+                "output-folder", f"The output needs a folder; {in_place[0].name!r} is a file."
+            ) from None
         raise unwritable("The output folder must be writable; it is not", error) from None
     return missing
 

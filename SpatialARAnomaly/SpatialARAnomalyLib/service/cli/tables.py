@@ -168,7 +168,9 @@ def print_survey(found: "SurveyResult") -> None:
     table.add_column("scan", overflow="fold")
     for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("excluded because", overflow="fold")
+    any_excluded = any(row.reason for row in found.rows)
+    if any_excluded:  # an empty column would take width from the names
+        table.add_column("excluded because", overflow="fold")
     for row in found.rows:
         table.add_row(
             Text(row.name),
@@ -177,7 +179,7 @@ def print_survey(found: "SurveyResult") -> None:
             " × ".join(str(size) for size in reversed(row.shape_kji or ())),
             " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
             "" if row.slices is None else str(row.slices),
-            Text(row.reason or ""),
+            *([Text(row.reason or "")] if any_excluded else ()),
         )
     Console().print(table)
     estimate = found.estimate
@@ -294,8 +296,10 @@ def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
         table.add_row(words, *(figure_text(metric) for metric in metrics))
     console = Console()
     console.print(table)
+    lacking: dict[str, list[str]] = {}
     for name, (words, _) in METRIC_WORDS.items():
-        metric = evaluations["nll"].metrics[name]
-        if metric.reason:
-            print(f"{words}: {metric.reason}")
+        if reason := evaluations["nll"].metrics[name].reason:
+            lacking.setdefault(reason, []).append(words)
+    for reason, metrics_without in lacking.items():
+        print(f"{', '.join(metrics_without)}: {reason}")
     _print_files(files)

@@ -46,8 +46,9 @@ def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator
     for name, found, (least, largest) in measures:
         if min(found) < least / MAX_FACTOR or max(found) > largest * MAX_FACTOR:
             values = " × ".join(f"{value:.3g}" for value in found)
+            trained = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (least, largest)))
             yield ModelError(
                 "model-geometry",
-                f"Model {card.name!r} was trained with a {name} of {least:.3g} to "
-                f"{largest:.3g} mm; the volume has {values} mm.",
+                f"Model {card.name!r} was trained with a {name} of {trained} mm; the volume has "
+                f"{values} mm.",
             )

@@ -105,7 +105,7 @@ def find_cases(path: Path) -> list[Case]:
     if missing:
         raise InputError(
             "cases-missing",
-            f"Every scan and truth must be there; {len(missing)} are not, first {missing[0]!r}.",
+            f"Every scan and truth must exist; missing: {len(missing)}, first {missing[0]!r}.",
         )
     scans = [os.path.realpath(scan) for scan, _, _ in found]
     if len(set(scans)) < len(scans):

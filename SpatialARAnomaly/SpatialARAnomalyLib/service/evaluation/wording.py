@@ -39,7 +39,7 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
         "The same at the threshold that is best for these scans. It is not known beforehand: "
         "an upper bound.",
     ),
-    "best_dice_threshold": ("its threshold", "The threshold of the best Dice."),
+    "best_dice_threshold": ("threshold of the best Dice", "The threshold of the best Dice."),
     "false_positive_rate": (
         "false-positive rate",
         "Share of the body's voxels above the calibrated threshold in scans without a lesion. "
