@@ -1,4 +1,4 @@
-"""What an NLL or a case score means: how often held-out normal scans reach it.
+"""The calibration of a model: how often held-out normal scans reach an NLL or a case score.
 
 - A threshold is a quantile of the NLL of body voxels (`Calibration.threshold`); how far its
   false-positive rate varies between scans is a `RateInterval`.
@@ -76,18 +76,18 @@ class Calibration(Spec):
     levels: tuple[float, ...]
     """Share of the voxels at or below `nll`, and of the tokens at or below `token_nll`."""
     nll: tuple[float, ...]
-    """Of body voxels, nats per channel, ascending."""
+    """Quantiles of the NLL of body voxels in nats per channel, ascending."""
     token_nll: tuple[float, ...]
-    """Of tokens whose center lies in the body, nats per channel, ascending."""
+    """Quantiles of the NLL of tokens whose center lies in the body, as `nll`."""
     tokens: int
-    """Number of those tokens."""
+    """Number of tokens whose center lies in the body."""
     volumes: int
     """Number of held-out normal volumes."""
     rates: tuple[float, ...] = ()
     """Falling false-positive rates."""
     volume_shares: tuple[tuple[float, ...], ...] = ()
-    """Of every held-out volume, the share of body voxels above the threshold of each of
-    `rates`; may be empty."""
+    """Share of the body voxels above the threshold of each of `rates`, per held-out volume; may
+    be empty."""
     case_scores: tuple[float, ...] = ()
     """Case score of every held-out volume, ascending; may be empty."""
 
@@ -126,7 +126,7 @@ class Calibration(Spec):
 
     @property
     def is_rough(self) -> bool:
-        """Whether there are fewer than `ENOUGH_NORMALS` held-out scans."""
+        """True if there are fewer than `ENOUGH_NORMALS` held-out scans."""
         return self.volumes < ENOUGH_NORMALS
 
     def threshold(self, false_positive_rate: float) -> float:
@@ -146,7 +146,7 @@ class Calibration(Spec):
         shares = shares_at(false_positive_rate, self.rates, self.volume_shares)
         if shares is None or not self.supports(false_positive_rate):
             return None
-        # Half a token of the mean volume: a smaller share cannot be told from zero.
+        # Half a token of the mean volume: a smaller share cannot be distinguished from zero.
         return interval_of(false_positive_rate, shares, 0.5 * self.volumes / self.tokens)
 
     def case_p_value(self, score: float) -> float | None:
@@ -157,7 +157,7 @@ class Calibration(Spec):
         return case_p_value(score, self.case_scores, self.nll[0])
 
     def p_value(self, nll: float) -> float:
-        """How likely a token of normal body reaches this NLL: (1 + r)/(1 + n).
+        """Return the probability that a token of normal body reaches this NLL: (1 + r)/(1 + n).
 
         r of n held-out tokens reach it; so p is never below 1/(1 + n), what
         the data at hand can show (Davison & Hinkley 1997, §4.2). The peak of a
@@ -216,7 +216,7 @@ def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInter
     Args:
         rate: The false-positive rate of the threshold; it is always inside.
         shares: Share of every held-out volume.
-        least: Least share that can be told from zero; smaller ones are raised to it.
+        least: Least share distinguishable from zero; smaller ones are raised to it.
     """
     if len(shares) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What identifies an encoder, and which files hold its weights; readable without torch."""
+"""Identity of an encoder, and the names of its weights' files; readable without torch."""
 
 import json
 from dataclasses import dataclass

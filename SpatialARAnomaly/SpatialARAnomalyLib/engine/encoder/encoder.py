@@ -38,9 +38,9 @@ Testing/Data/train_demonstration_encoder.py."""
 Statistics = dict[str, tuple[float, float, float]]
 
 _WEB_STATISTICS: Statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""Of red, green and blue in ImageNet, for weights trained on web images (LVD-1689M)."""
+"""Mean and deviation of red, green and blue in ImageNet, for weights trained on LVD-1689M."""
 _SATELLITE_STATISTICS: Statistics = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
-"""For weights trained on satellite images (SAT-493M)."""
+"""Mean and deviation of red, green and blue, for weights trained on SAT-493M."""
 
 
 @runtime_checkable

@@ -65,7 +65,7 @@ class CausalConv2d(nn.Conv2d):
 
 
 Corner = tuple[bool, bool]
-"""Whether a raster order starts at the last row, and whether at the last column."""
+"""First corner of a raster order: True for the last row, and True for the last column."""
 
 CORNERS: tuple[Corner, ...] = ((False, False), (True, True), (False, True), (True, False))
 """Corners of a model's directions: a model with n directions uses the first n."""

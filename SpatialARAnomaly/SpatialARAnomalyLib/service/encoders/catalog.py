@@ -38,12 +38,12 @@ class KnownEncoder:
 
     @property
     def gated(self) -> bool:
-        """Whether only accounts that were granted access can download it."""
+        """True if only accounts that were granted access can download it."""
         return self.hub_id.startswith("facebook/")
 
     @property
     def approximate(self) -> bool:
-        """Whether `download_bytes` follows from the number of parameters."""
+        """True if `download_bytes` follows from the number of parameters."""
         return self.stated_bytes is None
 
     @property
@@ -53,7 +53,7 @@ class KnownEncoder:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory to load it and embed slices one by one, about, rounded to 0.1 GB."""
+        """Approximate memory to load it and embed slices one by one, rounded to 0.1 GB."""
         return round((_SOFTWARE_BYTES + 2 * self.download_bytes) / 1e8) * 100_000_000
 
     @property
@@ -97,7 +97,7 @@ def is_local(source: str) -> bool:
 
 
 class EncoderState(StrEnum):
-    """Where an encoder is."""
+    """Place of an encoder: in this program, on this machine or elsewhere."""
 
     EMBEDDED = "embedded"
     """Part of this program."""
@@ -111,14 +111,14 @@ class EncoderState(StrEnum):
 
 @dataclass(frozen=True)
 class EncoderPresence:
-    """Where an encoder is, and its hub id if it has one."""
+    """Place of an encoder, and its hub id if it has one."""
 
     state: EncoderState
     hub_id: str | None = None
 
     @property
     def here(self) -> bool:
-        """Whether a model can be used without a download."""
+        """True if a model can be used without a download."""
         return self.state in (EncoderState.EMBEDDED, EncoderState.PRESENT)
 
 

@@ -1,4 +1,4 @@
-"""Where this user's encoders lie, by the hash of their weights.
+"""Places of this user's encoders, by the hash of their weights.
 
 Models hold no paths; this small file in the user's settings lets a model find its encoder.
 """

@@ -55,7 +55,7 @@ class ModelRow(Spec):
 
     @property
     def presence(self) -> EncoderPresence | None:
-        """Where the encoder is; None where the model cannot be read."""
+        """Place of the encoder; None where the model cannot be read."""
         if self.encoder_state is None:
             return None
         return EncoderPresence(self.encoder_state, self.encoder_hub_id)

@@ -48,7 +48,7 @@ class Finding(Spec):
     ok: bool
     found: str
     remedy: str = ""
-    """How to fix it, if it is not ok."""
+    """Instructions to fix it, if it is not ok."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Diagnosis(Spec):
 
     @property
     def ok(self) -> bool:
-        """Whether all parts are ok."""
+        """True if all parts are ok."""
         return all(one.ok for one in self.findings)
 
 

@@ -52,7 +52,7 @@ TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
 
 
 class PackageState(StrEnum):
-    """Whether a package can be used."""
+    """State of a package: usable, or the reason why not."""
 
     READY = "ready"
     MISSING = "missing"

@@ -54,7 +54,7 @@ FOV_STEP_MM = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyInputs(Spec):
-    """Where scans may be."""
+    """Places to search for scans."""
 
     folders: tuple[str, ...] = ()
     """Folders, searched with all that is below them."""

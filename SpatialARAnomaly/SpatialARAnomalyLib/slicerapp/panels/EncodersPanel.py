@@ -36,7 +36,7 @@ ROWS_SHOWN = 7
 class EncodersPanel:
     """Downloads in a process of its own, so that detections need not wait.
 
-    `onChanged` is called after a job: an encoder may have come or gone.
+    `onChanged` is called after a job: an encoder may have been added or removed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class EncodersPanel:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
+        """True while a job is running."""
         return self._jobs.busy
 
     def obtain(self, source: str) -> None:

@@ -62,7 +62,7 @@ class EvaluatePanel:
 
     @property
     def evaluating(self) -> bool:
-        """Whether an evaluation is running."""
+        """True while an evaluation is running."""
         return self._evaluation is not None
 
     def setResult(self, result: Result | None) -> None:

@@ -36,7 +36,7 @@ class JobRunner:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
+        """True while a job is running."""
         return self._cancelJob is not None
 
     def run(

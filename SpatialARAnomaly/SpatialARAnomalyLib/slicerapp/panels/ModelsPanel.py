@@ -87,12 +87,12 @@ class ModelsPanel:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
+        """True while a job is running."""
         return self._jobs.busy
 
     @property
     def listing(self) -> bool:
-        """Whether the models folder is being read."""
+        """True while the models folder is being read."""
         return self._listing.running
 
     def reload(self, *_unused: object) -> None:

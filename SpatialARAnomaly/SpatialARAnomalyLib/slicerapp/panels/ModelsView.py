@@ -1,4 +1,4 @@
-"""How models are listed: reading a folder, the table's cells, and the state of a model."""
+"""The list of models: reading a folder, the table's cells, and the state of a model."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class ModelsListing:
 
     @property
     def running(self) -> bool:
-        """Whether a folder is being read."""
+        """True while a folder is being read."""
         return self._transfer is not None
 
     def start(self, folder: Path) -> None:

@@ -103,7 +103,7 @@ class TrainScans:
 
     @property
     def surveying(self) -> bool:
-        """Whether a survey is running."""
+        """True while a survey is running."""
         return self._survey is not None
 
     def files(self) -> WorkFolder | None:

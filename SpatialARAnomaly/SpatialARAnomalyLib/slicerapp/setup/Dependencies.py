@@ -93,9 +93,9 @@ class Dependencies:
         self._freeBytes = freeBytes
         self._nameTorchProblem = nameTorchProblem
         self.checking = False
-        """Whether the worker is checking packages or a kit."""
+        """True while the worker is checking packages or a kit."""
         self.installing = False
-        """Whether packages are being installed."""
+        """True while packages are being installed."""
         self.probed: dict[str, Any] | None = None
         """Result of the last probe; None before the first, and after one that crashed."""
         self._crash = ""
@@ -103,12 +103,12 @@ class Dependencies:
 
     @property
     def inUse(self) -> bool:
-        """Whether a task of any section is using the packages."""
+        """True while a task of any section is using the packages."""
         return self._isBusy() or any(worker.busy for worker in self._workers)
 
     @property
     def external(self) -> bool:
-        """Whether the user chose another Python than Slicer's, with its own packages."""
+        """True if the user chose another Python than Slicer's, with its own packages."""
         return bool(Settings.workerPython())
 
     def checks(self) -> tuple[PackageCheck, ...]:

@@ -114,7 +114,7 @@ class InstallOutcome:
     changed: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Versions before and after of packages that should not have changed."""
     restart: bool = False
-    """Whether Slicer may have the removed torch in memory."""
+    """True if Slicer may have the removed torch in memory."""
     error: SpatialARError | None = None
 
 

@@ -223,7 +223,7 @@ def _exportKeptSegments(result: Result, folder: Path, skipped: set[str]) -> None
     ids = _segmentIds(result)
     kept = [segment for segment in ids if segment not in skipped]
     if not kept:
-        raise OSError(_("All findings were rejected; there is none to write."))
+        raise OSError(_("All findings were rejected; none is left to write."))
     folder.mkdir(parents=True, exist_ok=True)
     if kept == ids:
         _writeDicomSeg(segmentation, folder)
