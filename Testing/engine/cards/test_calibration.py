@@ -154,6 +154,7 @@ def on_voxels(axis: AxisTiling, tokens: np.ndarray) -> np.ndarray:
     return axis.voxels_from_tokens @ tokens @ axis.voxels_from_tokens.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing_mm", [1.0, 0.7, 3.1])
 def test_p_values_of_normal_tokens_are_not_too_small(spacing_mm):
     """Of independent normal tokens put on voxels, a share u at most has p up to u."""

@@ -9,6 +9,8 @@ from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 60
 SECRET = "hf_SeCrEt0123456789"
 GATED = "facebook/dinov3-vits16-pretrain-lvd1689m"

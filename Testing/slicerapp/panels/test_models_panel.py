@@ -12,6 +12,8 @@ from service.small_site import tree
 from SpatialARAnomalyLib.engine.model.model_file import read_card, verify_model
 from SpatialARAnomalyLib.service.encoders import registry
 
+pytestmark = pytest.mark.slow
+
 NAME, STATE, MODALITY, PLANE, FOV, NORMALS, DATE, SIZE, ENCODER = range(9)
 
 
