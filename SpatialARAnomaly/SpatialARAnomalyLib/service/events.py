@@ -110,7 +110,7 @@ class PausedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuedEvent:
-    """The job goes on after a pause."""
+    """The job has resumed after a pause."""
 
     wire_name: ClassVar = "continued"
 

@@ -172,7 +172,7 @@ SCANS = [
     (truncated_nrrd, "truncated"),
     (text_file, r"another kind \(\.pdf\)"),
     (ct_scan, "expects MR; the volume looks like CT"),
-    (too_coarse, "pixel spacing of 4.8 to 4.8 mm; the volume has 14.4"),
+    (too_coarse, "pixel spacing of 4.8 mm; the volume has 14.4"),
     (too_small, "the volume has"),
 ]
 

@@ -30,7 +30,7 @@ from SpatialARAnomalyLib.engine.specs import (
 
 
 class CausalConv2d(nn.Conv2d):
-    """A 3×3 convolution that sees only earlier tokens of the raster scan.
+    """A 3×3 convolution over only the earlier tokens of the raster scan.
 
         include_center=False     include_center=True
               1 1 1                    1 1 1

@@ -70,8 +70,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     ),
     "encoder-not-here": "`spatial-ar-anomaly encoders list` shows those on this machine.",
     "encoder-not-local": (
-        "Get it with `spatial-ar-anomaly encoders get` or --allow-download; or give a local "
-        f"folder or .safetensors file, or {_UNGATED}."
+        "Get {hub_id} with `spatial-ar-anomaly encoders get` or --allow-download; or give a local "
+        "folder or .safetensors file."
     ),
     "encoder-offline": (
         "Check the connection, HTTPS_PROXY and HF_HUB_OFFLINE; or copy the weights from another "

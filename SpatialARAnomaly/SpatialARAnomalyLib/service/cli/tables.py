@@ -181,7 +181,10 @@ def print_survey(found: "SurveyResult") -> None:
             "" if row.slices is None else str(row.slices),
             *([Text(row.reason or "")] if any_excluded else ()),
         )
-    Console().print(table)
+    if found.rows:
+        Console().print(table)
+    else:
+        print("No scan was found.")
     estimate = found.estimate
     if estimate is None:
         problem = found.problem
@@ -301,5 +304,5 @@ def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
         if reason := evaluations["nll"].metrics[name].reason:
             lacking.setdefault(reason, []).append(words)
     for reason, metrics_without in lacking.items():
-        print(f"{', '.join(metrics_without)}: {reason}")
+        print(f"{'; '.join(metrics_without)}: {reason}")
     _print_files(files)

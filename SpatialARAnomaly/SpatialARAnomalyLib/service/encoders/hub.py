@@ -243,7 +243,7 @@ def _run_child(connection: Connection, login: str | bool | None, report: Reporte
     timeout = str(connection.timeout_s)
     environment = os.environ | {
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1",  # proxies know less of its protocol than of HTTPS
+        "HF_HUB_DISABLE_XET": "1",  # fewer proxies support its protocol than HTTPS
         "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": timeout,
         "HF_HUB_ETAG_TIMEOUT": timeout,
@@ -336,7 +336,7 @@ def _send(**event: Any) -> None:
 
 
 def _beat() -> None:
-    """Send empty events until the parent is gone, and end the process then."""
+    """Send empty events until the parent has ended, then end the process."""
     with suppress(OSError):
         while True:
             _send()

@@ -38,10 +38,10 @@ class EncoderEntry:
     title: str
     known: KnownEncoder | None
     here: bool
-    """It is on this machine."""
+    """True if it is on this machine."""
     disk_bytes: int
     own: bool
-    """It is the user's own folder or file: forgotten, never deleted."""
+    """True for the user's own folder or file, which is removed from the list but never deleted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as one flat JSON object."""

@@ -79,6 +79,7 @@ def hub_folder(
             "encoder-not-local",
             f"The weights of '{hub_id}' are not on this machine, and nothing is downloaded "
             "without permission.",
+            hub_id=hub_id,
         )
     return download(hub_id, report or SilentReporter(), token)
 

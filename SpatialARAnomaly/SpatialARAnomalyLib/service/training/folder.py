@@ -280,9 +280,9 @@ class UnfinishedTraining:
     touched: float
     """Time of the last write, in seconds as `time.time`."""
     running: bool
-    """A process is working on it."""
+    """True while a process is working on it."""
     finished: bool
-    """Its model exists: the rest can only be discarded."""
+    """True if its model exists: the rest can only be discarded."""
 
     @property
     def epochs_done(self) -> int:

@@ -77,7 +77,7 @@ class Worker:
         )
 
     def read_messages(self, lines: Iterable[bytes]) -> None:
-        """Read all lines, then shut down: the end of input means that the parent is gone."""
+        """Read all lines, then shut down: the end of input means that the parent has ended."""
         for line in lines:
             try:
                 message = read_message(line)

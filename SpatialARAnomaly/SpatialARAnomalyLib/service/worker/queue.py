@@ -79,7 +79,7 @@ class RequestQueue:
         return self._running is not None and self._running.id in self._paused
 
     def wait_while_paused(self) -> None:
-        """Block until the running request may go on or is to stop."""
+        """Block until the running request may resume or must stop."""
         with self._changed:
             self._changed.wait_for(lambda: self.cancelled() or not self.paused())
 

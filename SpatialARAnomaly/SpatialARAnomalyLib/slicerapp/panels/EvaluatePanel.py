@@ -27,7 +27,7 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 
 HIDDEN = ("dice_per_case", "case_auroc")
-"""Metrics that say nothing about a single scan."""
+"""Metrics that need several scans, hidden for one."""
 
 SAVED = ("evaluation", "metrics", "cases", "curves", "picture")
 """Keys of the worker's files that *Save…* writes."""

@@ -38,7 +38,7 @@ def modelColumns() -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model and what the table says of it."""
+    """A model and its row of the table."""
 
     entry: ModelEntry
     row: ModelRow

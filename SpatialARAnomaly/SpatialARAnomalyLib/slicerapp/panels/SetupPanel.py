@@ -174,7 +174,7 @@ class SetupPanel:
         self.refresh()
 
     def cleanup(self) -> None:
-        """Disconnect from the widgets; an installation goes on to its end without them."""
+        """Disconnect from the widgets; a running installation continues without them."""
         self._closed = True
         self._paintTimer.stop()
         self._pollTimer.stop()

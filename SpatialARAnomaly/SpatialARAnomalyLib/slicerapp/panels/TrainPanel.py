@@ -179,7 +179,7 @@ def _describe(entry: UnfinishedTraining) -> str:
 
 
 class TrainPanel:
-    """Starts, pauses and cancels trainings, which go on when the panel is gone.
+    """Starts, pauses and cancels trainings, which continue without the panel.
 
     `onModel` gets the file of a new model and returns whether it could choose it;
     `onMissingPackage` is called when a job failed for want of a Python package.
