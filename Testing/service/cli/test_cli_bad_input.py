@@ -262,6 +262,13 @@ def test_outputs_that_exist_are_kept_unless_overwritten(site, tmp_path):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["a:b", "two\nlines", "con", "brain.training", "n" * 90])
+def test_a_file_name_that_other_systems_refuse(name, site, tmp_path):
+    result = run("train", *site.normals, "--out", tmp_path / name, *TRAIN_OPTIONS)
+    assert_refused(result, re.escape(f"found {name!r}."))
+    assert tree(tmp_path) == {}
+
+
 def test_unwritable_output(site, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -82,9 +82,12 @@ def train(
     """Train a model on normal scans. Repeat an interrupted command to resume it."""
 
     def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.engine.model.model_file import model_path
+        from SpatialARAnomalyLib.service.models.library import check_name
         from SpatialARAnomalyLib.service.training.train import as_result
         from SpatialARAnomalyLib.service.training.train import train as run
 
+        check_name(model_path(out).stem)  # other systems may not be able to store the file
         card = run(normals, out, TrainSpec(**options), report)
 
         def show() -> None:

@@ -210,7 +210,7 @@ def check_name(name: str) -> None:
     """Raise `ModelError` for a name that a model cannot have."""
     problem = name_problem(name)
     if problem is not None:
-        raise ModelError("model-name", f"A model's name must {problem}.")
+        raise ModelError("model-name", f"A model's name must {problem}; found {name!r}.")
 
 
 def make_valid(name: str) -> str:

@@ -197,7 +197,7 @@ class SetupPanel:
         self.refresh()
 
     def open(self) -> None:
-        """Open the section and check the packages, after a job failed for want of one."""
+        """Open the section and check the packages, after a job failed because one is missing."""
         self._ui.setupSection.setProperty("collapsed", False)
         if self._nameCheckProblem() is None:
             self.check()

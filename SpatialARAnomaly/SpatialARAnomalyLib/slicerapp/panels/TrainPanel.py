@@ -182,7 +182,7 @@ class TrainPanel:
     """Starts, pauses and cancels trainings, which continue without the panel.
 
     `onModel` gets the file of a new model and returns whether it could choose it;
-    `onMissingPackage` is called when a job failed for want of a Python package.
+    `onMissingPackage` is called when a job failed because a Python package is missing.
     """
 
     def __init__(
