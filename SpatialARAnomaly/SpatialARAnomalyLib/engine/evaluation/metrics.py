@@ -65,8 +65,8 @@ class ScoreCounts:
     scores: Float[np.ndarray, " n"]
     """Distinct scores, ascending; their ranks are 1, 2, …"""
     counts: Float[np.ndarray, "3 ranks"]
-    """For every rank the voxels of normal body, the voxels of lesions, and the shares of
-    every lesion's voxels, summed over lesions. Rank 0 holds lesion voxels outside the body."""
+    """Per rank: voxels of normal body, voxels of lesions, and the share of each lesion's voxels,
+    summed over lesions. Rank 0 holds lesion voxels outside the body."""
     exact: bool
     """True if all distinct scores were kept."""
 

@@ -123,11 +123,12 @@ class Finding:
     """A connected component of voxels that reach the threshold."""
 
     rank: int
-    """From 1, by falling peak NLL; also the finding's value in the label map."""
+    """Number from 1 by falling peak NLL; also the finding's value in the label map."""
     volume_ml: float
     peak_nll: float
-    """In nats per channel, as `mean_nll`."""
+    """Highest NLL in nats per channel."""
     mean_nll: float
+    """Mean NLL in nats per channel."""
     centroid_ras: tuple[float, float, float]
     """Mean position of the voxels in mm."""
     peak_ras: tuple[float, float, float]

@@ -32,7 +32,7 @@ BIAS = 0.08
 
 LESION_RADIUS_MM = 14.0
 LESION_CONTRAST = 0.45
-"""As bright as a contrast-enhanced mass."""
+"""Share by which a lesion is brighter than the tissue; that of a contrast-enhanced mass."""
 
 LESION_IRREGULARITY = 0.1
 """Standard deviation of the radius over directions, in radii."""

@@ -32,12 +32,12 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
     "dice_per_case": (
         "Dice, mean per scan",
-        "The same for every scan with a lesion, averaged over those scans.",
+        "Dice at the threshold of each scan with a lesion, averaged over those scans.",
     ),
     "best_dice": (
         "best Dice",
-        "The same at the threshold that is best for these scans. It is not known beforehand: "
-        "an upper bound.",
+        "Dice at the threshold that is best for these scans. That threshold is chosen with the "
+        "truth: an upper bound.",
     ),
     "best_dice_threshold": ("threshold of the best Dice", "The threshold of the best Dice."),
     "false_positive_rate": (

@@ -45,7 +45,7 @@ PARTS = {
     "huggingface-hub": ("transformers", "tokenizers", "hf-xet"),
     "slicerio": ("pynrrd",),
 }
-"""By required package, others that may change with it; Slicer brings none of them."""
+"""Packages that may change with a required one, by its name; Slicer brings none of them."""
 
 TORCH_PREFIXES = ("nvidia-", "cuda-", "pytorch-triton-")
 """Name prefixes of CUDA libraries that may change with torch."""

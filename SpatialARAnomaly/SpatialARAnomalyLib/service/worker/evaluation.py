@@ -47,9 +47,9 @@ class EvaluateInputs(Spec):
     nll: str
     """A `.npy` file of an array [k, j, i]."""
     truth: str
-    """The same for the ground truth; voxels above zero are lesion."""
+    """A `.npy` file of the ground truth [k, j, i]; voxels above zero are lesion."""
     voxels: str | None = None
-    """The same for the scan, whose plain intensity is then scored beside the model."""
+    """A `.npy` file of the scan [k, j, i]; if given, its plain intensity is scored, too."""
     modality: Modality | None = None
     """Modality of the scan and the model."""
     ras_from_voxel: Affine
