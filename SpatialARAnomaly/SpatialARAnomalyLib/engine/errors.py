@@ -26,9 +26,9 @@ class SpatialARError(Exception):
         self.message = message
         self.facts = facts
 
-    def fill(self, *templates: str) -> str:
-        """Fill in the first template whose `{fact}`s this error has; empty if there is none."""
-        for template in templates:
+    def fill(self, templates: str | tuple[str, ...]) -> str:
+        """Fill in the template, or the first of them whose `{fact}`s this error has; else empty."""
+        for template in (templates,) if isinstance(templates, str) else templates:
             try:
                 return template.format_map(self.facts)
             except KeyError:

@@ -190,8 +190,8 @@ def test_the_first_hint_with_all_facts_is_shown():
     error = SpatialARError("model-modality", "Expected MR.", modality="CT")
     assert cli_hints.hint(error).startswith("Choose a model trained on CT,")
     two = ("Use {size_px} px.", "Use another size.")
-    assert SpatialARError("size", "Wrong.", size_px=32).fill(*two) == "Use 32 px."
-    assert SpatialARError("size", "Wrong.").fill(*two) == "Use another size."
+    assert SpatialARError("size", "Wrong.", size_px=32).fill(two) == "Use 32 px."
+    assert SpatialARError("size", "Wrong.").fill(two) == "Use another size."
     assert SpatialARError("size", "Wrong.").fill(two[0]) == ""
 
 

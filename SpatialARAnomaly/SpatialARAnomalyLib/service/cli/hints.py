@@ -227,4 +227,4 @@ whose facts the error has.
 def hint(error: SpatialARError) -> str:
     """Return the hint for an error, or ''."""
     hints = HINTS.get(error.code, ())
-    return error.fill(*((hints,) if isinstance(hints, str) else hints))
+    return error.fill(hints)

@@ -36,7 +36,7 @@ def errorOf(event: dict[str, Any]) -> SpatialARError:
 def hintOf(error: SpatialARError) -> str:
     """Return the panel's hint for an error, or ''."""
     hints = allHints().get(error.code, ())
-    return error.fill(*((hints,) if isinstance(hints, str) else hints))
+    return error.fill(hints)
 
 
 def allHints() -> dict[str, str | tuple[str, ...]]:
