@@ -78,7 +78,7 @@ def alarms(law: str, normals: list[float], alarm: float) -> float:
     low, high = min(normals) / 10, max(normals) * 10
     for _ in range(30):
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if case_p_value(middle, normals, 0.0) <= alarm else (middle, high)
+        low, high = (low, middle) if case_p_value(middle, normals) <= alarm else (middle, high)
     if high > 9.9 * max(normals):
         return 0.0  # no score is high enough
     return float(LAWS[law].sf(10 * np.log(high) if law == "heavy" else high))
@@ -91,7 +91,7 @@ def case_row(law: str, normals: int, random: np.random.Generator) -> dict[str, f
         known, fresh = cohort[:normals], cohort[normals:]
         rates.append(alarms(law, known, 0.05))
         rare.append(alarms(law, known, 0.01))
-        p = [case_p_value(score, known, 0.0) for score in fresh]
+        p = [case_p_value(score, known) for score in fresh]
         passed.append(stats.kstest(p, "uniform").pvalue > 0.01)
     low, high = np.quantile(rates, (0.05, 0.95))
     return {

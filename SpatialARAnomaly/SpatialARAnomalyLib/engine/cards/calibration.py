@@ -154,7 +154,7 @@ class Calibration(Spec):
 
         See the function `case_p_value`; None with fewer than `MIN_NORMALS` case scores.
         """
-        return case_p_value(score, self.case_scores, self.nll[0])
+        return case_p_value(score, self.case_scores)
 
     def p_value(self, nll: float) -> float:
         """Return the probability that a token of normal body reaches this NLL: (1 + r)/(1 + n).
@@ -241,7 +241,7 @@ def interval_of(rate: float, shares: Sequence[float], least: float) -> RateInter
     return RateInterval(scan=(low, high), mean=mean)
 
 
-def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) -> float | None:
+def case_p_value(score: float, normal_scores: Sequence[float]) -> float | None:
     """Return the probability that a new normal scan's case score reaches this one.
 
     It is uniform on normal scans. None with fewer than `MIN_NORMALS`. A mean of two
@@ -249,33 +249,33 @@ def case_p_value(score: float, normal_scores: Sequence[float], lowest: float) ->
     Ferguson 1973):
 
     - Student's t for one more observation, n − 1 degrees of freedom and scale
-      s·√(1 + 1/n), of log(score − `lowest`), where `lowest` is the least possible NLL:
-      smooth, exact for log-normal scores, wide with few scans.
+      s·√(1 + 1/n), of the logarithm of the score: smooth, exact for log-normal scores, wide
+      with few scans.
     - The rank, (1 + r)/(1 + n) where r scores reach this one, exact for scores of any
       distribution; between ranks and beyond the last it is interpolated along the t.
 
-    It falls with the score, and does not depend on the NLL's unit and zero.
+    It falls with the score, and does not depend on the score's unit.
     """
     count = len(normal_scores)
     if count < MIN_NORMALS:
         return None
-    if score <= lowest:
+    if score <= 0:
         return 1.0
     scores = sorted(normal_scores)
     reaching = count - bisect_left(scores, score)
-    if scores[0] == scores[-1] or scores[0] <= lowest:
+    if scores[0] == scores[-1] or scores[0] <= 0:
         return (1 + reaching) / (1 + count)  # without a spread the rank alone
     # Imported here, so that the panel opens quickly; Slicer bundles scipy.
     from scipy.special import stdtr
 
-    logs = [math.log(one - lowest) for one in scores]
+    logs = [math.log(one) for one in scores]
     middle = statistics.fmean(logs)
     scale = statistics.stdev(logs, middle) * math.sqrt(1 + 1 / count)
 
     def tail(log: float) -> float:
         return max(_LEAST_TAIL, float(stdtr(count - 1, (middle - log) / scale)))
 
-    student = tail(math.log(score - lowest))
+    student = tail(math.log(score))
     above = count - bisect_right(scores, score)
     if reaching > above:
         rank = reaching / (1 + count)

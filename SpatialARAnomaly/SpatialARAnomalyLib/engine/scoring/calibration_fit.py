@@ -16,11 +16,12 @@ and as small as the smallest lesion that matters for the whole scan."""
 
 
 def case_score(nll: Float[np.ndarray, " n"]) -> float:
-    """Return the mean of the highest hundredth of the body's NLL, in nats per channel.
+    """Return the mean of the highest hundredth of the body's NLL, less the body's median.
 
-    This is the expected shortfall: it does not depend on the voxel size, because the last
-    voxel counts in part; it never falls when the NLL of a voxel rises, and it scales and
-    shifts with the NLL. Raises `InputError` without voxels, or if some are not finite.
+    In nats per channel, 0 or more. It does not depend on the voxel size, because the last
+    voxel of the hundredth counts in part. The median makes it a contrast within the scan: a
+    noisier scanner raises the NLL everywhere, a lesion in one place. Raises `InputError`
+    without voxels, or if some are not finite.
     """
     if nll.size == 0 or not np.isfinite(nll).all():
         raise InputError(
@@ -30,10 +31,13 @@ def case_score(nll: Float[np.ndarray, " n"]) -> float:
         )
     wanted = TOP_SHARE * nll.size
     kept = math.ceil(wanted)
-    top = np.sort(np.partition(nll, nll.size - kept)[nll.size - kept :]).astype(np.float64)
+    middle = [(nll.size - 1) // 2, nll.size // 2]
+    ordered = np.partition(nll, [*middle, nll.size - kept])
+    top = np.sort(ordered[nll.size - kept :]).astype(np.float64)
+    median = ordered[middle].astype(np.float64).mean()
     weights = np.ones(kept)
     weights[0] = wanted - (kept - 1)  # the lowest one counts in part
-    return float(weights @ top / wanted)
+    return float(weights @ top / wanted - median)
 
 
 LEVELS = np.unique(

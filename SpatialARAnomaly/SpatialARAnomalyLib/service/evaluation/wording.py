@@ -48,7 +48,7 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     "case_auroc": (
         "scan AUROC",
         "How often a scan with a lesion has a higher score than one without; a scan's score is "
-        "the mean of its highest hundredth of body voxels. 0.5 is chance.",
+        "the mean of its highest hundredth of body voxels, less their median. 0.5 is chance.",
     ),
     "lesions_found": (
         "lesions found",

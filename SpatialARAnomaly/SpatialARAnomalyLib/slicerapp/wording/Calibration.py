@@ -30,9 +30,8 @@ def caseTip(calibration: Calibration) -> str:
     """Explain the case p-value."""
     tip = _(
         "Share of normal scans whose case score is at least as high. The score is the mean NLL of "
-        "the highest hundredth of voxels, compared with {count} held-out normal scans. p = 0.03 "
-        "means 3 in 100 normal scans. A small finding can be real with any p, and another scanner "
-        "makes p small, too."
+        "the highest hundredth of voxels above the median, compared with {count} held-out normal "
+        "scans. p = 0.03 means 3 in 100 normal scans. A small finding can be real with any p."
     ).format(count=calibration.volumes)
     return f"{tip} {_fewNormals(calibration)}".strip()
 
