@@ -325,7 +325,7 @@ class TrainingSpec(Spec):
     noise_scale: float = 0.03
     """Noise as a share of each slice's and channel's spatial standard deviation."""
     held_out_share: float = 0.2
-    """Share of the normal scans (at least one) kept for selection and calibration."""
+    """Share of the patients (at least one) kept for selection and calibration."""
     seed: int = 42
     """Seed of all random numbers."""
 

@@ -35,6 +35,8 @@ class ScanSource(Spec):
     """Name of the array in messages."""
     modality: Modality | None = None
     """Modality of the array; None where it is unknown."""
+    patient: str | None = None
+    """Word that the scans of one patient share (`service.training.patients`)."""
 
     def __post_init__(self) -> None:
         of_file = self.path and not (self.voxels or self.affine or self.name or self.modality)

@@ -436,3 +436,25 @@ def test_another_seed_holds_out_other_volumes():
     hashes = [f"{n:03d}" for n in range(20)]
     splits = {tuple(split_held_out(hashes, TrainingSpec(seed=seed))[1]) for seed in range(6)}
     assert len(splits) == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_patient_is_on_both_sides_of_the_split(seed):
+    random = np.random.RandomState(seed)
+    hashes = [f"{value:04d}" for value in random.permutation(60)]
+    patients = [f"p{number}" for number in random.randint(0, 20, 60)]
+    training = TrainingSpec(seed=seed)
+    split = split_held_out(hashes, training, patients)
+    assert sorted(split[0] + split[1]) == list(range(60))
+    sides = [{patients[index] for index in side} for side in split]
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) == round(0.2 * len({*patients}))
+    # Neither the order of the scans nor the patients' names change it.
+    renamed = [f"{int(name[1:]) * 7 % 20}" for name in patients[::-1]]
+    again = split_held_out(hashes[::-1], training, renamed)
+    assert [hashes[::-1][index] for index in again[1]] == [hashes[index] for index in split[1]]
+
+
+def test_scans_of_as_many_patients_are_split_as_before():
+    hashes = [f"{n:03d}" for n in range(20)]
+    assert split_held_out(hashes, TRAINING, hashes) == split_held_out(hashes, TRAINING)

@@ -130,10 +130,12 @@ def test_no_file_names_a_patient_or_a_path(evaluation, cases):
     out, _ = evaluation
     for name in EVALUATION_FILES.values():
         content = (out / name).read_bytes()
-        for told in ("Müller", "ller", str(cases.parent), "table.csv"):
+        named = name == "cases.csv"  # it names the files of the scans
+        for told in (*([] if named else ["Müller", "ller"]), str(cases.parent), "table.csv"):
             assert told.encode() not in content, (name, told)
-    patients = [row["patient"] for row in rows_of(out / "cases.csv")]
-    assert patients == ["1", "2", "3", "3"]
+    rows = rows_of(out / "cases.csv")
+    assert [row["patient"] for row in rows] == ["1", "2", "3", "3"]
+    assert [row["scan"] for row in rows] == [f"Müller {number}" for number in range(20, 24)]
 
 
 def test_curves_lead_to_their_areas(evaluation):
@@ -206,13 +208,14 @@ def test_a_table_s_paths_count_from_its_folder(cases, tmp_path):
         ("", "cases-table"),
         ("scan,truth\n", "cases-none"),
         ("scan\na.nii\n", "cases-table"),
-        ("scan,truth,age\na.nii,,3\n", "cases-table"),
+        ("scan,truth,scan\na.nii,,3\n", "cases-table"),
         ("scan,truth\na.nii\n", "cases-table"),
         ("scan,truth\na.nii,,x\n", "cases-table"),
         ("scan,truth\n,b.nii\n", "cases-table"),
         ("scan,truth\nnone.nii,\n", "cases-missing"),
         ("scan,truth\nscan.nii,\n./scan.nii,\n", "cases-twice"),
-        ("scan,truth\n\xff,\n", "cases-table"),
+        ("scan,truth\n\x81,\n", "cases-table"),
+        ('scan,truth\n"a.nii,\n', "cases-table"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(text, code, cases, site, tmp_path):
@@ -226,6 +229,79 @@ def test_a_table_that_makes_no_sense_is_refused(text, code, cases, site, tmp_pat
     assert refused.exit_code == 2
     assert json.loads(refused.stdout.splitlines()[-1])["code"] == code
     assert tree(tmp_path) == before
+
+
+class Notices(SilentReporter):
+    def __init__(self):
+        self.codes = []
+
+    def notice(self, code, text):
+        self.codes.append(code)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "codes"),
+    [
+        ("utf-8", ["columns-ignored"]),
+        ("utf-8-sig", ["columns-ignored"]),
+        ("utf-16", ["columns-ignored"]),
+        ("cp1252", ["table-encoding", "columns-ignored"]),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_of_excel_are_read(encoding, codes, delimiter, tmp_path):
+    (tmp_path / "Müller.nii").write_bytes(b"")
+    lines = [
+        ["Scan", "Diagnose, Alter", "Truth", "patient", ""],
+        ["Müller.nii", 'a "sign"', "", "Müller", ""],
+        ["", "", "", "", ""],
+    ]
+    table = tmp_path / "Fälle.csv"
+    with table.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\r\n").writerows(lines)
+    report = Notices()
+    (case,) = find_cases(table, report)
+    assert (case.name, case.truth, case.patient) == ("Müller", None, "Müller")
+    assert report.codes == codes
+
+
+def test_a_line_that_names_the_delimiter_is_no_header(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"")
+    (tmp_path / "cases.csv").write_text("sep=;\nscan;truth\na.nii;\n")
+    assert len(find_cases(tmp_path / "cases.csv")) == 1
+
+
+def test_kept_files_are_those_of_a_detection(cases, site, tmp_path):
+    """Two scans of one name in two folders: the NLL volumes and pictures of both."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    for number, folder in ((20, "a"), (22, "b")):
+        head = (cases / f"Müller {number}.nii.gz").read_bytes()
+        (tmp_path / folder / "t1.nii.gz").write_bytes(head)
+    truth = (cases / "Müller 20_truth.nii.gz").read_bytes()
+    (tmp_path / "truth.nii.gz").write_bytes(truth)
+    (tmp_path / "table.csv").write_text(
+        "scan,truth,site\na/t1.nii.gz,truth.nii.gz,1\nb/t1.nii.gz,,2\n"
+    )
+    out = tmp_path / "out"
+    told = run(
+        "evaluate", tmp_path / "table.csv", "--model", site.model, "--out", out, *OPTIONS, "--keep"
+    )
+    assert told.exit_code == 0, (told.stderr, told.exception)
+    assert "Columns of 'table.csv' not used: site" in told.stderr
+    kept = {
+        f"{number}_t1{end}" for number in ("001", "002") for end in ("_nll.nrrd", "_review.png")
+    }
+    assert {path.name for path in out.iterdir()} == kept | {*EVALUATION_FILES.values()}
+    assert all("t1" in line for line in told.stdout.splitlines() if line.startswith("│ 1 "))
+    done = run(
+        "detect", tmp_path / "a" / "t1.nii.gz", "--model", site.model, "--out", tmp_path / "one",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert (out / "001_t1_nll.nrrd").read_bytes() == (tmp_path / "one/t1_nll.nrrd").read_bytes()
+    plain = matplotlib.image.imread(tmp_path / "one" / "t1_review.png")
+    assert matplotlib.image.imread(out / "001_t1_review.png").shape[1] == plain.shape[1]
 
 
 def shifted(volume, mm):

@@ -13,6 +13,7 @@ from engine.dicom_examples import Series
 from service.small_site import SHAPE_KJI, SPACING_MM, run
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
+from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti, write_nrrd
@@ -21,6 +22,7 @@ from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training import candidates as scan_candidates
 from SpatialARAnomalyLib.service.training import estimate as training_estimate
+from SpatialARAnomalyLib.service.training import patients as scan_patients
 from SpatialARAnomalyLib.service.training import survey as scan_survey
 from SpatialARAnomalyLib.service.training.candidates import ScanReader, find_candidates
 from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainSpec
@@ -482,7 +484,7 @@ def test_the_command_prints_the_table(archive):
     result = run("normals", archive, "--size-px", 112, "--epochs", 1, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     text = " ".join(result.stdout.split())
-    assert "5 of 13 scans can be used" in text
+    assert "5 of 13 scans can be used, of 2 patients" in text
     assert "field of view" in text
     assert "temporary disk space" in text
     events = run("normals", archive, "--size-px", 112, "--epochs", 1, "--json").stdout
@@ -504,3 +506,92 @@ def test_training_on_usable_scans_names_the_excluded_ones(archive, tmp_path):
     nothing = run("train", archive / "b", *options[:-1], tmp_path / "m", "--skip-unusable")
     assert nothing.exit_code == 2
     assert "at least 2 normal scans" in nothing.stderr
+
+
+# Patients
+
+
+def patients(found) -> dict:
+    return {row.name: row.patient for row in found.rows if row.used}
+
+
+def copies(folder, *names):
+    """Different small heads under these names."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        head = small_head(0)
+        head.voxels[0, 0, 0] = number + 1
+        write_nifti(folder / name, head)
+
+
+def test_a_folder_below_the_searched_one_is_a_patient(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_patients, "MAX_SCANS", 3)
+    names = ["alone.nii", "b/p/1.nii", "b/p/ses/2.nii", "b/3.nii", "b/4.nii", "c/5.nii", "c/6.nii"]
+    copies(tmp_path, *names)
+    assert patients(survey_of(tmp_path)) == {
+        "alone.nii": "single 1", "b/3.nii": "single 2", "b/4.nii": "single 3",
+        "b/p/1.nii": "folder 1", "b/p/ses/2.nii": "folder 1",
+        "c/5.nii": "folder 2", "c/6.nii": "folder 2",
+    }  # fmt: skip
+    # Named one by one, the folder that all have in common counts as searched.
+    named = patients(survey_of(*(tmp_path / name for name in ("c/5.nii", "c/6.nii", "b/3.nii"))))
+    assert named == {"5.nii": "folder 1", "6.nii": "folder 1", "3.nii": "folder 2"}
+    flat = patients(survey_of(tmp_path / "c"))
+    assert flat == {"5.nii": "single 1", "6.nii": "single 2"}
+
+
+def test_a_patient_id_counts_more_than_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_patients, "MAX_SCANS", 3)
+    ids = {"x/1": "A", "x/2": "B", "y/3": "A", "z/4": "", "z/5": ""}
+    ids |= {f"anonymized/{number}": "ANON" for number in range(6, 10)}
+    for number, (place, patient_id) in enumerate(ids.items()):
+        dicom_head(number, uid=f"1.2.{number}", PatientID=patient_id).write(tmp_path / place)
+    found = survey_of(tmp_path)
+    told = patients(found)
+    assert told["x/1"] == told["y/3"] != told["x/2"]
+    assert {told[one] for one in ("x/1", "x/2")} == {"DICOM 1", "DICOM 2"}
+    assert told["z/4"] == told["z/5"]
+    assert told["z/4"].startswith("folder ")
+    # An ID that too many scans share tells nothing, nor does their folder.
+    assert len({told[f"anonymized/{number}"] for number in range(6, 10)}) == 4
+    # Neither an ID nor its hash leaves the program.
+    hashes = [scan.patient_hash for scan in found.used if scan.patient_hash]
+    text = json.dumps([row.to_dict() for row in found.rows])
+    assert not any(one in text for one in ("ANON", *hashes))
+
+
+def test_a_table_names_patients_and_training_holds_them_together(tmp_path, archive):
+    copies(tmp_path, *(f"{number}.nii" for number in range(6)))
+    rows = [f"{number}.nii;Dr {'ABC'[number % 3]};x" for number in range(6)]
+    table = tmp_path / "normals.csv"
+    table.write_text("\ufeffScan;Patient;Note\r\n" + "\r\n".join(rows), encoding="utf-8")
+    found = survey_of(table)
+    assert [*patients(found).values()] == ["table 1", "table 2", "table 3"] * 2
+    options = ("--size-px", 112, "--epochs", 1, "--device", "cpu", "--json", "--out")
+    told = run("train", table, *options, tmp_path / "m")
+    assert told.exit_code == 0, told.stderr
+    result = json.loads(told.stdout.splitlines()[-1])
+    assert (result["training_patients"], result["held_out_patients"]) == (2, 1)
+    normals = read_card(tmp_path / "m").normals
+    number_of = {scan.sha256: scan.patient for scan in found.used}
+    trained, held = ({number_of[one] for one in side} for side in
+                     (normals.training_sha256, normals.held_out_sha256))  # fmt: skip
+    assert len(normals.held_out_sha256) == 2
+    assert not trained & held
+    assert "Dr A" not in (tmp_path / "m.safetensors").read_bytes().decode("latin-1")
+    table.write_text("scan,patient\n0.nii,a\n1.nii,a\n")
+    refused = run("train", table, *options, tmp_path / "n")
+    assert json.loads(refused.stdout.splitlines()[-1])["code"] == "too-few-patients"
+    table.write_text("patient\na\n")
+    refused = run("train", table, *options, tmp_path / "n")
+    assert json.loads(refused.stdout.splitlines()[-1])["code"] == "scan-table"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_training_refuses_what_a_survey_excludes(archive, tmp_path, name):
+    """The same rules, without `--skip-unusable` by the first reason."""
+    normals = [archive / "a" / f"head {number}.nii.gz" for number in range(3)]
+    refused = run("train", *normals, archive / name, "--size-px", 112, "--out", tmp_path / "m")
+    assert refused.exit_code == 2
+    assert name.split("/")[1] in refused.stderr
+    assert not any(tmp_path.iterdir())

@@ -296,7 +296,7 @@ def test_only_what_the_training_wrote_is_removed(site, tmp_path):
 
 
 def test_a_training_that_fails_before_anything_is_kept_leaves_no_folder(site, tmp_path):
-    with pytest.raises(InputError, match=r"normal_\d.nii.gz: the body must be larger than a token"):
+    with pytest.raises(InputError, match=r"normal_\d.nii.gz: The body must be wider than 2 tokens"):
         train_on(site.normals, tmp_path / "model", fov_mm=9000.0, size_px=64)
     assert os.listdir(tmp_path) == []
 
@@ -394,7 +394,7 @@ def test_a_folder_is_no_name_for_a_model(site, tmp_path, monkeypatch):
 def test_field_of_view_and_size_are_checked_before_scans_are_read(
     site, tmp_path, monkeypatch, changes, message, nearest_px
 ):
-    monkeypatch.setattr(train_job, "_read", never)
+    monkeypatch.setattr(train_job, "_select", never)
     with pytest.raises(SpecError, match=message) as caught:
         train_on(site.normals, tmp_path / "model", **changes)
     assert caught.value.facts.get("nearest_px") == nearest_px

@@ -164,8 +164,8 @@ class TestScans:
             bool(table.item(row, 0).flags() & qt.Qt.ItemIsEnabled) for row in range(table.rowCount)
         ]
         assert enabled == [True, True, True, False]
-        assert [table.item(3, column).text() for column in range(7)] == [
-            "copy.nii.gz", "duplicate", "MR", "6", "40 × 48 × 6", "4.8 × 4.8 × 20",
+        assert [table.item(3, column).text() for column in range(8)] == [
+            "copy.nii.gz", "duplicate", "MR", "6", "40 × 48 × 6", "4.8 × 4.8 × 20", "",
             "It has the same content as normal_0.nii.gz.",
         ]  # fmt: skip
         assert ui.trainCountLabel.text == ("3 of 4 scans will be used (MR). Not used: 1 duplicate.")

@@ -81,6 +81,9 @@ class NormalsSummary(Spec):
     """Least and largest distance between slices."""
     extent_mm: tuple[float, float]
     """Least and largest height or width of the body in a slice."""
+    training_patients: int | None = None
+    """Number of patients of the training scans; None in models that did not count them."""
+    held_out_patients: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

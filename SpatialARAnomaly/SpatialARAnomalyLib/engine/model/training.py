@@ -48,21 +48,30 @@ Batch = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b p h w"]]
 
 
 def split_held_out(
-    volume_sha256: Sequence[str], training: TrainingSpec
+    volume_sha256: Sequence[str],
+    training: TrainingSpec,
+    patients: Sequence[object] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Split volumes into training and held-out ones, at least one of each.
+    """Split volumes by patient into training and held-out ones, at least one patient each.
 
-    Depends on contents and seed, not on the order of the volumes; both lists of indices are
-    in the order of the hashes.
+    Depends on contents and seed, not on the order of the volumes or the names of the patients;
+    both lists of indices are in the order of the hashes.
+
+    Args:
+        volume_sha256: Hash of every volume.
+        training: The share of the patients to hold out, and the seed.
+        patients: Patient of every volume; by default each is of another one.
     """
-    count = len(volume_sha256)
-    by_hash = sorted(range(count), key=lambda index: volume_sha256[index])
-    held = min(count - 1, max(1, round(training.held_out_share * count)))
-    shuffled = np.random.RandomState(training.seed).permutation(count)
-    chosen = set(shuffled[:held].tolist())
+    by_hash = sorted(range(len(volume_sha256)), key=lambda index: volume_sha256[index])
+    names = [index if patients is None else patients[index] for index in by_hash]
+    ordered = list(dict.fromkeys(names))  # by the lowest hash of each patient
+    held = min(len(ordered) - 1, max(1, round(training.held_out_share * len(ordered))))
+    shuffled = np.random.RandomState(training.seed).permutation(len(ordered))
+    chosen = {ordered[place] for place in shuffled[:held].tolist()}
+    of_patient = list(zip(by_hash, names, strict=True))
     return (
-        [by_hash[place] for place in range(count) if place not in chosen],
-        [by_hash[place] for place in sorted(chosen)],
+        [index for index, name in of_patient if name not in chosen],
+        [index for index, name in of_patient if name in chosen],
     )
 
 

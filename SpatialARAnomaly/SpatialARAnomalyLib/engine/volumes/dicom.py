@@ -1,5 +1,7 @@
 """DICOM series of a study folder: list them, choose one, read it as a volume."""
 
+import hashlib
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -39,8 +41,11 @@ _TAGS = (
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "SOPInstanceUID",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
-    "PhotometricInterpretation", "NumberOfFrames",
+    "PhotometricInterpretation", "NumberOfFrames", "PatientID",
 )  # fmt: skip
+
+_SALT = os.urandom(16)
+"""Drawn anew in every process: a patient's hash is of no use outside, nor after it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,17 @@ class DicomSeries:
     def __str__(self) -> str:
         number = "–" if self.number is None else str(self.number)
         return f"{number}: {self.modality} {self.description!r}, {len(self.instances)} images"
+
+    @property
+    def patient_hash(self) -> str | None:
+        """Salted hash of the Patient ID (0010,0020), to compare within this process.
+
+        None where it is missing, empty or not the same in all images.
+        """
+        ids = {one.text("PatientID").strip() for one in self.instances}
+        if len(ids) > 1 or not max(ids):
+            return None
+        return hashlib.sha256(_SALT + ids.pop().encode()).hexdigest()
 
     @property
     def image_names(self) -> frozenset[str]:

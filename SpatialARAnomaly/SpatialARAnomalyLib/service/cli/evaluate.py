@@ -47,6 +47,10 @@ def evaluate(
         ),
     ] = EvaluationSpec.resamples,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = EvaluationSpec.seed,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Also write each scan's NLL volume and review picture."),
+    ] = False,
     allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
@@ -77,6 +81,7 @@ def evaluate(
                 resamples=resamples,
                 seed=seed,
             ),
+            keep=keep,
             device=device,
             allow_download=allow_download,
             allow_mismatch=allow_mismatch,

@@ -131,7 +131,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Run `spatial-ar-anomaly encoders get`, which shows the license and asks (for scripts: "
         "--accept-license)."
     ),
-    "modality-mixed": "Train one model per modality.",
     "modality-unsupported": (
         "Use another series, or convert it to NIfTI or NRRD to treat it as MR or CT."
     ),
@@ -160,7 +159,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "name-empty": "Give a --name, or leave it out.",
     "nll-missing": "Detect again.",
     "normal-changed": "Start the training again.",
-    "normal-twice": "Remove one of them.",
+    "normal-unusable": "Leave it out, or exclude all such scans with --skip-unusable.",
     "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
@@ -183,6 +182,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "pip-permission": "Run it as a user who may write to this Python's folder.",
     "protocol-unknown": _OTHER_PROGRAM,
     "request-unreadable": _OTHER_PROGRAM,
+    "scan-table": "Write one row per scan, with the same word for all scans of a patient.",
     "scores-not-finite": "Make the scores again.",
     "series-ambiguous": "Choose one with --series NUMBER or UID, or give a folder with only one.",
     "series-missing": "Choose one of these with --series.",
@@ -199,6 +199,10 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Check the encoder with `spatial-ar-anomaly encoders check`, or use another."
     ),
     "too-few-normals": "Give more scans.",
+    "too-few-patients": (
+        "Give scans of more patients, or name the patients in a table (CSV) with the columns scan "
+        "and patient."
+    ),
     "too-many-findings": "Lower --false-positive-rate or raise --min-volume-ml.",
     "torch-missing": _INSTALL,
     "training-diverged": "Lower --learning-rate.",

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from SpatialARAnomalyLib.engine.model.model_file import ModelCard
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard, NormalsSummary
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderState
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
-from SpatialARAnomalyLib.service.evaluation.files import figure_text
+from SpatialARAnomalyLib.service.evaluation.files import case_rows, figure_text
 from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS, counted
 from SpatialARAnomalyLib.service.models.listing import ModelRow
 from SpatialARAnomalyLib.service.models.wording import (
@@ -55,11 +55,20 @@ def _print_files(files: dict[str, Path]) -> None:
         print(f"{kind:13}{path}")
 
 
+def _normals_text(normals: NormalsSummary) -> str:
+    training = f"{len(normals.training_sha256)} trained on"
+    held_out = f"{len(normals.held_out_sha256)} held out"
+    if normals.training_patients is None or normals.held_out_patients is None:
+        return f"{training}, {held_out}"
+    training_patients = counted(normals.training_patients, "patient")
+    held_out_patients = counted(normals.held_out_patients, "patient")
+    return f"{training} (of {training_patients}), {held_out} (of {held_out_patients})"
+
+
 def print_card(card: ModelCard) -> None:
     """Print a model's card."""
     normals, calibration = card.normals, card.calibration
     encoder, slices = card.encoder, card.slices
-    training, held_out = len(normals.training_sha256), len(normals.held_out_sha256)
     rates = [rate for rate in SHOWN_RATES if rate == 0.1 or calibration.supports(rate)]
     thresholds = ", ".join(f"{calibration.threshold(rate):.4f} at {rate:g}" for rate in rates)
     best_nll = card.curve[card.best_epoch - 1].held_out_nll
@@ -75,7 +84,7 @@ def print_card(card: ModelCard) -> None:
             ("encoder", f"{encoder.name} ({encoder.architecture}, {encoder.precision})"),
             ("network", network_text(card.autoregressive)),
             ("likelihood", likelihood_text(card.autoregressive)),
-            ("normal scans", f"{training} trained on, {held_out} held out"),
+            ("normal scans", _normals_text(card.normals)),
             ("pixel spacing", _range(normals.pixel_spacing_mm)),
             ("slice spacing", _range(normals.slice_spacing_mm)),
             ("body size", _range(normals.extent_mm)),
@@ -164,9 +173,11 @@ def print_diagnosis(diagnosis: "Diagnosis") -> None:
 def print_survey(found: "SurveyResult") -> None:
     """Print every scan of a survey, and the estimate of a training on the usable ones."""
     title = f"{len(found.sources)} of {len(found.rows)} scans can be used"
+    if found.sources:
+        title += f", of {counted(found.patients, 'patient')}"
     table = Table(title=title, title_justify="left")
     table.add_column("scan", overflow="fold")
-    for heading in ("kind", "modality", "voxels", "spacing mm", "slices"):
+    for heading in ("kind", "modality", "voxels", "spacing mm", "slices", "patient"):
         table.add_column(heading, no_wrap=True)
     any_excluded = any(row.reason for row in found.rows)
     if any_excluded:  # an empty column would take width from the names
@@ -179,6 +190,7 @@ def print_survey(found: "SurveyResult") -> None:
             " × ".join(str(size) for size in reversed(row.shape_kji or ())),
             " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
             "" if row.slices is None else str(row.slices),
+            row.patient,
             *([Text(row.reason or "")] if any_excluded else ()),
         )
     if found.rows:
@@ -280,6 +292,28 @@ def print_encoders(entries: Sequence[EncoderEntry]) -> None:
     )
 
 
+def _cases_table(evaluated: Evaluated) -> Table:
+    table = Table()
+    for heading in ("case", "scan"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("lesion mL", "AUROC", "Dice", "lesions found", "false findings"):
+        table.add_column(heading, justify="right")
+    for row in case_rows(evaluated):
+        auroc, dice = (
+            "–" if row[name] is None else f"{row[name]:.3f}" for name in ("voxel_auroc", "dice")
+        )
+        table.add_row(
+            str(row["case"]),
+            Text(row["scan"]),
+            f"{row['lesion_ml']:.2f}",
+            auroc,
+            dice,
+            f"{row['lesions_found']} of {row['lesions']}",
+            str(row["false_findings"]),
+        )
+    return table
+
+
 def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
     """Print the metrics, with one column per kind of scores, and the files."""
     counts, evaluations = evaluated.counts, evaluated.evaluations
@@ -299,6 +333,7 @@ def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
         table.add_row(words, *(figure_text(metric) for metric in metrics))
     console = Console()
     console.print(table)
+    console.print(_cases_table(evaluated))
     lacking: dict[str, list[str]] = {}
     for name, (words, _) in METRIC_WORDS.items():
         if reason := evaluations["nll"].metrics[name].reason:

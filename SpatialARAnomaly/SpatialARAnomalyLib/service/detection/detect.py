@@ -155,30 +155,43 @@ def detect(
     clock.lap("embed")
 
     report.stage("find", 3, 4)
-    rate = findings.false_positive_rate
-    threshold = card.calibration.threshold(rate)
-    report_rough_threshold(card.calibration, rate, report)
+    report_rough_threshold(card.calibration, findings.false_positive_rate, report)
     report_few_normals(card.calibration, report)
+    detection = find_in_scan(scan, stack, nll, model, findings, clock.seconds)
+    clock.lap("find")
+    return detection
+
+
+def find_in_scan(
+    scan: PreparedScan,
+    stack: SliceStack,
+    nll: Float[np.ndarray, "k j i"],
+    model: Model,
+    findings: FindingsSpec,
+    seconds: dict[str, float],
+) -> Detection:
+    """Find the findings of a scan with this NLL, from `score_scan`."""
+    calibration = model.card.calibration
+    threshold = calibration.threshold(findings.false_positive_rate)
     found, label_box = find_in_box(
-        nll, scan.volume.ras_from_voxel, card.calibration, threshold, findings.min_volume_ml
+        nll, scan.volume.ras_from_voxel, calibration, threshold, findings.min_volume_ml
     )
     score = case_score(nll[stack.inside_volume()])
-    clock.lap("find")
     return Detection(
         volume=scan.volume,
         stack=stack,
-        card=card,
+        card=model.card,
         nll=nll,
         outside_nll=model.network.lowest_nll,
         threshold_nll=threshold,
         case_score=score,
-        case_p_value=card.calibration.case_p_value(score),
+        case_p_value=calibration.case_p_value(score),
         spec=findings,
         findings=found,
         label_box=label_box,
         mismatches=scan.mismatches,
         device=str(model.encoder.device),
-        seconds=clock.seconds,
+        seconds=seconds,
     )
 
 

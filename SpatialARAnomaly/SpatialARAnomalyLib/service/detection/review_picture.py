@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
@@ -48,8 +48,13 @@ def overlay_range(detection: Detection) -> tuple[float, float]:
     return low, highest + max(highest - low, 1e-6)
 
 
-def write_review(path: Path, detection: Detection) -> None:
-    """Write the picture as PNG: every slice plain, and with NLL overlay and outlines."""
+def write_review(
+    path: Path, detection: Detection, truth: Bool[np.ndarray, "k j i"] | None = None
+) -> None:
+    """Write the picture as PNG: every slice plain, and with NLL overlay and outlines.
+
+    Known lesions (`truth`) are outlined in white in the plain slices.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,7 +68,7 @@ def write_review(path: Path, detection: Detection) -> None:
     axes = figure.subplots(len(slices), 2, squeeze=False)
     image = None
     for row, index in enumerate(slices):
-        image = _draw_row(axes[row], detection, index)
+        image = _draw_row(axes[row], detection, index, truth)
         title = _title(shown[row]) if shown else "No findings (slice of the highest NLL)"
         color = rank_color(shown[row].rank) if shown else "0.9"
         axes[row][1].set_title(title, color=color, fontsize=8)
@@ -108,7 +113,12 @@ def _heading(detection: Detection, shown: int) -> str:
     return heading + (f" (top {shown} shown)" if len(detection.findings) > shown else "")
 
 
-def _draw_row(axes: "Sequence[Axes]", detection: Detection, index: int) -> "AxesImage":
+def _draw_row(
+    axes: "Sequence[Axes]",
+    detection: Detection,
+    index: int,
+    truth: Bool[np.ndarray, "k j i"] | None,
+) -> "AxesImage":
     """Draw one slice plain, and under its overlay with every finding outlined."""
     stack = detection.stack
     plane_volume, plane = stack.plane_volume, detection.card.slices.plane
@@ -123,6 +133,10 @@ def _draw_row(axes: "Sequence[Axes]", detection: Detection, index: int) -> "Axes
     axes[0].set_title(
         f"slice {index + 1} of {len(stack.voxels)} ({plane})", color="0.75", fontsize=8
     )
+    if truth is not None:
+        lesion = plane_volume.orientation.apply(truth)[index]
+        if lesion.any() and min(lesion.shape) > 1:
+            axes[0].contour(lesion, [0.5], colors="white", linewidths=0.8)
     image = _draw_overlay(axes[1], detection, nll, row_mm / column_mm)
     for rank in np.unique(labels[labels > 0]).tolist():
         if min(labels.shape) > 1:  # a line has no outline

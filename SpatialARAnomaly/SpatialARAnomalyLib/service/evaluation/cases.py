@@ -1,6 +1,5 @@
 """Cases of an evaluation: scans with their ground truth, from a table, a folder or memory."""
 
-import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError, ModelError
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
@@ -19,12 +19,10 @@ from SpatialARAnomalyLib.engine.volumes.files import (
 from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.scan_table import read_scan_table
 
 TRUTH_ENDING = "_truth"
 """Ending of a ground truth's name, after the name of its scan, in a folder of cases."""
-
-COLUMNS = ("scan", "truth", "patient")
-"""Columns of a table of cases; `patient` is optional."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +49,11 @@ class Case:
             truth = read_volume_file(Path(self.truth), labels=True)
         check_on_grid(volume, truth)
         return volume, truth.voxels > 0
+
+    @property
+    def name(self) -> str:
+        """Name of the scan's file, without suffix; empty for a volume in memory."""
+        return "" if isinstance(self.scan, Volume) else volume_name(Path(self.scan))
 
     @contextmanager
     def named(self, number: int) -> Iterator[None]:
@@ -81,7 +84,7 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
         raise InputError("truth-values", "The truth must hold labels; it holds NaN.")
 
 
-def find_cases(path: Path) -> list[Case]:
+def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:
     """Return the cases of a CSV table (columns scan, truth, patient) or of a folder.
 
     In a table, paths are relative to its folder, and a scan with an empty truth is normal. In a
@@ -91,7 +94,7 @@ def find_cases(path: Path) -> list[Case]:
         InputError: There is no case, or one of the files does not exist.
     """
     try:
-        found = _from_folder(path) if path.is_dir() else _from_table(path)
+        found = _from_folder(path) if path.is_dir() else _from_table(path, report)
         missing = [
             file.name
             for pair in found
@@ -141,36 +144,13 @@ def _from_folder(folder: Path) -> _Found:
     ]
 
 
-def _from_table(path: Path) -> _Found:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            # Spreadsheets of many countries separate cells by semicolons.
-            delimiter = ";" if ";" in first and "," not in first else ","
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error):
-        raise _table_error("it is not CSV in UTF-8") from None
-    except FileNotFoundError:
-        raise InputError("input-missing", f"{path.name!r} does not exist.") from None
-    if not {"scan", "truth"} <= set(columns) <= set(COLUMNS) or len(set(columns)) < len(columns):
-        raise _table_error(f"its first line is {', '.join(columns)[:80]!r}")
-    found: _Found = []
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise _table_error(f"row {line} has another number of cells")
-        scan, truth, patient = ((row.get(name) or "").strip() for name in COLUMNS)
-        if not scan:
-            raise _table_error(f"row {line} names no scan")
-        found.append((path.parent / scan, path.parent / truth if truth else None, patient))
-    return found
-
-
-def _table_error(found: str) -> InputError:
-    return InputError(
-        "cases-table",
-        f"Expected a table of cases with the columns scan, truth and (optional) patient; {found}.",
-    )
+def _from_table(path: Path, report: Reporter) -> _Found:
+    rows = read_scan_table(path, ["scan", "truth"], ["patient"], report, "cases-table")
+    return [
+        (
+            path.parent / row["scan"],
+            path.parent / row["truth"] if row["truth"] else None,
+            row["patient"],
+        )
+        for row in rows
+    ]

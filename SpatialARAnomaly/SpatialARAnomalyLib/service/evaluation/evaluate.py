@@ -1,7 +1,7 @@
 """Evaluation in memory: cases and a model in, metrics and curves with their intervals out."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,13 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import PooledCounts
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec, FindingsSpec
 from SpatialARAnomalyLib.service.detection.detect import (
     Clock,
+    Detection,
+    PreparedScan,
+    find_in_scan,
     prepare_scan,
     report_rough_threshold,
     score_scan,
@@ -35,6 +39,9 @@ from SpatialARAnomalyLib.service.evaluation.cases import Case, find_cases
 if TYPE_CHECKING:
     import torch
 
+Keep = Callable[[int, Detection, Bool[np.ndarray, "k j i"]], None]
+"""Takes a scan's number (from 1), its detection and its lesion voxels."""
+
 POINTS = 20
 """Number of thresholds from one in ten normal voxels to one in a million; half as many follow."""
 
@@ -43,6 +50,8 @@ POINTS = 20
 class ScanFacts:
     """Values of a scan that stand beside its counts."""
 
+    name: str = ""
+    """Name of its file, without suffix."""
     sha256: str
     """Hash of its content (`Volume.content_sha256`)."""
     voxel_ml: float
@@ -137,6 +146,7 @@ def evaluate(
     allow_mismatch: bool = False,
     report: Reporter = SilentReporter(),
     clock: Clock | None = None,
+    keep: Keep | None = None,
 ) -> Evaluated:
     """Score scans with a model and compare the scores with the ground truth.
 
@@ -150,6 +160,7 @@ def evaluate(
         allow_mismatch: Score scans of another modality, spacing or size than the model's.
         report: Receives stages, progress and notices, and may cancel by raising `Cancelled`.
         clock: Clock to record the stages in; by default a new one.
+        keep: Receives every scan's detection, which is not kept otherwise.
 
     Raises:
         InputError: A scan or ground truth cannot be used.
@@ -158,7 +169,7 @@ def evaluate(
     card, clock = model.card, clock or Clock()
     if not isinstance(cases, CheckedCases):
         report.stage("check", 1, 4)
-        found = find_cases(Path(cases)) if isinstance(cases, Path | str) else cases
+        found = find_cases(Path(cases), report) if isinstance(cases, Path | str) else cases
         cases = check_cases(found, card, allow_mismatch, report)
         clock.lap("check")
     report_rough_threshold(card.calibration, spec.false_positive_rate, report)
@@ -170,10 +181,16 @@ def evaluate(
     slices = 0
     for number, case in enumerate(cases.cases, start=1):
         part = PartOfStage(report, slices, cases.slices)
-        one, fact, done = _score(case, case.patient or f"scan {number}", model, rules, part)
-        scored.append(one)
+        report.check_cancelled()
+        volume, truth = case.read()
+        scan = prepare_scan(volume, card, True, SilentReporter())
+        stack, nll = score_scan(scan, model, part)
+        kinds, fact = _count(case, number, scan, stack, nll, truth, card, rules, part)
+        if keep is not None:
+            keep(number, find_in_scan(scan, stack, nll, model, spec, {}), truth)
+        scored.append(kinds)
         facts.append(fact)
-        slices += done
+        slices += len(stack.indices)
     clock.lap("score")
 
     report.stage("resample", 3, 4)
@@ -287,29 +304,29 @@ class PartOfStage:
         self._whole.progress(self._before + done, self._total, unit)
 
 
-def _score(
+def _count(
     case: Case,
-    patient: str,
-    model: Model,
+    number: int,
+    scan: PreparedScan,
+    stack: SliceStack,
+    nll: Float[np.ndarray, "k j i"],
+    truth: Bool[np.ndarray, "k j i"],
+    card: ModelCard,
     rules: Mapping[str, SearchRule],
-    report: PartOfStage,
-) -> tuple[dict[str, ScoredCase], ScanFacts, int]:
-    """Return the counts of one scan, the values beside them, and its number of slices."""
-    report.check_cancelled()
-    card = model.card
-    read, truth = case.read()
-    scan = prepare_scan(read, card, True, SilentReporter())
+    report: Reporter,
+) -> tuple[dict[str, ScoredCase], ScanFacts]:
+    """Return the counts of one scan, and the values beside them."""
     volume = scan.volume
-    stack, nll = score_scan(scan, model, report)
     intensity = scale_intensity(volume.voxels, stack.value_range, card.intensity)
-    body = stack.inside_volume()
+    body, patient = stack.inside_volume(), case.patient or f"scan {number}"
     scored = score_kinds(nll, intensity, body, truth, volume.ras_from_voxel, rules, patient, report)
     fact = ScanFacts(
+        name=case.name,
         sha256=volume.content_sha256(),
         voxel_ml=volume.voxel_ml,
         case_p_value=card.calibration.case_p_value(scored["nll"].case_score),
     )
-    return scored, fact, len(stack.indices)
+    return scored, fact
 
 
 def _hardware(device: "torch.device") -> str:

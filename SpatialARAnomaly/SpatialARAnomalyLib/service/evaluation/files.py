@@ -1,4 +1,4 @@
-"""An evaluation from files to files; they call scans by number: no name or path of a patient."""
+"""An evaluation from files to files; only the table of cases and kept files name the scans."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from SpatialARAnomalyLib.engine.device import require_torch
 from SpatialARAnomalyLib.engine.errors import OutputError
@@ -23,11 +24,13 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec
-from SpatialARAnomalyLib.service.detection.detect import Clock
+from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
+from SpatialARAnomalyLib.service.detection.detect import Clock, Detection
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
 from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
-from SpatialARAnomalyLib.service.detection.result_files import run_values
-from SpatialARAnomalyLib.service.evaluation.cases import find_cases
+from SpatialARAnomalyLib.service.detection.result_files import RESULT_SUFFIXES, run_values
+from SpatialARAnomalyLib.service.detection.review_picture import write_review
+from SpatialARAnomalyLib.service.evaluation.cases import Case, find_cases
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
 from SpatialARAnomalyLib.service.evaluation.picture import thinned, write_picture
 from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically, write_each
@@ -58,6 +61,8 @@ class EvaluateRequest(ModelRequest):
 
     cases: Path
     """A CSV table or a folder (`find_cases`)."""
+    keep: bool = False
+    """Also write the NLL volume and the review picture of every scan."""
     spec: EvaluationSpec = EvaluationSpec()
 
 
@@ -73,17 +78,33 @@ def evaluate_to_files(
     require_torch()
     clock = Clock()
     _check_replaceable(request)
-    files = EVALUATION_FILES
-    with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
-        report.stage("check", 1, 4)
+    report.stage("check", 1, 4)
+    found = find_cases(request.cases, report)
+    kept = [_kept_names(*one) for one in enumerate(found, start=1)] if request.keep else []
+    names = [*EVALUATION_FILES.values(), *(name for one in kept for name in one)]
+    with write_atomically(request.out, names, overwrite=request.overwrite) as new:
         card = read_card(request.model)
-        cases = check_cases(find_cases(request.cases), card, request.allow_mismatch, report)
+        cases = check_cases(found, card, request.allow_mismatch, report)
         model = request.load_model()
         clock.lap("check")
-        evaluated = evaluate(cases, model, request.spec, report=report, clock=clock)
+
+        def keep(number: int, detection: Detection, truth: Bool[np.ndarray, "k j i"]) -> None:
+            nll, picture = (new / name for name in kept[number - 1])
+            write_nrrd(nll, detection.nll, detection.volume.ras_from_voxel)
+            write_review(picture, detection, truth)
+
+        evaluated = evaluate(
+            cases, model, request.spec, report=report, clock=clock, keep=keep if kept else None
+        )
         report.stage("write", 4, 4)
         write_evaluation(new, evaluated, report)
-    return evaluated, {kind: request.out / name for kind, name in files.items()}
+    return evaluated, {kind: request.out / name for kind, name in EVALUATION_FILES.items()}
+
+
+def _kept_names(number: int, case: Case) -> tuple[str, str]:
+    """Return the names of a scan's NLL volume and review picture, which its number makes unique."""
+    name = f"{number:03}_{case.name}".replace("\\", "_")  # no separator on any system
+    return name + RESULT_SUFFIXES["nll"], name + RESULT_SUFFIXES["review"]
 
 
 def _check_replaceable(request: EvaluateRequest) -> None:
@@ -130,6 +151,7 @@ def case_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
         rows.append(
             {
                 "case": number,
+                "scan": fact.name,
                 "patient": patients.setdefault(case.patient, len(patients) + 1),
                 "lesions": case.lesions,
                 "lesion_ml": case.lesion_voxels * fact.voxel_ml,
@@ -189,7 +211,10 @@ def evaluation_values(evaluated: Evaluated) -> dict[str, Any]:
             }
             for score, evaluation in evaluated.evaluations.items()
         },
-        "per_case": case_rows(evaluated),
+        "per_case": [
+            {name: value for name, value in row.items() if name != "scan"}
+            for row in case_rows(evaluated)
+        ],
     }
 
 

@@ -7,15 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
-from SpatialARAnomalyLib.engine.volumes.dicom import DicomSeries, list_series, read_series
+from SpatialARAnomalyLib.engine.volumes.dicom import (
+    DicomSeries,
+    choose_series,
+    list_series,
+    read_series,
+)
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
 from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import check_scan, infer_modality
+from SpatialARAnomalyLib.service import scan_table
 from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
 from SpatialARAnomalyLib.service.training.request import ScanRow
 
@@ -37,6 +43,8 @@ class NormalScan:
     source: ScanSource
     sha256: str
     """Hash of the content (`Volume.content_sha256`)."""
+    patient_hash: str | None = None
+    """Hash of the DICOM Patient ID (`DicomSeries.patient_hash`)."""
     stated: Modality | None
     """Modality that the file states."""
     inferred: Modality
@@ -56,6 +64,11 @@ class NormalScan:
     """Bytes of the voxels in memory."""
     seconds: float
     """Time that reading took."""
+
+    @property
+    def patient(self) -> str:
+        """Word that the scans of one patient share."""
+        return self.source.patient or self.sha256
 
 
 class ScanReader:
@@ -78,6 +91,8 @@ class ScanReader:
         else inferred from the values. `series` are the headers of a DICOM series, if known.
         """
         begun_s = time.perf_counter()
+        if series is None and source.path is not None and source.path.is_dir():
+            series = choose_series(list_series(source.path, check_cancelled), source.series)
         if series is None:
             _, volume = source.read(check_cancelled)
         else:
@@ -91,6 +106,7 @@ class ScanReader:
         scan = NormalScan(
             source=source,
             sha256=volume.content_sha256(),
+            patient_hash=None if series is None else series.patient_hash,
             stated=volume.modality,
             inferred=inferred,
             shape_kji=(depth, height, width),
@@ -137,6 +153,8 @@ class Candidate:
     kind: str
     """`NIfTI`, `NRRD`, `MetaImage`, `DICOM`, `scene` or `folder`."""
     source: ScanSource
+    folders: tuple[str, ...] = ()
+    """Folders that hold the scan, from the searched one down; () where none was searched."""
     series: DicomSeries | None = None
     """Headers of a DICOM series until it is read."""
     scan: NormalScan | None = None
@@ -144,10 +162,20 @@ class Candidate:
     code: str | None = None
     """Why it is excluded (`ScanRow.code`)."""
     reason: str | None = None
+    error: SpatialARError | None = None
+    """The error of a scan that cannot be read."""
 
-    def exclude(self, code: str, reason: str) -> None:
+    def exclude(self, code: str, reason: str, error: SpatialARError | None = None) -> None:
         """Exclude the scan from the training."""
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.error = code, reason, error
+
+    def refuse(self) -> None:
+        """Raise the reason for which the scan is excluded, if it is."""
+        if self.error is not None:
+            text = f"{self.name}: {self.error.message}"
+            raise type(self.error)(self.error.code, text, **self.error.facts)
+        if self.code is not None:
+            raise InputError("normal-unusable", f"{self.name}: {self.reason}")
 
     def row(self, modality: Modality | None) -> ScanRow:
         """Return the row that shows the candidate; `modality` is that of the used scans."""
@@ -177,7 +205,8 @@ def find_candidates(
     """Return the candidates below all folders among the paths, then the files, then the sources.
 
     They are in order of their names, DICOM series after volume files. Other files in a folder
-    are skipped. A folder that cannot be listed is an excluded candidate.
+    are skipped. A folder that cannot be listed is an excluded candidate. A file may also be a
+    table (CSV) with the columns `scan` and `patient`; paths in it start at its own folder.
     """
     folders = [path for path in paths if os.path.isdir(path)]
     several = len(folders) > 1
@@ -198,8 +227,30 @@ def find_candidates(
 
     for folder, rest in others:
         found += _dicom_candidates(folder, rest, counted, several, report)
-    files = [ScanSource(path=path) for path in paths if path not in folders]
-    return found + [_candidate(source, source.label) for source in (*files, *sources)]
+    files = [path for path in paths if path not in folders]
+    tables = [path for path in files if path.suffix.lower() == scan_table.SUFFIX]
+    named = [Path(os.path.abspath(path)) for path in files if path not in tables]
+    try:
+        common = os.path.commonpath([path.parent for path in named])
+    except ValueError:  # none, or on several drives
+        common = ""
+    for path in named:
+        source = ScanSource(path=path)
+        inside = path.relative_to(common).parts[:-1] if common else ()
+        found.append(_candidate(source, source.label, ("", *inside)))
+    return found + [_candidate(one, one.label) for one in (*_in_tables(tables, report), *sources)]
+
+
+def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
+    """Return the scans of tables; patients are numbered, as their names stay in the table."""
+    numbers: dict[str, int] = {}
+    found = []
+    for table in tables:
+        for row in scan_table.read_scan_table(table, ["scan"], ["patient"], report, "scan-table"):
+            name = row["patient"]
+            patient = f"table {numbers.setdefault(name, len(numbers) + 1)}" if name else None
+            found.append(ScanSource(path=table.parent / row["scan"], patient=patient))
+    return found
 
 
 def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate], list[Path]]:
@@ -224,13 +275,14 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate
                 continue  # a pipe or a device could be read for ever
             if has_volume_suffix(path):
                 name = _name_within(path, folder, several)
-                found.append(_candidate(ScanSource(path=path), name))
+                inside_folder = (str(folder), *path.relative_to(folder).parts[:-1])
+                found.append(_candidate(ScanSource(path=path), name, inside_folder))
             else:
                 rest.append(path)
     return found, rest
 
 
-def _candidate(source: ScanSource, name: str) -> Candidate:
+def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> Candidate:
     """Return the candidate of a single scan."""
     suffix = "" if source.path is None else source.path.suffix.lower()
     kind = "NIfTI"
@@ -240,7 +292,7 @@ def _candidate(source: ScanSource, name: str) -> Candidate:
         kind = DICOM
     elif suffix in ITK_SUFFIXES:
         kind = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
-    return Candidate(name=name, kind=kind, source=source)
+    return Candidate(name=name, kind=kind, source=source, folders=folders)
 
 
 def _dicom_candidates(
@@ -276,7 +328,12 @@ def _dicom_candidates(
         if sum(place == other for other, _ in found) > 1:
             name = f"{name}, series {series.uid if series.number is None else series.number}"
         source = ScanSource(path=place, series=series.uid)
-        candidates.append(Candidate(name=name, kind=DICOM, source=source, series=series))
+        inside = place.relative_to(folder).parts if place.is_relative_to(folder) else ()
+        candidates.append(
+            Candidate(
+                name=name, kind=DICOM, source=source, series=series, folders=(str(folder), *inside)
+            )
+        )
     return candidates
 
 

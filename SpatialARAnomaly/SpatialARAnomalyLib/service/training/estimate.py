@@ -112,13 +112,15 @@ class _Workload:
         import torch
 
         from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+        from SpatialARAnomalyLib.engine.model.training import split_held_out
 
         self.scans, self.spec = scans, spec
         self.modality = spec.modality or scans[0].inferred
         self.slices = spec.slices(spec.fov_mm or 1.0)
         self.images = sum(one.body_slices * _tiles(one, self.slices, encoder) for one in scans)
         """Slices that hold some of the body, times the tiles of each."""
-        self.held_out = min(len(scans) - 1, max(1, round(spec.held_out_share * len(scans))))
+        hashes, patients = ([one.sha256 for one in scans], [one.patient for one in scans])
+        self.held_out = len(split_held_out(hashes, spec.training, patients)[1])
         """Number of held-out scans."""
         training_images = max(1, round(self.images * (1 - self.held_out / len(scans))))
         self.batch = min(spec.batch_size, training_images)

@@ -175,6 +175,11 @@ class ScanRow(Spec):
         """True where a training may use it."""
         return self.status == "used"
 
+    @property
+    def patient(self) -> str:
+        """Rule that tells its patient, and the patient's number; empty for an excluded scan."""
+        return str(self.source.get("patient", "")) if self.used else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyResult(Spec):
@@ -192,6 +197,12 @@ class SurveyResult(Spec):
     def sources(self) -> list[dict[str, Any]]:
         """The usable scans, as the job `train` takes them."""
         return [row.source for row in self.rows if row.used]
+
+    @property
+    def patients(self) -> int:
+        """Number of patients of the usable scans."""
+        used = [row.patient for row in self.rows if row.used]
+        return len({patient or number for number, patient in enumerate(used)})
 
     @property
     def problem(self) -> SpatialARError | None:

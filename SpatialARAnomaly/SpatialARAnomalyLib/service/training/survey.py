@@ -24,6 +24,7 @@ from SpatialARAnomalyLib.service.training.candidates import (
     ScanReader,
     find_candidates,
 )
+from SpatialARAnomalyLib.service.training.patients import name_patients
 from SpatialARAnomalyLib.service.training.request import SurveyResult, TrainSpec
 from SpatialARAnomalyLib.service.user_folder import models_folder
 
@@ -59,6 +60,7 @@ class SurveyInputs(Spec):
     folders: tuple[str, ...] = ()
     """Folders, searched with all that is below them."""
     files: tuple[str, ...] = ()
+    """Volume files, or tables of scans (`find_candidates`)."""
     volumes: tuple[ScanSource, ...] = ()
     """Single scans, such as arrays of the scene."""
 
@@ -111,7 +113,7 @@ def plan_training(
     found = select_usable(candidates, spec, patch_px)
     if encoder is not None:
         try:
-            check_count(len(found.used))
+            check_count(found.used)
             if found.modality is not None and found.fov_mm is not None:
                 from SpatialARAnomalyLib.service.training.estimate import estimate_training
 
@@ -165,20 +167,29 @@ def load_training_encoder(
     return encoder
 
 
-def check_count(usable: int) -> None:
-    """Raise `InputError` unless there are a scan to learn from and one to hold out."""
-    if usable < 2:
+def check_count(used: Sequence[NormalScan]) -> None:
+    """Raise `InputError` unless there are a patient to learn from and one to hold out."""
+    if len(used) < 2:
         raise InputError(
             "too-few-normals",
             "Training needs at least 2 normal scans (one to learn from, one held out); "
-            f"{usable} can be used.",
+            f"{len(used)} can be used.",
+        )
+    if len({one.patient for one in used}) < 2:
+        raise InputError(
+            "too-few-patients",
+            "Training needs scans of at least 2 patients (one to learn from, one held out); all "
+            f"{len(used)} scans seem to be of one ({used[0].patient.split()[0]}).",
         )
 
 
-def read_candidates(candidates: Sequence[Candidate], reader: ScanReader, report: Reporter) -> None:
+def read_candidates(
+    candidates: Sequence[Candidate], reader: ScanReader, report: Reporter, *, strict: bool = False
+) -> None:
     """Read every candidate once; exclude those that cannot be read, with the reason.
 
-    Raises `Cancelled` through `report`, and nothing else for a bad file.
+    Raises `Cancelled` through `report`. Only with `strict`, the first candidate that cannot be
+    read raises `InputError`.
     """
     for done, candidate in enumerate(candidates, start=1):
         report.check_cancelled()
@@ -186,6 +197,8 @@ def read_candidates(candidates: Sequence[Candidate], reader: ScanReader, report:
             candidate.exclude("too-many", f"Only the first {MAX_SCANS} scans are read.")
         elif candidate.code is None:
             _read(candidate, reader, report)
+        if strict:
+            candidate.refuse()
         candidate.series = None  # frees thousands of headers
         report.progress(done, len(candidates), "volume")
 
@@ -197,7 +210,7 @@ def _read(candidate: Candidate, reader: ScanReader, report: Reporter) -> None:
         raise
     except SpatialARError as error:
         other = error.code == "modality-unsupported"
-        candidate.exclude("other-modality" if other else "unreadable", error.message)
+        candidate.exclude("other-modality" if other else "unreadable", error.message, error)
     except MemoryError:
         candidate.exclude("unreadable", "The scan is too large for the memory of this machine.")
     except Exception as error:  # the readers' libraries raise anything for damaged files
@@ -207,7 +220,7 @@ def _read(candidate: Candidate, reader: ScanReader, report: Reporter) -> None:
 def select_usable(
     candidates: Sequence[Candidate], spec: TrainSpec, patch_px: int = USUAL_PATCH_PX
 ) -> Survey:
-    """Exclude candidates that do not fit the others; return the usable scans.
+    """Exclude candidates that do not fit the others; return the usable scans with their patients.
 
     The modality is the user's or that of most scans, the field of view the user's or the
     default for the usable scans.
@@ -236,6 +249,7 @@ def select_usable(
                 f"The body must be wider than {MIN_TOKENS:g} tokens of {token_mm:.3g} mm; it "
                 f"has {min(scan.extent_mm):.3g} mm.",
             )
+    name_patients([candidate for candidate, _ in _remaining(candidates)])
     used = [scan for _, scan in _remaining(candidates)]
     return Survey(used=used, modality=modality, fov_mm=fov_mm if used else None)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError, SpecError
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
     FeatureStore,
@@ -35,9 +35,10 @@ from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.scans import ScanSource, find_scans
+from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
+    Candidate,
     NormalScan,
     ScanReader,
     find_candidates,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 
 Normal = Path | ScanSource | Volume
-"""A normal scan; a path may also be a folder of scans."""
+"""A normal scan; a path may also be a folder of scans, or a table (CSV) of scans and patients."""
 
 
 def train(
@@ -77,7 +78,8 @@ def train(
     `<out>.training` and is removed at the end.
 
     Args:
-        normals: Paths of scans or of folders of scans, volumes, or scans of the panel.
+        normals: Paths of scans, of folders of scans or of tables (CSV) with the columns `scan`
+            and `patient`; volumes, or scans of the panel.
         out: The model file to write; `.safetensors` is added where it is lacking.
         spec: The settings.
         report: Receives stages, progress, notices and epochs, and may cancel.
@@ -88,15 +90,12 @@ def train(
     """
     paths = [normals] if isinstance(normals, Path | str) else normals
     given = [Path(one) if isinstance(one, str) else one for one in paths]
+    places = [one for one in given if isinstance(one, Path)]
     out = Path(os.path.realpath(model_path(Path(out))))
     check_free(out, spec.overwrite)
     folder = TrainingFolder(out)
     folder.check()
-    scans_given: list[ScanSource | Volume] = []
-    if not spec.skip_unusable:
-        for one in given:
-            scans_given += find_scans(one) if isinstance(one, Path) else [one]
-        _check_outside(scans_given, folder)
+    _check_outside(places, folder)
 
     encoder = load_training_encoder(spec, report, allow_download=spec.allow_download)
     # Recorded, so that a training resumed on another device has the same precision.
@@ -105,15 +104,15 @@ def train(
     with folder.hold():
         if spec.restart:
             folder.discard_checkpoint()
-        sources = _keep(scans_given, folder, report)
-        if sources and not folder.checkpoint.exists():
-            _record(spec, sources, folder)
         report.stage("read", 1, 4)
+        single = _keep([one for one in given if not isinstance(one, Path)], folder, report)
+        candidates = find_candidates(places, single, report)
+        sources = [candidate.source for candidate in candidates]
+        _check_outside([source.path for source in sources if source.path is not None], folder)
+        if sources and not spec.skip_unusable and not folder.checkpoint.exists():
+            _record(spec, sources, folder)
         reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
-        if spec.skip_unusable:
-            scans = _select(given, spec, encoder, folder, reader, report)
-        else:
-            scans = _read(sources, spec, reader, report)
+        scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
         card, model = _fit_model(preparation, scans, folder, report)
@@ -130,17 +129,14 @@ def train(
     return card
 
 
-def _check_outside(sources: Sequence[ScanSource | Volume], training: TrainingFolder) -> None:
+def _check_outside(paths: Sequence[Path], training: TrainingFolder) -> None:
     """Raise `InputError` where a scan lies in the folder that training writes."""
-    for source in sources:
-        if isinstance(source, Volume) or source.path is None:
-            continue  # arrays are kept in the training's folder
-        place = Path(os.path.realpath(source.path))
-        if place.is_relative_to(training.path):
+    for path in paths:
+        if Path(os.path.realpath(path)).is_relative_to(training.path):
             raise InputError(
                 "input-in-output",
                 f"The normal scans must lie outside the folder {training.path.name!r}, which the "
-                f"training writes; {source.label!r} does not.",
+                f"training writes; {path.name!r} does not.",
             )
 
 
@@ -176,59 +172,27 @@ def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFold
 
 
 def _select(
-    normals: Sequence[Normal],
+    candidates: Sequence[Candidate],
     spec: TrainSpec,
     encoder: "Encoder",
-    folder: TrainingFolder,
     reader: ScanReader,
     report: Reporter,
 ) -> Sequence[NormalScan]:
-    """Read all scans and return the usable ones; a notice names each of the others."""
-    paths = [one for one in normals if isinstance(one, Path)]
-    single = _keep([one for one in normals if not isinstance(one, Path)], folder, report)
-    candidates = find_candidates(paths, single, report)
-    read_candidates(candidates, reader, report)
+    """Read all scans and return the usable ones, of at least two patients.
+
+    The first of the others raises its reason; with `skip_unusable`, a notice names each.
+    """
+    read_candidates(candidates, reader, report, strict=not spec.skip_unusable)
     found = select_usable(candidates, spec, encoder.card.patch_px)
     for candidate in candidates:
-        if candidate.code is not None:
+        if not spec.skip_unusable:
+            candidate.refuse()
+        elif candidate.code is not None:
             report.notice("normal-left-out", f"{candidate.name} is excluded: {candidate.reason}")
             if candidate.scan is not None and candidate.code != "duplicate":
                 reader.drop(candidate.scan)
-    check_count(len(found.used))
-    _check_outside([scan.source for scan in found.used], folder)
+    check_count(found.used)
     return found.used
-
-
-def _read(
-    sources: Sequence[ScanSource], spec: TrainSpec, reader: ScanReader, report: Reporter
-) -> Sequence[NormalScan]:
-    """Read every scan: at least two, all usable and of one modality, none twice."""
-    scans: dict[str, NormalScan] = {}
-    modality = spec.modality
-    for done, source in enumerate(sources, start=1):
-        report.check_cancelled()
-        try:
-            scan = reader.read(source, report.check_cancelled)
-            found = scan.stated or spec.modality or scan.inferred
-            modality = modality or found
-            if found is not modality:
-                raise InputError(
-                    "modality-mixed",
-                    f"All normal scans must be {modality}; this one looks like {found}.",
-                )
-        except SpatialARError as error:
-            named = f"{source.label}: {error.message}"
-            raise type(error)(error.code, named, **error.facts) from None
-        earlier = scans.setdefault(scan.sha256, scan)
-        if earlier is not scan:
-            raise InputError(
-                "normal-twice",
-                f"Every normal scan must be named once; {source.label} has the same "
-                f"content as {earlier.source.label}.",
-            )
-        report.progress(done, len(sources), "volume")
-    check_count(len(scans))
-    return list(scans.values())
 
 
 class _Preparation:
@@ -291,9 +255,11 @@ def _fit_model(
     spec = preparation.spec
     network, training = spec.autoregressive, spec.training
     hashes = [scan.sha256 for scan in scans]
-    training_indices, held_out_indices = split_held_out(hashes, training)
+    patients = [scan.patient for scan in scans]
+    training_indices, held_out_indices = split_held_out(hashes, training, patients)
     fingerprint = spec.fingerprint(
         hashes,
+        held_out=sorted(hashes[index] for index in held_out_indices),
         preparation=PREPARATION_VERSION,
         intensity=preparation.intensity.to_dict(),
         encoder=preparation.encoder.card.weights_sha256,
@@ -435,6 +401,8 @@ def _summary(
         pixel_spacing_mm=(min(pixels), max(pixels)),
         slice_spacing_mm=(min(distances), max(distances)),
         extent_mm=(min(extents), max(extents)),
+        training_patients=len({scans[index].patient for index in training_indices}),
+        held_out_patients=len({scans[index].patient for index in held_out_indices}),
     )
 
 
@@ -446,6 +414,8 @@ def as_result(card: ModelCard) -> dict[str, object]:
         "held_out_nll": card.curve[card.best_epoch - 1].held_out_nll,
         "training_volumes": len(card.normals.training_sha256),
         "held_out_volumes": len(card.normals.held_out_sha256),
+        "training_patients": card.normals.training_patients,
+        "held_out_patients": card.normals.held_out_patients,
         "fov_mm": card.slices.fov_mm,
         "curve": [dataclasses.asdict(figures) for figures in card.curve],
     }

@@ -72,6 +72,7 @@ class TrainScans:
             _("Slices"),
             _("Voxels"),
             _("Spacing (mm)"),
+            _("Patient"),
             _("Reason"),
         )
         prepareTable(ui.trainScansTable, [(title, "") for title in titles])
@@ -159,7 +160,7 @@ class TrainScans:
         """Return why no survey can begin, or None."""
         if not self._folder() and not self._tickedIds():
             return _("Choose a folder, or tick loaded scans first.")
-        if self._folder() and not Path(self._folder()).is_dir():
+        if self._folder() and not Path(self._folder()).exists():
             return _("The folder does not exist.")
         return None
 
@@ -171,6 +172,8 @@ class TrainScans:
             return _("The choice of scans has changed: survey them again.")
         if len(self.result.sources) < 2:
             return _("Training needs at least 2 usable scans: one is held out.")
+        if self.result.patients < 2:
+            return _("Training needs scans of at least 2 patients.")
         return None
 
     def showEstimate(self, spec: TrainSpec | None) -> None:
@@ -250,9 +253,9 @@ def countText(result: SurveyResult) -> str:
     used, found = len(result.sources), len(result.rows)
     text = _("None of {found} scans can be used.").format(found=found)
     if used:
-        text = _("{used} of {found} scans will be used ({modality}).").format(
-            used=used, found=found, modality=result.modality or "?"
-        )
+        text = _(
+            "{used} of {found} scans of {patients} patients will be used ({modality})."
+        ).format(used=used, found=found, patients=result.patients, modality=result.modality or "?")
     excluded = Counter(row.code or "" for row in result.rows if not row.used)
     if excluded:
         reasons = ", ".join(
@@ -303,6 +306,7 @@ def _cells(row: ScanRow) -> list["qt.QTableWidgetItem"]:
         "" if row.slices is None else str(row.slices),
         " × ".join(str(one) for one in reversed(row.shape_kji or ())),
         " × ".join(f"{one:.3g}" for one in row.spacing_mm or ()),
+        row.patient,
         row.reason or "",
     ):
         item = qt.QTableWidgetItem(text)

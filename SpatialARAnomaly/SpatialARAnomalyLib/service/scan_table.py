@@ -1,0 +1,88 @@
+"""Tables of scans (CSV), as spreadsheets and scripts write them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
+
+SUFFIX = ".csv"
+
+_DELIMITERS = ",;\t"
+"""Spreadsheets of many countries separate cells by semicolons."""
+
+
+def read_scan_table(
+    path: Path, required: Sequence[str], optional: Sequence[str], report: Reporter, code: str
+) -> list[dict[str, str]]:
+    """Return the rows of a table as the texts of their required and optional columns.
+
+    The first required column must be filled in every row.
+
+    The text may be UTF-8 (with or without a byte order mark), UTF-16 with one, or else
+    Windows-1252, which is reported as a notice, as are other columns, which are ignored. Empty
+    rows are skipped.
+
+    Raises:
+        InputError: The table cannot be read, or lacks a column (`code`).
+    """
+
+    def error(found: str) -> InputError:
+        columns = ", ".join([*required, *(f"{name} (optional)" for name in optional)])
+        return InputError(code, f"Expected a table (CSV) with the columns {columns}; {found}.")
+
+    try:
+        text = _decode(path, report)
+        lines = list(
+            csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+        )
+        if lines and lines[0][:1] and lines[0][0].casefold().startswith("sep="):
+            del lines[0]  # a line for Excel
+    except FileNotFoundError:
+        raise InputError("input-missing", f"{path.name!r} does not exist.") from None
+    except OSError as os_error:
+        raise unreadable_error(os_error) from None
+    except (UnicodeDecodeError, csv.Error):
+        raise error("it is not a text of comma-separated values") from None
+    header, *rows = [[cell.strip() for cell in line] for line in lines] or [[]]
+    columns = [name.casefold() for name in header]
+    known = [name for name in columns if name in (*required, *optional)]
+    if not {*required} <= {*known} or len({*known}) < len(known):
+        raise error(f"its first line is {', '.join(header)[:80]!r}")
+    ignored = [name for name in header if name and name.casefold() not in known]
+    if ignored:
+        report.notice("columns-ignored", f"Columns of {path.name!r} not used: {', '.join(ignored)}")
+    found = []
+    for number, row in enumerate(rows, start=2):
+        if not any(row):
+            continue
+        if len(row) < len(columns) or any(row[len(columns) :]):
+            raise error(f"row {number} has another number of cells")
+        if not row[columns.index(required[0])]:
+            raise error(f"row {number} names no {required[0]}")
+        cells = dict.fromkeys(optional, "") | dict(zip(columns, row, strict=False))
+        found.append({name: cells[name] for name in (*required, *optional)})
+    return found
+
+
+def _decode(path: Path, report: Reporter) -> str:
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252")
+        report.notice("table-encoding", f"{path.name!r} is not UTF-8: it was read as Windows-1252.")
+        return text
+
+
+def _delimiter(text: str) -> str:
+    """Return the separator that is most frequent in the first line; the first one, if none is."""
+    first = text.lstrip().partition("\n")[0]
+    if first.casefold().startswith("sep=") and first[4:5] in _DELIMITERS:
+        return first[4]
+    return max(_DELIMITERS, key=first.count)
