@@ -15,8 +15,12 @@ _DELIMITERS = ",;\t"
 """Spreadsheets of many countries separate cells by semicolons."""
 
 
+class TableProblem(Exception):  # noqa: N818 - the caller makes it an error with its own code
+    """What is wrong with a table, as the end of a sentence."""
+
+
 def read_scan_table(
-    path: Path, required: Sequence[str], optional: Sequence[str], report: Reporter, code: str
+    path: Path, required: Sequence[str], optional: Sequence[str], report: Reporter
 ) -> list[dict[str, str]]:
     """Return the rows of a table as the texts of their required and optional columns.
 
@@ -27,13 +31,9 @@ def read_scan_table(
     rows are skipped.
 
     Raises:
-        InputError: The table cannot be read, or lacks a column (`code`).
+        InputError: The file is missing or cannot be opened.
+        TableProblem: It is not such a table.
     """
-
-    def error(found: str) -> InputError:
-        columns = ", ".join([*required, *(f"{name} (optional)" for name in optional)])
-        return InputError(code, f"Expected a table (CSV) with the columns {columns}; {found}.")
-
     try:
         text = _decode(path, report)
         lines = list(
@@ -46,12 +46,12 @@ def read_scan_table(
     except OSError as os_error:
         raise unreadable_error(os_error) from None
     except (UnicodeDecodeError, csv.Error):
-        raise error("it is not a text of comma-separated values") from None
+        raise TableProblem("it is not a text of comma-separated values") from None
     header, *rows = [[cell.strip() for cell in line] for line in lines] or [[]]
     columns = [name.casefold() for name in header]
     known = [name for name in columns if name in (*required, *optional)]
     if not {*required} <= {*known} or len({*known}) < len(known):
-        raise error(f"its first line is {', '.join(header)[:80]!r}")
+        raise TableProblem(f"its first line is {', '.join(header)[:80]!r}")
     ignored = [name for name in header if name and name.casefold() not in known]
     if ignored:
         report.notice("columns-ignored", f"Columns of {path.name!r} not used: {', '.join(ignored)}")
@@ -60,9 +60,9 @@ def read_scan_table(
         if not any(row):
             continue
         if len(row) < len(columns) or any(row[len(columns) :]):
-            raise error(f"row {number} has another number of cells")
+            raise TableProblem(f"row {number} has another number of cells")
         if not row[columns.index(required[0])]:
-            raise error(f"row {number} names no {required[0]}")
+            raise TableProblem(f"row {number} names no {required[0]}")
         cells = dict.fromkeys(optional, "") | dict(zip(columns, row, strict=False))
         found.append({name: cells[name] for name in (*required, *optional)})
     return found

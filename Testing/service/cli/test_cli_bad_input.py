@@ -206,7 +206,7 @@ def test_train_refuses(make, words, site, tmp_path):
     scan = make(tmp_path)
     before = tree(tmp_path)
     result = run("train", *site.normals, scan, "--out", tmp_path / "model", *TRAIN_OPTIONS)
-    assert_refused(result, "must be MR" if make is ct_scan else words)
+    assert_refused(result, "looks like CT; the others are MR" if make is ct_scan else words)
     assert tree(tmp_path) == before
 
 

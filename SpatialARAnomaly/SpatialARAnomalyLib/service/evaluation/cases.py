@@ -19,7 +19,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
 from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-from SpatialARAnomalyLib.service.scan_table import read_scan_table
+from SpatialARAnomalyLib.service.scan_table import TableProblem, read_scan_table
 
 TRUTH_ENDING = "_truth"
 """Ending of a ground truth's name, after the name of its scan, in a folder of cases."""
@@ -145,7 +145,14 @@ def _from_folder(folder: Path) -> _Found:
 
 
 def _from_table(path: Path, report: Reporter) -> _Found:
-    rows = read_scan_table(path, ["scan", "truth"], ["patient"], report, "cases-table")
+    try:
+        rows = read_scan_table(path, ["scan", "truth"], ["patient"], report)
+    except TableProblem as problem:
+        raise InputError(
+            "cases-table",
+            "Expected a table of cases with the columns scan, truth and (optional) patient; "
+            f"{problem}.",
+        ) from None
     return [
         (
             path.parent / row["scan"],

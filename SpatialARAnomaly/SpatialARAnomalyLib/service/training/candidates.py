@@ -246,7 +246,15 @@ def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
     numbers: dict[str, int] = {}
     found = []
     for table in tables:
-        for row in scan_table.read_scan_table(table, ["scan"], ["patient"], report, "scan-table"):
+        try:
+            rows = scan_table.read_scan_table(table, ["scan"], ["patient"], report)
+        except scan_table.TableProblem as problem:
+            raise InputError(
+                "scan-table",
+                "Expected a table of scans with the columns scan and (optional) patient; "
+                f"{problem}.",
+            ) from None
+        for row in rows:
             name = row["patient"]
             patient = f"table {numbers.setdefault(name, len(numbers) + 1)}" if name else None
             found.append(ScanSource(path=table.parent / row["scan"], patient=patient))

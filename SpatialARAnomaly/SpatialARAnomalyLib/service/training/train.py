@@ -35,7 +35,7 @@ from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.encoders import registry
-from SpatialARAnomalyLib.service.scans import ScanSource
+from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
     Candidate,
@@ -109,8 +109,13 @@ def train(
         candidates = find_candidates(places, single, report)
         sources = [candidate.source for candidate in candidates]
         _check_outside([source.path for source in sources if source.path is not None], folder)
-        if sources and not spec.skip_unusable and not folder.checkpoint.exists():
-            _record(spec, sources, folder)
+        if not spec.skip_unusable:
+            searched = {candidate.folders[0] for candidate in candidates if candidate.folders}
+            for place in places:
+                if place.is_dir() and str(place) not in searched:
+                    find_one_scan(place).read(report.check_cancelled)  # raises what it lacks
+            if sources and not folder.checkpoint.exists():
+                _record(spec, sources, folder)
         reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
         scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)

@@ -253,9 +253,13 @@ def countText(result: SurveyResult) -> str:
     used, found = len(result.sources), len(result.rows)
     text = _("None of {found} scans can be used.").format(found=found)
     if used:
-        text = _(
-            "{used} of {found} scans of {patients} patients will be used ({modality})."
-        ).format(used=used, found=found, patients=result.patients, modality=result.modality or "?")
+        text = _("{used} of {found} scans will be used ({modality}).").format(
+            used=used, found=found, modality=result.modality or "?"
+        )
+    if result.patients < used:
+        text = _("{text} They are of {patients} patients.").format(
+            text=text, patients=result.patients
+        )
     excluded = Counter(row.code or "" for row in result.rows if not row.used)
     if excluded:
         reasons = ", ".join(
