@@ -5,7 +5,12 @@ python Testing/Data/encoder_curve.py CURVE.jsonl OUT.png
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from Data.encoder_objective import SHARES
 
 
 def main() -> None:
@@ -21,9 +26,9 @@ def main() -> None:
     chosen = parser.parse_args()
     curve = [json.loads(line) for line in chosen.curve.read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for name in ("loss", "content", "context", "invariance", "variance", "covariance"):
+    for name in ("loss", *SHARES):
         axes.plot([one["step"] for one in curve], [one[name] for one in curve], label=name)
-    axes.set(xlabel="step", ylabel="loss and its terms", yscale="log")
+    axes.set(xlabel="step", ylabel="unexplained share of the variance", yscale="log")
     axes.legend(ncols=2)
     figure.savefig(chosen.picture, dpi=120)
 

@@ -1,15 +1,17 @@
-"""Images for training the demonstration encoder: normal anatomy, and shapes without anatomy.
+"""Images for training the demonstration encoder: normal anatomy, shapes, and photographs.
 
-There are three kinds: slices of the phantom heads, slices of the deformed template heads, and
-random label maps with random intensities (after SynthMorph, arXiv 2004.10282). No image contains a
-lesion or another of the benchmark's anomalies, and no head is one of the benchmark's: seeds start
-at `FIRST_SEED`, those of the benchmarks end below 100,000.
+There are four kinds: slices of the phantom heads, slices of the deformed template heads, random
+label maps with random intensities (after SynthMorph, arXiv 2004.10282), and pieces of photographs.
+No head contains a lesion or another of the benchmark's anomalies, and none is one of the
+benchmark's: seeds start at `FIRST_SEED`, those of the benchmarks end below 100,000.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import skimage.data
 import torch
 import torch.nn.functional as F
 from Data.template_cohort import template_head
@@ -23,8 +25,14 @@ SPACING_MM = 1.5
 PHANTOM_SHAPE_KJI = (104, 136, 112)
 """Grid of a whole head, in voxels of 1.5 mm."""
 
-SYNTHETIC_SHARE = 0.25
-"""Share of images without anatomy."""
+HEAD_SHARE, PHOTOGRAPH_SHARE = 0.45, 0.2
+"""Shares of images that are slices of heads and pieces of photographs; the others are drawn."""
+
+PHOTOGRAPHS = (
+    *("brick", "camera", "cell", "chelsea", "clock", "coffee", "grass", "gravel"),
+    *("microaneurysms", "retina", "rocket"),
+)
+"""Photographs in scikit-image's wheel that its documentation calls CC0 or public domain."""
 
 PIXEL_MM = (0.4, 1.3)
 """Range of pixel sizes in mm: from a part of the head to a head on half of the image."""
@@ -73,6 +81,25 @@ class HeadPool:
         return ndimage.affine_transform(pixels, matrix, offset, (size_px, size_px), order=1)
 
 
+@functools.cache
+def photograph(name: str) -> np.ndarray:
+    """Load a gray photograph [y, x] in [0, 1]."""
+    pixels = getattr(skimage.data, name)()
+    gray = pixels[..., :3].mean(axis=-1) if pixels.ndim == 3 else pixels
+    return (gray / gray.max()).astype(np.float32)
+
+
+def photograph_image(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """Cut a piece out of a photograph: turned, mirrored, at a random size."""
+    pixels = photograph(PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))])
+    pixels = np.rot90(pixels, int(rng.integers(4)))[:: int(rng.choice([-1, 1]))]
+    shape = np.array(pixels.shape)
+    step = rng.uniform(0.25, 1.0) * min(1.0, shape.min() / size_px)
+    offset = rng.uniform(0, 1, 2) * (shape - 1 - step * (size_px - 1))
+    pixels = ndimage.gaussian_filter(pixels, rng.uniform(0, 1.5))
+    return ndimage.affine_transform(pixels, np.full(2, step), offset, (size_px, size_px), order=1)
+
+
 def synthetic_image(rng: np.random.Generator, size_px: int) -> np.ndarray:
     """Make random regions, each of one intensity, some with a texture, under a smooth field."""
     labels = int(rng.integers(2, 9))
@@ -103,15 +130,19 @@ def smooth_noise(rng: np.random.Generator, count: int, cells: int, size_px: int)
 
 
 def recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Map an image to [0, 1] with another contrast: a gain, a gamma, or a random curve.
+    """Map an image to [0, 1] with another contrast: a window, a gain and gamma, or a curve.
 
-    A curve may fall or bend, because the order of tissues differs in T2; air stays dark in most of
-    them.
+    A window saturates what is outside, as in CT. A curve may fall or bend, because the order of
+    tissues differs in T2; air stays dark in most of them.
     """
     top = max(float(np.percentile(image, 99.5)), 1e-3)
     level = np.clip(image / (1.25 * top), 0, 1)
     gain = rng.uniform(0.45, 1.0)
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.15:
+        low = rng.uniform(0, 0.4)
+        return np.clip((level - low) / rng.uniform(0.2, 0.6), 0, 1)
+    if kind < 0.6:
         return gain * level ** math.exp(rng.normal(0, 0.25))
     knots = rng.random(int(rng.integers(3, 7)))
     if rng.random() < 0.5:
@@ -126,8 +157,13 @@ def make_images(pool: HeadPool, rng: np.random.Generator, count: int, size_px: i
     """Make images [count, 1, y, x] in [0, 1] without noise."""
     images = []
     for _ in range(count):
-        synthetic = rng.random() < SYNTHETIC_SHARE
-        image = synthetic_image(rng, size_px) if synthetic else pool.image(rng, size_px)
+        kind = rng.random()
+        if kind < HEAD_SHARE:
+            image = pool.image(rng, size_px)
+        elif kind < HEAD_SHARE + PHOTOGRAPH_SHARE:
+            image = photograph_image(rng, size_px)
+        else:
+            image = synthetic_image(rng, size_px)
         images.append(recolor(image, rng))
     return torch.from_numpy(np.stack(images)[:, None].astype(np.float32))
 

@@ -1,20 +1,20 @@
-"""The demonstration encoder's objective: tokens describe clean patches, equal in two views.
+"""The demonstration encoder's objective: tokens are a fixed description of the clean image.
 
-Every image is seen twice, degraded at random each time; in the first view, blocks of patches are
-hidden. Three terms make tokens suitable for density models:
+Every token is a weighted sum of five standardized parts:
 
-1. *Content*: a linear map of a token gives the low frequencies (cosine transform) of its own clean
-   patch and, more coarsely, of the 3 by 3 patches around it.
-2. *Context*: a small network maps a hidden patch's token to that patch.
-3. *Invariance*: both views of a patch have the same token, while channels keep their variance and
-   are not correlated (VICReg, arXiv 2105.04906, on tokens as in VICRegL, arXiv 2210.01571): noise
-   is removed from the tokens, content is kept.
+1. *levels*: a soft histogram of the gray values in its patch, so that dark and bright are equally
+   far from gray, and a homogeneous patch is far from a mixed one of the same mean;
+2. *around* and *wide*: the mean histogram of the 3 × 3 and 7 × 7 patches around it;
+3. *texture*: the strength of waves of three lengths in four directions (Gabor filters), as in
+   scattering transforms (arXiv 1101.2286) and MaskFeat (arXiv 2112.09133);
+4. *layout*: the low frequencies (cosine transform) of the patch.
 
-The maps of 1 and 2 are discarded after training.
+`SHARES` are their shares of the tokens' variance. Euclidean and cosine distances of tokens
+therefore measure differences that can be seen. The network has noisy, coarse images, the
+description is of the clean ones: noise is removed from the tokens.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,19 +23,23 @@ from torch import Tensor, nn
 
 PATCH_PX = 16
 
-CONTENT, SURROUNDINGS = 8, 4
-"""Bound on frequencies down plus across: 36 numbers of a patch, 10 around it."""
+SHARES = {"levels": 0.45, "around": 0.3, "wide": 0.15, "texture": 0.06, "layout": 0.04}
+"""Share of the tokens' variance of each part of the description."""
 
+LEVELS, LEVEL_WIDTH = 12, 0.1
+"""Gray levels of a histogram, and the standard deviation of a level's Gaussian weight."""
 
-@dataclass(frozen=True, kw_only=True)
-class Shares:
-    """Weight of each term."""
+WAVE_PX, DIRECTIONS, OCTAVES = 5.0, 4, 3
+"""Shortest wavelength of the texture, directions, and number of doublings of the wavelength."""
 
-    context: float = 0.5
-    surroundings: float = 0.25
-    invariance: float = 1.0
-    variance: float = 1.0
-    covariance: float = 0.02
+FREQUENCIES = 4
+"""Bound on frequencies down plus across of the layout."""
+
+SPREAD = 0.2
+"""Mean squared distance of a token from the mean, relative to the squared norm of LayerNorm."""
+
+LARGEST = 0.95
+"""Bound on the squared norm of a description, relative to the same."""
 
 
 def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
@@ -49,72 +53,111 @@ def cosine_filters(side_px: int, frequencies: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(np.stack(filters)[:, None], dtype=torch.float32), torch.tensor(orders)
 
 
-class Objective(nn.Module):
-    """The loss, with its maps, which the encoder does not keep."""
+def gabor_filters(side_px: int = 9) -> Tensor:
+    """Return filters [2 · directions, 1, side, side] of zero sum: even and odd, by direction."""
+    position = torch.arange(side_px) - (side_px - 1) / 2
+    y, x = torch.meshgrid(position, position, indexing="ij")
+    envelope = torch.exp(-(x.square() + y.square()) / (2 * (0.45 * WAVE_PX) ** 2))
+    filters = []
+    for direction in range(DIRECTIONS):
+        angle = math.pi * direction / DIRECTIONS
+        across = x * math.cos(angle) + y * math.sin(angle)
+        for phase in (0.0, math.pi / 2):
+            wave = envelope * torch.cos(2 * math.pi * across / WAVE_PX + phase)
+            wave = wave - envelope * (wave.sum() / envelope.sum())
+            filters.append(2 * wave / wave.abs().sum())
+    return torch.stack(filters)[:, None]
 
-    own: Tensor
-    around: Tensor
+
+def mean_around(grid: Tensor, width: int) -> Tensor:
+    """Average [b, c, h, w] over squares of an odd width; the rim is repeated."""
+    return F.avg_pool2d(F.pad(grid, (width // 2,) * 4, mode="replicate"), width, 1)
+
+
+class Description(nn.Module):
+    """The tokens that the network learns, from clean images."""
+
+    gabor: Tensor
+    cosines: Tensor
+    mean: Tensor
     scale: Tensor
-    weight: Tensor
+    rotation: Tensor
 
-    def __init__(self, channels: int, images: Tensor, shares: Shares) -> None:
-        """Scale each frequency by its strength in `images` [n, 1, y, x]."""
+    def __init__(self, channels: int, images: Tensor) -> None:
+        """Standardize every part by `images` [n, 1, y, x], where they are not air."""
         super().__init__()
-        self.shares = shares
-        own, own_order = cosine_filters(PATCH_PX, CONTENT)
-        around, around_order = cosine_filters(3 * PATCH_PX, SURROUNDINGS)
-        self.register_buffer("own", own)
-        self.register_buffer("around", around)
-        self.register_buffer("scale", torch.ones(len(own) + len(around)))
-        targets, seen = self.targets(images)
-        self.scale = targets[seen].std(dim=0)
-        # Fine detail has less weight: half of it is noise.
-        weight = torch.cat([1 / (1 + own_order), shares.surroundings / (1 + around_order)])
-        self.register_buffer("weight", weight)
-        self.describe = nn.Linear(channels, len(weight))
-        self.guess = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, len(own))
-        )
+        self.register_buffer("gabor", gabor_filters())
+        self.register_buffer("cosines", cosine_filters(PATCH_PX, FREQUENCIES)[0][1:])
+        parts = self.parts(images)
+        self.sizes = {name: part.shape[1] for name, part in parts.items()}
+        seen = not_air(images)
+        means, scales = [], []
+        for name, part in parts.items():
+            values = part.flatten(2).transpose(1, 2)[seen]
+            deviation = values.var(dim=0).sum().sqrt()
+            gain = math.sqrt(SPREAD * channels * SHARES[name]) / deviation
+            means.append(values.mean(dim=0))
+            scales.append(gain.expand(part.shape[1]))
+        self.register_buffer("mean", torch.cat(means))
+        self.register_buffer("scale", torch.cat(scales))
+        # LayerNorm's output has no mean over the channels: nothing may lie along the first row.
+        size = len(self.mean)
+        basis = torch.randn(channels, size + 2)
+        basis[:, 0] = 1
+        self.register_buffer("rotation", torch.linalg.qr(basis).Q[:, 1:].T.contiguous())
 
-    def targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the targets [b, n, t] of the tokens, and a mask of patches with more than air."""
-        own = F.conv2d(images, self.own, stride=PATCH_PX)
-        around = F.conv2d(images, self.around, stride=PATCH_PX, padding=PATCH_PX)
-        targets = torch.cat([own, around], dim=1).flatten(2).transpose(1, 2) / self.scale
-        return targets, F.max_pool2d(images, PATCH_PX).flatten(1) > 0.02
-
-    def forward(
-        self, images: Tensor, tokens: tuple[Tensor, Tensor], hidden: Tensor
-    ) -> dict[str, Tensor]:
-        """Compute the terms from clean images, both views' tokens [b, n, c] and hidden patches."""
-        first, second = tokens
-        targets, seen = self.targets(images)
-        shown = ~hidden
-        # Air is the same everywhere: a tenth of it is enough.
-        share = torch.where(seen, 1.0, 0.1)
-        content = self._error(self.describe(second), targets, share)
-        content = (content + self._error(self.describe(first), targets, share * shown)) / 2
-        orders = slice(len(self.own))
-        context = self._error(self.guess(first), targets[..., orders], share * hidden)
-        compared = seen & shown
-        if int(compared.sum()) < 2:  # an image of air, or all of it hidden
-            compared = torch.ones_like(shown)
-        one, other = first[compared], second[compared]
-        both = torch.stack([one, other])
-        centered = both - both.mean(dim=1, keepdim=True)
-        covariance = centered.transpose(1, 2) @ centered / max(1, both.shape[1] - 1)
-        variance = covariance.diagonal(dim1=1, dim2=2)
-        crossed = covariance.square().sum() - variance.square().sum()
+    def parts(self, images: Tensor) -> dict[str, Tensor]:
+        """Return every part [b, c, h, w] of the description of images [b, 1, y, x]."""
+        half = F.avg_pool2d(images, 2)
+        level = torch.linspace(0, 1, LEVELS, device=images.device)[:, None, None]
+        weights = torch.exp(-((half - level) / LEVEL_WIDTH).square() / 2)
+        levels = F.avg_pool2d(weights, PATCH_PX // 2)
+        strengths = []
+        for octave in range(OCTAVES):
+            coarse = F.avg_pool2d(images, 2**octave)
+            waves = F.conv2d(F.pad(coarse, (4,) * 4, mode="replicate"), self.gabor)
+            strength = (waves.unflatten(1, (DIRECTIONS, 2)).square().sum(dim=2) + 1e-8).sqrt()
+            strengths.append(F.avg_pool2d(strength, PATCH_PX // 2**octave))
         return {
-            "content": content,
-            "context": self.shares.context * context,
-            "invariance": self.shares.invariance * (one - other).square().mean(),
-            "variance": self.shares.variance * F.relu(1 - (variance + 1e-4).sqrt()).mean(),
-            "covariance": self.shares.covariance * crossed / (2 * both.shape[-1]),
+            "levels": levels,
+            "around": mean_around(levels, 3),
+            "wide": mean_around(levels, 7),
+            "texture": (torch.cat(strengths, dim=1) + 0.002).sqrt(),
+            "layout": F.conv2d(images, self.cosines, stride=PATCH_PX),
         }
 
-    def _error(self, predicted: Tensor, targets: Tensor, share: Tensor) -> Tensor:
-        """Average the error over the tokens by share; linear for large errors."""
-        weight = self.weight[: predicted.shape[-1]]
-        error = F.smooth_l1_loss(predicted, targets, reduction="none") @ weight / weight.sum()
-        return (error * share).sum() / share.sum().clamp(min=1)
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the tokens [b, n, c] of clean images: of LayerNorm's mean and norm."""
+        channels = self.rotation.shape[1]
+        parts = torch.cat(list(self.parts(images).values()), dim=1).flatten(2).transpose(1, 2)
+        described = (parts - self.mean) * self.scale
+        squared = described.square().sum(dim=-1, keepdim=True)
+        limit = LARGEST * channels
+        described = described * (limit / squared.clamp(min=limit)).sqrt()
+        # One further direction has the rest of the norm.
+        rest = (channels - squared.clamp(max=limit)).sqrt()
+        return torch.cat([rest, described], dim=-1) @ self.rotation
+
+    def errors(self, tokens: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Return the mean squared error of tokens [b, n, c], in all and in every part.
+
+        Each is relative to the variance of what it describes: 1 for tokens that are all alike.
+        Air is the same everywhere; it has a tenth of the weight.
+        """
+        share = torch.where(not_air(images), 1.0, 0.1)
+        error = tokens - self(images)
+
+        def mean(squared: Tensor) -> Tensor:
+            return (squared.sum(dim=-1) * share).sum() / share.sum()
+
+        spread = SPREAD * tokens.shape[-1]
+        errors = {"loss": mean(error.square()) / spread}
+        by_part = (error.detach() @ self.rotation.T)[..., 1:].split(list(self.sizes.values()), -1)
+        for name, part in zip(self.sizes, by_part, strict=True):
+            errors[name] = mean(part.square()) / (spread * SHARES[name])
+        return errors
+
+
+def not_air(images: Tensor) -> Tensor:
+    """Return a mask [b, n] of patches with more than air."""
+    return F.max_pool2d(images, PATCH_PX).flatten(1) > 0.02

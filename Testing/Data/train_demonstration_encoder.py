@@ -8,6 +8,7 @@ processor may round differently, so the file in the package is the one to use.
 """
 
 import argparse
+import copy
 import json
 import math
 import sys
@@ -23,18 +24,17 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from Data.encoder_images import HeadPool, degrade, make_images
-from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
+from Data.encoder_objective import PATCH_PX, Description, cosine_filters
 
-CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 4, 64, 256, 4
+CHANNELS, LAYERS, HEAD_CHANNELS, MLP_CHANNELS, REGISTERS = 128, 3, 64, 512, 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalization in `load_encoder`, the one of the published weights."""
 
-STEPS, BATCH, SIZE_PX = 1000, 8, 224
-LARGE_EVERY, LARGE_PX = 10, 448
-"""Every tenth step has fewer, larger images, with as many patches as in a detection."""
-LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 100, 0.02
-HIDDEN_SHARE = (0.2, 0.6)
-PHANTOMS, TEMPLATES = 12, 14
+STEPS, BATCH, SIZE_PX = 2500, 2, 448
+SMALL_EVERY = 3
+"""Every third step has four times as many images of half the side."""
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 3e-3, 150, 0.02
+PHANTOMS, TEMPLATES = 6, 8
 
 
 def new_network() -> DINOv3ViTModel:
@@ -51,7 +51,6 @@ def new_network() -> DINOv3ViTModel:
             intermediate_size=MLP_CHANNELS,
             num_register_tokens=REGISTERS,
             layerscale_value=0.3,
-            pos_embed_rescale=2.0,
         )
     )
     filters, orders = cosine_filters(PATCH_PX, 10)
@@ -65,31 +64,26 @@ def new_network() -> DINOv3ViTModel:
     return network
 
 
-def hidden_patches(rng: np.random.Generator, count: int, across: int) -> Tensor:
-    """Draw masks [count, across * across]: rectangles that hide a share of every image."""
-    hidden = np.zeros((count, across, across), bool)
-    for grid in hidden:
-        share = rng.uniform(*HIDDEN_SHARE)
-        while grid.mean() < share:
-            height, width = rng.integers(1, max(2, across // 3), 2)
-            top, left = rng.integers(0, across - height + 1), rng.integers(0, across - width + 1)
-            grid[top : top + height, left : left + width] = True
-    return torch.from_numpy(hidden.reshape(count, -1))
-
-
-def patch_tokens(network: DINOv3ViTModel, images: Tensor, hidden: Tensor | None) -> Tensor:
+def patch_tokens(network: DINOv3ViTModel, images: Tensor) -> Tensor:
     """Return the patch tokens [b, n, c] after the final LayerNorm."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
-    output = network(pixel_values=(images - mean) / std, bool_masked_pos=hidden)
-    return output.last_hidden_state[:, 1 + REGISTERS :]
+    return network(pixel_values=(images - mean) / std).last_hidden_state[:, 1 + REGISTERS :]
 
 
-def rate(step: int, steps: int) -> float:
-    """Return the share of the learning rate: rising, then falling along a cosine."""
-    warmup = min(WARMUP, steps // 5)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def rate(step: int) -> float:
+    """Return the share of the learning rate: rising, then falling with the root of the step."""
+    return min((step + 1) / WARMUP, math.sqrt(WARMUP / (step + 1)))
+
+
+@torch.no_grad()
+def follow(average: DINOv3ViTModel, network: DINOv3ViTModel, step: int) -> None:
+    """Move averaged weights towards the network's: over the last tenth of the steps, at most 500.
+
+    The average needs no schedule that ends, so a training can stop at any step.
+    """
+    share = max(1 / 500, 10 / (step + 10))
+    for kept, weight in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(weight, share)
 
 
 def train(
@@ -100,19 +94,23 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     pool: HeadPool | None = None,
-    shares: Shares | None = None,
     report_every: int = 20,
     log: Path | None = None,
+    out: Path | None = None,
 ) -> tuple[DINOv3ViTModel, list[dict[str, float]]]:
-    """Return the trained network, and the mean terms of every `report_every` steps."""
+    """Return the averaged network, and the mean errors of every `report_every` steps.
+
+    With every report, `log` gets a line and `out` the weights so far.
+    """
     batch = batch or BATCH
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     pool = pool or HeadPool.render(PHANTOMS, TEMPLATES, seed)
     network = new_network().to(device).train()
-    images = make_images(pool, rng, 8 * batch, size_px)
-    objective = Objective(CHANNELS, images, shares or Shares()).to(device)
-    parameters = [*network.parameters(), *objective.parameters()]
+    images = make_images(pool, rng, 32 * batch, size_px)
+    average = copy.deepcopy(network)
+    description = Description(CHANNELS, images).to(device)
+    parameters = list(network.parameters())
     decayed = [p for p in parameters if p.ndim > 1]
     optimizer = torch.optim.AdamW(
         [
@@ -122,26 +120,24 @@ def train(
         lr=LEARNING_RATE,
         betas=(0.9, 0.95),
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     curve: list[dict[str, float]] = []
     recent: list[dict[str, float]] = []
     begun_s = time.monotonic()
     for step in range(steps):
-        large = step % LARGE_EVERY == LARGE_EVERY - 1
-        side = LARGE_PX * size_px // SIZE_PX if large else size_px
-        images = make_images(pool, rng, max(1, batch // 5) if large else batch, side)
-        views = [degrade(images, rng).to(device) for _ in range(2)]
-        hidden = hidden_patches(rng, len(images), side // PATCH_PX).to(device)
-        none_hidden = torch.zeros_like(hidden)
-        both = patch_tokens(network, torch.cat(views), torch.cat([hidden, none_hidden]))
-        terms = objective(images.to(device), tuple(both.chunk(2)), hidden)
-        loss = torch.stack(list(terms.values())).sum()
+        small = step % SMALL_EVERY == SMALL_EVERY - 1
+        images = make_images(
+            pool, rng, 4 * batch if small else batch, size_px // 2 if small else size_px
+        )
+        tokens = patch_tokens(network, degrade(images, rng).to(device))
+        errors = description.errors(tokens, images.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        errors["loss"].backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        recent.append({"loss": loss.item(), **{name: t.item() for name, t in terms.items()}})
+        follow(average, network, step)
+        recent.append({name: error.item() for name, error in errors.items()})
         if len(recent) == report_every or step == steps - 1:
             means = {name: float(np.mean([one[name] for one in recent])) for name in recent[0]}
             curve.append({"step": step + 1, "seconds": time.monotonic() - begun_s, **means})
@@ -149,7 +145,9 @@ def train(
             if log:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(curve[-1]) + "\n")
-    return network.eval(), curve
+            if out:
+                out.write_bytes(weights_file(average))
+    return average.eval(), curve
 
 
 def weights_file(network: DINOv3ViTModel) -> bytes:
@@ -162,7 +160,7 @@ def weights_file(network: DINOv3ViTModel) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, and write the file."""
+    """Train, and write the file with every report."""
     parser = argparse.ArgumentParser(description="Train the demonstration encoder.")
     parser.add_argument("out", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
@@ -170,8 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--log", type=Path, help="a file for the loss curve, as JSON lines")
     chosen = parser.parse_args(arguments)
-    network, _ = train(steps=chosen.steps, seed=chosen.seed, device=chosen.device, log=chosen.log)
-    chosen.out.write_bytes(weights_file(network))
+    train(**vars(chosen))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,25 @@ import numpy as np
 import pytest
 import torch
 from Data import train_demonstration_encoder as training
-from Data.encoder_images import FIRST_SEED, HeadPool, degrade, make_images, recolor
-from Data.encoder_objective import PATCH_PX, Objective, Shares, cosine_filters
+from Data.encoder_images import (
+    FIRST_SEED,
+    PHOTOGRAPHS,
+    HeadPool,
+    degrade,
+    make_images,
+    photograph,
+    recolor,
+)
+from Data.encoder_objective import (
+    LARGEST,
+    LEVELS,
+    PATCH_PX,
+    SHARES,
+    SPREAD,
+    Description,
+    cosine_filters,
+    not_air,
+)
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.demo.phantom_anatomy import Tissue
@@ -40,8 +57,9 @@ def test_the_loss_falls(run):
     assert [one["step"] for one in curve] == [10, 20, 30, 40]
     assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
     for one in curve:
-        terms = ("content", "context", "invariance", "variance", "covariance")
-        assert one["loss"] == pytest.approx(sum(one[term] for term in terms), rel=1e-4)
+        explained = sum(share * one[part] for part, share in SHARES.items())
+        # The rest is the error across the description.
+        assert explained < one["loss"]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others(run, pool):
@@ -58,7 +76,7 @@ def test_the_file_loads_and_gives_the_network_s_tokens(run, tmp_path):
     assert encoder.card.channels == training.CHANNELS
     images = torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = training.patch_tokens(network, images, None).transpose(1, 2)
+        expected = training.patch_tokens(network, images).transpose(1, 2)
     found = encoder.embed(images)
     torch.testing.assert_close(found, expected.reshape(found.shape), rtol=0, atol=0.02)
 
@@ -104,56 +122,81 @@ def test_cosine_filters_are_orthogonal_and_the_first_is_the_mean(side, frequenci
     assert float((filters[0, 0] * patch).sum()) == pytest.approx(float(patch.mean()), abs=1e-5)
 
 
-def test_a_share_of_every_image_is_hidden():
-    hidden = training.hidden_patches(np.random.default_rng(0), 50, 14).float().mean(dim=1)
-    low, high = training.HIDDEN_SHARE
-    assert low <= hidden.min() < hidden.max() < high + 0.1
-    assert hidden.std() > 0.05
-
-
 @pytest.fixture
-def objective(pool):
+def description(pool):
     torch.manual_seed(0)
-    images = make_images(pool, np.random.default_rng(0), 8, SIZE_PX)
-    return Objective(training.CHANNELS, images, Shares())
+    images = make_images(pool, np.random.default_rng(0), 24, SIZE_PX)
+    return Description(training.CHANNELS, images), images
 
 
-def test_targets_of_a_plain_image_tell_its_intensity_only(objective):
-    for level in (0.1, 0.9):
-        targets, seen = objective.targets(torch.full((1, 1, 80, 80), level))
-        own = targets[0, 12, : len(objective.own)] * objective.scale[: len(objective.own)]
-        assert float(own[0]) == pytest.approx(level, abs=1e-4)
-        assert own[1:].abs().max() < 1e-4
-        assert bool(seen.all())
-    assert not objective.targets(torch.zeros(1, 1, 80, 80))[1].any()
+def test_described_tokens_are_outputs_of_layernorm(description):
+    describe, images = description
+    tokens = describe(images)
+    torch.testing.assert_close(
+        torch.nn.functional.layer_norm(tokens, tokens.shape[-1:]), tokens, rtol=0, atol=1e-4
+    )
 
 
-def test_views_that_agree_pay_nothing_and_collapsed_ones_pay(objective):
-    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    hidden = torch.zeros(2, 16, dtype=torch.bool)
-    hidden[:, :4] = True
-    tokens = torch.randn(2, 16, training.CHANNELS, generator=torch.Generator().manual_seed(1))
-    terms = objective(images, (tokens, tokens), hidden)
-    assert terms["invariance"] == 0
-    other = tokens.clone()
-    other[:, :4] += 1  # what was hidden tells nothing of agreement
-    assert objective(images, (other, tokens), hidden)["invariance"] == 0
-    other[:, 4:] += 1
-    assert float(objective(images, (other, tokens), hidden)["invariance"]) == pytest.approx(1.0)
-    same = torch.ones_like(tokens)
-    collapsed = objective(images, (same, same), hidden)
-    assert float(collapsed["variance"]) > 0.95
-    assert float(terms["variance"]) < 0.5
-    alike = tokens[..., :1].expand_as(tokens)
-    crossed = objective(images, (alike, alike), hidden)["covariance"]
-    assert float(crossed) > 10 * float(terms["covariance"])
+def test_parts_have_their_shares_of_the_variance(description):
+    """Distances of tokens are those of the standardized parts: the rotation changes none."""
+    describe, images = description
+    tokens = describe(images)[not_air(images)]
+    along = (tokens @ describe.rotation.T)[:, 1:].split(list(describe.sizes.values()), -1)
+    largest = torch.cat(along, dim=-1).square().sum(dim=-1).max()
+    assert largest <= LARGEST * training.CHANNELS * 1.0001
+    spread = SPREAD * training.CHANNELS
+    for part, share in zip(along, SHARES.values(), strict=True):
+        assert float(part.square().sum(dim=-1).mean()) == pytest.approx(share * spread, rel=0.1)
 
 
-def test_an_image_of_air_or_hidden_whole_gives_finite_terms(objective):
-    tokens = torch.randn(1, 16, training.CHANNELS, generator=torch.Generator().manual_seed(1))
-    for images, hidden in (
-        (torch.zeros(1, 1, 64, 64), torch.zeros(1, 16, dtype=torch.bool)),
-        (torch.rand(1, 1, 64, 64), torch.ones(1, 16, dtype=torch.bool)),
-    ):
-        terms = objective(images, (tokens, tokens), hidden)
-        assert all(torch.isfinite(term) for term in terms.values())
+def test_dark_and_bright_are_equally_far_from_gray(description):
+    describe, _ = description
+    levels = torch.linspace(0, 1, LEVELS)[[2, 5, 8]]
+    dark, gray, bright = (
+        describe.parts(torch.full((1, 1, 48, 48), float(level)))["levels"][0, :, 1, 1]
+        for level in levels
+    )
+    assert float((dark - gray).norm()) == pytest.approx(float((bright - gray).norm()), rel=1e-4)
+    assert float((dark - bright).norm()) == pytest.approx(float((dark - gray).norm()), rel=0.1)
+
+
+def test_a_plain_image_has_neither_texture_nor_layout(description):
+    describe, _ = description
+    parts = describe.parts(torch.full((1, 1, 80, 80), 0.4))
+    assert parts["layout"].abs().max() < 1e-5
+    torch.testing.assert_close(parts["around"], parts["levels"])
+    torch.testing.assert_close(parts["wide"], parts["levels"])
+    wave = torch.sin(torch.arange(80.0) * 2 * torch.pi / 5).expand(1, 1, 80, 80)
+    across, _, along, _ = describe.parts(0.4 + 0.2 * wave)["texture"][0, :4, 2, 2].tolist()
+    assert along == pytest.approx(float(parts["texture"].min()), abs=0.02)
+    assert across > 3 * along
+
+
+def test_a_described_token_has_no_error_and_a_constant_one_all_of_it(description):
+    describe, images = description
+    tokens = describe(images)
+    assert all(float(error) < 1e-6 for error in describe.errors(tokens, images).values())
+    seen = not_air(images)
+    constant = describe.rotation[0] * tokens.shape[-1] ** 0.5
+    errors = describe.errors(constant.expand_as(tokens), images)
+    for part in SHARES:
+        assert float(errors[part]) == pytest.approx(1, abs=0.25), (part, seen.float().mean())
+
+
+def test_an_image_of_air_has_finite_errors(description):
+    describe, _ = description
+    air = torch.zeros(1, 1, 64, 64)
+    errors = describe.errors(describe(air) + 1, air)
+    assert all(torch.isfinite(error) for error in errors.values())
+
+
+def test_photographs_are_there_and_free():
+    """Their docstrings in scikit-image state CC0 or the public domain."""
+    import skimage.data
+
+    for name in PHOTOGRAPHS:
+        pixels = photograph(name)
+        assert pixels.ndim == 2
+        assert 0 <= pixels.min() < pixels.max() == 1
+        text = getattr(skimage.data, name).__doc__
+        assert "CC0" in text or "public domain" in text.lower(), name

@@ -50,7 +50,7 @@ def test_a_detection_uses_it(site, rounded, tmp_path):
         volumes.append(sitk.GetArrayFromImage(sitk.ReadImage(file)))
     exact, coarse = volumes
     assert not np.array_equal(exact, coarse)
-    assert np.corrcoef(exact.ravel(), coarse.ravel())[0, 1] > 0.99
+    assert np.corrcoef(exact.ravel(), coarse.ravel())[0, 1] > 0.98
 
 
 def test_a_cached_encoder_of_another_precision_is_not_used(site, rounded):

@@ -27,8 +27,8 @@ from SpatialARAnomalyLib.engine.specs import Precision
 
 NOTICE = (
     "Demonstration encoder: a small DINOv3 architecture that this project trained itself, on "
-    "synthetic images and an average brain; for demos and tests, not for clinical or research "
-    "results."
+    "drawn images, photographs and an average brain; for demos and tests, not for clinical or "
+    "research results."
 )
 
 FILE = Path(__file__).with_name("demonstration_encoder.safetensors")
