@@ -17,7 +17,7 @@ import pytest
 # Installed before anything of ours is imported, so that every annotated
 # function of these packages checks its arguments and results.
 jaxtyping.install_import_hook(
-    ["SpatialARAnomalyLib", "Benchmark.bmad", "Benchmark.peers"], "typecheck.check"
+    ["SpatialARAnomalyLib", "Benchmark.real", "Benchmark.peers"], "typecheck.check"
 )
 
 GUARD = Path(__file__).parent / "Guard"

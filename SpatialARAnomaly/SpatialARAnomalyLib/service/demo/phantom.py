@@ -237,7 +237,7 @@ def centers_with_room(
 
 
 def irregular_ball(
-    head: PhantomHead, rng: np.random.Generator, center_kji: Int[np.ndarray, " 3"], radius_mm: float
+    head: Volume, rng: np.random.Generator, center_kji: Int[np.ndarray, " 3"], radius_mm: float
 ) -> tuple[tuple[slice, slice, slice], Float64[np.ndarray, "3 n"], Float64[np.ndarray, " n"]]:
     """Draw a region with the volume of a ball of `radius_mm` and an uneven border.
 
@@ -255,7 +255,7 @@ def irregular_ball(
 
 
 def _box(
-    head: PhantomHead, center: Float64[np.ndarray, " 3"], reach_mm: float
+    head: Volume, center: Float64[np.ndarray, " 3"], reach_mm: float
 ) -> tuple[slice, slice, slice]:
     """Return the box [k, j, i] of voxels within reach of a voxel."""
     voxel_from_mm = np.linalg.inv(head.ras_from_voxel[:3, :3])

@@ -14,17 +14,6 @@ from pathlib import Path
 from SpatialARAnomalyLib.engine.errors import InputError
 
 
-class DatasetName(StrEnum):
-    """BMAD's data sets with pixel labels."""
-
-    BRATS2021 = "brats2021"
-    """Brain MR, 240×240."""
-    LIVER = "liver"
-    """Liver CT (normal: BTCV, lesions: LiTS), 512×512."""
-    RESC = "resc"
-    """Retinal OCT, 512×1024."""
-
-
 class Protocol(StrEnum):
     """The pixels on which scores are compared with labels."""
 
@@ -63,35 +52,23 @@ class _Layout:
     labels: tuple[str, ...]
 
 
-# By class (BMAD's README and anomalib), by content (BMAD's liver), as RESC was published.
-_PER_CLASS = _Layout(
-    ("train/good/img", "train/good"),
-    "test/{kind}/img",
-    ("test/{kind}/anomaly_mask", "test/{kind}/label"),
+_LAYOUTS = (
+    # By class (BMAD's README and anomalib), by content (BMAD's liver), as RESC was published.
+    _Layout(
+        ("train/good/img", "train/good"),
+        "test/{kind}/img",
+        ("test/{kind}/anomaly_mask", "test/{kind}/label"),
+    ),
+    _Layout(
+        ("train/good", "train/img/good"), "test/img/{kind}", ("test/label/{kind}", "test/label")
+    ),
+    _Layout(("Train/train/good",), "Test/test/{kind}", ("Test/test_label/{kind}",)),
 )
-_PER_CONTENT = _Layout(
-    ("train/good", "train/img/good"), "test/img/{kind}", ("test/label/{kind}", "test/label")
-)
-_PUBLISHED = _Layout(("Train/train/good",), "Test/test/{kind}", ("Test/test_label/{kind}",))
-_LAYOUTS = {
-    DatasetName.BRATS2021: (_PER_CLASS, _PER_CONTENT, _PUBLISHED),
-    DatasetName.LIVER: (_PER_CONTENT, _PER_CLASS, _PUBLISHED),
-    DatasetName.RESC: (_PUBLISHED, _PER_CONTENT, _PER_CLASS),
-}
 """Layouts in the order of the search; the error message shows the first."""
 
-_NAMES = {
-    DatasetName.BRATS2021: ("Brain", "BraTS2021", "BraTS2021_slice"),
-    DatasetName.LIVER: ("Liver/Train/hist_DIY", "Train/hist_DIY", "hist_DIY", "Liver"),
-    DatasetName.RESC: ("Retina_RESC", "RESC"),
-}
-"""Names of a data set's folder within a folder that holds all of BMAD."""
 
-
-def find_dataset(root: Path, which: DatasetName) -> Dataset:
-    """Find the images of a data set in `root`, or in the data set's folder there.
-
-    Folder names are compared without regard to case.
+def find_dataset(root: Path) -> Dataset:
+    """Find the images of a data set in `root`; the case of folder names does not count.
 
     Raises:
         InputError: `bmad-layout` if no known layout is found (the message names the
@@ -99,19 +76,12 @@ def find_dataset(root: Path, which: DatasetName) -> Dataset:
             image has no label.
     """
     root = Path(os.path.abspath(root))  # gives `.` a name
-    if not root.is_dir():
-        raise InputError(
-            "bmad-layout",
-            f"{root.name!r} is not a folder. Name the one into which BMAD's {which} was unpacked.",
-        )
     try:
-        places = [root, *filter(None, (_below(root, name) for name in _NAMES[which]))]
-        for place in places:
-            for layout in _LAYOUTS[which]:
-                found = _read(place, layout)
-                if found is not None:
-                    return found
-        raise _no_layout(root, which)
+        for layout in _LAYOUTS:
+            found = _read(root, layout)
+            if found is not None:
+                return found
+        raise _no_layout(root)
     except OSError as error:
         raise InputError(
             "bmad-layout",
@@ -125,12 +95,12 @@ def count_unnamed(images: Sequence[ImageFile]) -> int:
     return sum("_" not in image.path.stem for image in images)
 
 
-def group_by_patient(images: Sequence[ImageFile]) -> list[list[ImageFile]]:
+def group_by_patient(images: Sequence[ImageFile]) -> dict[str, list[ImageFile]]:
     """Group images by patient, in the order of their names."""
     groups: dict[str, list[ImageFile]] = {}
     for image in images:
         groups.setdefault(image.patient, []).append(image)
-    return list(groups.values())
+    return groups
 
 
 def _read(place: Path, layout: _Layout) -> Dataset | None:
@@ -191,8 +161,8 @@ def _folders(place: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _no_layout(root: Path, which: DatasetName) -> InputError:
-    layout = _LAYOUTS[which][0]
+def _no_layout(root: Path) -> InputError:
+    layout = _LAYOUTS[0]
     needed = [
         f"{layout.training[0]}/*.png",
         *(f"{layout.images.format(kind=kind)}/*.png" for kind in ("good", "Ungood")),
@@ -207,7 +177,7 @@ def _no_layout(root: Path, which: DatasetName) -> InputError:
     shown = ", ".join(sorted(found)[:12]) or "no folders"
     return InputError(
         "bmad-layout",
-        f"BMAD's {which} set was expected: {', '.join(needed)}; found in {root.name!r}: {shown}"
+        f"BMAD's folders were expected: {', '.join(needed)}; found in {root.name!r}: {shown}"
         f"{', …' if len(found) > 12 else ''}. Name the folder into which the data set was "
-        "unpacked; Resources/Docs/bmad.md lists all layouts.",
+        "unpacked; Resources/Docs/real_images.md lists all layouts.",
     )

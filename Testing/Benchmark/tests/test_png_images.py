@@ -1,17 +1,17 @@
-"""BMAD's pixels equal PIL's, for the encoder and for the metrics."""
+"""The pixels of PNG equal PIL's, for the encoder and for the measures."""
 
 import numpy as np
 import pytest
 import torch
-from Benchmark.bmad.images import (
+from Benchmark.real.layout import ImageFile, Protocol
+from Benchmark.real.png import (
+    PngPatient,
     label_on_grid,
-    load_batch,
     read_gray,
     read_label,
     resize_for_encoder,
     upsample_scores,
 )
-from Benchmark.bmad.layout import ImageFile, Protocol
 from PIL import Image
 from SpatialARAnomalyLib.engine.errors import InputError
 
@@ -45,9 +45,6 @@ def test_of_color_the_luminance_is_taken(tmp_path):
     assert colored
     expected = np.asarray(Image.open(path).convert("L")) / 255
     np.testing.assert_allclose(gray, expected, atol=1.5 / 255)
-    image = ImageFile(path, "a", None)
-    plain = ImageFile(saved(tmp_path / "a_2.png", PIXELS), "a", None)
-    assert load_batch([plain, image, image], 16)[1] == 2
 
 
 def test_a_file_that_is_not_a_png_is_refused(tmp_path):
@@ -63,7 +60,7 @@ def test_images_are_resized_as_pil_does(side):
     found = resize_for_encoder(PIXELS.astype(np.float32) / 255, side)
     assert found.shape == (1, side, side)
     # PIL rounds after each of two passes.
-    off = np.abs(found[0].numpy() * 255 - np.asarray(expected, dtype=float))
+    off = np.abs(found[0] * 255 - np.asarray(expected, dtype=float))
     assert off.max() <= 1.001
     assert off.mean() < 0.3
 
@@ -119,3 +116,31 @@ def test_a_normal_image_has_no_anomaly_on_the_protocols_pixels(tmp_path):
 def test_native_labels_must_have_their_images_size(tmp_path):
     with pytest.raises(InputError, match=r"'a_1_label\.png' has 15 × 50 pixels, its image 30 × 50"):
         label_on_grid(labeled(tmp_path, LABEL[:15]), Protocol.NATIVE, 448)
+
+
+def test_scores_body_and_lesion_lie_on_the_same_pixels(tmp_path):
+    """A bright head in air, with a lesion; one slice of another size."""
+    files = []
+    for number, shape in enumerate([(60, 80), (60, 80), (48, 48)]):
+        row, column = np.mgrid[: shape[0], : shape[1]]
+        head = np.hypot(row - shape[0] / 2, column - shape[1] / 2) < 0.4 * shape[0]
+        lesion = np.hypot(row - shape[0] / 2, column - shape[1] / 2) < 6
+        pixels = (90 * head + 120 * lesion).astype(np.uint8)
+        label = saved(tmp_path / f"label_{number}.png", lesion.astype(np.uint8))
+        files.append(ImageFile(saved(tmp_path / f"a_{number}.png", pixels), "a", label))
+    patient = PngPatient("a", files, 64, 16, Protocol.NATIVE)
+    assert np.concatenate(list(patient.images())).shape == (3, 1, 64, 64)
+    assert patient.places().shape == (3, 4, 4, 4)
+    for file, gray in zip(files, patient.compared(None), strict=True):
+        np.testing.assert_allclose(gray.scores, read_gray(file.path)[0], atol=1e-6)
+        np.testing.assert_array_equal(gray.lesion, gray.scores > 0.5)
+        head = gray.scores > 0.2
+        assert not (head & ~gray.body).any()
+        assert gray.body.sum() < 2.2 * head.sum()
+    tokens = np.zeros((3, 4, 4), np.float32)
+    tokens[:, 1:3, 1:3] = 1
+    for one in patient.compared(tokens):
+        assert one.scores.shape == one.body.shape
+        assert one.scores[one.lesion].min() > one.scores[~one.body].mean()
+    (paper, *_) = PngPatient("a", files, 64, 16, Protocol.PAPER).compared(tokens)
+    assert paper.scores.shape == paper.body.shape == paper.lesion.shape == (240, 240)

@@ -1,15 +1,15 @@
-"""Tiny sets in BMAD's folders: smooth gray slices of few patients, some with a bright disk."""
+"""Tiny sets, in BMAD's folders and as volumes: smooth patients, some with a bright lesion."""
 
 from pathlib import Path
 
 import numpy as np
-from Benchmark.bmad.layout import DatasetName
 from PIL import Image
+from SpatialARAnomalyLib.engine.volumes.files import write_nifti
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.demo.phantom import add_lesion, normal_head
 
 TRAINING, TEST_GOOD, TEST_UNGOOD = ("00001", "00002", "00003"), ("00010",), ("00020", "00021")
 SLICES = (60, 61)
-
-SHAPES = {DatasetName.BRATS2021: (48, 48), DatasetName.LIVER: (64, 64), DatasetName.RESC: (40, 80)}
 
 LAYOUTS = {
     "readme": ("train/good/img", "test/{}/img", "test/{}/anomaly_mask"),
@@ -19,8 +19,6 @@ LAYOUTS = {
     "published": ("Train/train/good", "Test/test/{}", "Test/test_label/{}"),
 }
 """Folders of training images, test images and labels."""
-
-USUAL = {DatasetName.BRATS2021: "readme", DatasetName.LIVER: "liver", DatasetName.RESC: "published"}
 
 
 def picture(seed: int, shape: tuple[int, int]) -> np.ndarray:
@@ -44,10 +42,9 @@ def write(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def make_set(root: Path, which: DatasetName, layout: str | None = None) -> Path:
+def make_set(root: Path, layout: str = "readme", shape: tuple[int, int] = (48, 48)) -> Path:
     """Write a data set and return its root."""
-    train, images, labels = LAYOUTS[layout or USUAL[which]]
-    shape = SHAPES[which]
+    train, images, labels = LAYOUTS[layout]
     numbered = [
         (kind, f"{patient}_{number}.png")
         for kind, patients in (
@@ -68,3 +65,23 @@ def make_set(root: Path, which: DatasetName, layout: str | None = None) -> Path:
         if kind == "Ungood" or layout != "readme":  # in BMAD's README layout only those have labels
             write(root / labels.format(kind) / name, lesion.astype(np.uint8) * 255)
     return root
+
+
+def make_scans(root: Path) -> tuple[Path, Path]:
+    """Write a table of cases and a folder of normal scans; return both."""
+    folder = root / "normals"
+    folder.mkdir(parents=True)
+    small = {"shape_kji": (6, 48, 48), "spacing_mm": (4.8, 4.8, 20.0)}
+    for seed in range(3):
+        name = "7_s001-006" if seed == 1 else "7_s007-012" if seed == 2 else "5"
+        write_nifti(folder / f"{name}.nii.gz", normal_head(seed, **small))
+    write_nifti(folder / "6.nii.gz", normal_head(5, **small))
+    lines = ["scan,truth,patient"]
+    for seed in (3, 4):
+        head, truth = add_lesion(normal_head(seed, **small), seed, radius_mm=18.0)
+        write_nifti(root / f"ill_{seed}.nii.gz", head)
+        label = Volume(truth.astype(np.uint8), head.ras_from_voxel)
+        write_nifti(root / f"ill_{seed}_truth.nii.gz", label)
+        lines.append(f"ill_{seed}.nii.gz,ill_{seed}_truth.nii.gz,{seed}")
+    (root / "cases.csv").write_text("\n".join(lines), encoding="utf-8")
+    return root / "cases.csv", folder
