@@ -91,7 +91,7 @@ def golden() -> dict[str, dict[str, float]]:
     tokens = [one.numpy() for one in embed_slices(stack, encoder, SilentReporter())]
     values = {
         "voxels": summary(head.voxels),
-        "body": summary(stack.body),
+        "body": summary(stack.counted),
         "value_range": summary(np.array(stack.value_range * 8)),
         "images": summary(stack.images(index)),
         # Single channels: over all of them, the final LayerNorm makes tokens alike.

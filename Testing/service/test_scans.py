@@ -8,10 +8,15 @@ import pytest
 from engine.dicom_examples import small_series
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.specs import Modality
-from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nrrd
+from SpatialARAnomalyLib.engine.volumes.files import (
+    write_nifti,
+    write_nifti_labels,
+    write_nrrd,
+)
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
-from SpatialARAnomalyLib.service.scans import find_one_scan, find_scans
+from SpatialARAnomalyLib.service.events import EventReporter, NoticeEvent
+from SpatialARAnomalyLib.service.scans import find_one_scan, find_scans, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +222,44 @@ def test_folder_that_may_not_be_opened(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit on a name")
 def test_name_too_long_to_be_a_file(tmp_path):
     assert refused(tmp_path / ("x" * 300 + ".nii")).code == "input-unreadable"
+
+
+def left_half(volume: Volume) -> np.ndarray:
+    half = np.zeros(volume.voxels.shape, np.uint16)
+    half[:, :, : half.shape[2] // 2] = 3
+    return half
+
+
+def test_a_mask_on_the_scans_grid_is_taken_as_it_is(tmp_path, head):
+    write_nifti(tmp_path / "scan.nii", head)
+    write_nifti_labels(tmp_path / "mask.nii.gz", left_half(head), head.ras_from_voxel)
+    volume = read_volume(tmp_path / "scan.nii", mask=tmp_path / "mask.nii.gz")
+    assert np.array_equal(volume.mask, left_half(head) > 0)
+
+
+def test_a_mask_on_another_grid_takes_the_nearest_voxel_with_a_notice(tmp_path, head):
+    """Voxels of half the size, cropped: what is cropped away is outside."""
+    write_nifti(tmp_path / "scan.nii", head)
+    fine = np.repeat(np.repeat(np.repeat(left_half(head), 2, 0), 2, 1), 2, 2)[:, 4:]
+    affine = head.ras_from_voxel.copy()
+    affine[:3, :3] /= 2
+    affine[:3, 3] += affine[:3, :3] @ [-0.5, 4 - 0.5, -0.5]
+    write_nrrd(tmp_path / "mask.nrrd", fine.astype(np.float32), affine)
+    events = []
+    volume = read_volume(
+        tmp_path / "scan.nii", mask=tmp_path / "mask.nrrd", report=EventReporter(events.append)
+    )
+    expected = left_half(head) > 0
+    expected[:, :2] = False
+    assert np.array_equal(volume.mask, expected)
+    assert [one.code for one in events if isinstance(one, NoticeEvent)] == ["mask-resampled"]
+
+
+def test_the_mask_of_another_place_is_refused(tmp_path, head):
+    write_nifti(tmp_path / "scan.nii", head)
+    affine = head.ras_from_voxel.copy()
+    affine[:3, 3] += 500.0
+    write_nifti_labels(tmp_path / "mask.nii.gz", left_half(head), affine)
+    with pytest.raises(InputError) as caught:
+        read_volume(tmp_path / "scan.nii", mask=tmp_path / "mask.nii.gz")
+    assert caught.value.code == "mask-place"

@@ -41,6 +41,17 @@ class Modality(StrEnum):
     CT = "CT"
 
 
+class Region(StrEnum):
+    """Part of a scan that a model looks at; whatever else is there has no score."""
+
+    BODY = "body"
+    """The whole body."""
+    HEAD_INTERIOR = "head-interior"
+    """A head without scalp and skull; the whole body where there are none."""
+    MASK = "mask"
+    """A mask that every scan comes with."""
+
+
 class IntensityMethod(StrEnum):
     """Method that scales voxel values to [0, 1]."""
 

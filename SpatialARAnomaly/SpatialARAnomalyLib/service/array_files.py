@@ -62,6 +62,11 @@ def read_truth(path: Path) -> Bool[np.ndarray, "k j i"]:
     return np.asarray(_read(path, "truth", "iufb") > 0)
 
 
+def read_mask_array(path: Path) -> Shaped[np.ndarray, "k j i"]:
+    """Read a mask; raises `InputError` as `read_voxels` does."""
+    return np.asarray(_read(path, "mask", "iufb"))
+
+
 def write_arrays(output: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
     """Write `.npy` files of these names into the new folder `output`, all or none.
 

@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import choose_series, list_series, read_series
 from SpatialARAnomalyLib.engine.volumes.files import (
@@ -14,9 +19,15 @@ from SpatialARAnomalyLib.engine.volumes.files import (
     read_volume_file,
     volume_name,
 )
+from SpatialARAnomalyLib.engine.volumes.geometry import same_grid
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
-from SpatialARAnomalyLib.service.array_files import Affine, affine_array, read_voxels
+from SpatialARAnomalyLib.service.array_files import (
+    Affine,
+    affine_array,
+    read_mask_array,
+    read_voxels,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,8 @@ class ScanSource(Spec):
     """Modality of the array; None where it is unknown."""
     patient: str | None = None
     """Word that the scans of one patient share (`service.training.patients`)."""
+    mask: Path | None = None
+    """Where to look in the scan: a label map file, or a `.npy` file for an array."""
 
     def __post_init__(self) -> None:
         of_file = self.path and not (self.voxels or self.affine or self.name or self.modality)
@@ -53,11 +66,16 @@ class ScanSource(Spec):
         """Name of the scan in messages."""
         return self.name or "scan" if self.path is None else self.path.name
 
-    def read(self, check_cancelled: Callable[[], None] = lambda: None) -> tuple[str, Volume]:
+    def read(
+        self,
+        check_cancelled: Callable[[], None] = lambda: None,
+        report: Reporter = SilentReporter(),
+    ) -> tuple[str, Volume]:
         """Read and check the scan; return a name for its results, and the volume.
 
         An array is memory-mapped. `check_cancelled` is called before every file that is read,
-        and may raise. Raises `InputError` unless this is one readable scan.
+        and may raise; `report` receives a notice where the mask is on another grid. Raises
+        `InputError` unless this is one readable scan, and its mask fits it.
         """
         path = self.path or Path()
         if self.voxels is not None and self.affine is not None:
@@ -75,12 +93,18 @@ class ScanSource(Spec):
             check_cancelled()
             name, volume = volume_name(path), read_volume_file(path)
         check_scan(volume)
+        if self.mask is not None:
+            volume = (
+                read_mask(self.mask, volume, report)
+                if self.voxels is None
+                else volume.masked(read_mask_array(self.mask))
+            )
         return name, volume
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values that are set, as JSON types and with absolute paths."""
         values = super().to_dict()
-        for name in ("path", "voxels"):
+        for name in ("path", "voxels", "mask"):
             if values[name] is not None:
                 values[name] = os.path.abspath(values[name])
         return {key: value for key, value in values.items() if value is not None}
@@ -120,12 +144,15 @@ def find_scans(
 
 
 def find_one_scan(
-    path: Path, series: str | None = None, check_cancelled: Callable[[], None] = lambda: None
+    path: Path,
+    series: str | None = None,
+    mask: Path | None = None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> ScanSource:
     """Return the only scan of a path; raises `InputError` where there are several."""
     scans = find_scans(path, series, check_cancelled)
     if len(scans) == 1:
-        return scans[0]
+        return replace(scans[0], mask=mask)
     names = [one.label for one in scans[:5]] + ["…"] * (len(scans) > 5)
     raise InputError(
         "input-several",
@@ -134,18 +161,79 @@ def find_one_scan(
     )
 
 
-def read_volume(path: Path | str, series: str | None = None) -> Volume:
+def read_volume(
+    path: Path | str,
+    series: str | None = None,
+    *,
+    mask: Path | str | None = None,
+    report: Reporter = SilentReporter(),
+) -> Volume:
     """Read a scan: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
 
     Args:
         path: The file or folder.
         series: Number or UID of the series, where the folder holds several.
+        mask: A label map file: where to look. Any label counts (`read_mask`).
+        report: Receives a notice where the mask is on another grid.
 
     Raises:
-        InputError: The path does not hold exactly one readable scan.
+        InputError: The path does not hold exactly one readable scan, or the mask does not fit it.
     """
-    _, volume = find_one_scan(Path(path), series).read()
+    source = find_one_scan(Path(path), series, None if mask is None else Path(mask))
+    _, volume = source.read(report=report)
     return volume
+
+
+MIN_MASK_INSIDE = 0.5
+"""Share of a mask's voxels that must lie in the scan; less is the mask of another scan."""
+
+
+def read_mask(path: Path, volume: Volume, report: Reporter) -> Volume:
+    """Return the volume with the mask of a label map file, whose labels all count.
+
+    A mask on another grid is resampled to the nearest voxel, with a notice; what it does not
+    cover is outside the mask.
+
+    Raises:
+        InputError: The file cannot be read, holds no labels, or lies elsewhere.
+    """
+    labels = read_volume_file(path, labels=True)
+    inside = labels.masked(labels.voxels).mask
+    assert inside is not None
+    shape = volume.voxels.shape
+    if inside.shape == shape and same_grid(volume.ras_from_voxel, labels.ras_from_voxel, shape):
+        return volume.masked(inside)
+    resampled, share = resample_mask(inside, labels.ras_from_voxel, volume)
+    if share < MIN_MASK_INSIDE:
+        raise InputError(
+            "mask-place",
+            f"The mask must lie in the scan; {100 * share:.0f} % of its voxels do.",
+        )
+    report.notice(
+        "mask-resampled",
+        "The mask is on another grid: each voxel of the scan takes the nearest one of the mask.",
+    )
+    return volume.masked(resampled)
+
+
+def resample_mask(
+    mask: Bool[np.ndarray, "K J I"], ras_from_voxel: Float[np.ndarray, "4 4"], volume: Volume
+) -> tuple[Bool[np.ndarray, "k j i"], float]:
+    """Return a mask on a volume's grid, and the share of its voxels that lie in the volume."""
+    to_volume = np.linalg.inv(volume.ras_from_voxel) @ ras_from_voxel
+    places = to_volume[:3, :3] @ np.argwhere(mask)[:, ::-1].T + to_volume[:3, 3:]
+    size = np.array(volume.voxels.shape[::-1])[:, None]
+    share = float(((places > -0.5) & (places < size - 0.5)).all(axis=0).mean())
+    to_mask = np.linalg.inv(to_volume)
+    resampled = ndimage.affine_transform(
+        mask.astype(np.uint8),
+        to_mask[2::-1, 2::-1],
+        to_mask[2::-1, 3],
+        output_shape=volume.voxels.shape,
+        order=0,
+        mode="grid-constant",
+    )
+    return resampled > 0, share
 
 
 def shown_name(path: Path) -> str:

@@ -99,7 +99,7 @@ def test_tokens_lie_where_they_say(anomalous):
     assert anomalous.positions_mm.shape == (*anomalous.inside.shape, 3)
     homogeneous = np.append(anomalous.positions_mm, np.ones((*anomalous.inside.shape, 1)), axis=-1)
     ijk = np.rint(homogeneous @ np.linalg.inv(volume.ras_from_voxel).T)[..., :3].astype(int)
-    body = np.array(stack.plane_volume.orientation.undo(stack.body))
+    body = np.array(stack.plane_volume.orientation.undo(stack.counted))
     shape = np.array(volume.voxels.shape[::-1])
     assert np.all(ijk[anomalous.inside] >= 0)
     assert np.all(ijk[anomalous.inside] < shape)

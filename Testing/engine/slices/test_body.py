@@ -67,8 +67,8 @@ def test_a_head_is_inside_its_mask(seed):
     head_volume = PlaneVolume(head, Plane.AXIAL, Modality.MR)
     brain = head_volume.orientation.apply(head.brain)
     air = head_volume.orientation.apply(head.tissues == Tissue.AIR)
-    assert head_volume.body[brain].all()
-    assert head_volume.body[air].mean() < 0.2
+    assert head_volume.region[brain].all()
+    assert head_volume.region[air].mean() < 0.2
 
 
 def test_box_of_a_mask():

@@ -218,7 +218,7 @@ def test_slices_without_body_are_left_out():
     grid_affine = np.diag([4.0, 4.0, 8.0, 1.0])
     plane_volume = PlaneVolume(Volume(voxels, grid_affine), Plane.AXIAL, Modality.MR)
     # One slice more on either side, because the mask has a rim.
-    assert plane_volume.body_slices == list(range(4, 12))
+    assert plane_volume.counted_slices == list(range(4, 12))
 
 
 def test_reversing_the_slices_changes_nothing_but_their_order():
@@ -237,7 +237,7 @@ def test_tokens_inside_are_those_centered_on_the_body(seed, plane):
     """By brute force over tiles and tokens."""
     grid = random_grid(seed, plane=plane, slices=2, largest_mm=300.0)
     stack = stack_of(grid, plane, block(grid))
-    stack.body = np.random.RandomState(seed).rand(*stack.body.shape) > 0.4
+    stack.counted = np.random.RandomState(seed).rand(*stack.counted.shape) > 0.4
     found = stack.tokens_inside(1)
     side = np.arange(stack.rows.tokens)
     tile = 0
@@ -249,7 +249,7 @@ def test_tokens_inside_are_those_centered_on_the_body(seed, plane):
                 for u, column in enumerate(columns):
                     r, c = round(row), round(column)
                     on_grid = 0 <= r < stack.rows.voxels and 0 <= c < stack.columns.voxels
-                    assert found[tile, t, u] == (on_grid and stack.body[1, r, c])
+                    assert found[tile, t, u] == (on_grid and stack.counted[1, r, c])
             tile += 1
     assert 0 < found.mean() < 1
 

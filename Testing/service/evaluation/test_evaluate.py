@@ -108,7 +108,7 @@ def test_scores_are_those_of_a_detection(evaluation, cases, site, tmp_path):
     card, _ = load_model(site.model)
     volume = read_volume_file(scan)
     turned = PlaneVolume(volume, card.slices.plane, card.modality)
-    body = turned.orientation.undo(turned.body)
+    body = turned.orientation.undo(turned.counted)
     told = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     case = told["per_case"][0]
     # All lesion voxels lie in the body here.

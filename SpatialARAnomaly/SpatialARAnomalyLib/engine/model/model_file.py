@@ -38,6 +38,7 @@ from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     IntensitySpec,
     Modality,
+    Region,
     SliceSpec,
     Spec,
     TrainingSpec,
@@ -98,6 +99,7 @@ class ModelCard(Spec):
     modality: Modality
     slices: SliceSpec
     intensity: IntensitySpec
+    region: Region = Region.BODY
     encoder: EncoderCard
     autoregressive: AutoregressiveSpec
     training: TrainingSpec

@@ -43,7 +43,7 @@ def body_mask(
         max(1, min(size, round(COARSE_MM / mm)))
         for size, mm in zip(voxels.shape, spacing_mm, strict=True)
     )
-    coarse = _block_mean(voxels, blocks)
+    coarse = block_mean(voxels, blocks)
     threshold = CT_BODY_HU if modality is Modality.CT else _tissue_threshold(coarse)
     coarse_mm = [mm * block for mm, block in zip(spacing_mm, blocks, strict=True)]
     mask = _solid(coarse > threshold, coarse_mm)
@@ -79,7 +79,7 @@ def _tissue_threshold(coarse: Float[np.ndarray, "N R C"]) -> float:
     return float(dark_mean + TISSUE_SHARE * (bright_mean - dark_mean))
 
 
-def _block_mean(
+def block_mean(
     voxels: Num[np.ndarray, "n r c"], blocks: tuple[int, ...]
 ) -> Float[np.ndarray, "N R C"]:
     """Return the means of blocks; the last block of an axis may be smaller."""

@@ -5,8 +5,8 @@ In-plane, rows and columns are resampled separately by one sparse matrix per axi
 directions. A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
 
 The place of a token is three coordinates and a flag. Coordinates are distances from the
-middle of the body, in halves of the field of view; the flag is 1 if the token's center lies
-in the body.
+middle of the region, in halves of the field of view; the flag is 1 if the token's center
+counts.
 """
 
 import math
@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Num
 from scipy.sparse import csr_array
 
+from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.slices.body import body_box, body_mask
+from SpatialARAnomalyLib.engine.slices.head_interior import head_interior
 from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, SliceSpec
+from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, Region, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
@@ -39,7 +41,7 @@ def centered(count: int) -> Float32[np.ndarray, " n"]:
 
 
 def image_places(images: int, height: int, width: int) -> PlaceArray:
-    """Return the places of tokens of single images that the body fills."""
+    """Return the places of tokens of single images that count as a whole."""
     places = np.zeros((images, PLACES, height, width), np.float32)
     places[:, ROW] = centered(height)[:, None]
     places[:, COLUMN] = centered(width)
@@ -47,25 +49,80 @@ def image_places(images: int, height: int, width: int) -> PlaceArray:
     return places
 
 
-class PlaneVolume:
-    """View of a volume's voxels as [slice, row, column], with the mask and size of the body."""
+def _spacing_mm(volume: Volume, orientation: PlaneOrientation) -> tuple[float, float, float]:
+    spacing_kji = volume.spacing_mm[::-1]
+    slice_axis, row_axis, column_axis = orientation.axes
+    return spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis]
 
-    def __init__(self, volume: Volume, plane: Plane, modality: Modality) -> None:
+
+class PlaneVolume:
+    """View of a volume's voxels as [slice, row, column], with the region that a model looks at.
+
+    A region that was not found is the body: `notices` says so.
+    """
+
+    def __init__(
+        self, volume: Volume, plane: Plane, modality: Modality, region: Region = Region.BODY
+    ) -> None:
         self.orientation = PlaneOrientation.of(volume.ras_from_voxel, plane)
         self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(volume.voxels)
-        spacing_kji = volume.spacing_mm[::-1]
-        slice_axis, row_axis, column_axis = self.orientation.axes
-        self.spacing_mm = (spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis])
+        self.spacing_mm = _spacing_mm(volume, self.orientation)
         """Distance between slices, rows and columns in mm."""
-        self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
-        self.box = body_box(self.body)
-        """First and last row, first and last column of the body over all slices."""
-        self.body_slices: list[int] = np.flatnonzero(self.body.any(axis=(1, 2))).tolist()
-        """Indices of the slices that contain part of the body."""
+        self.notices: list[tuple[str, str]] = []
+        """What a user should know about the region, as code and sentence."""
+        mask = None if volume.mask is None else self.orientation.apply(volume.mask)
+        self.region: Bool[np.ndarray, "n r c"] = (
+            mask
+            if mask is not None and region is Region.MASK
+            else self._find_region(volume, modality, region)
+        )
+        """Voxels that intensities, field of view and positions rest on."""
+        self.counted: Bool[np.ndarray, "n r c"] = self.region
+        """Voxels of the region that have a score: those in the volume's mask, if it has one."""
+        if mask is not None:
+            self.counted = self.region & mask
+            if not self.counted.any():
+                raise InputError(
+                    "mask-outside", f"The mask must cover some of the {region}; it covers nothing."
+                )
+        self.box = body_box(self.region)
+        """First and last row, first and last column of the region over all slices."""
+        self.middle_slice: float = np.flatnonzero(self.region.any(axis=(1, 2)))[[0, -1]].mean()
+        """Index halfway between the first and the last slice of the region."""
+        self.counted_slices: list[int] = np.flatnonzero(self.counted.any(axis=(1, 2))).tolist()
+        """Indices of the slices that contain voxels that count."""
+
+    def _find_region(
+        self, volume: Volume, modality: Modality, region: Region
+    ) -> Bool[np.ndarray, "n r c"]:
+        # The inside of a head is found in axial slices, so that it is the same in every plane.
+        axial = region is Region.HEAD_INTERIOR
+        place = self.orientation
+        if axial:
+            place = PlaneOrientation.of(volume.ras_from_voxel, Plane.AXIAL)
+        voxels, spacing_mm = place.apply(volume.voxels), _spacing_mm(volume, place)
+        found: Bool[np.ndarray, "_ _ _"] | None
+        found = body = body_mask(voxels, spacing_mm, modality)
+        if body.all():
+            self.notices.append(
+                ("no-air", "No air was found around the patient: the whole volume counts as body.")
+            )
+        if axial:
+            found = head_interior(voxels, body, spacing_mm, modality)
+        if found is None:
+            self.notices.append(
+                (
+                    "no-head-interior",
+                    "The inside of a head was not found: the whole body counts, with whatever "
+                    "scalp and skull it has.",
+                )
+            )
+            found = body
+        return self.orientation.apply(place.undo(found))
 
     @property
     def extent_mm(self) -> tuple[float, float]:
-        """Height and width of the body over all slices in mm."""
+        """Height and width of the region over all slices in mm."""
         (top, bottom), (left, right) = self.box
         _, row_mm, column_mm = self.spacing_mm
         return (bottom - top + 1) * row_mm, (right - left + 1) * column_mm
@@ -93,7 +150,7 @@ class AxisTiling:
     def covering(
         cls, voxels: int, spacing_mm: float, box: tuple[int, int], spec: SliceSpec, patch_px: int
     ) -> "AxisTiling":
-        """Cover the body with one tile around its middle, or with overlapping tiles."""
+        """Cover the region with one tile around its middle, or with overlapping tiles."""
         first, last = box
         extent_mm = (last - first + 1) * spacing_mm
         fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
@@ -179,7 +236,7 @@ class AxisTiling:
     def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
         """Return for every tile the coordinates of its tokens (see the module's docstring).
 
-        `box` holds the first and last voxel of the body.
+        `box` holds the first and last voxel of the region.
         """
         return (self._token_centers - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
 
@@ -207,17 +264,17 @@ class SliceStack:
     ) -> None:
         self.plane_volume = plane_volume
         self.voxels = plane_volume.voxels
-        self.body = plane_volume.body
+        self.counted = plane_volume.counted
         self.intensity = intensity
-        self.value_range = intensity_range(self.voxels, self.body, intensity)
+        self.value_range = intensity_range(self.voxels, plane_volume.region, intensity)
         _, rows, columns = self.voxels.shape
         _, row_mm, column_mm = plane_volume.spacing_mm
         row_box, column_box = plane_volume.box
         self.rows = AxisTiling.covering(rows, row_mm, row_box, slices, patch_px)
         self.columns = AxisTiling.covering(columns, column_mm, column_box, slices, patch_px)
         self.covered: Bool[np.ndarray, "r c"] = self.rows.covered[:, None] & self.columns.covered
-        self.indices = plane_volume.body_slices
-        """Indices of the slices to embed, which contain part of the body."""
+        self.indices = plane_volume.counted_slices
+        """Indices of the slices to embed, which contain voxels that count."""
         self.tiles = len(self.rows.centers) * len(self.columns.centers)
         """Number of images per slice."""
 
@@ -254,14 +311,14 @@ class SliceStack:
         return np.asarray((to_columns @ (to_rows @ mosaic).T).T)
 
     def inside(self, index: int) -> Bool[np.ndarray, "r c"]:
-        """Return the voxels of one slice that get a value: body, inside the field of view."""
-        return np.asarray(self.body[index] & self.covered)
+        """Return the voxels of one slice that get a value: counted, inside the field of view."""
+        return np.asarray(self.counted[index] & self.covered)
 
     def tokens_inside(self, index: int) -> Bool[np.ndarray, "t h w"]:
-        """Return the tokens of one slice whose center lies on a voxel of the body."""
+        """Return the tokens of one slice whose center lies on a voxel that counts."""
         rows, row_on_grid = self.rows.voxels_under_tokens
         columns, column_on_grid = self.columns.voxels_under_tokens
-        found = self.body[index][rows[:, None, :, None], columns[None, :, None, :]]
+        found = self.counted[index][rows[:, None, :, None], columns[None, :, None, :]]
         found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
         return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
 
@@ -270,8 +327,7 @@ class SliceStack:
         row_box, column_box = self.plane_volume.box
         rows = self.rows.token_coordinates(row_box)
         columns = self.columns.token_coordinates(column_box)
-        middle = (self.indices[0] + self.indices[-1]) / 2
-        depth_mm = (index - middle) * self.plane_volume.spacing_mm[0]
+        depth_mm = (index - self.plane_volume.middle_slice) * self.plane_volume.spacing_mm[0]
         down, across = len(rows), len(columns)
         places = np.empty((down, across, PLACES, self.rows.tokens, self.columns.tokens), np.float32)
         places[:, :, ROW] = rows[:, None, :, None]
@@ -286,7 +342,7 @@ class SliceStack:
     ) -> Float[np.ndarray, "k j i"]:
         """Interpolate the values of the tokens of all `indices` at the volume's voxels.
 
-        Voxels outside the body or the field of view get the value `outside`.
+        Voxels that do not count or lie outside the field of view get the value `outside`.
         """
         out = np.full(self.voxels.shape, outside, dtype=np.float32)
         for index, tokens in zip(self.indices, values, strict=True):
@@ -296,4 +352,4 @@ class SliceStack:
 
     def inside_volume(self) -> Bool[np.ndarray, "k j i"]:
         """Return the voxels of the volume that get a value (`inside`)."""
-        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.body & self.covered))
+        return np.ascontiguousarray(self.plane_volume.orientation.undo(self.counted & self.covered))

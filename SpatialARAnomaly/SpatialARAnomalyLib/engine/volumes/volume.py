@@ -1,11 +1,11 @@
 """A scan in memory: its voxels, their positions, and checks that it is a scan."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
@@ -45,9 +45,30 @@ class Volume:
     """Maps (i, j, k, 1) to RAS mm."""
     modality: Modality | None = None
     """Modality that the file declares; None if it declares none."""
+    mask: Bool[np.ndarray, "k j i"] | None = None
+    """Voxels to look at; None for all. It is no part of the content (`content_sha256`)."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)
+
+    def masked(self, mask: Shaped[np.ndarray, "k j i"] | None) -> "Volume":
+        """Return the volume with the mask of an array's nonzero voxels; None for no mask.
+
+        Raises `InputError` for an array of another size, or one that is zero or NaN.
+        """
+        if mask is None:
+            return replace(self, mask=None)
+        if mask.shape != self.voxels.shape:
+            found, expected = (" × ".join(map(str, one.shape[::-1])) for one in (mask, self.voxels))
+            raise InputError(
+                "mask-size", f"The mask must have the scan's {expected} voxels; it has {found}."
+            )
+        inside = np.asarray(mask != 0)
+        if np.issubdtype(mask.dtype, np.floating) and np.isnan(mask).any():
+            raise InputError("mask-values", "The mask must hold labels; it holds NaN.")
+        if not inside.any():
+            raise InputError("mask-empty", "The mask must have a voxel above zero; it is empty.")
+        return replace(self, mask=inside)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

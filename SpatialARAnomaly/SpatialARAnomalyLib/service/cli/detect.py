@@ -36,6 +36,10 @@ def detect(
     series: Annotated[
         str | None, typer.Option("--series", help="Number or UID of a DICOM series in the folder.")
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="A label map of where to look: any label counts."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the results.  [default: the input's]")
     ] = None,
@@ -66,6 +70,7 @@ def detect(
             model=model,
             out=out,
             series=series,
+            mask=mask,
             name=name,
             encoder=encoder,
             findings=FindingsSpec(

@@ -6,6 +6,7 @@ _EXPORT_AGAIN = "Export the scan again from its source."
 _EXPORT_SERIES = "Export the complete series again, or choose another one with --series."
 _CONVERT_SERIES = "Convert the series to NIfTI or NRRD, for example with dcm2niix."
 _INSTALL = 'Install the packages: pip install "spatial-ar-anomaly[torch]"'
+_MASK = "Draw the mask on this scan, and save it as a label map."
 _OTHER_NAME = "Choose another name."
 _OTHER_PROGRAM = "Restart the program that sent the request: it has another version."
 _OTHER_SPEC = "Correct the value; `--help` describes the options."
@@ -131,6 +132,11 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "Run `spatial-ar-anomaly encoders get`, which shows the license and asks (for scripts: "
         "--accept-license)."
     ),
+    "mask-empty": _MASK,
+    "mask-outside": _MASK,
+    "mask-place": _MASK,
+    "mask-size": _MASK,
+    "mask-values": _MASK,
     "modality-unsupported": (
         "Use another series, or convert it to NIfTI or NRRD to treat it as MR or CT."
     ),
@@ -144,6 +150,10 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     ),
     "model-in-use": (
         "Wait until the detection or training with it has ended; close programs that use it."
+    ),
+    "model-mask": (
+        "Give such a mask with --mask (in a table of cases: the column mask), or score all of the "
+        "body with --allow-mismatch."
     ),
     "model-missing": (
         "Check the path or the name; `spatial-ar-anomaly models list` shows the models."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from SpatialARAnomalyLib.engine.errors import ModelError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.specs import Modality, Region
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
 
 MAX_FACTOR = 2.0
@@ -14,7 +14,11 @@ MAX_FACTOR = 2.0
 
 def find_mismatches(card: ModelCard, volume: Volume, plane_volume: PlaneVolume) -> list[ModelError]:
     """Return every mismatch between a scan and a model, as an error that can be raised."""
-    return [*_modality_mismatch(card, volume), *_geometry_mismatches(card, plane_volume)]
+    return [
+        *_modality_mismatch(card, volume),
+        *_mask_mismatch(card, volume),
+        *_geometry_mismatches(card, plane_volume),
+    ]
 
 
 def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
@@ -33,6 +37,14 @@ def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
         f"Model {card.name!r} expects {card.modality}; the volume looks like {found} ({reason}).",
         modality=found.value,
     )
+
+
+def _mask_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
+    if card.region is Region.MASK and volume.mask is None:
+        yield ModelError(
+            "model-mask",
+            f"Model {card.name!r} was trained on scans with masks; the volume has none.",
+        )
 
 
 def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator[ModelError]:

@@ -1,5 +1,6 @@
 """Detection in memory: a volume and a loaded model in, NLL volume and findings out."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,9 +100,11 @@ def prepare_scan(
     """
     voxels = single_precision(volume.voxels)
     if voxels is not volume.voxels:
-        volume = Volume(np.asarray(voxels), volume.ras_from_voxel, volume.modality)
+        volume = dataclasses.replace(volume, voxels=np.asarray(voxels))
     check_scan(volume)
-    plane_volume = PlaneVolume(volume, card.slices.plane, card.modality)
+    plane_volume = PlaneVolume(volume, card.slices.plane, card.modality, card.region)
+    for code, text in plane_volume.notices:
+        report.notice(code, text)
     mismatches = find_mismatches(card, volume, plane_volume)
     for mismatch in mismatches:
         if not allow_mismatch:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import require_torch, start_imports
 from SpatialARAnomalyLib.engine.errors import SpecError
@@ -56,6 +58,8 @@ class DetectRequest(ModelRequest):
 
     input: Path
     series: str | None = None
+    mask: Path | None = None
+    """Label map of where to look; None for the whole scan."""
     name: str | None = None
     """Name of the result files; by default that of the input."""
     findings: FindingsSpec = FindingsSpec()
@@ -75,9 +79,8 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     report.stage("read", 1, 4)
     card = read_card(request.model)
     start_imports()  # while the scan is read
-    name, volume = find_one_scan(request.input, request.series, report.check_cancelled).read(
-        report.check_cancelled
-    )
+    source = find_one_scan(request.input, request.series, request.mask, report.check_cancelled)
+    name, volume = source.read(report.check_cancelled, report)
     scan = prepare_scan(volume, card, request.allow_mismatch, report)
     files = result_names(name if request.name is None else request.name)
     with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
@@ -143,6 +146,7 @@ def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> 
             "encoder_notice": card.encoder.notice,
         },
         "mismatches_allowed": list(detection.mismatches),
+        "region": region_values(detection),
         "device": detection.device,
         "false_positive_rate": detection.spec.false_positive_rate,
         "threshold_nll": detection.threshold_nll,
@@ -170,6 +174,17 @@ def run_values(packages: Iterable[str]) -> dict[str, Any]:
         "packages": {package: installed_version(package) for package in packages},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def region_values(detection: Detection) -> dict[str, Any]:
+    """Return where the detection looked, and what a user should know about it."""
+    plane_volume = detection.stack.plane_volume
+    return {
+        "kind": detection.card.region.value,
+        "masked": detection.volume.mask is not None,
+        "volume_ml": float(np.count_nonzero(plane_volume.counted) * detection.volume.voxel_ml),
+        "notices": [text for _, text in plane_volume.notices],
     }
 
 

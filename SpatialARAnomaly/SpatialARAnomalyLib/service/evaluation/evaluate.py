@@ -133,7 +133,7 @@ def check_cases(
             if mismatch not in mismatches:  # scans of one scanner have the same ones
                 report.notice("model-mismatch", mismatch)
         mismatches.update(scan.mismatches)
-        slices += len(scan.plane_volume.body_slices)
+        slices += len(scan.plane_volume.counted_slices)
         report.progress(number, len(cases), "scan")
     return CheckedCases(cases, slices, tuple(sorted(mismatches)))
 

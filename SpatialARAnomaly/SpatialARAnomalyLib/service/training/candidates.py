@@ -114,11 +114,11 @@ class ScanReader:
             slice_mm=slice_mm,
             pixel_mm=(row_mm, column_mm),
             extent_mm=plane_volume.extent_mm,
-            body_slices=len(plane_volume.body_slices),
+            body_slices=len(plane_volume.counted_slices),
             nbytes=volume.voxels.nbytes,
             seconds=time.perf_counter() - begun_s,
         )
-        size = plane_volume.voxels.nbytes + plane_volume.body.nbytes
+        size = plane_volume.voxels.nbytes + plane_volume.region.nbytes
         # An array is memory-mapped: a change of its file would change the kept voxels.
         if source.voxels is None and scan.sha256 not in self._kept and size <= self._free_bytes:
             self._free_bytes -= size

@@ -18,6 +18,7 @@ from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     affine_array,
+    read_mask_array,
     read_nll,
     read_voxels,
     write_arrays,
@@ -43,6 +44,8 @@ class DetectInputs(Spec):
     """A `.npy` file of an array [k, j, i]."""
     ras_from_voxel: Affine
     modality: Modality | None = None
+    mask: str | None = None
+    """A `.npy` file of the mask [k, j, i], whose nonzero voxels count; None for the whole scan."""
     model: str
     """Path of the model's file."""
 
@@ -85,6 +88,8 @@ def detect(
     volume = Volume(
         read_voxels(Path(inputs.voxels)), affine_array(inputs.ras_from_voxel), inputs.modality
     )
+    if inputs.mask is not None:
+        volume = volume.masked(read_mask_array(Path(inputs.mask)))
     report.check_cancelled()
     scan = prepare_scan(volume, card, spec.allow_mismatch, report)
     report.check_cancelled()

@@ -53,6 +53,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     getWeights = _("Get the weights again, as they were published.")
     install = _("Click 'Install…' under 'Set-up', then try again.")
     labelMap = _("Choose the scan that the labels belong to.")
+    mask = _("Draw the mask on this scan.")
     mismatch = _(
         "Choose a model of such scans, or tick 'Search scans that are unlike the model's normal "
         "scans' under 'Advanced'."
@@ -164,11 +165,17 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "kit-version": _("Update the extension here, or make the kit with this version."),
         "label-map": labelMap,
         "license-not-accepted": _("Click 'Get…' under 'Encoders', which shows the license."),
+        "mask-empty": mask,
+        "mask-outside": mask,
+        "mask-place": mask,
+        "mask-size": mask,
+        "mask-values": mask,
         "modality-unsupported": _("Choose a series of MR or CT."),
         "model-damaged": copyModel,
         "model-file": _("Choose a file that 'Export…' under 'Models' wrote."),
         "model-geometry": mismatch,
         "model-in-use": _("Wait until the detection or training with it has ended."),
+        "model-mask": _("Choose such a mask, or another model."),
         "model-missing": _("Choose another model, or reload the models under 'More'."),
         "model-modality": mismatch,
         "model-name": otherName,
