@@ -74,7 +74,7 @@ class DrawnRequest:
 
 def _body(cut: Cut, volume: Volume) -> Bool[np.ndarray, "k j i"]:
     plane_volume = cut.stack(volume).plane_volume
-    return np.ascontiguousarray(plane_volume.orientation.undo(plane_volume.body))
+    return np.ascontiguousarray(plane_volume.orientation.undo(plane_volume.region))
 
 
 @dataclass(frozen=True, eq=False)
