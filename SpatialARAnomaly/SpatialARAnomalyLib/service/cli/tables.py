@@ -175,26 +175,25 @@ def print_survey(found: "SurveyResult") -> None:
     title = f"{len(found.sources)} of {len(found.rows)} scans can be used"
     if found.sources:
         title += f", of {counted(found.patients, 'patient')}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("scan", overflow="fold")
-    for heading in ("kind", "modality", "voxels", "spacing mm", "slices", "patient"):
+    for heading in ("modality", "voxels", "spacing mm", "slices", "patient"):
         table.add_column(heading, no_wrap=True)
-    any_excluded = any(row.reason for row in found.rows)
-    if any_excluded:  # an empty column would take width from the names
-        table.add_column("excluded because", overflow="fold")
     for row in found.rows:
         table.add_row(
             Text(row.name),
-            row.kind,
             row.modality or "",
             " × ".join(str(size) for size in reversed(row.shape_kji or ())),
             " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
             "" if row.slices is None else str(row.slices),
-            row.patient,
-            *([Text(row.reason or "")] if any_excluded else ()),
+            row.patient or "excluded",
         )
     if found.rows:
-        Console().print(table)
+        console = Console(width=max(100, Console().width))  # leaves room for names
+        console.print(table)
+        for row in found.rows:
+            if row.reason:
+                console.print(Text(f"{row.name} is excluded: {row.reason}"), soft_wrap=True)
     else:
         print("No scan was found.")
     estimate = found.estimate
