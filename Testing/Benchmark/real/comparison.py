@@ -36,7 +36,7 @@ from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import Device, resolve_device
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.errors import InputError, OutputError, SpecError
-from SpatialARAnomalyLib.engine.files import unwritable
+from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import TrainingSpec
@@ -235,7 +235,6 @@ def _prepare(
             "protocol": request.protocol,
             "test": joint_sha256([f"{one.sha256}{one.truth_sha256}" for one in data.test]),
             "counts": 1,  # version of what is stored of a run
-            "hardware": _hardware(device),
         },
         encode_ms=_median_ms(encoder.embed, torch.from_numpy(images), device),
     )
@@ -246,9 +245,8 @@ def _run(
 ) -> tuple[Counts, dict[str, float]]:
     """Run one method with one seed, or read the stored result of an identical run."""
     method, fitter = METHODS[name], prepared.fitter
-    decisive = prepared.decisive | fitter.decisive(method) | {"seed": seed}
-    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    stored = prepared.request.out / WORK_FOLDER / f"{key}.run.npz"
+    decisive = fitter.decisive(method) | {"seed": seed}
+    stored = _file(prepared, prepared.decisive | decisive, "run.npz")
     try:
         return Counts.read(stored)
     except (OSError, ValueError, KeyError):
@@ -257,19 +255,43 @@ def _run(
         patients = [_gray(one, dark=method is Peer.DARK) for one in prepared.test]
         counts, more = Counts.of(patients, 0.0, 1.0), {"score_ms": 0.0, "size_bytes": 0.0}
     else:
-        fitted = fitter.fit(method, seed)
-        scores = []
-        for done, (patient, tokens) in enumerate(zip(prepared.test, prepared.tokens, strict=True)):
-            report.check_cancelled()
-            report.progress(done, len(prepared.test), "patient")
-            scores.append(fitted.score_all(tokens, patient.places()))
+        images = [one.sha256 for one in prepared.test]
+        kept = _file(prepared, decisive | {"test": images}, "scores.npz")
+        scores, more = _token_scores(prepared, method, seed, kept, report)
         low, high = (float(f([f(one) for one in scores])) for f in (np.min, np.max))
         counts = Counts.of(
             [one.compared(own) for one, own in zip(prepared.test, scores, strict=True)], low, high
         )
-        more = {"score_ms": _score_ms(prepared, fitted), "size_bytes": float(fitted.size_bytes)}
     counts.save(stored, **more)
     return counts, more
+
+
+def _file(prepared: _Prepared, decisive: dict[str, object], ending: str) -> Path:
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return prepared.request.out / WORK_FOLDER / f"{key}.{ending}"
+
+
+def _token_scores(
+    prepared: _Prepared, method: Method, seed: int, kept: Path, report: Reporter
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """Fit and score, or read the scores: another body mask or other labels need no new ones."""
+    names = [f"{index:06d}" for index in range(len(prepared.test))]
+    try:
+        with np.load(kept, allow_pickle=False) as file:
+            more = {name: float(file[name]) for name in ("score_ms", "size_bytes")}
+            return [file[name] for name in names], more
+    except (OSError, ValueError, KeyError):
+        pass
+    fitted = prepared.fitter.fit(method, seed)
+    scores = []
+    for done, (patient, tokens) in enumerate(zip(prepared.test, prepared.tokens, strict=True)):
+        report.check_cancelled()
+        report.progress(done, len(prepared.test), "patient")
+        scores.append(fitted.score_all(tokens, patient.places()))
+    more = {"score_ms": _score_ms(prepared, fitted), "size_bytes": float(fitted.size_bytes)}
+    with replacing(kept) as partial, partial.open("wb") as file:
+        np.savez(file, **dict(zip(names, scores, strict=True)), **more)  # type: ignore[arg-type]
+    return scores, more
 
 
 def _gray(patient: Patient, dark: bool) -> Iterator[Compared]:

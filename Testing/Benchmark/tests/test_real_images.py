@@ -28,6 +28,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError, SpecError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
+from SpatialARAnomalyLib.service.training.request import TrainSpec
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.slow
@@ -336,13 +337,11 @@ def test_names_of_methods_and_seeds():
 
 def test_a_switch_differs_in_one_field():
     paper = AutoregressiveSpec.from_preset(Preset.STANDARD)
-    ours = AutoregressiveSpec(hidden_channels=8, position=True, directions=2)
-    found = switches(paper, ours)
-    assert set(found) == {
-        "standard+hidden_channels", "standard+position",
-        "default-hidden_channels", "default-directions",
-    }  # fmt: skip  # two directions need positions
-    assert found["standard+position"] == AutoregressiveSpec(position=True)
+    default = AutoregressiveSpec.from_preset(TrainSpec.preset)
+    for name, spec in switches(paper, default).items():
+        base, _, field = name.partition("+") if "+" in name else name.partition("-")
+        first, second = (one.to_dict() for one in (spec, paper if base == "standard" else default))
+        assert [key for key in first if first[key] != second[key]] == [field]
     assert switches(paper, paper) == {}
 
 
