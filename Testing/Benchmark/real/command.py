@@ -10,7 +10,13 @@ import typer
 from Benchmark.real.layout import Protocol
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.device import Device, require_torch
-from SpatialARAnomalyLib.engine.specs import EvaluationSpec, FindingsSpec, SliceSpec, TrainingSpec
+from SpatialARAnomalyLib.engine.specs import (
+    EvaluationSpec,
+    FindingsSpec,
+    Region,
+    SliceSpec,
+    TrainingSpec,
+)
 from SpatialARAnomalyLib.service.cli.common import (
     ENCODER_HELP,
     DeviceOption,
@@ -49,6 +55,10 @@ SizeOption = Annotated[
 ]
 EveryOption = Annotated[
     int, typer.Option("--every", min=1, help="Take every n-th slice of a volume.")
+]
+RegionOption = Annotated[
+    Region,
+    typer.Option("--region", help="What counts: the body, or the inside of a head."),
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", help="Folder for the tables and for work in progress.")
@@ -90,6 +100,7 @@ def real_images(
     held_out_share: HeldOutOption = TrainingSpec.held_out_share,
     size_px: SizeOption = SliceSpec.size_px,
     every: EveryOption = 1,
+    region: RegionOption = Region.BODY,
     protocol: Annotated[
         Protocol,
         typer.Option(
@@ -127,6 +138,7 @@ def real_images(
                 protocol=protocol,
                 size_px=size_px,
                 every=every,
+                region=region,
                 resamples=resamples,
                 device=device,
                 allow_download=allow_download,
@@ -167,6 +179,7 @@ def drawn_lesions(
     held_out_share: HeldOutOption = TrainingSpec.held_out_share,
     size_px: SizeOption = SliceSpec.size_px,
     every: EveryOption = 1,
+    region: RegionOption = Region.BODY,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Folds of the persons.")] = 4,
     balls: Annotated[int, typer.Option("--balls", min=0, help="Number of smooth balls.")] = 60,
     false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
@@ -203,6 +216,7 @@ def drawn_lesions(
                 findings=findings,
                 size_px=size_px,
                 every=every,
+                region=region,
                 folds=folds,
                 balls=balls,
                 resamples=resamples,

@@ -39,7 +39,7 @@ from SpatialARAnomalyLib.engine.errors import InputError, OutputError, SpecError
 from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import TrainingSpec
+from SpatialARAnomalyLib.engine.specs import Region, TrainingSpec
 from SpatialARAnomalyLib.service.outputs import check_names, make_folder, write_atomically
 
 WORK_FOLDER = "work"
@@ -74,6 +74,8 @@ class ComparisonRequest:
     """Side of the encoder's image in pixels."""
     every: int = 1
     """Every n-th slice of a volume is taken."""
+    region: Region = Region.BODY
+    """Part of a scan that counts; of volumes, also what methods learn from."""
     resamples: int = 1000
     device: Device = Device.AUTO
     allow_download: bool = False
@@ -189,13 +191,17 @@ def _seeds(request: ComparisonRequest, method: Method) -> tuple[int, ...]:
 
 def _read(request: ComparisonRequest, patch_px: int) -> Patients:
     if request.root.is_dir() and request.normals is None:
-        return png_patients(request.root, request.size_px, patch_px, request.protocol)
+        return png_patients(
+            request.root, request.size_px, patch_px, request.protocol, request.region
+        )
     if request.normals is None:
         raise InputError(
             "too-few-normals",
             "A table of cases needs a folder of normal scans to learn from: name it by --normals.",
         )
-    return scan_patients(request.root, request.normals, request.size_px, patch_px, request.every)
+    return scan_patients(
+        request.root, request.normals, request.size_px, patch_px, request.every, request.region
+    )
 
 
 def _prepare(
@@ -233,6 +239,7 @@ def _prepare(
         decisive={
             "body": code_sha256("slices"),
             "protocol": request.protocol,
+            "region": request.region,
             "test": joint_sha256([f"{one.sha256}{one.truth_sha256}" for one in data.test]),
             "counts": 1,  # version of what is stored of a run
         },
@@ -376,6 +383,7 @@ def _about(prepared: _Prepared, data: Patients, encoder: Encoder) -> dict[str, A
         "set": request.name,
         **data.about,
         **({"in_both": f"{len(shared)} patients are in training and test"} if shared else {}),
+        "region": request.region.value,
         "size_px": request.size_px,
         "training_images": sum(len(one) for one in data.training),
         "training_patients": len(data.training),

@@ -31,7 +31,7 @@ from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score, fit_calibration
 from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, SliceStack
-from SpatialARAnomalyLib.engine.specs import FindingsSpec, Plane, TrainingSpec
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Region, TrainingSpec
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.outputs import check_names, make_folder, write_atomically
 
@@ -58,6 +58,7 @@ class DrawnRequest:
     findings: FindingsSpec
     size_px: int
     every: int
+    region: Region
     folds: int
     balls: int
     """Number of smooth balls in all persons together."""
@@ -213,7 +214,7 @@ def measure(request: DrawnRequest, report: Reporter) -> tuple[str, list[Path]]:
             f"Every fold needs at least 2 persons; {request.normals.name!r} holds {len(cases)} "
             f"for {request.folds} folds.",
         )
-    cut = cut_for(cases, request.size_px, encoder.card.patch_px, request.every, Plane.AXIAL)
+    cut = cut_for(cases, request.size_px, encoder.card.patch_px, request.every, request.region)
     work = request.out / WORK_FOLDER
     make_folder(work)
     try:
@@ -272,6 +273,7 @@ def measure(request: DrawnRequest, report: Reporter) -> tuple[str, list[Path]]:
                 "persons": len(persons),
                 "folds": request.folds,
                 "every": request.every,
+                "region": request.region.value,
                 "field_of_view_mm": cut.slices.fov_mm,
                 "size_px": request.size_px,
                 "encoder": encoder.card.to_dict(),

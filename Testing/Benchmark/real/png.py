@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Float32
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.files import file_sha256
 from SpatialARAnomalyLib.engine.slices.body import body_mask
+from SpatialARAnomalyLib.engine.slices.head_interior import head_interior
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, image_places
-from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.specs import Modality, Region
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -130,6 +131,9 @@ def label_on_grid(image: ImageFile, protocol: Protocol, size_px: int) -> Bool[np
 FIELD_MM = 240.0
 """Assumed width of an image, for the body mask; BMAD's files state none."""
 
+SLICE_MM = 5.0
+"""Assumed distance of slices, for the inside of a head."""
+
 IMAGES_PER_BATCH = 16
 
 
@@ -142,6 +146,7 @@ class PngPatient(Patient):
     size_px: int
     patch_px: int
     protocol: Protocol
+    region: Region = Region.BODY
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -176,12 +181,17 @@ class PngPatient(Patient):
         """For every image, the size of body and lesion on the compared pixels, and both as bits."""
         gray = [read_gray(file.path)[0] for file in self.files]
         bodies: list[np.ndarray] = [np.zeros(0)] * len(gray)
+        upward = sorted(range(len(gray)), key=lambda index: self.files[index].path.name)
         for shape in {one.shape for one in gray}:
-            same = [index for index, one in enumerate(gray) if one.shape == shape]
+            same = [index for index in upward if gray[index].shape == shape]
             pixel_mm = FIELD_MM / max(shape)
             # Slices so far apart are masked each by itself, by the thresholds of all together.
             stack = np.stack([gray[index] for index in same])
             found = body_mask(stack, (FIELD_MM, pixel_mm, pixel_mm), Modality.MR)
+            if self.region is Region.HEAD_INTERIOR:
+                spacing_mm = (SLICE_MM, pixel_mm, pixel_mm)
+                interior = head_interior(stack, found, spacing_mm, Modality.MR)
+                found = found if interior is None else interior
             for index, body in zip(same, found, strict=True):
                 bodies[index] = body
         truth = []
@@ -203,12 +213,14 @@ class PngPatient(Patient):
             yield Compared(values, *(_unpacked(bits, shape) for bits in (body, lesion)))
 
 
-def png_patients(root: Path, size_px: int, patch_px: int, protocol: Protocol) -> Patients:
+def png_patients(
+    root: Path, size_px: int, patch_px: int, protocol: Protocol, region: Region
+) -> Patients:
     """Find the patients of a BMAD set (`layout.find_dataset`)."""
     data = find_dataset(root)
     training, test = (
         [
-            PngPatient(name, files, size_px, patch_px, protocol)
+            PngPatient(name, files, size_px, patch_px, protocol, region)
             for name, files in group_by_patient(files).items()
         ]
         for files in (data.training, data.test)

@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.files import file_sha256
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, PlaneVolume, SliceStack
-from SpatialARAnomalyLib.engine.specs import IntensitySpec, Plane, SliceSpec
+from SpatialARAnomalyLib.engine.specs import IntensitySpec, Plane, Region, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix, volume_name
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
@@ -45,13 +45,14 @@ class Cut:
 
     slices: SliceSpec
     patch_px: int
-    every: int = 1
+    every: int
     """Every n-th slice is taken."""
+    region: Region
 
     def stack(self, volume: Volume) -> SliceStack:
         """Cut a volume whose slices are already thinned."""
         modality = infer_modality(volume)
-        plane_volume = PlaneVolume(volume, self.slices.plane, modality)
+        plane_volume = PlaneVolume(volume, self.slices.plane, modality, self.region)
         intensity = IntensitySpec.for_modality(modality)
         return SliceStack(plane_volume, self.slices, intensity, self.patch_px)
 
@@ -144,32 +145,32 @@ def normal_scans(folder: Path) -> dict[str, list[Case]]:
 
 
 def cut_for(
-    normals: dict[str, list[Case]], size_px: int, patch_px: int, every: int, plane: Plane
+    normals: dict[str, list[Case]], size_px: int, patch_px: int, every: int, region: Region
 ) -> Cut:
     """Choose the field of view that `train` would."""
-    extents = []
+    extents, plane = [], Plane.AXIAL
     for cases in normals.values():
         for case in cases:
             volume, _ = case.read()
-            extents.append(PlaneVolume(volume, plane, infer_modality(volume)).extent_mm)
+            extents.append(PlaneVolume(volume, plane, infer_modality(volume), region).extent_mm)
     slices = SliceSpec(plane=plane, fov_mm=default_fov_mm(extents), size_px=size_px)
-    return Cut(slices=slices, patch_px=patch_px, every=every)
+    return Cut(slices=slices, patch_px=patch_px, every=every, region=region)
 
 
 def preparation_of(cut: Cut) -> str:
     """Return what decides on the images of scans (`Patients.preparation`)."""
-    return f"scans 1, {cut.slices.to_dict()}, every {cut.every}, {code_sha256('slices')}"
+    return f"scans 1, {cut}, {code_sha256('slices')}"
 
 
 def scan_patients(
-    cases: Path, normals: Path, size_px: int, patch_px: int, every: int = 1
+    cases: Path, normals: Path, size_px: int, patch_px: int, every: int, region: Region
 ) -> Patients:
     """Find the patients of a table of cases (`find_cases`) and of a folder of normal scans."""
     training = normal_scans(normals)
     test: dict[str, list[Case]] = {}
     for case in find_cases(cases):
         test.setdefault(case.patient or str(case.scan), []).append(case)
-    cut = cut_for(training, size_px, patch_px, every, Plane.AXIAL)
+    cut = cut_for(training, size_px, patch_px, every, region)
     return Patients(
         [ScanPatient(name, some, cut) for name, some in training.items()],
         [ScanPatient(name, some, cut) for name, some in test.items()],

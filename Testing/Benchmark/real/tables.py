@@ -150,7 +150,7 @@ def write_tables(stem: Path, table: Table) -> None:
 def markdown(table: Table) -> str:
     """Return the measures, and a table of differences from every reference."""
     encode_ms = max(table.about["encode_ms"], 1e-9)
-    heads = [f"{MEASURES[measure]}, {_words(region)}" for region, measure in SHOWN]
+    heads = [_heading(table, *column) for column in SHOWN]
     parts = [table.title + ".", "", table.conditions, "", *table_head(["method", *heads, "time"])]
     for row in table.rows:
         if row.not_run:
@@ -159,7 +159,7 @@ def markdown(table: Table) -> str:
         cells = [estimate_text(row.estimate(*column)) for column in SHOWN]
         parts.append(table_line([f"`{row.method}`", *cells, f"{row.score_ms / encode_ms:.3f}"]))
     for than in table.references:
-        heads = [f"Δ {MEASURES[measure]}, {_words(region)}" for region, measure in DIFFERENCES]
+        heads = [f"Δ {_heading(table, *column)}" for column in DIFFERENCES]
         parts += ["", f"Difference from `{than.method}` on the same patients:", ""]
         parts += table_head(["method", *heads])
         for row in table.run.values():
@@ -171,8 +171,9 @@ def markdown(table: Table) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _words(region: str) -> str:
-    return "body" if region == "body" else "all pixels"
+def _heading(table: Table, region: str, measure: str) -> str:
+    place = table.about["region"].replace("-", " ") if region == "body" else "all pixels"
+    return f"{MEASURES[measure]}, {place}"
 
 
 def table_head(names: Sequence[str]) -> list[str]:
@@ -215,7 +216,7 @@ def _write_picture(path: Path, table: Table) -> None:
         places = np.arange(len(rows))
         axes.hlines(places, values[1], values[2], color="0.6")
         axes.plot(values[0], places, "o", color="tab:blue", markersize=4)
-        axes.set_title(f"{MEASURES[measure]}, {_words(region)}", fontsize=9)
+        axes.set_title(_heading(table, region, measure), fontsize=9)
         axes.set_yticks(places, [row.method for row in rows], fontsize=8)
         axes.grid(axis="x", color="0.9")
         axes.tick_params(axis="x", labelsize=8)

@@ -56,7 +56,7 @@ def tables(png, tmp_path_factory):
     for name, options in {
         "paper": (png, out, "--protocol", "paper"),
         "native": (png, out, "--protocol", "native"),
-        "volumes": (cases, out, "--normals", normals),
+        "volumes": (cases, out, "--normals", normals, "--region", "head-interior"),
     }.items():
         result = compared(*options, "--name", name, "--methods", CHOSEN, "--seeds", "1,2", "--json")
         assert result.exit_code == 0, result.stderr
