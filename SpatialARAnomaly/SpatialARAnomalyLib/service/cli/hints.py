@@ -164,6 +164,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "model-name": _OTHER_NAME,
     "model-name-taken": _OTHER_NAME,
     "model-newer": "Update SpatialARAnomaly.",
+    "model-older": "Train the model again from its normal scans.",
     "model-tampered": _RESTORE_MODEL,
     "model-unreadable": "Check that you may read the model.",
     "name-empty": "Give a --name, or leave it out.",

@@ -21,7 +21,6 @@ from SpatialARAnomalyLib.service.models.wording import (
     SHOWN_RATES,
     case_basis,
     case_text,
-    likelihood_text,
     network_text,
     rates_text,
 )
@@ -83,7 +82,6 @@ def print_card(card: ModelCard) -> None:
             ),
             ("encoder", f"{encoder.name} ({encoder.architecture}, {encoder.precision})"),
             ("network", network_text(card.autoregressive)),
-            ("likelihood", likelihood_text(card.autoregressive)),
             ("normal scans", _normals_text(card.normals)),
             ("pixel spacing", _range(normals.pixel_spacing_mm)),
             ("slice spacing", _range(normals.slice_spacing_mm)),

@@ -24,7 +24,7 @@ NORMALS_OPTIONS = (
     "modality", "plane", "preset", "encoder", "fov_mm", "size_px", "epochs", "batch_size", "device"
 )  # fmt: skip
 TRAIN_OPTIONS = (
-    "name", "modality", "plane", "preset", "variance", "encoder", "precision", "fov_mm", "size_px",
+    "name", "modality", "plane", "preset", "encoder", "precision", "fov_mm", "size_px",
     "window_hu", "epochs", "batch_size", "learning_rate", "held_out_share", "seed", "device",
     "allow_download", "overwrite", "restart", "skip_unusable",
 )  # fmt: skip

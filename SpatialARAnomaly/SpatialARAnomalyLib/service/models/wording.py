@@ -6,19 +6,13 @@ from SpatialARAnomalyLib.engine.cards.calibration import (
     Calibration,
     least_case_p,
 )
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
 
 SHOWN_RATES = (0.1, 0.01, 0.001, 0.0001)
 """False-positive rates that a card is shown with."""
 
 PAPERS = (Preset.STANDARD, Preset.DILATED)
 """The presets of Erdil et al. (arXiv 2603.02974)."""
-
-_VARIANCE_WORDS = {
-    Variance.FIXED: "one variance for all channels",
-    Variance.CHANNEL: "a variance for each channel",
-    Variance.FULL: "full covariance of the channels",
-}
 
 
 def count_normals(calibration: Calibration) -> str:
@@ -67,32 +61,17 @@ def case_text(calibration: Calibration, p_value: float | None) -> str:
 
 
 def preset_text(spec: AutoregressiveSpec) -> str:
-    """Return `balanced`, `standard (the paper's)`, … whatever the variance, or `no preset`."""
+    """Return `composite`, `standard (the paper's)`, … or `no preset`."""
     for preset in Preset:
-        if AutoregressiveSpec.from_preset(preset, spec.variance) == spec:
+        if AutoregressiveSpec.from_preset(preset) == spec:
             return f"{preset} (the paper's)" if preset in PAPERS else preset.value
     return "no preset"
 
 
 def network_text(spec: AutoregressiveSpec) -> str:
     """Return a network's preset and layers."""
-    dilations = " ".join(map(str, spec.dilations))
+    dilations = " and ".join(map(str, spec.dilations))
     return (
-        f"{preset_text(spec)}: {len(spec.dilations)} layers of dilation {dilations}, "
-        f"{spec.hidden_channels} channels"
+        f"{preset_text(spec)}: {spec.layers} layers of {spec.hidden_channels} channels, "
+        f"dilation {dilations}"
     )
-
-
-def likelihood_text(spec: AutoregressiveSpec) -> str:
-    """Return the switches of the likelihood that are on."""
-    directions = ""
-    if spec.directions > 1:
-        directions = f"the mean of {spec.directions} raster directions"
-    words = (
-        _VARIANCE_WORDS[spec.variance],
-        "whitened tokens" if spec.whitened else "",
-        "position of the token in the body as input" if spec.position else "",
-        "more variance where normal scans differ more" if spec.position_variance else "",
-        directions,
-    )
-    return "; ".join(word for word in words if word)

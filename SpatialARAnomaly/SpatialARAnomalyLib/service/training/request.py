@@ -24,7 +24,6 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     Spec,
     TrainingSpec,
-    Variance,
 )
 
 _WITHOUT_EFFECT = {
@@ -57,10 +56,8 @@ class TrainSpec(TrainingSpec):
     a hub id such as timm/vit_small_patch16_dinov3.lvd1689m."""
     precision: Precision | None = None
     """Arithmetic of the encoder, in training and detection; by default the device's fastest."""
-    preset: Preset = Preset.BALANCED
-    """Network by purpose (fast, balanced, thorough), or the paper's (standard, dilated)."""
-    variance: Variance | None = None
-    """One variance for all channels, one each, or full covariance; by default the preset's."""
+    preset: Preset = Preset.COMPOSITE
+    """The default network (composite), or one of the paper's (standard, dilated)."""
     hidden_channels: int | None = None
     """Channels of the network's hidden layers; by default the preset's."""
     device: Device = Device.AUTO
@@ -89,8 +86,8 @@ class TrainSpec(TrainingSpec):
 
     @property
     def autoregressive(self) -> AutoregressiveSpec:
-        """The preset's network, with `variance` and `hidden_channels` where they are set."""
-        network = AutoregressiveSpec.from_preset(self.preset, self.variance)
+        """The preset's network, with `hidden_channels` where they are set."""
+        network = AutoregressiveSpec.from_preset(self.preset)
         if self.hidden_channels is None:
             return network
         return dataclasses.replace(network, hidden_channels=self.hidden_channels)
@@ -110,7 +107,6 @@ class TrainSpec(TrainingSpec):
             self,
             modality=modality,
             fov_mm=fov_mm,
-            variance=network.variance,
             hidden_channels=network.hidden_channels,
         )
 

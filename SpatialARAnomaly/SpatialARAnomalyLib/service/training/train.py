@@ -30,7 +30,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 )
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
-from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, PlaceArray, SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
@@ -44,7 +44,6 @@ from SpatialARAnomalyLib.service.training.candidates import (
     find_candidates,
 )
 from SpatialARAnomalyLib.service.training.folder import (
-    PLACES_ENDING,
     TrainingFolder,
     TrainingRecord,
 )
@@ -274,12 +273,7 @@ def _fit_model(
     _record(spec, [scan.source for scan in scans], folder)
 
     report.stage("embed", 2, 4)
-    keys = _embed(scans, set(held_out_indices), preparation, network.uses_places, report)
-
-    def places(indices: list[int]) -> list[PlaceArray] | None:
-        if not network.uses_places:
-            return None
-        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
+    keys = _embed(scans, set(held_out_indices), preparation, report)
 
     report.stage("fit", 3, 4)
     run = fit(
@@ -291,8 +285,6 @@ def _fit_model(
         device=preparation.encoder.device,
         checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
-        training_places=places(training_indices),
-        held_out_places=places(held_out_indices),
     )
 
     report.stage("calibrate", 4, 4)
@@ -324,10 +316,9 @@ def _embed(
     scans: Sequence[NormalScan],
     held_out: set[int],
     preparation: _Preparation,
-    with_places: bool,
     report: Reporter,
 ) -> list[str]:
-    """Store the tokens (and positions) of every scan that is not stored yet; return their keys.
+    """Store the tokens of every scan that is not stored yet; return their keys.
 
     Frees the voxels of the training scans, which are not needed again.
     """
@@ -340,20 +331,14 @@ def _embed(
     for index, scan in enumerate(scans):
         key = preparation.key(scan)
         keys.append(key)
-        lacks_tokens = key not in preparation.store
-        lacks_places = with_places and key + PLACES_ENDING not in preparation.store
-        if lacks_tokens or lacks_places:
-            stack = preparation.stack(scan, report)
-            grid = (len(stack.indices) * stack.tiles, tokens_across, tokens_across)
-        if lacks_places:
-            shape = (grid[0], PLACES, *grid[1:])
-            places = (stack.places(index) for index in stack.indices)
-            preparation.store.write(key + PLACES_ENDING, shape, places)
-        if index not in held_out:
-            preparation.reader.drop(scan)
-        if not lacks_tokens:
+        if key in preparation.store:
+            if index not in held_out:
+                preparation.reader.drop(scan)
             done += scan.body_slices
             continue
+        stack = preparation.stack(scan, report)
+        if index not in held_out:
+            preparation.reader.drop(scan)
         before = done
 
         def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
@@ -363,7 +348,8 @@ def _embed(
                 yield one.cpu().numpy()
                 report.progress(before + count, total, "slice")
 
-        shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
+        images = len(stack.indices) * stack.tiles
+        shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
         preparation.store.write(key, shape, batches())
         done += scan.body_slices
     return keys

@@ -181,6 +181,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "model-name": otherName,
         "model-name-taken": otherName,
         "model-newer": _("Update the extension."),
+        "model-older": _("Train the model again from its normal scans."),
         "model-tampered": copyModel,
         "model-unreadable": _("Check that you may read the 'Models folder'."),
         "name-empty": _("Give the scan a name."),
