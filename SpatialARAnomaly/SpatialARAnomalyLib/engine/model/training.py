@@ -94,7 +94,7 @@ def fit(
         fingerprint: Identifies volumes and settings.
 
     Raises:
-        SpatialARError: `training-diverged`, `tokens-not-finite`, or those of a checkpoint.
+        SpatialARError: `training-diverged`, or those of a checkpoint.
         Cancelled: Through `report`.
     """
     with torch.random.fork_rng(devices=[]):

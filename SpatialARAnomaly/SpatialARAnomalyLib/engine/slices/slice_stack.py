@@ -50,7 +50,7 @@ class PlaneVolume:
             if mask is not None and region is Region.MASK
             else self._find_region(volume, modality, region)
         )
-        """Voxels that intensities, field of view and positions rest on."""
+        """Voxels that intensities and the field of view rest on."""
         self.counted: Bool[np.ndarray, "n r c"] = self.region
         """Voxels of the region that have a score: those in the volume's mask, if it has one."""
         if mask is not None:
@@ -61,8 +61,6 @@ class PlaneVolume:
                 )
         self.box = body_box(self.region)
         """First and last row, first and last column of the region over all slices."""
-        self.middle_slice: float = np.flatnonzero(self.region.any(axis=(1, 2)))[[0, -1]].mean()
-        """Index halfway between the first and the last slice of the region."""
         self.counted_slices: list[int] = np.flatnonzero(self.counted.any(axis=(1, 2))).tolist()
         """Indices of the slices that contain voxels that count."""
 

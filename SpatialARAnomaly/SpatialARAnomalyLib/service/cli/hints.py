@@ -206,9 +206,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "spec-unknown-key": _OTHER_PROGRAM,
     "spec-value": _OTHER_SPEC,
     "table-cell": _REPORT,
-    "tokens-not-finite": (
-        "Check the encoder with `spatial-ar-anomaly encoders check`, or use another."
-    ),
     "too-few-normals": "Give more scans.",
     "too-few-patients": (
         "Give scans of more patients, or name the patients in a table (CSV) with the columns scan "

@@ -227,7 +227,6 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "spec-unknown-key": restart,
         "spec-value": _("Correct the value and try again."),
         "table-cell": report,
-        "tokens-not-finite": _("Click 'Check' under 'Encoders', or choose another encoder."),
         "too-few-normals": _("Add more scans."),
         "too-few-patients": _("Add scans of more patients."),
         "too-many-findings": _("Lower the 'Threshold' rate or raise the 'Least volume'."),
