@@ -42,6 +42,7 @@ class PlaneVolume:
         self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(volume.voxels)
         self.spacing_mm = _spacing_mm(volume, self.orientation)
         """Distance between slices, rows and columns in mm."""
+        self.voxel_ml = volume.voxel_ml
         self.notices: list[tuple[str, str]] = []
         """What a user should know about the region, as code and sentence."""
         mask = None if volume.mask is None else self.orientation.apply(volume.mask)

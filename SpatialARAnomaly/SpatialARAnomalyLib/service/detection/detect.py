@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, UInt16
 
-from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, Calibration
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
@@ -19,7 +19,7 @@ from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
 from SpatialARAnomalyLib.service.detection.model_cache import Model
-from SpatialARAnomalyLib.service.models.wording import count_normals
+from SpatialARAnomalyLib.service.models.wording import MORE_NORMALS, count_normals
 
 
 class Clock:
@@ -213,6 +213,6 @@ def report_few_normals(calibration: Calibration, report: Reporter) -> None:
     if calibration.is_rough:
         report.notice(
             "few-normals",
-            f"False-positive rates and p-values of this model are rough: they rest on "
-            f"{count_normals(calibration)}, fewer than {ENOUGH_NORMALS}.",
+            "Rates, p-values and numbers of findings of this model are rough: they rest on "
+            f"{count_normals(calibration)}. To improve them, {MORE_NORMALS}.",
         )

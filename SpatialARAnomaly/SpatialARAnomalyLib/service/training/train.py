@@ -14,6 +14,7 @@ from jaxtyping import Float
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
@@ -30,6 +31,7 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 )
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
+from SpatialARAnomalyLib.engine.scoring.findings import find_strengths
 from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
@@ -366,7 +368,9 @@ def _calibrate(
 
     voxel_nll: list[Float[np.ndarray, " _"]] = []
     token_nll: list[Float[np.ndarray, " _"]] = []
-    for done, (scan, key) in enumerate(held_out, start=1):
+    scored: list[list[Float[np.ndarray, "t h w"]]] = []
+    total = 2 * len(held_out)
+    for scan, key in held_out:
         report.check_cancelled()
         stack = preparation.stack(scan, report)
         tokens = preparation.store.open(key)
@@ -376,8 +380,21 @@ def _calibrate(
         voxel_nll.append(thin_sample(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
-        report.progress(done, len(held_out), "volume")
-    return fit_calibration(voxel_nll, token_nll)
+        scored.append(nll)
+        report.progress(len(scored), total, "volume")
+    calibration = fit_calibration(voxel_nll, token_nll)
+    voxel_nll.clear()
+    strengths = []
+    for (scan, _), nll in zip(held_out, scored, strict=True):
+        report.check_cancelled()
+        stack = preparation.stack(scan, report)
+        volume = stack.volume_from_tokens(nll, model.lowest_nll)
+        thresholds = map(calibration.threshold, calibration.rates)
+        ml = stack.plane_volume.voxel_ml
+        strengths.append([find_strengths(volume, ml, one).tolist() for one in thresholds])
+        report.progress(len(held_out) + len(strengths), total, "volume")
+    counts = FindingCounts.of(calibration.rates, strengths)
+    return dataclasses.replace(calibration, findings=counts)
 
 
 def _summary(
