@@ -93,7 +93,8 @@ class FindingCounts(Spec):
         low = int(position)
         high = min(low + 1, len(self.rates) - 1)
         part = float(position) - low
-        return self._at(low, strength) ** (1 - part) * self._at(high, strength) ** part
+        below, above = self._at(low, strength), self._at(high, strength)
+        return float(below ** (1 - part) * above**part)
 
     def _at(self, index: int, strength: float) -> float:
         """Return the expected number at a rate of `rates`.
