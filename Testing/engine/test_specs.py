@@ -80,7 +80,7 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones():
     assert caught.value.code == "spec-unknown-key"
     assert caught.value.message == (
         "FindingsSpec has no key colour, threshold; "
-        "its keys are: false_positive_rate, min_volume_ml."
+        "its keys are: false_positive_rate, min_volume_ml, refine_outlines."
     )
 
 

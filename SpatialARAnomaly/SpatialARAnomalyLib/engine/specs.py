@@ -307,6 +307,8 @@ class FindingsSpec(Spec):
     """Share of the body voxels of held-out normal scans above the threshold."""
     min_volume_ml: float = 0.5
     """Volume of the smallest finding in milliliters."""
+    refine_outlines: bool = False
+    """Move the outlines of findings to edges of the image, by at most one token."""
 
     def __post_init__(self) -> None:
         self._require(0 < self.false_positive_rate < 1, "false_positive_rate must lie in (0, 1)")

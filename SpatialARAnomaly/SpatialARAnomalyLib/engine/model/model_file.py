@@ -109,6 +109,11 @@ class ModelCard(Spec):
     notice: str
     """License or nature of the encoder; it must be passed on with the model."""
 
+    @property
+    def token_mm(self) -> float:
+        """Side of a token in mm."""
+        return self.slices.pixel_mm * self.encoder.patch_px
+
     def __post_init__(self) -> None:
         self._require(self.schema == SCHEMA, f"schema must be {SCHEMA}")
         self._require(
