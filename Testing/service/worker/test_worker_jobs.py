@@ -168,7 +168,7 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
     assert set(result) == {
         "id", "event", "files", "labels_start_kji", "findings", "threshold_nll", "outside_nll",
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
-        "mismatches", "warm", "case_score", "case_p_value",
+        "mismatches", "warm", "case_score", "case_p_value", "token_mm",
     }  # fmt: skip
     assert result["model"] == {
         "name": "model",
@@ -261,7 +261,11 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
 @pytest.mark.parametrize(
     ("changed", "code", "words"),
     [
-        ({"scan": 1}, "spec-unknown-key", "its keys are: voxels, ras_from_voxel, modality, model."),
+        (
+            {"scan": 1},
+            "spec-unknown-key",
+            "its keys are: voxels, ras_from_voxel, modality, mask, model.",
+        ),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),
         ({"ras_from_voxel": np.eye(3).tolist()}, "spec-type", "4 values"),
