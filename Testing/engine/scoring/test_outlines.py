@@ -66,8 +66,8 @@ def test_a_ball_is_outlined_from_a_region_a_token_coarse(monkeypatch, contrast, 
     assert new.volume_ml == pytest.approx(new.voxels * 0.002)
     k, j, i = np.argwhere(labels).mean(axis=0)
     assert new.centroid_ras == pytest.approx((AFFINE @ [i, j, k, 1])[:3])
-    assert (new.rank, new.peak_nll, new.mean_nll, new.peak_ras, new.p_value) == (
-        old.rank, old.peak_nll, old.mean_nll, old.peak_ras, old.p_value,
+    assert (new.rank, new.strength, new.peak_nll, new.mean_nll, new.peak_ras) == (
+        old.rank, old.strength, old.peak_nll, old.mean_nll, old.peak_ras,
     )  # fmt: skip
 
 

@@ -53,8 +53,8 @@ def refine_outlines(
 ) -> tuple[list[Finding], LabelBox, int]:
     """Move the outlines of findings to edges of the image.
 
-    Volume, voxels and centroid become those of the new outlines; rank, peak, mean NLL and
-    p-value stay those of the raw regions, which are the components of `nll` at `threshold_nll`.
+    Volume, voxels and centroid become those of the new outlines; rank, strength, peak and mean
+    NLL stay those of the raw regions, which are the components of `nll` at `threshold_nll`.
 
     Args:
         findings: Findings in the order of their ranks.
