@@ -30,9 +30,9 @@ from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score, fit_calibration
-from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Region, TrainingSpec
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
 from SpatialARAnomalyLib.service.outputs import check_names, make_folder, write_atomically
 
 VERSION = "drawn 1"
@@ -74,7 +74,8 @@ class DrawnRequest:
 
 
 def _body(cut: Cut, volume: Volume) -> Bool[np.ndarray, "k j i"]:
-    plane_volume = cut.stack(volume).plane_volume
+    plane, modality = cut.slices.plane, infer_modality(volume)
+    plane_volume = PlaneVolume(volume, plane, modality, cut.region)
     return np.ascontiguousarray(plane_volume.orientation.undo(plane_volume.region))
 
 

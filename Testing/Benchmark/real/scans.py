@@ -116,7 +116,7 @@ class ScanPatient(Patient):
         return [case.read() for case in self.cases]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _scans(patient: ScanPatient) -> list[Scan]:
     found = []
     every, plane = patient.cut.every, patient.cut.slices.plane
