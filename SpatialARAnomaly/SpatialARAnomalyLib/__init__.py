@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Case", "Detection", "Device", "Evaluated", "EvaluationSpec", "EventReporter", "FindingsSpec",
     "Modality", "Model", "ModelCard", "Plane", "Precision", "Preset", "SpatialARError",
-    "TrainSpec", "Volume", "detect", "evaluate", "load_model", "read_volume", "train",
+    "TrainSpec", "Variance", "Volume", "detect", "evaluate", "load_model", "read_volume", "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Plane,
         Precision,
         Preset,
+        Variance,
     )
     from SpatialARAnomalyLib.engine.volumes.volume import Volume
     from SpatialARAnomalyLib.service.detection.detect import Detection, detect
@@ -50,7 +51,7 @@ _MODULES = {
     "engine.errors": ("SpatialARError",),
     "engine.model.model_file": ("ModelCard",),
     "engine.specs": (
-        "EvaluationSpec", "FindingsSpec", "Modality", "Plane", "Precision", "Preset"
+        "EvaluationSpec", "FindingsSpec", "Modality", "Plane", "Precision", "Preset", "Variance"
     ),
     "engine.volumes.volume": ("Volume",),
     "service.detection.detect": ("Detection", "detect"),

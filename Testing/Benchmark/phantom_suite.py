@@ -28,6 +28,7 @@ from Benchmark.suite.heads import (
 )
 from Benchmark.suite.methods import METHODS, Lesson
 from Benchmark.suite.scans import Embedder, axial
+from Benchmark.suite.switches import SWITCHES
 from Benchmark.suite.tables import write_tables
 from Benchmark.suite.trial import run_method
 from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
@@ -54,7 +55,9 @@ def _names(known: list[str]) -> Any:
     """Make a parser for comma-separated lists of known names."""
 
     def parse(text: str) -> list[str]:
-        names = text.split(",")
+        names = [
+            name for one in text.split(",") for name in (SWITCHES if one == "switches" else [one])
+        ]
         unknown = [name for name in names if name not in known]
         if unknown:
             raise argparse.ArgumentTypeError(
@@ -77,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--methods",
         type=_names(list(METHODS)),
-        default=list(METHODS),
-        help="comma-separated (all)",
+        default=[name for name in METHODS if name not in SWITCHES],
+        help="comma-separated; `switches` means all of suite/switches.py (all others)",
     )
     made.add_argument(
         "--earlier",
@@ -149,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     tests = [scan for scan in scans if scan.head.group not in (TRAINING, HELD_OUT)]
     for scan in scans:
-        _ = scan.inside  # computed once, outside of the methods' times
+        _ = scan.inside, scan.places  # computed once, outside of the methods' times
     pictured = _pictured(heads)
     settings = {
         **dataclasses.asdict(spec),

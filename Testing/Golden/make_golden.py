@@ -24,6 +24,7 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     Preset,
     SliceSpec,
+    Variance,
 )
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 
@@ -41,7 +42,20 @@ def summary(values: np.ndarray) -> dict[str, float]:
     }
 
 
-NETWORKS = {preset.value: AutoregressiveSpec.from_preset(preset) for preset in Preset}
+NETWORKS = {
+    "standard": AutoregressiveSpec.from_preset(Preset.STANDARD),
+    "dilated": AutoregressiveSpec.from_preset(Preset.DILATED),
+    # Not a preset: their numbers may change, the effect of an option may not.
+    "all_options": AutoregressiveSpec(
+        hidden_channels=64,
+        dilations=(1, 2, 1),
+        variance=Variance.FULL,
+        whitened=True,
+        position=True,
+        position_variance=True,
+        directions=4,
+    ),
+}
 
 
 def fixed_model(spec: AutoregressiveSpec, channels: int) -> AutoregressiveModel:
@@ -53,7 +67,15 @@ def fixed_model(spec: AutoregressiveSpec, channels: int) -> AutoregressiveModel:
             fan_in = max(1, int(np.prod(parameter.shape[1:])))
             values = random.uniform(-1, 1, size=tuple(parameter.shape)) / np.sqrt(fan_in)
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
-        model.variance.fill_(0.5)
+        for name, value in model.named_buffers():
+            if name == "variance":
+                value.fill_(0.5)
+            elif name.endswith("whitener"):
+                noise = np.tril(random.uniform(-1, 1, size=(channels, channels)), -1)
+                value += torch.from_numpy((noise / channels).astype(np.float32))
+            elif name in ("token_mean", "variance_map"):
+                noise = random.uniform(0, 1, size=tuple(value.shape))
+                value += torch.from_numpy(noise.astype(np.float32))
     return model.eval()
 
 
@@ -78,7 +100,10 @@ def golden() -> dict[str, dict[str, float]]:
     }
     for name, spec in NETWORKS.items():
         model = fixed_model(spec, encoder.card.channels)
-        nll = [slice_nll(one, model) for one in tokens]
+        nll = [
+            slice_nll(one, model, stack.places(index))
+            for index, one in zip(stack.indices, tokens, strict=True)
+        ]
         values[f"nll_{name}"] = summary(stack.volume_from_tokens(nll, model.lowest_nll))
     return values
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,8 @@ class Patient(ABC):
         """Yield the images for the encoder, in [0, 1], in batches."""
 
     @abstractmethod
-    def inside(self) -> Bool[np.ndarray, "n h w"]:
-        """Return the mask of the tokens that count."""
+    def places(self) -> PlaceArray:
+        """Return the places of the tokens of all images."""
 
     @abstractmethod
     def compared(self, scores: Float[np.ndarray, "n h w"] | None) -> Iterator[Compared]:

@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     SliceSpec,
     TrainingSpec,
+    Variance,
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
@@ -68,7 +69,7 @@ def model(encoder):
     run = fit(
         tokens[:10],
         tokens[10:],
-        AutoregressiveSpec(hidden_channels=48),
+        AutoregressiveSpec(hidden_channels=48, variance=Variance.FULL, whitened=True),
         TrainingSpec(epochs=20, batch_size=16),
         report=SilentReporter(),
     )

@@ -18,7 +18,6 @@ from SpatialARAnomalyLib.service.cli.common import (
     ModelOption,
     Outcome,
     OverwriteOption,
-    RefineOption,
     ResultsOption,
     run_job,
 )
@@ -47,7 +46,6 @@ def detect(
     encoder: ModelEncoderOption = None,
     false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
     min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
-    refine_outlines: RefineOption = FindingsSpec.refine_outlines,
     allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
@@ -76,9 +74,7 @@ def detect(
             name=name,
             encoder=encoder,
             findings=FindingsSpec(
-                false_positive_rate=false_positive_rate,
-                min_volume_ml=min_volume_ml,
-                refine_outlines=refine_outlines,
+                false_positive_rate=false_positive_rate, min_volume_ml=min_volume_ml
             ),
             device=device,
             allow_download=allow_download,
