@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Case", "Detection", "Device", "Evaluated", "EvaluationSpec", "EventReporter", "FindingsSpec",
     "Modality", "Model", "ModelCard", "Plane", "Precision", "Preset", "SpatialARError",
-    "TrainSpec", "Variance", "Volume", "detect", "evaluate", "load_model", "read_volume", "train",
+    "TrainSpec", "Volume", "detect", "evaluate", "load_model", "read_volume", "train",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Plane,
         Precision,
         Preset,
-        Variance,
     )
     from SpatialARAnomalyLib.engine.volumes.volume import Volume
     from SpatialARAnomalyLib.service.detection.detect import Detection, detect
@@ -51,7 +50,7 @@ _MODULES = {
     "engine.errors": ("SpatialARError",),
     "engine.model.model_file": ("ModelCard",),
     "engine.specs": (
-        "EvaluationSpec", "FindingsSpec", "Modality", "Plane", "Precision", "Preset", "Variance"
+        "EvaluationSpec", "FindingsSpec", "Modality", "Plane", "Precision", "Preset"
     ),
     "engine.volumes.volume": ("Volume",),
     "service.detection.detect": ("Detection", "detect"),

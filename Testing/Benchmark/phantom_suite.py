@@ -28,7 +28,6 @@ from Benchmark.suite.heads import (
 )
 from Benchmark.suite.methods import METHODS, Lesson
 from Benchmark.suite.scans import Embedder, axial
-from Benchmark.suite.switches import SWITCHES
 from Benchmark.suite.tables import write_tables
 from Benchmark.suite.trial import run_method
 from Data.template_anomalies import FAMILIES, RADII_MM, anomalous_head
@@ -55,9 +54,7 @@ def _names(known: list[str]) -> Any:
     """Make a parser for comma-separated lists of known names."""
 
     def parse(text: str) -> list[str]:
-        names = [
-            name for one in text.split(",") for name in (SWITCHES if one == "switches" else [one])
-        ]
+        names = text.split(",")
         unknown = [name for name in names if name not in known]
         if unknown:
             raise argparse.ArgumentTypeError(
@@ -80,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--methods",
         type=_names(list(METHODS)),
-        default=[name for name in METHODS if name not in SWITCHES],
-        help="comma-separated; `switches` means all of suite/switches.py (all others)",
+        default=list(METHODS),
+        help="comma-separated (all)",
     )
     made.add_argument(
         "--earlier",
@@ -152,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     tests = [scan for scan in scans if scan.head.group not in (TRAINING, HELD_OUT)]
     for scan in scans:
-        _ = scan.inside, scan.places  # computed once, outside of the methods' times
+        _ = scan.inside  # computed once, outside of the methods' times
     pictured = _pictured(heads)
     settings = {
         **dataclasses.asdict(spec),

@@ -1,4 +1,4 @@
-"""Draw the method, and print tables of the contexts and costs of presets and switches.
+"""Draw the method, and print a table of the contexts and costs of the presets.
 
     PYTHONPATH=SpatialARAnomaly .venv/bin/python Testing/Tools/draw_method.py
 
@@ -17,15 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from SpatialARAnomalyLib.engine.model.autoregressive import (
-    AutoregressiveModel,
-    Corner,
-)
-from SpatialARAnomalyLib.engine.specs import (
-    AutoregressiveSpec,
-    Preset,
-    Variance,
-)
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -34,20 +27,10 @@ GRID, CHANNELS, MIDDLE = 28, 384, 14
 SHOWN = 13
 """Tokens drawn to each side of the middle one."""
 
-COLORS = {
-    (False, False): "#0072B2",
-    (True, True): "#E69F00",
-    (False, True): "#009E73",
-    (True, False): "#CC79A7",
-}
-FROM = {
-    (False, False): "top left",
-    (True, True): "bottom right",
-    (False, True): "top right",
-    (True, False): "bottom left",
-}
+COLORS = {1: "#009E73", 2: "#0072B2", 4: "#E69F00"}
+"""By dilation of a branch."""
 STRIPES = 12
-"""Stripes of a token that one, two, three or four raster scans see."""
+"""Stripes of a token that one or two branches see."""
 PAPER, OURS = "#F1F1F1", "#DCEAF5"
 
 
@@ -78,35 +61,29 @@ def cost(spec: AutoregressiveSpec) -> Cost:
 class Context:
     """Context and cost of a preset's network."""
 
-    seen: dict[Corner, np.ndarray]
-    """Per raster scan, mask [28, 28] of the tokens on which the middle one's prediction depends."""
-    blind: int
-    """Number of tokens that no raster scan predicts from any other."""
+    seen: dict[int, np.ndarray]
+    """Per branch, mask [28, 28] of the tokens on which the middle one's prediction depends."""
+    blind: dict[int, int]
+    """Per branch, the number of tokens that are predicted from none."""
     cost: Cost
-
-    @property
-    def seen_by_any(self) -> np.ndarray:
-        """Mask [28, 28] of the tokens on which the middle one's NLL depends by prediction."""
-        return np.any(list(self.seen.values()), axis=0)
 
 
 def measure_context(preset: Preset) -> Context:
     """Measure the context of a preset's network."""
     spec = AutoregressiveSpec.from_preset(preset)
     tiny = AutoregressiveModel(replace(spec, hidden_channels=1), 1)
-    for name, parameter in tiny.named_parameters():
-        # Positive, so that no path through a ReLU is closed; the place has no effect.
-        torch.nn.init.constant_(parameter, 0.0 if name.startswith("position") else 0.5)
-    seen, blind = {}, np.ones((GRID, GRID), bool)
-    for corner in tiny.corners:
-        tokens = torch.ones(1, 1, GRID, GRID, requires_grad=True)
-        places = tiny.places_of(tokens)
-        mean = tiny.predict(tokens, places, corner)[0, 0]
-        (gradient,) = torch.autograd.grad(mean[MIDDLE, MIDDLE], tokens)
-        seen[corner] = (gradient[0, 0] != 0).numpy()
-        without = tiny.predict(torch.zeros_like(tokens), places, corner)[0, 0]
-        blind &= (mean == without).numpy()
-    return Context(seen, int(blind.sum()), cost(spec))
+    for parameter in tiny.parameters():
+        # Positive, so that no path through a ReLU is closed.
+        torch.nn.init.constant_(parameter, 0.5)
+    tokens = torch.ones(1, 1, GRID, GRID, requires_grad=True)
+    with torch.no_grad():
+        without = tiny(torch.zeros_like(tokens))
+    seen, blind = {}, {}
+    for dilation, found, empty in zip(spec.dilations, tiny(tokens), without, strict=True):
+        (gradient,) = torch.autograd.grad(found[0, 0, MIDDLE, MIDDLE], tokens, retain_graph=True)
+        seen[dilation] = (gradient[0, 0] != 0).numpy()
+        blind[dilation] = int((found == empty).sum())
+    return Context(seen, blind, cost(spec))
 
 
 def encoder_flop(size_px: int) -> int:
@@ -127,51 +104,30 @@ def table(contexts: dict[Preset, Context]) -> str:
     """Format a Markdown table."""
     reach = np.maximum(*(abs(axis - MIDDLE) for axis in np.indices((GRID, GRID))))
     rows = [
-        "| preset | dilations | hidden channels | scans | tokens seen by one | by all | nearest "
-        "| farthest | tokens that see none | parameters | GFLOP a slice |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| preset | branch | hidden channels | tokens seen | nearest | farthest "
+        "| tokens that see none | parameters of all branches | GFLOP a slice |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for preset, one in contexts.items():
         spec = AutoregressiveSpec.from_preset(preset)
-        union, first = one.seen_by_any, next(iter(one.seen.values()))
-        rows.append(
-            f"| `{preset}` | {', '.join(map(str, spec.dilations))} | {spec.hidden_channels} "
-            f"| {spec.directions} | {int(first.sum())} | {int(union.sum())} "
-            f"| {reach[union].min()} | {reach[union].max()} | {one.blind} "
+        rows += [
+            f"| `{preset}` | dilation {dilation} | {spec.hidden_channels} | {int(seen.sum())} "
+            f"| {reach[seen].min()} | {reach[seen].max()} | {one.blind[dilation]} "
             f"| {one.cost.parameters:,} | {one.cost.flop / 1e9:.1f} |"
-        )
-    return "\n".join(rows)
-
-
-def switch_table() -> str:
-    """Make the table of what each switch adds to `standard`."""
-    standard = AutoregressiveSpec()
-    switched = {
-        "none (`standard`)": standard,
-        "`whitened`": replace(standard, whitened=True),
-        "`variance = channel`": replace(standard, variance=Variance.CHANNEL),
-        "`variance = full`": replace(standard, variance=Variance.FULL),
-        "`position`": replace(standard, position=True),
-        "`position_variance`": replace(standard, position_variance=True),
-        "`position`, 2 `directions`": replace(standard, position=True, directions=2),
-        "`position`, 4 `directions`": replace(standard, position=True, directions=4),
-    }
-    rows = ["| switch | GFLOP a slice | model, MB |", "| --- | --- | --- |"]
-    for name, spec in switched.items():
-        taken = cost(spec)
-        rows.append(f"| {name} | {taken.flop / 1e9:.2f} | {taken.model_bytes / 1e6:.2f} |")
+            for dilation, seen in one.seen.items()
+        ]
     return "\n".join(rows)
 
 
 def draw_context(axes: Axes, preset: Preset, one: Context) -> None:
-    """Draw the tokens that predict the middle one, colored by scan, striped if by several."""
+    """Draw the tokens that predict the middle one, colored by branch, striped if by two."""
     size = 2 * SHOWN + 1
     shown = slice(MIDDLE - SHOWN, MIDDLE + SHOWN + 1)
     stripes = np.full((size, size, STRIPES, 3), to_rgb("#F1F1F1"))
-    for row, column in np.argwhere(one.seen_by_any[shown, shown]):
-        scans = [corner for corner, seen in one.seen.items() if seen[shown, shown][row, column]]
-        colors = np.array([to_rgb(COLORS[corner]) for corner in scans])
-        stripes[row, column] = np.repeat(colors, STRIPES // len(scans), axis=0)
+    for row, column in np.argwhere(np.any(list(one.seen.values()), axis=0)[shown, shown]):
+        found = [branch for branch, seen in one.seen.items() if seen[shown, shown][row, column]]
+        colors = np.array([to_rgb(COLORS[branch]) for branch in found])
+        stripes[row, column] = np.repeat(colors, STRIPES // len(found), axis=0)
     image = stripes.reshape(size, size * STRIPES, 3)
     axes.imshow(
         image, interpolation="nearest", extent=(-0.5, size - 0.5, size - 0.5, -0.5), aspect="equal"
@@ -184,26 +140,25 @@ def draw_context(axes: Axes, preset: Preset, one: Context) -> None:
     axes.spines[:].set_color("#BBBBBB")
     spec = AutoregressiveSpec.from_preset(preset)
     axes.set_title(preset, fontsize=11, fontweight="bold")
-    layers = f"{len(spec.dilations)} layers, dilation {', '.join(map(str, spec.dilations))}"
-    axes.set_xlabel(f"{layers}\n{one.seen_by_any.sum()} tokens seen\n", fontsize=8.5)
+    seen = " and ".join(str(int(seen.sum())) for seen in one.seen.values())
+    dilations = " and ".join(map(str, spec.dilations))
+    axes.set_xlabel(f"dilation {dilations}\n{seen} tokens seen\n", fontsize=8.5)
 
 
 STEPS = [
     ("volume", "square slices of\none field of view,\nscaled to [0, 1]"),
     ("frozen DINOv3", "last block,\npatch tokens only"),
     ("tokens  x", "a grid, 28 × 28\nat 448 px"),
-    ("masked CNN", "mean of a token\ngiven the tokens\nbefore it"),
-    ("residual  e", "token less\nits mean"),
-    ("NLL", "of each token,\nnats per channel"),
+    ("masked CNN", "predicts a token\nfrom the tokens\nbefore it"),
+    ("squared error", "of each token,\nmean over channels"),
+    ("NLL", "Gaussian,\nnats per channel"),
     ("voxels", "linear between\ntoken centers,\nin the body"),
     ("findings", "above a calibrated\nthreshold,\nconnected"),
 ]
 """Steps from left to right."""
-SWITCHES = {
-    2: ("whitened", "centered, uncorrelated,\nvariance 1 in the body"),
-    3: ("position", "takes row, column, slice\nand corner of the scan"),
-    4: ("variance = full,\nposition_variance", "eᵀΣ⁻¹e of all channels,\nover a factor by place"),
-    5: ("directions", "mean of\n1, 2 or 4 scans"),
+ADDITIONS = {
+    3: ("two branches", "one sees near context,\none only far context"),
+    5: ("composite NLL", "mean of both;\nvariances from\nheld-out scans"),
     7: ("calibration", "rates and p-values from\nheld-out normal scans"),
 }
 """Our additions, by the step they belong to."""
@@ -232,7 +187,7 @@ def draw_flow(axes: Axes) -> None:
         box(index + 0.5, 1.23, head, text, OURS if head == "findings" else PAPER)
         if index:
             axes.annotate("", (index + 0.08, 1.6), (index - 0.08, 1.6), arrowprops=arrow)
-    for index, (head, text) in SWITCHES.items():
+    for index, (head, text) in ADDITIONS.items():
         box(index + 0.5, 0.15, head, text, OURS)
         axes.annotate("", (index + 0.5, 1.23), (index + 0.5, 0.89), arrowprops=arrow)
     axes.text(0.08, 0.75, "gray: as in the paper", fontsize=9, va="center",
@@ -243,7 +198,7 @@ def draw_flow(axes: Axes) -> None:
 
 def draw(contexts: dict[Preset, Context], path: Path) -> None:
     """Draw data flow above, contexts below."""
-    figure = Figure(figsize=(13, 6.7), layout="constrained")
+    figure = Figure(figsize=(13, 6.9), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     above.suptitle("From a volume to findings", fontsize=12)
     draw_flow(above.subplots())
@@ -251,21 +206,21 @@ def draw(contexts: dict[Preset, Context], path: Path) -> None:
     for axes, (preset, one) in zip(below.subplots(1, len(contexts)), contexts.items(), strict=True):
         draw_context(axes, preset, one)
     handles = [
-        below.axes[0].plot([], [], "s", color=color, label=f"scan from {FROM[corner]}")[0]
-        for corner, color in COLORS.items()
+        below.axes[0].plot([], [], "s", color=color, label=f"branch of dilation {dilation}")[0]
+        for dilation, color in COLORS.items()
     ]
-    below.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    below.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Print the tables, draw the picture."""
+    """Print the table, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, default=PICTURE)
     picture = parser.parse_args().picture
     contexts = {preset: measure_context(preset) for preset in Preset}
-    print(table(contexts), switch_table(), sep="\n\n", end="\n\n")
+    print(table(contexts), end="\n\n")
     for size_px in (224, 336, 448, 672):
         print(f"ViT-S/16, one slice of {size_px} px: {encoder_flop(size_px) / 1e9:.1f} GFLOP")
     draw(contexts, picture)

@@ -14,7 +14,6 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     SliceSpec,
     TrainingSpec,
-    Variance,
 )
 
 CHANNELS = 8
@@ -36,9 +35,7 @@ CARD = ModelCard(
         weights_sha256="ab" * 32,
         notice="Of a test.",
     ),
-    autoregressive=AutoregressiveSpec(
-        hidden_channels=6, dilations=(1, 2), variance=Variance.CHANNEL
-    ),
+    autoregressive=AutoregressiveSpec(hidden_channels=6, layers=2, dilations=(1, 2)),
     training=TrainingSpec(epochs=2),
     normals=NormalsSummary(
         training_sha256=("12" * 32, "34" * 32),

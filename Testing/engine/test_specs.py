@@ -19,7 +19,6 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     Spec,
     TrainingSpec,
-    Variance,
 )
 
 SPECS = (
@@ -31,8 +30,7 @@ SPECS = (
     IntensitySpec(method=IntensityMethod.PERCENTILE, low=0.1, high=99.9, headroom=1 / 3),
     IntensitySpec.for_modality(Modality.CT),
     SliceSpec(plane=Plane.SAGITTAL, fov_mm=0.1 + 0.2, size_px=224),
-    AutoregressiveSpec(hidden_channels=7, dilations=(4, 1, 2), variance=Variance.CHANNEL),
-    AutoregressiveSpec(whitened=True, position=True, position_variance=True, directions=4),
+    AutoregressiveSpec(hidden_channels=7, layers=3, dilations=(4, 1, 2)),
     TrainingSpec(epochs=3, learning_rate=1e-5, seed=2**32 - 1),
     FindingsSpec(false_positive_rate=1e-4, min_volume_ml=0.0),
 )
@@ -82,7 +80,7 @@ def test_an_unknown_key_is_an_error_that_lists_the_known_ones():
     assert caught.value.code == "spec-unknown-key"
     assert caught.value.message == (
         "FindingsSpec has no key colour, threshold; "
-        "its keys are: false_positive_rate, min_volume_ml."
+        "its keys are: false_positive_rate, min_volume_ml, refine_outlines."
     )
 
 
@@ -153,11 +151,9 @@ def test_a_whole_number_is_a_float_where_one_is_asked_for():
         (SliceSpec(fov_mm=1.0), "fov_mm must be positive", {"fov_mm": math.inf}),
         (SliceSpec(fov_mm=1.0), "size_px must be positive", {"size_px": 0}),
         (AutoregressiveSpec(), "hidden_channels must be positive", {"hidden_channels": 0}),
-        (AutoregressiveSpec(), "dilations must be two or more positive", {"dilations": (1,)}),
-        (AutoregressiveSpec(), "dilations must be two or more positive", {"dilations": (1, 0)}),
-        (AutoregressiveSpec(), "directions must be 1, 2 or 4", {"directions": 3}),
-        (AutoregressiveSpec(), "directions must be 1, 2 or 4", {"directions": 0}),
-        (AutoregressiveSpec(), "directions other than 1 need position", {"directions": 2}),
+        (AutoregressiveSpec(), "layers must be at least 2", {"layers": 1}),
+        (AutoregressiveSpec(), "dilations must be one or more positive", {"dilations": ()}),
+        (AutoregressiveSpec(), "dilations must be one or more positive", {"dilations": (1, 0)}),
         (TrainingSpec(), "epochs must be at least 1", {"epochs": 0}),
         (TrainingSpec(), "batch_size must be at least 1", {"batch_size": 0}),
         (TrainingSpec(), "learning_rate must be positive", {"learning_rate": 0.0}),
@@ -175,7 +171,7 @@ def test_a_whole_number_is_a_float_where_one_is_asked_for():
         (FindingsSpec(), "min_volume_ml must not be negative", {"min_volume_ml": math.inf}),
         (CARD.encoder, "channels must be positive", {"channels": 0}),
         (CARD.encoder, "patch_px must be positive", {"patch_px": 0}),
-        (CARD, "schema must be 1", {"schema": 0}),
+        (CARD, "schema must be 2", {"schema": 1}),
         (CARD, "best_epoch must be one of the curve", {"best_epoch": 3}),
         (CARD, "best_epoch must be one of the curve", {"curve": ()}),
         (CARD, "size_px must be a multiple of", {"slices": SliceSpec(fov_mm=9.0, size_px=33)}),
@@ -201,31 +197,9 @@ def test_defaults_of_a_modality():
 
 def test_two_presets_are_the_papers_networks():
     assert AutoregressiveSpec.from_preset(Preset.STANDARD) == AutoregressiveSpec()
-    dilated = AutoregressiveSpec.from_preset(Preset.DILATED, Variance.CHANNEL)
-    assert dilated.dilations == (4, 4, 4, 4, 4)
-    assert (dilated.hidden_channels, dilated.variance) == (256, Variance.CHANNEL)
-
-
-@pytest.mark.parametrize("preset", list(Preset))
-@pytest.mark.parametrize("variance", [None, *Variance])
-def test_a_chosen_variance_replaces_only_the_variance_of_a_preset(preset, variance):
-    spec = AutoregressiveSpec.from_preset(preset)
-    other = AutoregressiveSpec.from_preset(preset, variance)
-    assert other.variance is (variance or spec.variance)
-    assert dataclasses.replace(other, variance=spec.variance) == spec
-    assert AutoregressiveSpec.from_dict(json.loads(json.dumps(other.to_dict()))) == other
-
-
-def test_a_network_without_the_optional_keys_uses_none_of_them():
-    before = {"hidden_channels": 256, "dilations": [1, 1, 1, 1, 1], "variance": "fixed"}
-    assert AutoregressiveSpec.from_dict(before) == AutoregressiveSpec.from_preset(Preset.STANDARD)
-    assert not AutoregressiveSpec.from_dict(before).uses_places
-
-
-@pytest.mark.parametrize("switch", ["whitened", "position", "position_variance"])
-def test_these_settings_need_places(switch):
-    assert AutoregressiveSpec(**{switch: True}).uses_places
-    assert not AutoregressiveSpec(variance=Variance.FULL).uses_places
+    paper = {"hidden_channels": 256, "layers": 5}
+    assert AutoregressiveSpec().to_dict() == {**paper, "dilations": [1]}
+    assert AutoregressiveSpec.from_preset(Preset.DILATED).to_dict() == {**paper, "dilations": [4]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

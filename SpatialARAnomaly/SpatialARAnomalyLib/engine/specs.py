@@ -15,16 +15,6 @@ from typing import Any, TypeVar
 
 from SpatialARAnomalyLib.engine.errors import SpecError
 
-FREQUENCIES = (1, 2, 4)
-"""Frequencies of the sines and cosines of a position, in half-periods per half field of view."""
-
-POSITION_FEATURES = 2 + 3 * (1 + 2 * len(FREQUENCIES))
-"""Position features of a token: two signs for the corner at which its raster order starts,
-and for each of three coordinates itself, its sines and its cosines."""
-
-MAP_SHAPE = (7, 13, 13)
-"""Nodes of a variance map over the body along slices, rows and columns, from −1 to 1."""
-
 
 class Plane(StrEnum):
     """Anatomical plane in which slices are cut."""
@@ -70,30 +60,15 @@ class Precision(StrEnum):
     """Products of 8-bit factors, sums in float32 (autocast): faster on suitable hardware."""
 
 
-class Variance(StrEnum):
-    """Variance of the Gaussian that the autoregressive model predicts."""
-
-    FIXED = "fixed"
-    """One variance for all channels: ranks tokens as the paper's squared error does."""
-    CHANNEL = "channel"
-    """One variance per channel."""
-    FULL = "full"
-    """The covariance of all channels, so that unusual combinations of usual values count."""
-
-
 class Preset(StrEnum):
-    """The paper's two networks, and this project's (`Resources/Docs/method.md`)."""
+    """The default network and the paper's two (`Resources/Docs/method.md`)."""
 
+    COMPOSITE = "composite"
+    """The default: two networks of the paper's form, one with near and one with far context."""
     STANDARD = "standard"
     """The paper's network with dilation 1 in all five layers."""
     DILATED = "dilated"
     """The paper's network with dilation 4 in all five layers."""
-    FAST = "fast"
-    """A small network for results during the examination, and for machines without a GPU."""
-    BALANCED = "balanced"
-    """The default."""
-    THOROUGH = "thorough"
-    """A few times the computation of `BALANCED`."""
 
 
 SpecT = TypeVar("SpecT", bound="Spec")
@@ -259,64 +234,37 @@ class SliceSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveSpec(Spec):
-    """The masked CNN and its likelihood.
+    """The masked CNN, in one or several branches.
 
-    The defaults are the paper's; `Resources/Docs/method.md` compares the alternatives.
+    The defaults are the paper's `standard`; `Resources/Docs/method.md` compares the presets.
     """
 
     hidden_channels: int = 256
-    dilations: tuple[int, ...] = (1, 1, 1, 1, 1)
-    """Dilation of every 3×3 layer."""
-    variance: Variance = Variance.FIXED
-    whitened: bool = False
-    """Whiten tokens by the body of the training scans; loss and variance then count the
-    body only."""
-    position: bool = False
-    """Give the network the position of every token in the body."""
-    position_variance: bool = False
-    """Scale the variance by a map over the body."""
-    directions: int = 1
-    """Number of corners at which a raster order starts: 1, 2 (opposite ones) or 4."""
+    """Channels of the hidden layers of every branch."""
+    layers: int = 5
+    """Number of 3×3 layers of every branch."""
+    dilations: tuple[int, ...] = (1,)
+    """Dilation of all layers of a branch, one value per branch."""
 
     def __post_init__(self) -> None:
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")
+        self._require(self.layers >= 2, "layers must be at least 2")
         self._require(
-            len(self.dilations) >= 2 and min(self.dilations) >= 1,
-            "dilations must be two or more positive numbers",
+            len(self.dilations) >= 1 and min(self.dilations) >= 1,
+            "dilations must be one or more positive numbers",
         )
-        self._require(self.directions in (1, 2, 4), "directions must be 1, 2 or 4")
-        self._require(
-            self.position or self.directions == 1,
-            "directions other than 1 need position, which includes the direction",
-        )
-
-    @property
-    def uses_places(self) -> bool:
-        """True if the model needs the places of tokens (`engine.slices.slice_stack`)."""
-        return self.whitened or self.position or self.position_variance
-
-    @property
-    def rich_variance(self) -> bool:
-        """True if training scans give the variance a shape: a covariance or a map."""
-        return self.variance is Variance.FULL or self.position_variance
 
     @classmethod
-    def from_preset(cls, preset: Preset, variance: Variance | None = None) -> "AutoregressiveSpec":
-        """Return the preset's network, with another `variance` if one is given.
+    def from_preset(cls, preset: Preset) -> "AutoregressiveSpec":
+        """Return the preset's network.
 
         `standard` and `dilated` are in the results table of arXiv 2603.02974.
         """
-        ours = functools.partial(
-            cls, variance=Variance.FULL, whitened=True, position=True, position_variance=True
-        )
-        spec = {
+        return {
+            Preset.COMPOSITE: cls(hidden_channels=128, dilations=(2, 4)),
             Preset.STANDARD: cls(),
-            Preset.DILATED: cls(dilations=(4, 4, 4, 4, 4)),
-            Preset.FAST: ours(hidden_channels=96, dilations=(2, 2)),
-            Preset.BALANCED: ours(hidden_channels=192, dilations=(2, 2), directions=2),
-            Preset.THOROUGH: ours(hidden_channels=256, dilations=(2, 2, 2), directions=4),
+            Preset.DILATED: cls(dilations=(4,)),
         }[preset]
-        return spec if variance is None else dataclasses.replace(spec, variance=variance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,6 +307,8 @@ class FindingsSpec(Spec):
     """Share of the body voxels of held-out normal scans above the threshold."""
     min_volume_ml: float = 0.5
     """Volume of the smallest finding in milliliters."""
+    refine_outlines: bool = False
+    """Move the outlines of findings to edges of the image, by at most one token."""
 
     def __post_init__(self) -> None:
         self._require(0 < self.false_positive_rate < 1, "false_positive_rate must lie in (0, 1)")

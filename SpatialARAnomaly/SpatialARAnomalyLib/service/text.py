@@ -16,6 +16,18 @@ def size_text(size_bytes: float, approximate: bool = False) -> str:
     return f"{'~' if approximate else ''}{' '.join(size_number(size_bytes))}"
 
 
+def rate_text(rate: float) -> str:
+    """Return a false-positive rate as text: `1 in 1,000`."""
+    return f"1 in {round(1 / rate):,}"
+
+
+def number_text(number: float, least: float) -> str:
+    """Return an expected number of findings as text: `< 0.05`, `0.2`, `12`."""
+    if number <= least:
+        return f"< {least:.1g}"
+    return f"{number:.0f}" if number >= 10 else f"{number:.{1 if number < 1 else 2}g}"
+
+
 def count_findings(findings: Sized) -> str:
     """Return `no findings`, `1 finding`, `2 findings`."""
     count = len(findings)

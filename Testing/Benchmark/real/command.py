@@ -38,7 +38,7 @@ EncoderOption = Annotated[
 MethodsOption = Annotated[
     str,
     typer.Option(
-        "--methods", help="Methods, or presets, switches, peers, all; separated by commas."
+        "--methods", help="Methods, or presets, branches, peers, all; separated by commas."
     ),
 ]
 SeedsOption = Annotated[

@@ -220,7 +220,7 @@ def _prepare(
     card = encoder.card
     normals = Normals(
         tokens=tokens[: len(data.training)],
-        places=[one.places() for one in data.training],
+        inside=[one.inside() for one in data.training],
         sha256=[one.sha256 for one in data.training],
     )
     return _Prepared(
@@ -291,10 +291,10 @@ def _token_scores(
         pass
     fitted = prepared.fitter.fit(method, seed)
     scores = []
-    for done, (patient, tokens) in enumerate(zip(prepared.test, prepared.tokens, strict=True)):
+    for done, tokens in enumerate(prepared.tokens):
         report.check_cancelled()
         report.progress(done, len(prepared.test), "patient")
-        scores.append(fitted.score_all(tokens, patient.places()))
+        scores.append(fitted.score_all(tokens))
     more = {"score_ms": _score_ms(prepared, fitted), "size_bytes": float(fitted.size_bytes)}
     with replacing(kept) as partial, partial.open("wb") as file:
         np.savez(file, **dict(zip(names, scores, strict=True)), **more)  # type: ignore[arg-type]
@@ -308,8 +308,7 @@ def _gray(patient: Patient, dark: bool) -> Iterator[Compared]:
 
 def _score_ms(prepared: _Prepared, fitted: Fitted) -> float:
     tokens = torch.from_numpy(prepared.tokens[0][:TIMED_IMAGES].astype(np.float32))
-    place = torch.from_numpy(prepared.test[0].places()[:1].astype(np.float32))
-    return _median_ms(lambda one: fitted.score(one, place), tokens, prepared.fitter.device)
+    return _median_ms(fitted.score, tokens, prepared.fitter.device)
 
 
 def _median_ms(

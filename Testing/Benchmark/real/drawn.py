@@ -30,9 +30,9 @@ from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score, fit_calibration
-from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Region, TrainingSpec
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
 from SpatialARAnomalyLib.service.outputs import check_names, make_folder, write_atomically
 
 VERSION = "drawn 1"
@@ -74,7 +74,8 @@ class DrawnRequest:
 
 
 def _body(cut: Cut, volume: Volume) -> Bool[np.ndarray, "k j i"]:
-    plane_volume = cut.stack(volume).plane_volume
+    plane, modality = cut.slices.plane, infer_modality(volume)
+    plane_volume = PlaneVolume(volume, plane, modality, cut.region)
     return np.ascontiguousarray(plane_volume.orientation.undo(plane_volume.region))
 
 
@@ -253,7 +254,7 @@ def measure(request: DrawnRequest, report: Reporter) -> tuple[str, list[Path]]:
                 fitter=Fitter(
                     normals=Normals(
                         tokens=found[: len(persons)],
-                        places=[one.places() for one in persons],
+                        inside=[one.inside() for one in persons],
                         sha256=[one.sha256 for one in persons],
                     ),
                     preparation=preparation,
@@ -366,7 +367,7 @@ def _model(prepared: _Prepared, name: str, seed: int, fold: list[int], report: R
         prepared.fitter,
         normals=Normals(
             tokens=[normals.tokens[index] for index in rest],
-            places=[normals.places[index] for index in rest],
+            inside=[normals.inside[index] for index in rest],
             sha256=[normals.sha256[index] for index in rest],
         ),
     )
@@ -379,7 +380,7 @@ def _model(prepared: _Prepared, name: str, seed: int, fold: list[int], report: R
             fitter,
             normals=Normals(
                 tokens=[own.tokens[index] for index in kept],
-                places=[own.places[index] for index in kept],
+                inside=[own.inside[index] for index in kept],
                 sha256=[own.sha256[index] for index in kept],
             ),
         )
@@ -390,7 +391,7 @@ def _model(prepared: _Prepared, name: str, seed: int, fold: list[int], report: R
         slices = _compared(prepared.persons[index], scores, gray)
         voxels.append(np.concatenate([one.scores[one.body] for one in slices]))
         if scores is not None:
-            tokens.append(scores[normals.places[index][:, IN_BODY] > 0])
+            tokens.append(scores[normals.inside[index]])
     patients: list[ScanPatient] = [prepared.persons[index] for index in fold]
     patients += [kind[index] for kind in prepared.lesions for index in fold]
     patients += [
@@ -417,7 +418,7 @@ def _token_scores(
 ) -> Float[np.ndarray, "n h w"] | None:
     if fitted is None:
         return None
-    return fitted.score_all(prepared.tokens[id(patient)], patient.places())
+    return fitted.score_all(prepared.tokens[id(patient)])
 
 
 def _result(prepared: _Prepared, models: Sequence[_Model]) -> Result:
@@ -472,7 +473,7 @@ def _token_level(
     scores = model.scores.get(id(prepared.persons[index]))
     if scores is None:
         return float(np.quantile(voxels, BALL_LEVEL))
-    inside = prepared.fitter.normals.places[index][:, IN_BODY] > 0
+    inside = prepared.fitter.normals.inside[index]
     normal, threshold = (
         model.calibration.threshold(rate)
         for rate in (0.5, prepared.request.findings.false_positive_rate)

@@ -38,6 +38,12 @@ WHITE_PERCENTILE = 80.0
 DARK_SHARE = 0.2
 """Largest share of a lesion's voxels that may be darker than half of white matter before."""
 
+COARSE_MM = 3.0
+"""Approximate grid on which places are drawn."""
+
+SAMPLE = 500_000
+"""Approximate number of voxels that level and noise are measured on."""
+
 CANDIDATES = 40
 """Number of places drawn; the first on tissue is taken, else the one with most of it."""
 
@@ -74,20 +80,12 @@ def draw_ball(
 ) -> tuple[Volume, Int[np.ndarray, " 3"]]:
     """Draw a homogeneous ball with the scan's noise; return the scan with it, and its center."""
     center = _place(volume, body, radius_mm, rng)
-    spacing_kji = voxel_spacing_mm(volume.ras_from_voxel)[::-1]
-    axes = np.ogrid[tuple(slice(0, size) for size in volume.voxels.shape)]
-    distance_mm = np.sqrt(
-        sum(
-            ((axis - middle) * mm) ** 2
-            for axis, middle, mm in zip(axes, center, spacing_kji, strict=True)
-        )
-    )
-    share = covered(radius_mm - distance_mm.ravel()).reshape(distance_mm.shape)
-    old = volume.voxels.astype(np.float64)
+    box, offset_mm, _ = irregular_ball(volume, rng, center, radius_mm)
+    share = covered(radius_mm - np.linalg.norm(offset_mm, axis=0))
+    old = volume.voxels[box].astype(np.float64).ravel()
     level = _white(volume, body) * (1 + sign * BALL_CONTRAST)
     new = level + _noise(volume, body, rng, old.shape)
-    everywhere = tuple(slice(0, size) for size in old.shape)
-    return _with(volume, everywhere, (old + share * (new - old)).ravel()), center
+    return _with(volume, box, old + share * (new - old)), center
 
 
 def _place(
@@ -95,7 +93,10 @@ def _place(
 ) -> Int[np.ndarray, " 3"]:
     """Draw a center on tissue from which a lesion of this reach stays in the body."""
     spacing_kji = voxel_spacing_mm(volume.ras_from_voxel)[::-1]
-    room_mm = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing_kji)
+    strides = [max(1, round(COARSE_MM / mm)) for mm in spacing_kji]
+    coarse = tuple(slice(None, None, stride) for stride in strides)
+    coarse_mm = [mm * stride for mm, stride in zip(spacing_kji, strides, strict=True)]
+    room_mm = ndimage.distance_transform_edt(np.pad(body[coarse], 1), sampling=coarse_mm)
     centers = np.argwhere(room_mm[1:-1, 1:-1, 1:-1] > reach_mm + RIM_MM)
     if not len(centers):
         raise InputError(
@@ -103,17 +104,18 @@ def _place(
             f"A lesion that reaches {reach_mm:.1f} mm needs a larger body; this one has room for "
             f"{room_mm.max() - RIM_MM:.1f} mm.",
         )
-    dark = (volume.voxels < 0.5 * _white(volume, body)).astype(np.float32)
-    widths = [2 * round(0.6 * reach_mm / mm) + 1 for mm in spacing_kji]
-    share = ndimage.uniform_filter(dark, widths)
+    dark = (volume.voxels[coarse] < 0.5 * _white(volume, body)).astype(np.float32)
+    share = ndimage.uniform_filter(dark, [2 * round(0.6 * reach_mm / mm) + 1 for mm in coarse_mm])
     drawn = centers[rng.integers(len(centers), size=CANDIDATES)]
     shares = share[tuple(drawn.T)]
     suitable = np.flatnonzero(shares <= DARK_SHARE)
-    return np.asarray(drawn[suitable[0] if len(suitable) else int(np.argmin(shares))])
+    chosen = drawn[suitable[0] if len(suitable) else int(np.argmin(shares))]
+    return np.asarray(chosen * strides)
 
 
 def _white(volume: Volume, body: Bool[np.ndarray, "k j i"]) -> float:
-    return float(np.percentile(volume.voxels[body], WHITE_PERCENTILE))
+    inside = volume.voxels[body]
+    return float(np.percentile(inside[:: max(1, inside.size // SAMPLE)], WHITE_PERCENTILE))
 
 
 def _noise(
@@ -123,15 +125,18 @@ def _noise(
     shape: tuple[int, ...],
 ) -> Float[np.ndarray, "..."]:
     """Draw noise as strong as the scan's, from the differences of neighboring voxels."""
-    along = np.diff(volume.voxels.astype(np.float32), n=2, axis=2)[body[:, :, 1:-1]]
+    few = slice(None, None, max(1, body.size // SAMPLE))
+    along = np.diff(volume.voxels[few].astype(np.float32), n=2, axis=2)[body[few, :, 1:-1]]
     # Most neighbors lie in one tissue: the median is that of noise alone (variance 1 + 4 + 1).
     deviation = float(np.median(np.abs(along))) / 0.6745 / np.sqrt(6)
     return rng.normal(0, max(deviation, 1e-9), shape)
 
 
 def _with(volume: Volume, box: tuple[slice, ...], values: Float[np.ndarray, " n"]) -> Volume:
-    voxels = volume.voxels.astype(np.float32)
-    voxels[box] = np.clip(values, volume.voxels.min(), None).reshape(voxels[box].shape)
+    voxels = volume.voxels.copy()
+    if np.issubdtype(voxels.dtype, np.integer):
+        values = np.minimum(np.rint(values), np.iinfo(voxels.dtype).max)
+    voxels[box] = np.maximum(values, voxels.min()).reshape(voxels[box].shape)
     return Volume(voxels, volume.ras_from_voxel, volume.modality)
 
 

@@ -1,9 +1,7 @@
 """The compared methods, all fitted on the same tokens of normal images.
 
 `METHODS` names them. Another network of ours is one line, `METHODS["name"] =
-AutoregressiveSpec(...)`; an entry that is deleted is compared no longer. The switches are made
-from the fields in which the default network differs from the paper's: each alone, and each
-left out.
+AutoregressiveSpec(...)`; an entry that is deleted is compared no longer.
 """
 
 import dataclasses
@@ -23,12 +21,11 @@ from Benchmark.peers.memory_bank import CORESET_RATIO, Distance, MemoryBank, ban
 from Benchmark.peers.position_gaussian import TOKENS_PER_CHANNEL, PositionGaussian
 from Benchmark.real.png import code_sha256
 from Benchmark.real.tokens import TokenArray
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.model.training import fit, split_held_out
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, PlaceArray
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 from SpatialARAnomalyLib.service.text import size_text
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -75,37 +72,26 @@ PAPER = ("standard", "dilated")
 """The presets that are the paper's."""
 
 
-def switches(paper: AutoregressiveSpec, default: AutoregressiveSpec) -> dict[str, Method]:
-    """Name the networks between the two: `paper+field` and `default-field`."""
-    found: dict[str, Method] = {}
-    for field in dataclasses.fields(AutoregressiveSpec):
-        plain, ours = (getattr(one, field.name) for one in (paper, default))
-        if plain == ours:
-            continue
-        for name, spec, value in (
-            (f"{PAPER[0]}+{field.name}", paper, ours),
-            (f"default-{field.name}", default, plain),
-        ):
-            try:
-                found[name] = dataclasses.replace(spec, **{field.name: value})
-            except SpecError:  # it needs another one of them
-                continue
-    return found
-
-
 PRESETS: dict[str, Method] = {
     preset.value: AutoregressiveSpec.from_preset(preset) for preset in Preset
 }
-SWITCHES = switches(
-    AutoregressiveSpec.from_preset(Preset(PAPER[0])),
-    AutoregressiveSpec.from_preset(TrainSpec.preset),
-)
+
+
+def branches(default: AutoregressiveSpec) -> dict[str, Method]:
+    """Name the branches of a network, each alone."""
+    return {
+        f"dilation{one}": dataclasses.replace(default, dilations=(one,))
+        for one in default.dilations
+    }
+
+
+BRANCHES = branches(AutoregressiveSpec.from_preset(TrainSpec.preset))
 PEERS: dict[str, Method] = {peer.value: peer for peer in Peer}
 
-METHODS: dict[str, Method] = PRESETS | {"standard&dilated": Together(PAPER)} | PEERS | SWITCHES
+METHODS: dict[str, Method] = PRESETS | {"standard&dilated": Together(PAPER)} | PEERS | BRANCHES
 """Methods by name, in the order of the tables."""
 
-GROUPS = {"presets": PRESETS, "switches": SWITCHES, "peers": PEERS, "all": METHODS}
+GROUPS = {"presets": PRESETS, "branches": BRANCHES, "peers": PEERS, "all": METHODS}
 """Names that stand for several methods."""
 
 
@@ -154,8 +140,8 @@ def _split(text: str) -> Sequence[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-Score = Callable[[Float[Tensor, "b c h w"], Float[Tensor, "b p h w"]], Float32[Tensor, "b h w"]]
-"""Scores tokens at their places; higher is more anomalous."""
+Score = Callable[[Float[Tensor, "b c h w"]], Float32[Tensor, "b h w"]]
+"""Scores tokens; higher is more anomalous."""
 
 
 class NotRun(Exception):  # noqa: N818 - an outcome, not an error
@@ -167,7 +153,8 @@ class Normals:
     """The normal training images, by patient."""
 
     tokens: Sequence[TokenArray]
-    places: Sequence[PlaceArray]
+    inside: Sequence[Bool[np.ndarray, "_ h w"]]
+    """Masks of the tokens that count."""
     sha256: Sequence[str]
 
 
@@ -179,13 +166,12 @@ class Fitted:
     size_bytes: int
     """Memory needed to score, in bytes, without the encoder."""
 
-    def score_all(self, tokens: TokenArray, places: PlaceArray) -> Float32[np.ndarray, "n h w"]:
+    def score_all(self, tokens: TokenArray) -> Float32[np.ndarray, "n h w"]:
         """Score all images of a patient."""
         parts = []
         for start in range(0, len(tokens), SCORED_AT_ONCE):
-            stop = start + SCORED_AT_ONCE
-            pair = (np.array(one[start:stop], np.float32) for one in (tokens, places))
-            parts.append(self.score(*map(torch.from_numpy, pair)).cpu().numpy())
+            some = np.array(tokens[start : start + SCORED_AT_ONCE], np.float32)
+            parts.append(self.score(torch.from_numpy(some)).cpu().numpy())
         return np.concatenate(parts)
 
 
@@ -234,9 +220,8 @@ class Fitter:
         """Train a network; the NLL of held-out normal patients selects the epoch."""
         decisive = self.decisive(spec) | {"seed": training.seed}
         fingerprint = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        (tokens, held_tokens), (places, held_places) = (
-            [[arrays[index] for index in part] for part in self.split(training.seed)]
-            for arrays in (self.normals.tokens, self.normals.places)
+        tokens, held_tokens = (
+            [self.normals.tokens[index] for index in part] for part in self.split(training.seed)
         )
         run = fit(
             tokens,
@@ -247,17 +232,13 @@ class Fitter:
             device=self.device,
             checkpoint=self.work / f"{fingerprint}.checkpoint",
             fingerprint=fingerprint,
-            training_places=places,
-            held_out_places=held_places,
         )
         model = run.model.eval()
 
         @torch.inference_mode()
-        def score(
-            tokens: Float[Tensor, "b c h w"], places: Float[Tensor, "b p h w"]
-        ) -> Float32[Tensor, "b h w"]:
+        def score(tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:
             with exact_float32():
-                return model.nll(tokens.to(self.device), places.to(self.device))
+                return model.nll(tokens.to(self.device))
 
         size = sum(one.numel() * one.element_size() for one in model.state_dict().values())
         return Fitted(score=score, size_bytes=size)
@@ -268,18 +249,13 @@ class Fitter:
         scales = []
         for one in fitted:
             seen = np.concatenate(
-                [
-                    one.score_all(self.normals.tokens[index], self.normals.places[index]).ravel()
-                    for index in chosen
-                ]
+                [one.score_all(self.normals.tokens[index]).ravel() for index in chosen]
             )
             scales.append((float(seen.mean()), float(seen.std())))
 
-        def score(
-            tokens: Float[Tensor, "b c h w"], places: Float[Tensor, "b p h w"]
-        ) -> Float32[Tensor, "b h w"]:
+        def score(tokens: Float[Tensor, "b c h w"]) -> Float32[Tensor, "b h w"]:
             parts = [
-                (one.score(tokens, places) - mean) / std
+                (one.score(tokens) - mean) / std
                 for one, (mean, std) in zip(fitted, scales, strict=True)
             ]
             return torch.stack(parts).sum(dim=0)
@@ -288,16 +264,13 @@ class Fitter:
 
     def _peer(self, peer: Peer, seed: int) -> Fitted:
         """Fit a peer on all normal images; it selects nothing and needs no held-out ones."""
-        tokens = self.normals.tokens
-        inside = [one[:, IN_BODY] > 0 for one in self.normals.places]
+        tokens, inside = self.normals.tokens, self.normals.inside
         if peer is Peer.GAUSSIAN:
             images = sum(len(one) for one in tokens)
             if images < TOKENS_PER_CHANNEL:
                 raise NotRun(f"needs {TOKENS_PER_CHANNEL} normal images; there are {images}")
             gaussian = PositionGaussian.fit(tokens, inside, seed=seed, device=self.device)
-            return Fitted(
-                score=lambda some, _: gaussian.score(some), size_bytes=gaussian.size_bytes
-            )
+            return Fitted(score=gaussian.score, size_bytes=gaussian.size_bytes)
         count, channels = sum(one.sum().item() for one in inside), tokens[0].shape[1]
         needed = bank_bytes(count, channels, tokens[0].itemsize)
         if peer is Peer.CORESET:
@@ -323,7 +296,7 @@ class Fitter:
             report=self.report,
         )
         size = bank.tokens.numel() * bank.tokens.element_size()
-        return Fitted(score=lambda some, _: bank.score(some), size_bytes=size)
+        return Fitted(score=bank.score, size_bytes=size)
 
 
 def _memory_bytes(device: torch.device) -> int | None:

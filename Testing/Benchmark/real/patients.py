@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +42,8 @@ class Patient(ABC):
         """Yield the images for the encoder, in [0, 1], in batches."""
 
     @abstractmethod
-    def places(self) -> PlaceArray:
-        """Return the places of the tokens of all images."""
+    def inside(self) -> Bool[np.ndarray, "n h w"]:
+        """Return the mask of the tokens that count."""
 
     @abstractmethod
     def compared(self, scores: Float[np.ndarray, "n h w"] | None) -> Iterator[Compared]:

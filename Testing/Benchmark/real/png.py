@@ -16,7 +16,6 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.files import file_sha256
 from SpatialARAnomalyLib.engine.slices.body import body_mask
 from SpatialARAnomalyLib.engine.slices.head_interior import head_interior
-from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, image_places
 from SpatialARAnomalyLib.engine.specs import Modality, Region
 from torch import Tensor
 from torch.nn import functional as F
@@ -170,11 +169,10 @@ class PngPatient(Patient):
                 [resize_for_encoder(read_gray(one.path)[0], self.size_px) for one in chosen]
             )
 
-    def places(self) -> PlaceArray:
-        """Return the places of the tokens of single images."""
+    def inside(self) -> Bool[np.ndarray, "n h w"]:
+        """Return the mask of the tokens that count: all."""
         side = self.size_px // self.patch_px
-        place = image_places(1, side, side)
-        return np.broadcast_to(place, (len(self), *place.shape[1:]))  # without copies
+        return np.ones((len(self), side, side), bool)
 
     @cached_property
     def _truth(self) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray]]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.files import file_sha256
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
-from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, PlaneVolume, SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Plane, Region, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix, volume_name
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
@@ -95,9 +95,9 @@ class ScanPatient(Patient):
         for stack, index, _ in self.slices():
             yield stack.images(index)
 
-    def places(self) -> PlaceArray:
-        """Return the places of the tokens of all images."""
-        return np.concatenate([stack.places(index) for stack, index, _ in self.slices()])
+    def inside(self) -> Bool[np.ndarray, "n h w"]:
+        """Return the mask of the tokens in the region."""
+        return np.concatenate([stack.tokens_inside(index) for stack, index, _ in self.slices()])
 
     def compared(self, scores: Float[np.ndarray, "n h w"] | None) -> Iterator[Compared]:
         """Yield token scores on the voxels of every slice; without scores, the brightness."""
@@ -116,7 +116,7 @@ class ScanPatient(Patient):
         return [case.read() for case in self.cases]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _scans(patient: ScanPatient) -> list[Scan]:
     found = []
     every, plane = patient.cut.every, patient.cut.slices.plane

@@ -15,13 +15,9 @@ from SpatialARAnomalyLib.engine.model.autoregressive import (
     AutoregressiveModel,
     CausalConv2d,
 )
-from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
 from SpatialARAnomalyLib.engine.specs import (
-    MAP_SHAPE,
-    POSITION_FEATURES,
     AutoregressiveSpec,
     Preset,
-    Variance,
 )
 from torch.nn import functional as F
 
@@ -73,20 +69,12 @@ def scoring_flop(
     `taps` is the number per kernel; by default those that the mask keeps: 4 in the first
     layer and 5 in all others.
     """
-    depth = len(spec.dilations)
-    widths = [channels, *[spec.hidden_channels] * (depth - 1), channels]
-    network = sum(
-        (taps or (5 if layer else 4)) * widths[layer] * widths[layer + 1] for layer in range(depth)
+    widths = [channels, *[spec.hidden_channels] * (spec.layers - 1), channels]
+    branch = sum(
+        (taps or (5 if layer else 4)) * widths[layer] * widths[layer + 1]
+        for layer in range(spec.layers)
     )
-    if spec.position:
-        network += (POSITION_FEATURES + spec.hidden_channels) * spec.hidden_channels
-    if spec.variance is Variance.FULL:
-        network += channels**2
-    once = channels**2 if spec.whitened else 0
-    if spec.position_variance:
-        planes, rows, columns = MAP_SHAPE
-        once += (planes + 1) * rows * columns + columns
-    return 2 * tokens * (spec.directions * network + once)
+    return 2 * tokens * len(spec.dilations) * branch
 
 
 def random_model(preset: Preset, channels: int, device: "torch.device") -> AutoregressiveModel:
@@ -103,20 +91,20 @@ def random_tokens(batch: int, channels: int, side: int, device: "torch.device") 
     return torch.randn(batch, channels, side, side, generator=generator).to(device)
 
 
-def score(model: AutoregressiveModel, tokens: "Tensor", places: "Tensor") -> "Tensor":
+def score(model: AutoregressiveModel, tokens: "Tensor") -> "Tensor":
     """Compute the NLL as a detection does."""
     with torch.inference_mode(), exact_float32():
-        return model.nll(tokens, places)
+        return model.nll(tokens)
 
 
 def largest_difference(
-    one: AutoregressiveModel, other: AutoregressiveModel, tokens: "Tensor", places: "Tensor"
+    one: AutoregressiveModel, other: AutoregressiveModel, tokens: "Tensor"
 ) -> float:
     """Return the largest relative difference of predictions, or of NLLs in nats if larger."""
     with torch.inference_mode(), exact_float32():
-        predicted = one(tokens, places)
-        means = (other(tokens, places) - predicted).abs().max() / predicted.abs().max()
-    nlls = (score(one, tokens, places) - score(other, tokens, places)).abs().max()
+        predicted = one(tokens)
+        means = (other(tokens) - predicted).abs().max() / predicted.abs().max()
+    nlls = (score(one, tokens) - score(other, tokens)).abs().max()
     return float(max(means, nlls))
 
 
@@ -132,7 +120,6 @@ def _presets(options: Options, encoder: "Encoder", side: int, batch: int) -> Tab
     embedded = images_at_once(encoder, side_px)
     device = options.device
     tokens = random_tokens(batch, channels, side, device)
-    places = torch.from_numpy(image_places(batch, side, side)).to(device)
     calls: dict[str, Callable[[], object]] = {
         "encoder": partial(encoder.embed, random_images(embedded, side_px))
     }
@@ -140,9 +127,9 @@ def _presets(options: Options, encoder: "Encoder", side: int, batch: int) -> Tab
     for preset in Preset:
         causal = random_model(preset, channels, device)
         full = with_full_kernels(causal)
-        calls[preset] = partial(score, causal, tokens, places)
-        calls[f"full {preset}"] = partial(score, full, tokens, places)
-        apart[preset] = largest_difference(causal, full, tokens, places)
+        calls[preset] = partial(score, causal, tokens)
+        calls[f"full {preset}"] = partial(score, full, tokens)
+        apart[preset] = largest_difference(causal, full, tokens)
         assert apart[preset] <= EQUAL, (preset, apart[preset])
     seconds = in_turn(calls, options.repeats, device)
     embedding = [one / embedded for one in seconds["encoder"]]

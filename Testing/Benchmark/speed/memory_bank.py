@@ -15,7 +15,6 @@ from Benchmark.speed.tables import Options, Table, Target
 from Benchmark.speed.timing import MS, in_turn, ratio, spread
 from safetensors.torch import save
 from SpatialARAnomalyLib.engine.scoring.scoring import SCORED_AT_ONCE
-from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def run(options: Options) -> list[Table]:
     model = random_model(Preset.STANDARD, channels, device)
     model_bytes = len(save(model.state_dict()))
     scored = random_tokens(SCORED_AT_ONCE, channels, side, device)
-    places = torch.from_numpy(image_places(SCORED_AT_ONCE, side, side)).to(device)
     tokens = scored[:1]
     rows_of = tokens.permute(0, 2, 3, 1).reshape(-1, channels)
     queries = torch.nn.functional.normalize(rows_of)
@@ -62,7 +60,7 @@ def run(options: Options) -> list[Table]:
         bank = MemoryBank(everything[:size])
         unit = torch.nn.functional.normalize(bank.tokens)
         calls = {
-            "ours": partial(score, model, scored, places),
+            "ours": partial(score, model, scored),
             "bank": partial(bank.score, tokens),
             "product": partial(highest_products, unit, queries),
         }

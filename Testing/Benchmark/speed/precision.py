@@ -99,11 +99,10 @@ def ranks(options: Options) -> Table:
     tokens = {kind: _tokens([scored], one)[0] for kind, one in encoders.items()}
     # The precision of the feature store.
     grids = [one.astype(np.float16) for one in _tokens(learned, encoders[Precision.FLOAT32])]
-    places = [_places(stack) for stack in learned]
     inside = np.concatenate([scored.tokens_inside(index) for index in scored.indices])
     training = TrainingSpec(epochs=1 if options.quick else 5, batch_size=8)
     rows, targets = [], []
-    for preset in (Preset.STANDARD, Preset.BALANCED):
+    for preset in (Preset.STANDARD, Preset.COMPOSITE):
         model = fit(
             grids[:-1],
             grids[-1:],
@@ -111,11 +110,9 @@ def ranks(options: Options) -> Table:
             training,
             report=SilentReporter(),
             device=options.device,
-            training_places=places[:-1],
-            held_out_places=places[-1:],
         ).model
         whole, half = (
-            slice_nll(tokens[kind], model, _places(scored))[inside]
+            slice_nll(tokens[kind], model)[inside]
             for kind in (Precision.FLOAT32, Precision.BFLOAT16)
         )
         lost = 1 - float(spearmanr(whole, half).statistic)
@@ -164,7 +161,3 @@ def _tokens(stacks: Sequence[SliceStack], encoder: Encoder) -> list[np.ndarray]:
     """Embed the slices of every stack into tokens [n, c, h, w]."""
     report = SilentReporter()
     return [torch.cat(list(embed_slices(stack, encoder, report))).cpu().numpy() for stack in stacks]
-
-
-def _places(stack: SliceStack) -> np.ndarray:
-    return np.concatenate([stack.places(index) for index in stack.indices])

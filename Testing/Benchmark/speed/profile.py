@@ -15,7 +15,6 @@ GROUPS = {
     "intensity range": ("engine.slices.slice_stack:intensity_range",),
     "resample to images": ("engine.slices.slice_stack:SliceStack.images",),
     "encoder": ("engine.encoder.encoder:DINOv3Encoder.embed",),
-    "places of tokens": ("engine.slices.slice_stack:SliceStack.places",),
     "autoregressive scoring": ("engine.scoring.scoring:slice_nll",),
     "back to voxels": (
         "engine.slices.slice_stack:SliceStack.volume_from_tokens",

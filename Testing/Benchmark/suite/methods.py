@@ -90,25 +90,13 @@ def train_network(spec: AutoregressiveSpec, lesson: Lesson) -> AutoregressiveMod
         lesson.spec,
         report=SilentReporter(),
         device=lesson.device,
-        training_places=[scan.places for scan in lesson.training],
-        held_out_places=[scan.places for scan in lesson.held_out],
     )
     return run.model.eval()
 
 
 def score_scan(model: AutoregressiveModel, scan: Scan) -> np.ndarray:
     """Compute the NLL [n, h, w] of a scan's tokens."""
-    starts = range(0, len(scan.tokens), SCORED_AT_ONCE)
-    return np.concatenate(
-        [
-            slice_nll(
-                np.asarray(scan.tokens[at : at + SCORED_AT_ONCE], np.float32),
-                model,
-                scan.places[at : at + SCORED_AT_ONCE],
-            )
-            for at in starts
-        ]
-    )
+    return in_batches(scan.tokens, lambda batch: slice_nll(batch, model))
 
 
 def in_batches(tokens: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -26,7 +26,7 @@ from SpatialARAnomalyLib.engine.specs import (
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A method's view of a head: tokens [n, c, h, w] of n slices and their places."""
+    """A method's view of a head: tokens [n, c, h, w] of n slices."""
 
     head: Head
     path: Path
@@ -51,11 +51,6 @@ class Scan:
     def inside(self) -> np.ndarray:
         """Mask [n, h, w] of the tokens whose center lies in the body."""
         return np.concatenate([self.stack.tokens_inside(index) for index in self.stack.indices])
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """Places of the tokens in the body [n, 4, h, w] (`engine.slices.slice_stack`)."""
-        return np.concatenate([self.stack.places(index) for index in self.stack.indices])
 
     @cached_property
     def positions_mm(self) -> np.ndarray:

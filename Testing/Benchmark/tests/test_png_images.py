@@ -130,7 +130,7 @@ def test_scores_body_and_lesion_lie_on_the_same_pixels(tmp_path):
         files.append(ImageFile(saved(tmp_path / f"a_{number}.png", pixels), "a", label))
     patient = PngPatient("a", files, 64, 16, Protocol.NATIVE)
     assert np.concatenate(list(patient.images())).shape == (3, 1, 64, 64)
-    assert patient.places().shape == (3, 4, 4, 4)
+    assert patient.inside().shape == (3, 4, 4)
     for file, gray in zip(files, patient.compared(None), strict=True):
         np.testing.assert_allclose(gray.scores, read_gray(file.path)[0], atol=1e-6)
         np.testing.assert_array_equal(gray.lesion, gray.scores > 0.5)

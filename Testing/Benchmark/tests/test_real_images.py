@@ -17,7 +17,7 @@ from Benchmark.real import comparison, methods
 from Benchmark.real.command import app, drawn
 from Benchmark.real.counts import MEASURES, REGIONS
 from Benchmark.real.layout import find_dataset
-from Benchmark.real.methods import METHODS, Peer, parse_methods, parse_seeds, switches
+from Benchmark.real.methods import METHODS, Peer, branches, parse_methods, parse_seeds
 from Benchmark.real.png import read_gray, read_label
 from Benchmark.real.standin import LAYERS, VGG16
 from Benchmark.real.tables import SHOWN, Row, Table
@@ -27,8 +27,7 @@ from service.small_site import tree
 from sklearn.metrics import average_precision_score, roc_auc_score
 from SpatialARAnomalyLib.engine.errors import Cancelled, EncoderError, SpecError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
-from SpatialARAnomalyLib.service.training.request import TrainSpec
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.slow
@@ -269,7 +268,7 @@ def test_a_second_comparison_in_the_same_folder_is_refused(png, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--methods", "bank,best"], "Methods must be among presets, switches, peers, all, "),
+        (["--methods", "bank,best"], "Methods must be among presets, branches, peers, all, "),
         (["--methods", ","], "separated by commas; found 'none'"),
         (["--seeds", "1,two"], "Seeds must be whole numbers from 0; found 'two'"),
         (["--seeds", str(2**32)], "seed must lie in"),
@@ -335,14 +334,12 @@ def test_names_of_methods_and_seeds():
         parse_seeds("-1")
 
 
-def test_a_switch_differs_in_one_field():
-    paper = AutoregressiveSpec.from_preset(Preset.STANDARD)
-    default = AutoregressiveSpec.from_preset(TrainSpec.preset)
-    for name, spec in switches(paper, default).items():
-        base, _, field = name.partition("+") if "+" in name else name.partition("-")
-        first, second = (one.to_dict() for one in (spec, paper if base == "standard" else default))
-        assert [key for key in first if first[key] != second[key]] == [field]
-    assert switches(paper, paper) == {}
+def test_branches_are_compared_alone():
+    two = AutoregressiveSpec(hidden_channels=8, dilations=(1, 3))
+    assert branches(two) == {
+        "dilation1": AutoregressiveSpec(hidden_channels=8, dilations=(1,)),
+        "dilation3": AutoregressiveSpec(hidden_channels=8, dilations=(3,)),
+    }
 
 
 def test_the_better_of_the_papers_networks_is_the_reference():

@@ -32,7 +32,6 @@ from Benchmark.speed.tables import Options, Table, Target, cell_text, cells_of, 
 from Benchmark.speed.timing import Ratio, Spread, in_turn, ratio, spread
 from SpatialARAnomalyLib.engine.encoder.batching import images_at_once
 from SpatialARAnomalyLib.engine.model.autoregressive import CausalConv2d
-from SpatialARAnomalyLib.engine.slices.slice_stack import image_places
 from SpatialARAnomalyLib.engine.specs import Preset
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from typer.testing import CliRunner
@@ -235,13 +234,12 @@ def test_full_kernels_give_the_same_and_cost_what_torch_counts(preset):
     causal = random_model(preset, channels, device)
     full = with_full_kernels(causal)
     tokens = random_tokens(2, channels, side, device)
-    places = torch.from_numpy(image_places(2, side, side))
     assert any(isinstance(one, CausalConv2d) for one in causal.modules())
     assert not any(isinstance(one, CausalConv2d) for one in full.modules())
-    torch.testing.assert_close(score(full, tokens, places), score(causal, tokens, places))
-    assert largest_difference(causal, full, tokens, places) <= autoregressive.EQUAL
+    torch.testing.assert_close(score(full, tokens), score(causal, tokens))
+    assert largest_difference(causal, full, tokens) <= autoregressive.EQUAL
     with FlopCounterMode(display=False) as counter:
-        score(full, tokens, places)
+        score(full, tokens)
     assert counter.get_total_flops() == 2 * scoring_flop(causal.spec, channels, side**2, taps=9)
     assert scoring_flop(causal.spec, channels, side**2) < counter.get_total_flops() / 2
 
@@ -253,8 +251,7 @@ def test_a_network_that_sees_one_token_more_is_told_apart():
     changed = next(one for one in other.modules() if isinstance(one, FullConv2d))
     changed.weight.data[:, :, 1, 1] += 1e-3
     tokens = random_tokens(1, 24, 6, device)
-    places = torch.from_numpy(image_places(1, 6, 6))
-    assert largest_difference(causal, other, tokens, places) > autoregressive.EQUAL
+    assert largest_difference(causal, other, tokens) > autoregressive.EQUAL
 
 
 def test_the_encoder_is_held_against_the_best_product(options, monkeypatch):
@@ -302,7 +299,7 @@ def test_every_preset_is_scored_beside_full_kernels_and_encoder(options):
 def test_bf16_is_timed_where_new_models_take_it(options, monkeypatch):
     seconds, ranks = precision.run(options)
     assert seconds.rows == (("cpu", "float32"),)
-    assert cells_of("preset", ranks) == ["standard", "balanced"]
+    assert cells_of("preset", ranks) == ["standard", "composite"]
     assert min(cells_of("tokens in the body", ranks)) > 50
     lost = cells_of("1 − Spearman", ranks)
     assert all(0 < one < 0.1 for one in lost), lost

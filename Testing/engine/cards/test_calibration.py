@@ -79,6 +79,13 @@ def test_thresholds_rest_on_voxels_and_p_values_on_tokens():
     assert calibration.p_value(tokens[-10]) == pytest.approx(11 / 100)
 
 
+def test_the_rate_of_a_threshold_is_the_one_asked_for(calibration):
+    for rate in GRID_RATES:
+        assert calibration.rate(calibration.threshold(rate)) == pytest.approx(rate, rel=1e-6)
+    assert calibration.rate(1e9) == pytest.approx(1e-6)
+    assert calibration.rate(-1.0) == 1.0
+
+
 def test_p_value_never_rises_with_the_nll(calibration):
     values = [calibration.p_value(nll) for nll in np.linspace(-1, SAMPLE.max() + 1, 3000).tolist()]
     assert all(after <= before for before, after in pairwise(values))

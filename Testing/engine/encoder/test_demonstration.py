@@ -9,8 +9,8 @@ import torch
 from SpatialARAnomalyLib.engine.encoder import encoder as demonstration
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 
-FILE_SHA256 = "752cc617e44bd7ef4e6c4e6be89e70e36212fb5e27f0c20332b6dab563d029fb"
-WEIGHTS_SHA256 = "c051aabed305af19be17d86b05f08559bbc130e3ae854838a68d3ebff7ee129b"
+FILE_SHA256 = "5ca75822ce04dbe27bd3290b529ecf8d52c681883ba6ecab10ccd8a8ed8db3aa"
+WEIGHTS_SHA256 = "ced1c052c28f039b2084ccc9203b71eff3baeaf40cb9498f804c6aacf73f3a89"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_golden(encoder):
     tokens = encoder.embed(pattern[None, None])[0]
     assert tokens.shape == (128, 3, 4)
     found = torch.stack([tokens[0, 0, 0], tokens[17, 1, 2], tokens[95, 2, 3], tokens.std()])
-    expected = torch.tensor([-1.327708, 0.624417, -0.397596, 0.990023])
+    expected = torch.tensor([-1.238365, 0.418803, -0.572467, 0.993465])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
@@ -126,9 +126,9 @@ def test_orientation_is_seen(encoder):
 def test_texture_is_seen(encoder):
     waves = [wave(period, 90) for period in (5, 8, 16, 32)]
     for i, one in enumerate(waves):
-        assert distance(encoder, one, 0.5) > 0.8
+        assert distance(encoder, one, 0.5) > 1
         for other in waves[:i]:
-            assert distance(encoder, one, other) > 0.8
+            assert distance(encoder, one, other) > 1
 
 
 def test_token_is_mostly_its_own_patch(encoder):

@@ -10,20 +10,19 @@ from SpatialARAnomalyLib.engine.errors import (
     OutputError,
     SpatialARError,
 )
-from SpatialARAnomalyLib.engine.model.autoregressive import CORNERS
+from SpatialARAnomalyLib.engine.model import training as training_module
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.model.checkpoint import check_checkpoint
-from SpatialARAnomalyLib.engine.model.gaussian import variance_at, whitener
 from SpatialARAnomalyLib.engine.model.training import (
     add_feature_noise,
     fit,
     split_held_out,
 )
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import IN_BODY, SLICE, image_places
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec, Variance
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, TrainingSpec
 
 CHANNELS, SIDE = 6, 7
-SPEC = AutoregressiveSpec(hidden_channels=12, dilations=(1, 1, 1))
+SPEC = AutoregressiveSpec(hidden_channels=12, layers=3, dilations=(1, 2))
 TRAINING = TrainingSpec(epochs=4, batch_size=4, noise_probability=0.5)
 
 
@@ -166,160 +165,42 @@ def test_held_out_nll_weighs_volumes_not_slices():
     )
 
 
-@pytest.mark.parametrize("variance", [Variance.FIXED, Variance.CHANNEL])
-def test_variance_is_the_held_out_squared_error(variance):
-    spec = AutoregressiveSpec(hidden_channels=12, dilations=(1, 1, 1), variance=variance)
-    run = train(spec=spec)
-    products = []
+@pytest.mark.parametrize("dilations", [(1,), (1, 2)])
+def test_a_branch_s_variance_is_its_held_out_squared_error(dilations):
+    """Each volume weighs the same."""
+    run = train(spec=dataclasses.replace(SPEC, dilations=dilations))
+    by_volume = []
     for one in HELD_OUT:
         tokens = torch.from_numpy(one.astype(np.float32))
-        errors = (run.model(tokens) - tokens).movedim(1, -1).reshape(-1, CHANNELS).double()
-        products.append(errors.T @ errors / len(errors))
-    covariance = torch.stack(products).mean(dim=0)
-    expected = covariance.diagonal().float()
-    if variance is Variance.FIXED:
-        expected = expected.mean().expand_as(expected)
+        by_volume.append((run.model(tokens) - tokens).double().square().mean(dim=(1, 2, 3, 4)))
+    expected = torch.stack(by_volume).mean(dim=0).float()
     torch.testing.assert_close(run.model.variance, expected, rtol=1e-4, atol=1e-7)
 
 
-EVERYTHING = AutoregressiveSpec(
-    hidden_channels=8,
-    dilations=(1, 1),
-    variance=Variance.FULL,
-    whitened=True,
-    position=True,
-    position_variance=True,
-    directions=4,
-)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_branch_trains_as_if_it_were_alone(monkeypatch, which):
+    """With the same first weights, order and noise."""
+    training = dataclasses.replace(TRAINING, epochs=2)
+    together = train(training=training)
 
+    def as_the_branch(spec, channels):
+        first = AutoregressiveModel(SPEC, channels).branches[which].state_dict()
+        model = AutoregressiveModel(spec, channels)
+        model.branches[0].load_state_dict(first)
+        return model
 
-def places_of(seed: int, images: int) -> np.ndarray:
-    """A body that fills part of each image, at any depth."""
-    random = np.random.RandomState(seed)
-    places = image_places(images, SIDE, SIDE)
-    places[:, SLICE] = random.uniform(-1, 1, size=images)[:, None, None]
-    places[:, IN_BODY] = random.rand(images, SIDE, SIDE) < 0.6
-    return places
-
-
-TRAIN_PLACES = [places_of(seed, len(one)) for seed, one in enumerate(TRAIN)]
-HELD_OUT_PLACES = [places_of(50 + seed, len(one)) for seed, one in enumerate(HELD_OUT)]
-
-
-def train_everything(tmp_path=None, report=None, spec=EVERYTHING, tokens=None, places=None):
-    return fit(
-        tokens or TRAIN,
-        HELD_OUT,
-        spec,
-        TRAINING,
-        report=report or SilentReporter(),
-        checkpoint=None if tmp_path is None else tmp_path / "checkpoint.safetensors",
-        fingerprint="this one",
-        training_places=places or TRAIN_PLACES,
-        held_out_places=HELD_OUT_PLACES,
-    )
-
-
-@pytest.fixture(scope="module")
-def everything():
-    return train_everything()
-
-
-def rows(tokens: torch.Tensor, places: np.ndarray) -> torch.Tensor:
-    """The tokens in the body, in float64."""
-    inside = [
-        tokens[image, :, row, column]
-        for image, row, column in np.argwhere(places[:, IN_BODY] > 0).tolist()
-    ]
-    return torch.stack(inside).double()
-
-
-def as_tensors(tokens: np.ndarray, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(tokens.astype(np.float32)), torch.from_numpy(places)
-
-
-def test_whitening_is_that_of_the_body_s_training_tokens(everything):
-    inside = torch.cat(
-        [
-            rows(torch.from_numpy(one.astype(np.float32)), where)
-            for one, where in zip(TRAIN, TRAIN_PLACES, strict=True)
-        ]
-    )
-    model = everything.model
-    torch.testing.assert_close(model.token_mean, inside.mean(dim=0).float())
-    covariance = torch.cov(inside.T, correction=0)
-    torch.testing.assert_close(model.token_whitener, whitener(covariance).float())
-    scaled = (inside - model.token_mean) @ model.token_whitener.double().T
-    found = torch.cov(scaled.T, correction=0)
-    torch.testing.assert_close(found, torch.eye(CHANNELS).double(), rtol=0, atol=0.02)
-
-
-def test_the_covariance_is_that_of_the_training_bodies_in_all_directions(everything):
-    """Up to its level, which held-out scans set: they must stay fresh for thresholds."""
-    model, by_volume = everything.model, []
-    for one, where in zip(TRAIN, TRAIN_PLACES, strict=True):
-        tokens, places = as_tensors(one, where)
-        scaled = model.scaled(tokens)
-        errors = torch.cat(
-            [rows(scaled - model.predict(scaled, places, corner), where) for corner in CORNERS]
-        )
-        by_volume.append(sum(torch.outer(error, error) for error in errors) / len(errors))
-    expected = whitener(torch.stack(by_volume).mean(dim=0)).float()
-    found = model.residual_whitener
-    torch.testing.assert_close(found / found[0, 0], expected / expected[0, 0], rtol=1e-3, atol=1e-3)
-
-
-def test_the_variance_map_keeps_the_held_out_level(everything):
-    """Squares by its variance are 1 on average over the held-out body, as they are without it."""
-    model, total, count = everything.model, 0.0, 0.0
-    for one, where in zip(HELD_OUT, HELD_OUT_PLACES, strict=True):
-        tokens, places = as_tensors(one, where)
-        scaled, factor = model.scaled(tokens), variance_at(model.variance_map, places)
-        for corner in CORNERS:
-            squares = model.squares(scaled - model.predict(scaled, places, corner)) / factor
-            total += float((squares.detach() * places[:, IN_BODY]).sum())
-            count += float(places[:, IN_BODY].sum())
-    assert total / count == pytest.approx(1.0, abs=1e-4)
-    assert model.variance_map.std() > 0.001
-
-
-def test_what_lies_outside_the_body_decides_nothing_that_is_fitted_to_it():
-    """With the first layer blind to it, too: then it enters nowhere."""
-    outside = [one.copy() for one in TRAIN]
-    for one, where in zip(outside, TRAIN_PLACES, strict=True):
-        one.transpose(0, 2, 3, 1)[where[:, IN_BODY] == 0] = 9.0
-    spec = dataclasses.replace(EVERYTHING, position_variance=False, directions=1)
-    first, other = train_everything(spec=spec), train_everything(spec=spec, tokens=outside)
-    for name in ("token_mean", "token_whitener"):
-        assert torch.equal(first.model.state_dict()[name], other.model.state_dict()[name])
-    everywhere = [image_places(len(one), SIDE, SIDE) for one in TRAIN]
-    counted = train_everything(spec=spec, tokens=outside, places=everywhere)
-    assert not torch.allclose(counted.model.token_mean, first.model.token_mean)
-
-
-def test_the_held_out_nll_is_the_least_that_a_covariance_can_give():
-    """Of its body, each volume weighing the same; the kept one is of the training scans."""
-    run = train_everything(spec=dataclasses.replace(EVERYTHING, position_variance=False))
-    by_volume = []
-    for one, where in zip(HELD_OUT, HELD_OUT_PLACES, strict=True):
-        tokens, places = as_tensors(one, where)
-        inside = places[:, IN_BODY] > 0
-        nll = run.model.nll(tokens, places).detach()
-        by_volume.append(float(nll[inside].double().mean()))
-    told = run.curve[run.best_epoch - 1].held_out_nll
-    assert told < np.mean(by_volume) < told + 0.1
-
-
-@pytest.mark.parametrize("epochs", [0, 1, 3])
-def test_resuming_with_everything_switched_on_equals_not_interrupting(tmp_path, epochs, everything):
-    with pytest.raises(Cancelled):
-        train_everything(tmp_path, CancelAfterEpochs(epochs, 9))
-    assert_same(train_everything(tmp_path), everything)
+    monkeypatch.setattr(training_module, "AutoregressiveModel", as_the_branch)
+    one = (SPEC.dilations[which],)
+    alone = train(training=training, spec=dataclasses.replace(SPEC, dilations=one))
+    assert together.best_epoch == alone.best_epoch == 2
+    torch.testing.assert_close(together.model.variance[[which]], alone.model.variance)
+    branch = together.model.branches[which].state_dict()
+    for name, value in alone.model.branches[0].state_dict().items():
+        torch.testing.assert_close(branch[name], value, msg=name)
 
 
 @pytest.mark.parametrize("preset", list(Preset))
-def test_every_preset_trains_without_places(preset):
-    """Images stand for themselves."""
+def test_every_preset_trains(preset):
     spec = dataclasses.replace(AutoregressiveSpec.from_preset(preset), hidden_channels=8)
     run = train(spec=spec, training=TrainingSpec(epochs=12, batch_size=4))
     assert run.curve[-1].held_out_nll < run.curve[0].held_out_nll
@@ -380,13 +261,10 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
     assert steps == ["fsync", "replace"] * 2
 
 
-@pytest.mark.parametrize(
-    "spec", [SPEC, dataclasses.replace(SPEC, variance=Variance.FULL), EVERYTHING]
-)
-def test_a_loss_that_is_not_finite_stops_the_training(spec):
+def test_a_loss_that_is_not_finite_stops_the_training():
     wild = dataclasses.replace(TRAINING, learning_rate=1e30)
     with pytest.raises(SpatialARError, match="must stay finite") as error:
-        fit(TRAIN, HELD_OUT, spec, wild, report=SilentReporter())
+        fit(TRAIN, HELD_OUT, SPEC, wild, report=SilentReporter())
     assert error.value.code == "training-diverged"
 
 
@@ -394,9 +272,6 @@ def test_tokens_that_are_not_finite_are_told():
     bad = [TRAIN[0], np.full_like(TRAIN[0], np.nan)]
     with pytest.raises(SpatialARError, match="must stay finite"):
         fit(bad, HELD_OUT, SPEC, TRAINING, report=SilentReporter())
-    with pytest.raises(SpatialARError, match="not finite") as error:
-        fit(bad, HELD_OUT, EVERYTHING, TRAINING, report=SilentReporter())
-    assert error.value.code == "tokens-not-finite"
 
 
 def test_feature_noise_is_scaled_by_each_slice_and_channel():

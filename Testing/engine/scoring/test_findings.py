@@ -1,6 +1,7 @@
 """Findings are those of a flood fill by hand, measured in RAS millimeters."""
 
 import tracemalloc
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from engine.grids import find
 from scipy import ndimage
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.scoring import findings as module
-from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
+from SpatialARAnomalyLib.engine.scoring.findings import find_in_box, find_strengths
+from SpatialARAnomalyLib.engine.volumes.geometry import voxel_ml
 
 CALIBRATION = Calibration(
     levels=(0.0, 0.5, 1.0),
@@ -77,7 +80,7 @@ def test_findings_are_those_of_a_flood_fill(seed):
     findings, labels = find(nll, OBLIQUE, CALIBRATION, threshold, min_voxels * voxel_ml)
 
     expected = [region for region in flood_fill(nll, threshold) if len(region) >= min_voxels]
-    expected.sort(key=lambda region: -max(nll[place] for place in region))
+    expected.sort(key=lambda region: -sum(float(nll[place]) - threshold for place in region))
     assert len(findings) == len(expected)
     hand_made = np.zeros(nll.shape, dtype=np.uint16)
     for rank, (finding, region) in enumerate(zip(findings, expected, strict=True), start=1):
@@ -91,7 +94,10 @@ def test_findings_are_those_of_a_flood_fill(seed):
         )
         peak = region[int(np.argmax(values))]
         assert finding.peak_ras == pytest.approx(ras(peak), rel=1e-12)
-        assert finding.p_value == CALIBRATION.p_value(max(values))
+        assert finding.strength == pytest.approx(
+            (np.sum(values) - threshold * len(region)) * voxel_ml
+        )
+        assert finding.peak_p_value == CALIBRATION.p_value(max(values))
         for place in region:
             hand_made[place] = rank
     assert np.array_equal(labels, hand_made)
@@ -122,7 +128,7 @@ def test_a_voxel_at_the_threshold_belongs_to_the_finding():
     assert findings[0].mean_nll == 1.375
 
 
-def test_equal_peaks_rank_by_place():
+def test_findings_of_equal_strength_rank_by_place():
     nll = volume((5, 5, 5), {(4, 0, 0): 2.0, (0, 4, 4): 2.0, (2, 2, 0): 2.0, (2, 2, 4): 2.5})
     _, labels = find(nll, millimeters(1.0), CALIBRATION, 1.0, 0.0)
     found = [labels[place] for place in ((2, 2, 4), (0, 4, 4), (2, 2, 0), (4, 0, 0))]
@@ -185,7 +191,7 @@ def by_labeling(nll, ras_from_voxel, threshold, min_volume_ml):
     for region in range(1, count + 1):
         inside = regions == region
         if np.count_nonzero(inside) * ml >= min_volume_ml * (1 - 1e-6):
-            kept.append((-float(nll[inside].max()), region))
+            kept.append((-float((nll[inside].astype(float) - threshold).sum()) * ml, region))
     labels = np.zeros(nll.shape, dtype=np.uint16)
     for rank, (_, region) in enumerate(sorted(kept), start=1):
         labels[regions == region] = rank
@@ -257,3 +263,36 @@ def test_more_findings_than_labels_are_an_error(monkeypatch):
         find(nll, millimeters(1.0), CALIBRATION, 1.0, 0.0)
     assert caught.value.message == "Expected at most 2 findings; found 3."
     assert len(find(nll, millimeters(1.0), CALIBRATION, 2.5, 0.0)[0]) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strengths_are_those_of_the_findings_of_any_volume(seed):
+    nll = ndimage.gaussian_filter(np.random.RandomState(seed).normal(size=(9, 14, 12)), 1.0)
+    nll = nll.astype(np.float32)
+    findings, _ = find(nll, OBLIQUE, CALIBRATION, 0.2, 0.0)
+    strengths = find_strengths(nll, voxel_ml(OBLIQUE), 0.2)
+    assert len(findings) > 3
+    assert sorted(strengths, reverse=True) == pytest.approx([one.strength for one in findings])
+    assert find_strengths(nll, 1.0, 9.0).size == 0
+
+
+def test_strength_does_not_depend_on_the_voxel_size():
+    nll = volume((5, 5, 5), {(1, 1, 1): 2.0, (1, 1, 2): 3.0, (4, 4, 4): 2.25})
+    fine = nll.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    coarse, _ = find(nll, millimeters(2.0), CALIBRATION, 1.5, 0.0)
+    refined, _ = find(fine, millimeters(1.0), CALIBRATION, 1.5, 0.0)
+    assert [one.strength for one in coarse] == pytest.approx([0.016, 0.006])
+    assert [one.strength for one in refined] == pytest.approx([0.016, 0.006])
+
+
+def test_a_large_finding_ranks_before_a_higher_peak():
+    nll = volume((5, 9, 9), {(0, 0, 0): 6.0})
+    nll[2:5, 4:8, 4:8] = 3.0
+    counts = FindingCounts.of((0.1,), [[[0.02, 0.001]], [[0.03]]])
+    calibration = replace(CALIBRATION, findings=counts)
+    findings, _ = find(nll, millimeters(2.0), calibration, 1.0, 0.0)
+    assert [one.peak_nll for one in findings] == [3.0, 6.0]
+    for one in findings:
+        assert one.per_normal_scan == counts.expected(one.strength, calibration.rate(1.0))
+    assert findings[0].per_normal_scan < findings[1].per_normal_scan
+    assert find(nll, millimeters(2.0), CALIBRATION, 1.0, 0.0)[0][0].per_normal_scan is None

@@ -16,7 +16,6 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     SliceSpec,
     TrainingSpec,
-    Variance,
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
@@ -69,7 +68,7 @@ def model(encoder):
     run = fit(
         tokens[:10],
         tokens[10:],
-        AutoregressiveSpec(hidden_channels=48, variance=Variance.FULL, whitened=True),
+        AutoregressiveSpec(hidden_channels=48),
         TrainingSpec(epochs=20, batch_size=16),
         report=SilentReporter(),
     )

@@ -1,14 +1,9 @@
-"""Slices and tiles: resampling in both directions, tokens on voxels, and places of tokens."""
+"""Slices and tiles: resampling in both directions, and tokens on voxels."""
 
 import numpy as np
 import pytest
 from engine.grids import random_grid
 from SpatialARAnomalyLib.engine.slices.slice_stack import (
-    COLUMN,
-    IN_BODY,
-    PLACES,
-    ROW,
-    SLICE,
     AxisTiling,
     PlaneVolume,
     SliceStack,
@@ -252,76 +247,3 @@ def test_tokens_inside_are_those_centered_on_the_body(seed, plane):
                     assert found[tile, t, u] == (on_grid and stack.counted[1, r, c])
             tile += 1
     assert 0 < found.mean() < 1
-
-
-@pytest.mark.parametrize("plane", list(Plane))
-@pytest.mark.parametrize("seed", range(6))
-def test_places_are_distances_from_the_middle_of_the_body(seed, plane):
-    """In RAS mm along the slices' own axes, in halves of the field of view; any grid and tiles."""
-    grid = random_grid(seed, plane=plane, slices=4, largest_mm=300.0)
-    fov_mm = 200.0
-    stack = stack_of(grid, plane, block(grid), fov_mm=fov_mm)
-    ras = stack.plane_volume.orientation.ras_from_plane(grid.ras_from_voxel, grid.shape_kji)
-    (first_row, last_row), (first_column, last_column) = stack.plane_volume.box
-    first_slice, last_slice = stack.indices[0], stack.indices[-1]
-    middle = ras @ np.array(
-        [
-            (first_column + last_column) / 2,
-            (first_row + last_row) / 2,
-            (first_slice + last_slice) / 2,
-            1.0,
-        ]
-    )
-    units = ras[:3, :3] / np.linalg.norm(ras[:3, :3], axis=0)
-    side = np.arange(stack.rows.tokens)
-    for index in stack.indices:
-        places = stack.places(index)
-        assert places.shape == (stack.tiles, PLACES, len(side), len(side))
-        assert places.dtype == np.float32
-        np.testing.assert_array_equal(places[:, IN_BODY], stack.tokens_inside(index))
-        tile = 0
-        for a in range(len(stack.rows.centers)):
-            for b in range(len(stack.columns.centers)):
-                row = stack.rows.voxel_of_pixel(a, stack.rows.pixel_of_token(side))
-                column = stack.columns.voxel_of_pixel(b, stack.columns.pixel_of_token(side))
-                for t in range(len(side)):
-                    for u in range(len(side)):
-                        point = ras @ np.array([column[u], row[t], index, 1.0])
-                        # The axes of a grid are at right angles: a distance along one is
-                        # the projection on it.
-                        along = (point - middle)[:3] @ units / (fov_mm / 2)
-                        found = places[tile, [COLUMN, ROW, SLICE], t, u]
-                        np.testing.assert_allclose(found, along, atol=1e-4)
-                tile += 1
-
-
-@pytest.mark.parametrize("plane", list(Plane))
-def test_places_do_not_depend_on_how_a_scan_is_stored(plane):
-    """A head stored with any axis reversed: positions in the patient keep their coordinates."""
-    grid = random_grid(2, plane=plane, slices=5)
-    voxels = block(grid)
-    stack = stack_of(grid, plane, voxels)
-    for axis in range(3):
-        flip = np.eye(4)
-        flip[2 - axis, 2 - axis] = -1
-        flip[2 - axis, 3] = grid.shape_kji[axis] - 1
-        stored = Volume(np.flip(voxels, axis).copy(), grid.ras_from_voxel @ flip)
-        plane_volume = PlaneVolume(stored, plane, Modality.MR)
-        other = SliceStack(plane_volume, stack.rows.spec, stack.intensity, PATCH_PX)
-        assert other.indices == stack.indices
-        for index in stack.indices:
-            np.testing.assert_allclose(other.places(index), stack.places(index), atol=1e-5)
-
-
-def test_overlapping_tiles_have_the_same_coordinates():
-    tiled = [axis for axis in seeded_tilings(60) if len(axis.centers) > 1]
-    for axis in tiled:
-        box = (3, axis.voxels - 1)
-        coordinates = axis.token_coordinates(box)
-        pixel = axis.pixel_of_token(np.arange(axis.tokens))
-        for tile in range(len(axis.centers)):
-            voxel = axis.voxel_of_pixel(tile, pixel)
-            mm = (voxel - (axis.voxels + 2) / 2) * axis.spacing_mm
-            np.testing.assert_allclose(coordinates[tile], mm / (axis.spec.fov_mm / 2))
-        assert (np.diff(coordinates[:, 0]) > 0).all()
-    assert len(tiled) > 10

@@ -1,43 +1,24 @@
-"""The words for a network name every switch that is on, and no other."""
+"""The words for a network name its preset, branches and size."""
 
 import dataclasses
 
 import pytest
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
-from SpatialARAnomalyLib.service.models.wording import (
-    likelihood_text,
-    network_text,
-    preset_text,
-)
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
+from SpatialARAnomalyLib.service.models.wording import network_text, preset_text
 
 
 @pytest.mark.parametrize("preset", list(Preset))
-@pytest.mark.parametrize("variance", [None, *Variance])
-def test_a_preset_is_known_whatever_its_variance(preset, variance):
-    spec = AutoregressiveSpec.from_preset(preset, variance)
+def test_a_preset_is_known(preset):
+    spec = AutoregressiveSpec.from_preset(preset)
     assert preset_text(spec).split()[0] == preset
     other = dataclasses.replace(spec, hidden_channels=spec.hidden_channels + 1)
     assert preset_text(other) == "no preset"
 
 
-def test_the_papers_networks_are_called_so():
-    spec = AutoregressiveSpec.from_preset(Preset.DILATED)
-    assert network_text(spec) == (
-        "dilated (the paper's): 5 layers of dilation 4 4 4 4 4, 256 channels"
-    )
-    assert likelihood_text(spec) == "one variance for all channels"
-    assert "paper" not in network_text(AutoregressiveSpec.from_preset(Preset.FAST))
-
-
-def test_every_switch_has_its_words():
-    switches = [
-        ({"variance": Variance.CHANNEL}, "a variance for each channel"),
-        ({"variance": Variance.FULL}, "full covariance of the channels"),
-        ({"whitened": True}, "whitened tokens"),
-        ({"position": True}, "position of the token in the body as input"),
-        ({"position_variance": True}, "more variance where normal scans differ more"),
-        ({"position": True, "directions": 2}, "the mean of 2 raster directions"),
+def test_networks_are_told_with_layers_and_dilations():
+    texts = [network_text(AutoregressiveSpec.from_preset(preset)) for preset in Preset]
+    assert texts == [
+        "composite: 5 layers of 128 channels, dilation 2 and 4",
+        "standard (the paper's): 5 layers of 256 channels, dilation 1",
+        "dilated (the paper's): 5 layers of 256 channels, dilation 4",
     ]
-    for switch, words in switches:
-        assert words in likelihood_text(AutoregressiveSpec(**switch)).split("; ")
-    assert len(likelihood_text(AutoregressiveSpec(position=True)).split("; ")) == 2

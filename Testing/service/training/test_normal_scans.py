@@ -154,7 +154,6 @@ def test_rows_describe_the_scans(found):
         "shape_kji": list(SHAPE_KJI),
         "spacing_mm": pytest.approx(list(SPACING_MM)),
         "slices": 6,
-        "notes": [],
         "status": "used",
         "code": None,
         "reason": None,
@@ -343,7 +342,7 @@ def outcome(archive, tmp_path_factory):
     inputs = {"folders": [str(archive)], "files": [], "volumes": volumes}
     report = Progress()
     spec = TrainSpec.from_dict({"modality": None, "plane": "axial", "size_px": 112, "epochs": 3,
-                                 "encoder": "demonstration", "preset": "balanced",
+                                 "encoder": "demonstration", "preset": "composite",
                                  "device": "cpu"})  # fmt: skip
     result = survey(SurveyInputs.from_dict(inputs), spec, None, report)
     return result, report

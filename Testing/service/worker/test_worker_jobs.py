@@ -168,7 +168,7 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
     assert set(result) == {
         "id", "event", "files", "labels_start_kji", "findings", "threshold_nll", "outside_nll",
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
-        "mismatches", "warm", "case_score", "case_p_value",
+        "mismatches", "warm", "case_score", "case_p_value", "token_mm",
     }  # fmt: skip
     assert result["model"] == {
         "name": "model",
@@ -261,7 +261,11 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
 @pytest.mark.parametrize(
     ("changed", "code", "words"),
     [
-        ({"scan": 1}, "spec-unknown-key", "its keys are: voxels, ras_from_voxel, modality, model."),
+        (
+            {"scan": 1},
+            "spec-unknown-key",
+            "its keys are: voxels, ras_from_voxel, modality, mask, model.",
+        ),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),
         ({"ras_from_voxel": np.eye(3).tolist()}, "spec-type", "4 values"),
@@ -282,7 +286,7 @@ def test_settings_that_make_no_sense_are_refused(worker, scans, site, tmp_path):
     inputs = inputs_of(scans["oblique"], tmp_path, site)
     failed = worker.failure("detect", inputs, {"rate": 1}, tmp_path / "out")
     assert failed["code"] == "spec-unknown-key"
-    assert "false_positive_rate, min_volume_ml, device, encoder" in failed["text"]
+    assert "false_positive_rate, min_volume_ml, refine_outlines, device, encoder" in failed["text"]
     for spec in ({"false_positive_rate": 0}, {"min_volume_ml": -1}, {"device": "tpu"}):
         assert worker.failure("detect", inputs, spec, tmp_path / "out")["code"] == "spec-value"
 
@@ -352,6 +356,29 @@ def test_find_gives_the_findings_of_the_detection(worker, detections, scans, tmp
         assert len(more["findings"]) == len(findings) >= 1
         assert np.count_nonzero(whole) > np.count_nonzero(labels)
         np.testing.assert_array_equal(whole_labels(more, nll.shape), whole)
+
+
+def test_outlines_are_refined_the_same_by_both_jobs(worker, scans, site, tmp_path):
+    refine = {"refine_outlines": True}
+    scan = inputs_of(scans["oblique"], tmp_path, site)
+    result = worker.result("detect", scan, SPEC | refine, tmp_path / "out")
+    inputs = {
+        "nll": result["files"]["nll"],
+        "ras_from_voxel": scan["ras_from_voxel"],
+        "calibration": result["calibration"],
+    }
+    more = {"voxels": scan["voxels"], "token_mm": result["token_mm"]}
+    again = worker.result("find", inputs | more, RATE | refine, tmp_path / "again")
+    assert again["findings"] == result["findings"]
+    np.testing.assert_array_equal(
+        np.load(again["files"]["labels"]), np.load(result["files"]["labels"])
+    )
+    raw = worker.result("find", inputs, RATE, tmp_path / "raw")
+    for key in ("rank", "peak_nll", "mean_nll"):
+        assert [one[key] for one in raw["findings"]] == [one[key] for one in again["findings"]]
+    for lacking in (inputs, inputs | {"voxels": scan["voxels"]}):
+        failed = worker.failure("find", lacking, RATE | refine, tmp_path / "no")
+        assert failed["code"] == "spec-value"
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,13 @@ def test_the_review_says_the_case_p_value(opened):
     assert result.caseScore == CASE_SCORE
     text, tip = shown(opened, result)
     p = calibration().case_p_value(CASE_SCORE)
-    assert text == f"p = {p:.2g} (3 normal scans) · rough"
+    assert text == f"p = {p:.2g} (rough: 3 normal scans)"
     assert "compared with 3 held-out normal scans" in tip
     tip = opened.ui.thresholdValueLabel.toolTip
     interval = calibration().rate_interval(0.01)
-    assert f"between {100 * interval.scan[0]:.2g} % and" in tip
-    assert "fewer than 20 held-out normal scans" in tip
+    assert interval.is_wide == ("between" not in tip)
+    assert "NLL of at least 2.000 nats per channel." in tip
+    assert "Rough: 3 normal scans; train on more, until 20 are held out." in tip
 
 
 def test_a_result_of_before_says_that_it_has_none(opened):
@@ -51,9 +52,9 @@ def test_words_follow_the_number_of_scans(words):
     scores = tuple(np.linspace(1, 2, 20).tolist())
     many = dataclasses.replace(calibration(), volumes=20, volume_shares=(), case_scores=scores)
     assert words.caseText(many, 99.0) == "p ≤ 0.0048 (20 normal scans)"
-    assert "rough" not in words.caseTip(many)
+    assert "ough" not in words.caseTip(many)
     assert "unknown" in words.rateTip(many, 0.01)
     alone = dataclasses.replace(calibration(), volumes=1, volume_shares=(), case_scores=())
-    assert "one held-out scan" in words.rateTip(alone, 0.01)
-    assert "rough" in words.cardText(alone)
+    assert "Rough: 1 normal scan;" in words.rateTip(alone, 0.01)
+    assert "Rough: 1 normal scan;" in words.cardText(alone)
     assert words.cardText(many) == ""

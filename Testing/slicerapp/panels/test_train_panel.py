@@ -367,8 +367,8 @@ class TestTraining:
     def test_what_is_asked_of_the_worker_is_what_was_chosen(self, opened, trainer):
         ui = opened.ui
         ui.trainModalitySelector.setCurrentIndex(2)
-        assert ui.trainPresetSelector.currentText == "Balanced (recommended)"
-        ui.trainPresetSelector.setCurrentIndex(4)
+        assert ui.trainPresetSelector.currentText == "Composite (recommended)"
+        ui.trainPresetSelector.setCurrentIndex(2)
         ui.trainSizeSpinBox.setValue(224)
         training = begin(opened, trainer, epochs=9)
         assert training.request.spec == TrainSpec(

@@ -228,7 +228,7 @@ def test_segments_look_after_loading_as_they_did(opened, scene, tmp_path):
         for node in slicer_nodes("vtkMRMLColorLegendDisplayNode")
         if node.GetPrimaryDisplayNode() is result.volume.GetDisplayNode()
     ]
-    assert legend.GetTitleText() == "NLL (nats per channel)"
+    assert legend.GetTitleText() == "Rarity in normal scans\n(middle: 1 in 10,000)"
     assert legend.GetVisibility()
     assert result.segmentation.GetDisplayNode().GetOpacity2DFill() == 0.0
     colors = result.volume.GetDisplayNode().GetColorNode()

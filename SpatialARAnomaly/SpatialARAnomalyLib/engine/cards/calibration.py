@@ -2,7 +2,8 @@
 
 - A threshold is a quantile of the NLL of body voxels (`Calibration.threshold`); how far its
   false-positive rate varies between scans is a `RateInterval`.
-- The p-value of a finding is a rank among tokens (`Calibration.p_value`).
+- A finding is compared with those of held-out scans (`FindingCounts`).
+- The p-value of a single place is a rank among tokens (`Calibration.p_value`).
 - The p-value of a case is a rank among scans, smoothed by Student's t (`case_p_value`).
 
 `engine.scoring.calibration_fit` makes calibrations. Importing this module needs numpy only.
@@ -17,6 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 from SpatialARAnomalyLib.engine.specs import Spec
 
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
@@ -56,6 +58,12 @@ class RateInterval:
     mean: tuple[float, float]
     """Mean share over many new normal scans."""
 
+    @property
+    def is_wide(self) -> bool:
+        """True if not even the mean share is known to a factor of ten."""
+        low, high = self.mean
+        return high > 10 * low
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Spec):
@@ -90,6 +98,8 @@ class Calibration(Spec):
     be empty."""
     case_scores: tuple[float, ...] = ()
     """Case score of every held-out volume, ascending; may be empty."""
+    findings: FindingCounts | None = None
+    """Findings of the held-out volumes; None in models made before these were counted."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -133,6 +143,11 @@ class Calibration(Spec):
         """Return the NLL that this share of normal body voxels exceeds."""
         return float(np.interp(1.0 - false_positive_rate, self.levels, self.nll))
 
+    def rate(self, threshold_nll: float) -> float:
+        """Return the false-positive rate of a threshold, at least the least that is kept."""
+        level = self._level(threshold_nll, self.nll) if threshold_nll <= self.nll[-1] else 1.0
+        return max(1.0 - level, 1.0 - self.levels[-2])
+
     def supports(self, false_positive_rate: float) -> bool:
         """Return whether enough tokens lie above the threshold of this rate to estimate it."""
         return false_positive_rate * self.tokens >= MIN_TOKENS_ABOVE
@@ -169,17 +184,17 @@ class Calibration(Spec):
             reaching = 0.0
         else:
             # The token of rank k (from 0) is the quantile at k/(n − 1); n − k reach it.
-            reaching = 1.0 + (1.0 - self._token_level(nll)) * (self.tokens - 1)
+            reaching = 1.0 + (1.0 - self._level(nll, self.token_nll)) * (self.tokens - 1)
         return (1.0 + reaching) / (1.0 + self.tokens)
 
-    def _token_level(self, nll: float) -> float:
-        """Return the share of tokens below an NLL that is not above all of them."""
-        first = int(np.searchsorted(self.token_nll, nll, side="left"))
+    def _level(self, nll: float, quantiles: tuple[float, ...]) -> float:
+        """Return the share below an NLL that is not above the last of the quantiles."""
+        first = bisect_left(quantiles, nll)
         # Where quantiles tie, the lowest level is the conservative one.
-        if self.token_nll[first] == nll or first == 0:
+        if quantiles[first] == nll or first == 0:
             return self.levels[first]
-        span = self.token_nll[first] - self.token_nll[first - 1]
-        part = (nll - self.token_nll[first - 1]) / span
+        span = quantiles[first] - quantiles[first - 1]
+        part = (nll - quantiles[first - 1]) / span
         return self.levels[first - 1] + part * (self.levels[first] - self.levels[first - 1])
 
 

@@ -33,8 +33,6 @@ from SpatialARAnomalyLib.engine.files import (
 )
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 from SpatialARAnomalyLib.engine.specs import (
-    MAP_SHAPE,
-    POSITION_FEATURES,
     AutoregressiveSpec,
     IntensitySpec,
     Modality,
@@ -42,7 +40,6 @@ from SpatialARAnomalyLib.engine.specs import (
     SliceSpec,
     Spec,
     TrainingSpec,
-    Variance,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +47,7 @@ if TYPE_CHECKING:
 
     from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the card; raised when an older program could misread a newer model."""
 
 SUFFIX = ".safetensors"
@@ -111,6 +108,11 @@ class ModelCard(Spec):
     """SHA-256 of the tensors' bytes; set by `save_model`, and kept by a rename."""
     notice: str
     """License or nature of the encoder; it must be passed on with the model."""
+
+    @property
+    def token_mm(self) -> float:
+        """Side of a token in mm."""
+        return self.slices.pixel_mm * self.encoder.patch_px
 
     def __post_init__(self) -> None:
         self._require(self.schema == SCHEMA, f"schema must be {SCHEMA}")
@@ -361,6 +363,12 @@ def _read_header(file: IO[bytes]) -> tuple[ModelCard, bytes]:
             "model-newer",
             f"This program reads models up to schema {SCHEMA}; this one has schema {schema}.",
         )
+    if schema < SCHEMA:
+        raise ModelError(
+            "model-older",
+            f"This program reads models of schema {SCHEMA}; this one has schema {schema}, of an "
+            "earlier version with other networks.",
+        )
     if header[8 + len(_START) : 8 + _DIGEST_END] != _digest(header):
         raise _tampered("its card does not match its digest")
     try:
@@ -407,23 +415,12 @@ def _tampered(reason: str) -> ModelError:
 def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor of the card's network (see `AutoregressiveModel`)."""
     channels, spec = card.encoder.channels, card.autoregressive
-    depth, hidden = len(spec.dilations), spec.hidden_channels
-    widths = [channels, *[hidden] * (depth - 1), channels]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(depth):
-        # A ReLU lies between two convolutions.
-        shapes[f"net.{2 * layer}.weight"] = (widths[layer + 1], widths[layer], 3, 3)
-        shapes[f"net.{2 * layer}.bias"] = (widths[layer + 1],)
-    if spec.position:
-        for name, inputs in (("position.0", POSITION_FEATURES), ("position.2", hidden)):
-            shapes[f"{name}.weight"] = (hidden, inputs, 1, 1)
-            shapes[f"{name}.bias"] = (hidden,)
-    if spec.variance is Variance.FULL:
-        shapes["residual_whitener"] = (channels, channels)
-    else:
-        shapes["variance"] = (channels,)
-    if spec.whitened:
-        shapes |= {"token_mean": (channels,), "token_whitener": (channels, channels)}
-    if spec.position_variance:
-        shapes["variance_map"] = MAP_SHAPE
+    widths = [channels, *[spec.hidden_channels] * (spec.layers - 1), channels]
+    shapes: dict[str, tuple[int, ...]] = {"variance": (len(spec.dilations),)}
+    for branch in range(len(spec.dilations)):
+        for layer in range(spec.layers):
+            # A ReLU lies between two convolutions.
+            name = f"branches.{branch}.{2 * layer}"
+            shapes[f"{name}.weight"] = (widths[layer + 1], widths[layer], 3, 3)
+            shapes[f"{name}.bias"] = (widths[layer + 1],)
     return shapes

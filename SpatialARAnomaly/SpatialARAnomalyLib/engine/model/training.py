@@ -2,12 +2,10 @@
 
 The training of Erdil et al., arXiv 2603.02974 (squared error, feature noise, AdamW), except
 that the epoch is chosen by the NLL of whole held-out *normal* volumes: no anomaly and no
-slice of a training volume takes part. The variance comes from the held-out volumes, too. Of
-a covariance or a map, which have many numbers, they give only the level, the training volumes
-the shape: thresholds rest on the held-out volumes, which must stay like unseen scans.
+slice of a training volume takes part. The variance of every branch comes from the held-out
+volumes, too.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,32 +17,19 @@ from torch.nn import functional as F
 
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel, Corner
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.model.checkpoint import Fit, load_checkpoint, save_checkpoint
 from SpatialARAnomalyLib.engine.model.feature_store import release_pages
-from SpatialARAnomalyLib.engine.model.gaussian import (
-    fit_variance_map,
-    second_moment,
-    variance_at,
-    whitener,
-)
 from SpatialARAnomalyLib.engine.progress import EpochFigures, Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, image_places
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec, Variance
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
 
 MIN_VARIANCE = 1e-12
-"""Least variance, which keeps the NLL finite where a channel never varies."""
+"""Least variance, which keeps the NLL finite where tokens never vary."""
 
 TokenArray = Float16[np.ndarray, "_ c h w"]
 
-Grids = tuple[TokenArray, PlaceArray]
-"""Tokens and positions of a volume's images."""
-
-Image = tuple[Grids, int]
-"""An image: the grids of its volume, and its index there."""
-
-Batch = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b p h w"]]
-"""Tokens and their positions, on the model's device."""
+Image = tuple[TokenArray, int]
+"""An image: the tokens of its volume, and its index there."""
 
 
 def split_held_out(
@@ -94,37 +79,28 @@ def fit(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     fingerprint: str = "",
-    training_places: Sequence[PlaceArray] | None = None,
-    held_out_places: Sequence[PlaceArray] | None = None,
 ) -> Fit:
     """Train a model; return that of the epoch with the lowest held-out NLL, its variance set.
 
     Args:
         training_tokens: One array [image, c, h, w] per volume.
         held_out_tokens: Likewise.
-        autoregressive: The network and its variance.
+        autoregressive: The network.
         training: Epochs, learning rate and noise.
         report: Receives progress and epochs.
         device: The device to compute on.
         checkpoint: File to save every epoch to. A later call with the same `fingerprint`
             reports the saved epochs and resumes; the result is that of an uninterrupted run.
         fingerprint: Identifies volumes and settings.
-        training_places: One array [image, 4, h, w] of positions per volume
-            (`slice_stack`); by default images are taken as single ones.
-        held_out_places: Likewise.
 
     Raises:
-        SpatialARError: `training-diverged`, `tokens-not-finite`, or those of a checkpoint.
+        SpatialARError: `training-diverged`, or those of a checkpoint.
         Cancelled: Through `report`.
     """
-    training_grids = _with_places(training_tokens, training_places)
-    held_out_grids = _with_places(held_out_tokens, held_out_places)
     with torch.random.fork_rng(devices=[]):
         # Weights are drawn on the CPU; `torch.manual_seed` would reseed every GPU too.
         torch.default_generator.manual_seed(training.seed)
         model = AutoregressiveModel(autoregressive, training_tokens[0].shape[1]).to(device)
-    if autoregressive.whitened:
-        _fit_token_scale(model, training_grids, training.batch_size, report)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
@@ -133,37 +109,26 @@ def fit(
         load_checkpoint(checkpoint, fingerprint, run, optimizer)
         for figures in run.curve:
             report.epoch(figures)
-    images = [(grids, index) for grids in training_grids for index in range(len(grids[0]))]
+    images = [(tokens, index) for tokens in training_tokens for index in range(len(tokens))]
     batches = -(-len(images) // training.batch_size)
     for epoch in range(len(run.curve) + 1, training.epochs + 1):
-        squared_error, done = 0.0, (epoch - 1) * batches
+        squared_error = torch.zeros(len(model.branches), dtype=torch.float64)
+        done = (epoch - 1) * batches
         for batch_error in _train_epoch(model, optimizer, images, training, epoch, report):
             squared_error += batch_error
             done += 1
             if done < epoch * batches:  # the last is reported when the epoch is saved
                 report.progress(done, training.epochs * batches, "batch")
-        moment = _mean_moment(model, held_out_grids, training.batch_size, report)
-        _check_finite(epoch, squared_error, moment)
-        _set_variance(model, moment)
+        error = _held_out_error(model, held_out_tokens, training.batch_size, report)
+        _check_finite(epoch, squared_error, error)
+        model.variance.copy_(error.clamp_min(MIN_VARIANCE).float())
         figures = _note_epoch(run, epoch, squared_error / len(images))
         report.epoch(figures)
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, run, optimizer)
         report.progress(done, training.epochs * batches, "batch")
     model.load_state_dict(run.best_weights)
-    if autoregressive.rich_variance:
-        _fit_rich_variance(model, training_grids, held_out_grids, training.batch_size, report)
     return run
-
-
-def _with_places(tokens: Sequence[TokenArray], places: Sequence[PlaceArray] | None) -> list[Grids]:
-    if places is None:
-        places = []
-        for one in tokens:
-            place = image_places(1, *one.shape[2:])
-            # Without copies, as they are the same for every image.
-            places.append(np.broadcast_to(place, (len(one), *place.shape[1:])))
-    return list(zip(tokens, places, strict=True))
 
 
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -179,52 +144,39 @@ def _train_epoch(
     training: TrainingSpec,
     epoch: int,
     report: Reporter,
-) -> Iterator[float]:
-    """Train one epoch; yield the squared error of every batch, summed over its images."""
+) -> Iterator[Float[Tensor, " n"]]:
+    """Train one epoch; yield every branch's squared error of a batch, summed over its images."""
     generator = _epoch_generator(training.seed, epoch)
     order = torch.randperm(len(images), generator=generator).tolist()
     for start in range(0, len(images), training.batch_size):
         report.check_cancelled()
         chosen = order[start : start + training.batch_size]
-        tokens, places = _gather([images[index] for index in chosen], model.device)
-        target = model.scaled(tokens)
-        corner = model.corners[0]
-        if len(model.corners) > 1:
-            corner = model.corners[int(torch.randint(len(model.corners), (), generator=generator))]
+        target = _gather([images[index] for index in chosen], model.device)
         seen = target
         if float(torch.rand((), generator=generator)) < training.noise_probability:
             seen = add_feature_noise(target, training.noise_scale, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(model.predict(seen, places, corner), target, model.weights(places))
-        loss.backward()  # type: ignore[no-untyped-call]
+        errors = torch.stack([F.mse_loss(one, target) for one in model(seen)])
+        # Branches share no weights, so the sum trains each as if it were alone.
+        errors.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        yield float(loss.detach()) * len(chosen)
+        yield errors.detach().cpu().double() * len(chosen)
 
 
-def _loss(
-    prediction: Float[Tensor, "b c h w"],
-    target: Float[Tensor, "b c h w"],
-    weights: Float[Tensor, "b h w"],
-) -> Float[Tensor, ""]:
-    """Return the mean squared error over the tokens with weight."""
-    if bool((weights == 1).all()):
-        return F.mse_loss(prediction, target)
-    error = (prediction - target).square().mean(dim=1)
-    return (error * weights).sum() / weights.sum().clamp_min(1.0)
-
-
-def _check_finite(epoch: int, squared_error: float, moment: Float[Tensor, "*c"]) -> None:
-    # Before the variance is set: only finite moments have a whitener.
-    if not (math.isfinite(squared_error) and bool(moment.isfinite().all())):
+def _check_finite(
+    epoch: int, squared_error: Float[Tensor, " n"], error: Float[Tensor, " n"]
+) -> None:
+    if not bool((squared_error + error).isfinite().all()):
         raise SpatialARError(
             "training-diverged", f"The loss must stay finite; it was not in epoch {epoch}."
         )
 
 
-def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
+def _note_epoch(run: Fit, epoch: int, train_error: Float[Tensor, " n"]) -> EpochFigures:
     """Add the epoch's figures to `run`, with its weights if it is the best so far."""
     # The mean square is 1, as the variance is that of the same residuals.
-    nll = 0.5 * (math.log(2 * math.pi) + run.model.log_variance + 1.0)
+    nll = run.model.lowest_nll + 0.5
+    train_mse = float(train_error.clamp_min(MIN_VARIANCE).log().mean().exp())
     figures = EpochFigures(epoch=epoch, train_mse=train_mse, held_out_nll=nll)
     is_best = nll < run.best_nll
     run.curve.append(figures)
@@ -236,134 +188,32 @@ def _note_epoch(run: Fit, epoch: int, train_mse: float) -> EpochFigures:
     return figures
 
 
-def _gather(images: Sequence[Image], device: torch.device | str) -> Batch:
-    tokens = np.stack([grids[0][index] for grids, index in images]).astype(np.float32)
-    places = np.stack([grids[1][index] for grids, index in images]).astype(np.float32)
-    for mapped in {id(one): one for grids, _ in images for one in grids}.values():
+def _gather(images: Sequence[Image], device: torch.device | str) -> Float[Tensor, "b c h w"]:
+    """Return the tokens of images, on the model's device."""
+    tokens = np.stack([volume[index] for volume, index in images]).astype(np.float32)
+    for mapped in {id(volume): volume for volume, _ in images}.values():
         release_pages(mapped)
-    return torch.from_numpy(tokens).to(device), torch.from_numpy(places).to(device)
-
-
-def _batches(
-    grids: Grids, batch_size: int, device: torch.device | str, report: Reporter
-) -> Iterator[Batch]:
-    """Yield a volume's images in order."""
-    for start in range(0, len(grids[0]), batch_size):
-        report.check_cancelled()
-        stop = min(start + batch_size, len(grids[0]))
-        yield _gather([(grids, index) for index in range(start, stop)], device)
-
-
-def _rows(values: Float[Tensor, "b c h w"], weights: Float[Tensor, "b h w"]) -> Tensor:
-    """Return the values [n, c] of the tokens with weight."""
-    return values.movedim(1, -1)[weights > 0]
+    return torch.from_numpy(tokens).to(device)
 
 
 @torch.inference_mode()
-def _fit_token_scale(
-    model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
-) -> None:
-    """Set mean and whitener from the tokens in the body of the training volumes."""
-    count, channels = 0, model.channels
-    total = torch.zeros(channels, dtype=torch.float64)
-    products = torch.zeros(channels, channels, dtype=torch.float64)
-    for grids in volumes:
-        for tokens, places in _batches(grids, batch_size, "cpu", report):
-            inside = _rows(tokens, model.weights(places))
-            count += len(inside)
-            total += inside.double().sum(dim=0)
-            products += second_moment(inside, Variance.FULL)
-    mean = total / max(1, count)
-    covariance = products / max(1, count) - torch.outer(mean, mean)
-    if not bool(covariance.isfinite().all()):
-        raise SpatialARError(
-            "tokens-not-finite",
-            "The encoder gave tokens of the training scans that are not finite.",
-        )
-    covariance += MIN_VARIANCE * torch.eye(channels)
-    model.token_mean.copy_(mean.float())
-    model.token_whitener.copy_(whitener(covariance).float())
+def _held_out_error(
+    model: AutoregressiveModel, volumes: Sequence[TokenArray], batch_size: int, report: Reporter
+) -> Float[Tensor, " n"]:
+    """Return the mean squared error of every branch, each volume with the same weight.
 
-
-@torch.inference_mode()
-def _mean_moment(
-    model: AutoregressiveModel, volumes: Sequence[Grids], batch_size: int, report: Reporter
-) -> Float[Tensor, "*c"]:
-    """Return the mean of eᵢ² per channel, or of eᵢeⱼ, each volume with the same weight.
-
-    Over all directions; in float64 on the CPU.
+    In float64 on the CPU.
     """
-    moments = []
-    for grids in volumes:
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        for tokens, places in _batches(grids, batch_size, model.device, report):
-            weights = model.weights(places)
-            for corner in model.corners:
-                inside = _rows(_residuals(model, tokens, places, corner), weights)
-                total = total + second_moment(inside, model.spec.variance)
-                count += len(inside)
-        if count:
-            moments.append(total / count)
-    return torch.stack(moments).mean(dim=0)
-
-
-def _residuals(
-    model: AutoregressiveModel,
-    tokens: Float[Tensor, "b c h w"],
-    places: Float[Tensor, "b p h w"],
-    corner: Corner,
-) -> Float[Tensor, "b c h w"]:
-    with exact_float32():
-        scaled = model.scaled(tokens)
-        return scaled - model.predict(scaled, places, corner)
-
-
-def _set_variance(model: AutoregressiveModel, moment: Float[Tensor, "*c"]) -> None:
-    """Set the variance from the second moments of held-out residuals."""
-    if model.spec.variance is Variance.FULL:
-        regularized = moment + MIN_VARIANCE * torch.eye(len(moment))
-        model.residual_whitener.copy_(whitener(regularized).float())
-        return
-    if model.spec.variance is Variance.FIXED:
-        moment = moment.mean().expand_as(moment)
-    model.variance.copy_(moment.clamp_min(MIN_VARIANCE).float())
-
-
-@torch.inference_mode()
-def _fit_rich_variance(
-    model: AutoregressiveModel,
-    training: Sequence[Grids],
-    held_out: Sequence[Grids],
-    batch_size: int,
-    report: Reporter,
-) -> None:
-    """Set covariance and variance map: their shape from the training volumes.
-
-    Their level makes the mean square of held-out residuals 1.
-    """
-
-    def squares(volumes: Sequence[Grids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for grids in volumes:
-            for tokens, places in _batches(grids, batch_size, model.device, report):
-                for corner in model.corners:
-                    residuals = _residuals(model, tokens, places, corner)
-                    yield model.squares(residuals), places, model.weights(places)
-
-    if model.spec.variance is Variance.FULL:
-        _set_variance(model, _mean_moment(model, training, batch_size, report))
-    variance_map = None
-    if model.spec.position_variance:
-        variance_map = fit_variance_map(squares(training)).to(model.device)
-    total = count = 0.0
-    for found, places, weights in squares(held_out):
-        if variance_map is not None:
-            found = found / variance_at(variance_map, places)
-        total += float((found * weights).sum())
-        count += float(weights.sum())
-    level = max(total / max(count, 1.0), MIN_VARIANCE)
-    if model.spec.variance is Variance.FULL:
-        model.residual_whitener.div_(math.sqrt(level))
-    else:
-        model.variance.mul_(level)
-    if variance_map is not None:
-        model.variance_map.copy_(variance_map)
+    errors = []
+    for tokens in volumes:
+        total = torch.zeros(len(model.branches), dtype=torch.float64)
+        for start in range(0, len(tokens), batch_size):
+            report.check_cancelled()
+            chosen = range(start, min(start + batch_size, len(tokens)))
+            batch = _gather([(tokens, index) for index in chosen], model.device)
+            with exact_float32():
+                # First to the CPU: MPS has no float64.
+                error = model.squared_error(batch).cpu().double()
+            total += error.mean(dim=(2, 3)).sum(dim=1)
+        errors.append(total / len(tokens))
+    return torch.stack(errors).mean(dim=0)

@@ -1,4 +1,9 @@
-"""Findings of an NLL volume: connected components above a threshold, measured and ranked."""
+"""Findings of an NLL volume: connected components above a threshold, measured and ranked.
+
+Findings are ranked, and compared with those of normal scans, by their *strength*: the excess
+of the NLL over the threshold, summed over the volume (the cluster mass of functional imaging,
+Bullmore et al. 1999). A small, bright vessel has a high peak, but little of it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -123,7 +128,12 @@ class Finding:
     """A connected component of voxels that reach the threshold."""
 
     rank: int
-    """Number from 1 by falling peak NLL; also the finding's value in the label map."""
+    """Number from 1 by falling strength; also the finding's value in the label map."""
+    per_normal_scan: float | None
+    """Findings in a normal scan that are as strong or stronger (`FindingCounts.expected`);
+    None if the calibration has no findings."""
+    strength: float
+    """Sum of the NLL above the threshold over the volume (`sum_excess`)."""
     volume_ml: float
     peak_nll: float
     """Highest NLL in nats per channel."""
@@ -135,7 +145,7 @@ class Finding:
     """Position of the voxel with the highest NLL in mm."""
     peak_ijk: tuple[int, int, int]
     """Index of the voxel with the highest NLL."""
-    p_value: float
+    peak_p_value: float
     """Probability that a place in normal body reaches the peak (`Calibration.p_value`)."""
     voxels: int
 
@@ -147,7 +157,7 @@ def find_in_box(
     threshold_nll: float,
     min_volume_ml: float,
 ) -> tuple[list[Finding], LabelBox | None]:
-    """Find the findings by falling peak NLL, and the box of their label map (value = rank).
+    """Find the findings by falling strength, and the box of their label map (value = rank).
 
     The box is None without findings.
     """
@@ -156,10 +166,34 @@ def find_in_box(
     regions = _large_regions(nll, threshold_nll, min_volume_ml * (1 - VOLUME_TOLERANCE) / ml)
     if not regions:
         return [], None
-    measured = [(_measure(nll, runs, ras_from_voxel, ml, calibration), runs) for runs in regions]
-    measured.sort(key=lambda one: -one[0].peak_nll)  # stable: equal peaks stay in raster order
-    findings = [replace(one, rank=rank) for rank, (one, _) in enumerate(measured, start=1)]
+    measured = [
+        (_measure(nll, runs, ras_from_voxel, ml, calibration, threshold_nll), runs)
+        for runs in regions
+    ]
+    measured.sort(key=lambda one: -one[0].strength)  # stable: equal ones stay in raster order
+    counts, rate = calibration.findings, calibration.rate(threshold_nll)
+    findings = [
+        replace(
+            one,
+            rank=rank,
+            per_normal_scan=None if counts is None else counts.expected(one.strength, rate),
+        )
+        for rank, (one, _) in enumerate(measured, start=1)
+    ]
     return findings, _label([runs for _, runs in measured])
+
+
+def find_strengths(
+    nll: Float[np.ndarray, "k j i"], ml: float, threshold_nll: float
+) -> Float[np.ndarray, " n"]:
+    """Return the strength of every component of voxels of `ml` milliliters, of any volume."""
+    runs = VoxelRuns.at_least(nll, threshold_nll)
+    if not runs.lengths.size:
+        return np.empty(0)
+    # Runs are in raster order, and so are their voxels.
+    excess = nll[nll >= threshold_nll].astype(np.float64) - threshold_nll
+    sums = np.add.reduceat(excess, np.cumsum(runs.lengths) - runs.lengths)
+    return np.bincount(runs.regions(nll.shape), weights=sums) * ml
 
 
 def _large_regions(
@@ -188,8 +222,9 @@ def _measure(
     ras_from_voxel: Float[np.ndarray, "4 4"],
     ml: float,
     calibration: Calibration,
+    threshold_nll: float,
 ) -> Finding:
-    """Measure one component of voxels of `ml` milliliters; its rank is still unknown (0)."""
+    """Measure one component of voxels of `ml` milliliters; it has no rank yet (0)."""
     flat = nll.ravel()
     values = np.concatenate([flat[first:end] for first, end in runs.in_box((0, 0, 0), nll.shape)])
     lengths = runs.lengths
@@ -207,13 +242,15 @@ def _measure(
 
     return Finding(
         rank=0,
+        per_normal_scan=None,
+        strength=float((values.astype(np.float64) - threshold_nll).sum()) * ml,
         volume_ml=values.size * ml,
         peak_nll=float(values[place]),
         mean_nll=float(values.mean(dtype=np.float64)),
         centroid_ras=ras([total / values.size for total in sums]),
         peak_ras=ras(peak),
         peak_ijk=peak,
-        p_value=calibration.p_value(float(values[place])),
+        peak_p_value=calibration.p_value(float(values[place])),
         voxels=values.size,
     )
 

@@ -18,7 +18,7 @@ from SpatialARAnomalyLib.engine.encoder.batching import (
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import PlaceArray, SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 
 Tokens = Float[Tensor, "t c h w"] | Float[np.ndarray, "t c h w"]
 """Tokens of the tiles of a slice: a tensor, or an array of a feature store."""
@@ -50,18 +50,10 @@ def embed_slices(
 
 
 @torch.inference_mode()
-def slice_nll(
-    tokens: Tokens,
-    model: AutoregressiveModel,
-    places: PlaceArray | None = None,
-) -> Float[np.ndarray, "t h w"]:
-    """Return the NLL of every token of tiles of one slice or several, in nats per channel.
-
-    Without places, the body is assumed to fill every tile (`image_places`).
-    """
-    where = None if places is None else torch.from_numpy(places).to(model.device)
+def slice_nll(tokens: Tokens, model: AutoregressiveModel) -> Float[np.ndarray, "t h w"]:
+    """Return the NLL of every token of tiles of one slice or several, in nats per channel."""
     with exact_float32():
-        return model.nll(_tensor(tokens).to(model.device), where).cpu().numpy()
+        return model.nll(_tensor(tokens).to(model.device)).cpu().numpy()
 
 
 def _tensor(tokens: Tokens) -> Tensor:
@@ -78,8 +70,7 @@ def score_slices(
     rest = iter(tokens)
     for indices in groups(stack.indices, max(1, SCORED_AT_ONCE // stack.tiles)):
         batch = torch.cat([_tensor(one) for one in islice(rest, len(indices))])
-        places = np.concatenate([stack.places(index) for index in indices])
-        yield from np.split(slice_nll(batch, model, places), len(indices))
+        yield from np.split(slice_nll(batch, model), len(indices))
 
 
 def nll_volume(

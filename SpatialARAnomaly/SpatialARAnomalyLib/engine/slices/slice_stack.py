@@ -3,10 +3,6 @@
 Slices run along the voxel axis nearest to the plane and are never resampled across it.
 In-plane, rows and columns are resampled separately by one sparse matrix per axis, in both
 directions. A grid sheared in-plane (a tilted gantry, seen from the side) keeps its shear.
-
-The place of a token is three coordinates and a flag. Coordinates are distances from the
-middle of the region, in halves of the field of view; the flag is 1 if the token's center
-counts.
 """
 
 import math
@@ -15,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
 
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -25,28 +21,6 @@ from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_i
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, Region, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
-
-ROW, COLUMN, SLICE, IN_BODY = range(4)
-"""Channels of a place."""
-
-PLACES = 4
-"""Number of channels of a place."""
-
-PlaceArray = Float[np.ndarray, "_ place h w"]
-
-
-def centered(count: int) -> Float32[np.ndarray, " n"]:
-    """Return the coordinates of tokens that fill the field of view side by side."""
-    return ((2 * np.arange(count) + 1) / count - 1).astype(np.float32)
-
-
-def image_places(images: int, height: int, width: int) -> PlaceArray:
-    """Return the places of tokens of single images that count as a whole."""
-    places = np.zeros((images, PLACES, height, width), np.float32)
-    places[:, ROW] = centered(height)[:, None]
-    places[:, COLUMN] = centered(width)
-    places[:, IN_BODY] = 1.0
-    return places
 
 
 def _spacing_mm(volume: Volume, orientation: PlaneOrientation) -> tuple[float, float, float]:
@@ -68,6 +42,7 @@ class PlaneVolume:
         self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(volume.voxels)
         self.spacing_mm = _spacing_mm(volume, self.orientation)
         """Distance between slices, rows and columns in mm."""
+        self.voxel_ml = volume.voxel_ml
         self.notices: list[tuple[str, str]] = []
         """What a user should know about the region, as code and sentence."""
         mask = None if volume.mask is None else self.orientation.apply(volume.mask)
@@ -76,7 +51,7 @@ class PlaneVolume:
             if mask is not None and region is Region.MASK
             else self._find_region(volume, modality, region)
         )
-        """Voxels that intensities, field of view and positions rest on."""
+        """Voxels that intensities and the field of view rest on."""
         self.counted: Bool[np.ndarray, "n r c"] = self.region
         """Voxels of the region that have a score: those in the volume's mask, if it has one."""
         if mask is not None:
@@ -87,8 +62,6 @@ class PlaneVolume:
                 )
         self.box = body_box(self.region)
         """First and last row, first and last column of the region over all slices."""
-        self.middle_slice: float = np.flatnonzero(self.region.any(axis=(1, 2)))[[0, -1]].mean()
-        """Index halfway between the first and the last slice of the region."""
         self.counted_slices: list[int] = np.flatnonzero(self.counted.any(axis=(1, 2))).tolist()
         """Indices of the slices that contain voxels that count."""
 
@@ -233,13 +206,6 @@ class AxisTiling:
         clipped = np.clip(voxel, 0, self.voxels - 1)
         return clipped.astype(np.intp), np.asarray(clipped == voxel)
 
-    def token_coordinates(self, box: tuple[int, int]) -> Float[np.ndarray, "t n"]:
-        """Return for every tile the coordinates of its tokens (see the module's docstring).
-
-        `box` holds the first and last voxel of the region.
-        """
-        return (self._token_centers - sum(box) / 2) * self.spacing_mm / (self.spec.fov_mm / 2)
-
     @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
         """The matrix that interpolates the tokens of all tiles (side by side) at voxels.
@@ -321,21 +287,6 @@ class SliceStack:
         found = self.counted[index][rows[:, None, :, None], columns[None, :, None, :]]
         found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
         return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
-
-    def places(self, index: int) -> PlaceArray:
-        """Return the places of the tokens of one slice."""
-        row_box, column_box = self.plane_volume.box
-        rows = self.rows.token_coordinates(row_box)
-        columns = self.columns.token_coordinates(column_box)
-        depth_mm = (index - self.plane_volume.middle_slice) * self.plane_volume.spacing_mm[0]
-        down, across = len(rows), len(columns)
-        places = np.empty((down, across, PLACES, self.rows.tokens, self.columns.tokens), np.float32)
-        places[:, :, ROW] = rows[:, None, :, None]
-        places[:, :, COLUMN] = columns[None, :, None, :]
-        places[:, :, SLICE] = depth_mm / (self.rows.spec.fov_mm / 2)
-        tiles = places.reshape(self.tiles, *places.shape[2:])
-        tiles[:, IN_BODY] = self.tokens_inside(index)
-        return tiles
 
     def volume_from_tokens(
         self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float

@@ -69,6 +69,10 @@ FalsePositiveRateOption = Annotated[
 MinVolumeOption = Annotated[
     float, typer.Option("--min-volume-ml", help="Smallest volume of a finding in mL.")
 ]
+RefineOption = Annotated[
+    bool,
+    typer.Option("--refine-outlines", help="Move outlines to image edges, by at most a token."),
+]
 ENCODER_HELP = (
     "'demonstration', a transformers folder, a .safetensors file (timm's or Meta's layout), "
     "or a hub id such as timm/vit_small_patch16_dinov3.lvd1689m."

@@ -18,6 +18,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     ModelOption,
     Outcome,
     OverwriteOption,
+    RefineOption,
     ResultsOption,
     run_job,
 )
@@ -46,6 +47,7 @@ def detect(
     encoder: ModelEncoderOption = None,
     false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
     min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
+    refine_outlines: RefineOption = FindingsSpec.refine_outlines,
     allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
@@ -74,7 +76,9 @@ def detect(
             name=name,
             encoder=encoder,
             findings=FindingsSpec(
-                false_positive_rate=false_positive_rate, min_volume_ml=min_volume_ml
+                false_positive_rate=false_positive_rate,
+                min_volume_ml=min_volume_ml,
+                refine_outlines=refine_outlines,
             ),
             device=device,
             allow_download=allow_download,

@@ -133,7 +133,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "--accept-license)."
     ),
     "mask-empty": _MASK,
-    "mask-missing": "Name the masks in a table (CSV) with the columns scan and mask.",
     "mask-outside": _MASK,
     "mask-place": _MASK,
     "mask-size": _MASK,
@@ -165,6 +164,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "model-name": _OTHER_NAME,
     "model-name-taken": _OTHER_NAME,
     "model-newer": "Update SpatialARAnomaly.",
+    "model-older": "Train the model again from its normal scans.",
     "model-tampered": _RESTORE_MODEL,
     "model-unreadable": "Check that you may read the model.",
     "name-empty": "Give a --name, or leave it out.",
@@ -206,9 +206,6 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "spec-unknown-key": _OTHER_PROGRAM,
     "spec-value": _OTHER_SPEC,
     "table-cell": _REPORT,
-    "tokens-not-finite": (
-        "Check the encoder with `spatial-ar-anomaly encoders check`, or use another."
-    ),
     "too-few-normals": "Give more scans.",
     "too-few-patients": (
         "Give scans of more patients, or name the patients in a table (CSV) with the columns scan "

@@ -18,14 +18,14 @@ from SpatialARAnomalyLib.service.evaluation.files import case_rows, figure_text
 from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS, counted
 from SpatialARAnomalyLib.service.models.listing import ModelRow
 from SpatialARAnomalyLib.service.models.wording import (
-    SHOWN_RATES,
     case_basis,
     case_text,
-    likelihood_text,
+    expected_text,
+    findings_basis,
     network_text,
     rates_text,
 )
-from SpatialARAnomalyLib.service.text import count_findings, size_text
+from SpatialARAnomalyLib.service.text import count_findings, rate_text, size_text
 
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.service.demo.demo import DemoOutcome
@@ -69,8 +69,6 @@ def print_card(card: ModelCard) -> None:
     """Print a model's card."""
     normals, calibration = card.normals, card.calibration
     encoder, slices = card.encoder, card.slices
-    rates = [rate for rate in SHOWN_RATES if rate == 0.1 or calibration.supports(rate)]
-    thresholds = ", ".join(f"{calibration.threshold(rate):.4f} at {rate:g}" for rate in rates)
     best_nll = card.curve[card.best_epoch - 1].held_out_nll
     _print_pairs(
         [
@@ -83,7 +81,6 @@ def print_card(card: ModelCard) -> None:
             ),
             ("encoder", f"{encoder.name} ({encoder.architecture}, {encoder.precision})"),
             ("network", network_text(card.autoregressive)),
-            ("likelihood", likelihood_text(card.autoregressive)),
             ("normal scans", _normals_text(card.normals)),
             ("pixel spacing", _range(normals.pixel_spacing_mm)),
             ("slice spacing", _range(normals.slice_spacing_mm)),
@@ -93,8 +90,8 @@ def print_card(card: ModelCard) -> None:
                 f"{card.best_epoch} of {len(card.curve)}, held-out NLL {best_nll:.4f} nats per "
                 "channel",
             ),
-            ("threshold NLL", f"{thresholds} of normal voxels"),
             ("rates on new scans", rates_text(calibration)),
+            ("findings", findings_basis(calibration)),
             ("case p-values", case_basis(calibration)),
             ("date", card.created),
             ("weights SHA-256", card.weights_sha256),
@@ -108,22 +105,24 @@ def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
     """Print the findings and the files."""
     spec = detection.spec
     table = Table(
-        title=f"{count_findings(detection.findings)} (NLL above {detection.threshold_nll:.4f}: "
-        f"{spec.false_positive_rate:g} of normal voxels; at least {spec.min_volume_ml:g} mL)",
+        title=f"{count_findings(detection.findings)} (voxels as rare as "
+        f"{rate_text(spec.false_positive_rate)} in normal scans; at least "
+        f"{spec.min_volume_ml:g} mL)",
         title_justify="left",
     )
-    for heading in ("rank", "volume mL", "peak NLL", "mean NLL", "p", "R mm", "A mm", "S mm"):
+    for heading in ("rank", "per normal scan", "volume mL", "R mm", "A mm", "S mm"):
         table.add_column(heading, justify="right")
     for finding in detection.findings:
         table.add_row(
             str(finding.rank),
+            expected_text(finding, detection.calibration),
             f"{finding.volume_ml:.2f}",
-            f"{finding.peak_nll:.4f}",
-            f"{finding.mean_nll:.4f}",
-            f"{finding.p_value:.2g}",
             *(f"{value:.1f}" for value in finding.centroid_ras),
         )
     Console().print(table)
+    if detection.findings:
+        basis = findings_basis(detection.calibration)
+        print(f"Per normal scan: findings like this or stronger in a normal scan ({basis}).")
     print(case_text(detection.calibration, detection.case_p_value))
     _print_files(files)
 
@@ -194,8 +193,6 @@ def print_survey(found: "SurveyResult") -> None:
         for row in found.rows:
             if row.reason:
                 console.print(Text(f"{row.name} is excluded: {row.reason}"), soft_wrap=True)
-            for note in row.notes:
-                console.print(Text(f"{row.name}: {note}"), soft_wrap=True)
     else:
         print("No scan was found.")
     estimate = found.estimate
@@ -321,8 +318,8 @@ def print_evaluation(evaluated: Evaluated, files: dict[str, Path]) -> None:
     table = Table(
         title=f"{counted(counts['scans'], 'scan')} of {counted(counts['patients'], 'patient')}, "
         f"{counts['normal_scans']} normal; {counted(counts['lesions'], 'lesion')}, "
-        f"{evaluated.lesion_share:.2g} of the voxels. Threshold: NLL "
-        f"{evaluated.threshold_nll:.4f} ({evaluated.spec.false_positive_rate:g} of normal voxels); "
+        f"{evaluated.lesion_share:.2g} of the voxels. Threshold: "
+        f"{rate_text(evaluated.spec.false_positive_rate)} voxels of normal scans; "
         f"findings of at least {evaluated.spec.min_volume_ml:g} mL.",
         title_justify="left",
     )

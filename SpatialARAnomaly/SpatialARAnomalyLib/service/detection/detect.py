@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, UInt16
 
-from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, Calibration
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
@@ -19,7 +19,7 @@ from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
 from SpatialARAnomalyLib.service.detection.model_cache import Model
-from SpatialARAnomalyLib.service.models.wording import count_normals
+from SpatialARAnomalyLib.service.models.wording import MORE_NORMALS, count_normals
 
 
 class Clock:
@@ -160,7 +160,7 @@ def detect(
     report.stage("find", 3, 4)
     report_rough_threshold(card.calibration, findings.false_positive_rate, report)
     report_few_normals(card.calibration, report)
-    detection = find_in_scan(scan, stack, nll, model, findings, clock.seconds)
+    detection = find_in_scan(scan, stack, nll, model, findings, clock.seconds, report)
     clock.lap("find")
     return detection
 
@@ -172,6 +172,7 @@ def find_in_scan(
     model: Model,
     findings: FindingsSpec,
     seconds: dict[str, float],
+    report: Reporter = SilentReporter(),
 ) -> Detection:
     """Find the findings of a scan with this NLL, from `score_scan`."""
     calibration = model.card.calibration
@@ -179,6 +180,10 @@ def find_in_scan(
     found, label_box = find_in_box(
         nll, scan.volume.ras_from_voxel, calibration, threshold, findings.min_volume_ml
     )
+    if findings.refine_outlines:
+        found, label_box = refine(
+            found, label_box, nll, scan.volume, threshold, model.card.token_mm, report
+        )
     score = case_score(nll[stack.inside_volume()])
     return Detection(
         volume=scan.volume,
@@ -198,6 +203,32 @@ def find_in_scan(
     )
 
 
+def refine(
+    findings: list[Finding],
+    label_box: LabelBox | None,
+    nll: Float[np.ndarray, "k j i"],
+    volume: Volume,
+    threshold_nll: float,
+    token_mm: float,
+    report: Reporter,
+) -> tuple[list[Finding], LabelBox | None]:
+    """Refine the outlines of findings, and report how many stay raw."""
+    if label_box is None:
+        return findings, None
+    from SpatialARAnomalyLib.engine.scoring.outlines import refine_outlines
+
+    found, label_box, moved = refine_outlines(
+        findings, label_box, nll, volume.voxels, volume.ras_from_voxel, threshold_nll, token_mm
+    )
+    if moved < len(found):
+        report.notice(
+            "outlines-raw",
+            f"{len(found) - moved} of {len(found)} findings keep their raw outlines: the image "
+            "has no clear edge near them, they are too large, or too many come before them.",
+        )
+    return found, label_box
+
+
 def report_rough_threshold(calibration: Calibration, rate: float, report: Reporter) -> None:
     """Report a notice if the rate is lower than the held-out scans can support."""
     if not calibration.supports(rate):
@@ -213,6 +244,6 @@ def report_few_normals(calibration: Calibration, report: Reporter) -> None:
     if calibration.is_rough:
         report.notice(
             "few-normals",
-            f"False-positive rates and p-values of this model are rough: they rest on "
-            f"{count_normals(calibration)}, fewer than {ENOUGH_NORMALS}.",
+            "Rates, p-values and numbers of findings of this model are rough: they rest on "
+            f"{count_normals(calibration)}. To improve them, {MORE_NORMALS}.",
         )

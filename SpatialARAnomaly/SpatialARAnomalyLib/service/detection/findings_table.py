@@ -60,22 +60,26 @@ TERMINOLOGY: dict[str, Any] = {
 """Terminology of a finding's segment: an abnormal region, without a diagnosis."""
 
 FINDING_COLUMNS = (
-    *("rank", "volume_ml", "peak_nll", "mean_nll", "p_value"),
+    *("rank", "per_normal_scan", "strength", "volume_ml"),
+    *("peak_nll", "mean_nll", "peak_p_value"),
     *("centroid_r_mm", "centroid_a_mm", "centroid_s_mm"),
     *("peak_r_mm", "peak_a_mm", "peak_s_mm"),
     "voxels",
 )
-"""Columns of the table of findings: NLL in nats per channel, positions in RAS mm."""
+"""Columns of the table of findings: NLL in nats per channel, strength in nats per channel × mL,
+positions in RAS mm; `engine.scoring.findings.Finding` explains them."""
 
 
-def finding_row(finding: "Finding") -> dict[str, float | int]:
+def finding_row(finding: "Finding") -> dict[str, float | int | None]:
     """Return a finding as a row of `FINDING_COLUMNS`."""
     values = (
         finding.rank,
+        None if finding.per_normal_scan is None else float(f"{finding.per_normal_scan:.4g}"),
+        float(f"{finding.strength:.6g}"),
         round(finding.volume_ml, 4),
         round(finding.peak_nll, 5),
         round(finding.mean_nll, 5),
-        float(f"{finding.p_value:.4g}"),
+        float(f"{finding.peak_p_value:.4g}"),
         *(round(value, 3) for value in (*finding.centroid_ras, *finding.peak_ras)),
         finding.voxels,
     )

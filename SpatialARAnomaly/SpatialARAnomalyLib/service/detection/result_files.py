@@ -152,6 +152,7 @@ def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> 
         "threshold_nll": detection.threshold_nll,
         **case_values(detection),
         "min_volume_ml": detection.spec.min_volume_ml,
+        "refine_outlines": detection.spec.refine_outlines,
         "outside_nll": detection.outside_nll,
         "nll_unit": "nats per channel",
         "findings": [finding_row(finding) for finding in detection.findings],

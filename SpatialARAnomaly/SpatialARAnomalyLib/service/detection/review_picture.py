@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
+from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
 from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
-from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, count_findings
+from SpatialARAnomalyLib.service.models.wording import SHOWN_RATES, basis_text, expected_text
+from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, count_findings, rate_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,12 +71,16 @@ def write_review(
     image = None
     for row, index in enumerate(slices):
         image = _draw_row(axes[row], detection, index, truth)
-        title = _title(shown[row]) if shown else "No findings (slice of the highest NLL)"
+        title = "No findings (the most unusual slice)"
+        if shown:
+            title = _title(shown[row], detection.calibration)
         color = rank_color(shown[row].rank) if shown else "0.9"
         axes[row][1].set_title(title, color=color, fontsize=8)
     assert image is not None
     bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02, extend="max")
-    bar.set_label("NLL (nats per channel); the line is the threshold", color="0.9", fontsize=9)
+    bar.set_label("how rare in normal scans; the line is the threshold", color="0.9", fontsize=9)
+    rates = {detection.calibration.threshold(rate): rate_text(rate) for rate in SHOWN_RATES}
+    bar.set_ticks(list(rates), labels=list(rates.values()))
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
     # A model's name is plain text, and may have letters that the font lacks.
@@ -96,21 +102,24 @@ def _slices_of(detection: Detection, findings: list[Finding]) -> list[int]:
     return [round((plane_from_ras @ [*one.peak_ras, 1.0])[2]) for one in findings]
 
 
-def _title(finding: Finding) -> str:
+def _title(finding: Finding, calibration: Calibration) -> str:
     position = ", ".join(
         f"{positive if value >= 0 else negative} {abs(value):.0f}"
         for value, positive, negative in zip(finding.peak_ras, "RAS", "LPI", strict=True)
     )
     return (
-        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL, peak NLL {finding.peak_nll:.2f}, "
-        f"p = {finding.p_value:.2g}\n{position} mm"
+        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL at {position} mm\n"
+        f"like this or stronger in a normal scan: {expected_text(finding, calibration)}"
     )
 
 
 def _heading(detection: Detection, shown: int) -> str:
     heading = f"{detection.card.name} · {count_findings(detection.findings)}"
-    heading += f" at {detection.spec.false_positive_rate:g} of normal voxels"
-    return heading + (f" (top {shown} shown)" if len(detection.findings) > shown else "")
+    heading += f" ({rate_text(detection.spec.false_positive_rate)} normal voxels"
+    heading += f", first {shown} shown)" if len(detection.findings) > shown else ")"
+    if detection.calibration.is_rough:
+        heading += f" · {basis_text(detection.calibration)}"
+    return heading
 
 
 def _draw_row(

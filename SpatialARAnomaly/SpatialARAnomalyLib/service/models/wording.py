@@ -1,12 +1,18 @@
 """A model's calibration and network in words, for the command line and the reports."""
 
+from typing import TYPE_CHECKING
+
 from SpatialARAnomalyLib.engine.cards.calibration import (
     ENOUGH_NORMALS,
     MIN_NORMALS,
     Calibration,
     least_case_p,
 )
-from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset, Variance
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, Preset
+from SpatialARAnomalyLib.service.text import number_text
+
+if TYPE_CHECKING:
+    from SpatialARAnomalyLib.engine.scoring.findings import Finding
 
 SHOWN_RATES = (0.1, 0.01, 0.001, 0.0001)
 """False-positive rates that a card is shown with."""
@@ -14,11 +20,8 @@ SHOWN_RATES = (0.1, 0.01, 0.001, 0.0001)
 PAPERS = (Preset.STANDARD, Preset.DILATED)
 """The presets of Erdil et al. (arXiv 2603.02974)."""
 
-_VARIANCE_WORDS = {
-    Variance.FIXED: "one variance for all channels",
-    Variance.CHANNEL: "a variance for each channel",
-    Variance.FULL: "full covariance of the channels",
-}
+MORE_NORMALS = f"train on more normal scans, until {ENOUGH_NORMALS} are held out"
+"""Advice where results are rough."""
 
 
 def count_normals(calibration: Calibration) -> str:
@@ -26,21 +29,44 @@ def count_normals(calibration: Calibration) -> str:
     return f"{calibration.volumes} held-out normal scan{'' if calibration.volumes == 1 else 's'}"
 
 
+def basis_text(calibration: Calibration) -> str:
+    """Return `from 20 held-out normal scans`, or `rough: 2 held-out normal scans`."""
+    return f"{'rough:' if calibration.is_rough else 'from'} {count_normals(calibration)}"
+
+
 def rates_text(calibration: Calibration) -> str:
     """Return the interval of each shown rate in new normal scans, or why it is unknown."""
     if not calibration.volume_shares:
         return "unknown: the model was made before the spread between scans was kept"
     if calibration.volumes < 2:
-        return "unknown: needs 2 held-out normal scans; found 1"
+        return f"{basis_text(calibration)}; {MORE_NORMALS}"
+    intervals = {rate: calibration.rate_interval(rate) for rate in SHOWN_RATES}
+    if all(interval is None for interval in intervals.values()):
+        return "unknown: too few tokens in the held-out normal scans"
     lines = []
-    for rate in SHOWN_RATES:
-        interval = calibration.rate_interval(rate)
-        if interval is not None:
+    for rate, interval in intervals.items():
+        if interval is not None and not interval.is_wide:
             scan, mean = (
                 f"{low:.2g} to {high:.2g}" for low, high in (interval.scan, interval.mean)
             )
             lines.append(f"{rate:g}: {mean} on average, {scan} in one scan")
-    return "\n".join(lines) or "unknown: too few tokens in the held-out normal scans"
+    if calibration.is_rough:
+        lines.append(f"{basis_text(calibration)}; {MORE_NORMALS}")
+    return "\n".join(lines)
+
+
+def expected_text(finding: "Finding", calibration: Calibration) -> str:
+    """Return the number of findings like this in a normal scan: `< 0.05`, `0.2`, `unknown`."""
+    if finding.per_normal_scan is None or calibration.findings is None:
+        return "unknown"
+    return number_text(finding.per_normal_scan, calibration.findings.least)
+
+
+def findings_basis(calibration: Calibration) -> str:
+    """Return the basis of the numbers of findings in normal scans, or why there are none."""
+    if calibration.findings is None:
+        return "none: the model was made before they were counted; train again"
+    return basis_text(calibration)
 
 
 def case_basis(calibration: Calibration) -> str:
@@ -49,9 +75,7 @@ def case_basis(calibration: Calibration) -> str:
         return "none: the model was made before case scores were kept"
     if calibration.volumes < MIN_NORMALS:
         return f"none: needs {MIN_NORMALS} held-out normal scans; found {calibration.volumes}"
-    rough = f", rough below {ENOUGH_NORMALS}" if calibration.is_rough else ""
-    least = least_case_p(calibration.volumes)
-    return f"from {count_normals(calibration)}{rough}; never less than {least:.2g}"
+    return f"{basis_text(calibration)}; never less than {least_case_p(calibration.volumes):.2g}"
 
 
 def case_text(calibration: Calibration, p_value: float | None) -> str:
@@ -59,40 +83,24 @@ def case_text(calibration: Calibration, p_value: float | None) -> str:
     if p_value is None:
         return f"Case p-value: {case_basis(calibration)}."
     least = p_value <= least_case_p(calibration.volumes)
-    rough = f", rough below {ENOUGH_NORMALS}" if calibration.is_rough else ""
     return (
-        f"Case: p {'≤' if least else '='} {p_value:.2g} ({count_normals(calibration)}{rough}): "
+        f"Case: p {'≤' if least else '='} {p_value:.2g} ({basis_text(calibration)}): "
         "how often a normal scan is, as a whole, at least as unusual."
     )
 
 
 def preset_text(spec: AutoregressiveSpec) -> str:
-    """Return `balanced`, `standard (the paper's)`, … whatever the variance, or `no preset`."""
+    """Return `composite`, `standard (the paper's)`, … or `no preset`."""
     for preset in Preset:
-        if AutoregressiveSpec.from_preset(preset, spec.variance) == spec:
+        if AutoregressiveSpec.from_preset(preset) == spec:
             return f"{preset} (the paper's)" if preset in PAPERS else preset.value
     return "no preset"
 
 
 def network_text(spec: AutoregressiveSpec) -> str:
     """Return a network's preset and layers."""
-    dilations = " ".join(map(str, spec.dilations))
+    dilations = " and ".join(map(str, spec.dilations))
     return (
-        f"{preset_text(spec)}: {len(spec.dilations)} layers of dilation {dilations}, "
-        f"{spec.hidden_channels} channels"
+        f"{preset_text(spec)}: {spec.layers} layers of {spec.hidden_channels} channels, "
+        f"dilation {dilations}"
     )
-
-
-def likelihood_text(spec: AutoregressiveSpec) -> str:
-    """Return the switches of the likelihood that are on."""
-    directions = ""
-    if spec.directions > 1:
-        directions = f"the mean of {spec.directions} raster directions"
-    words = (
-        _VARIANCE_WORDS[spec.variance],
-        "whitened tokens" if spec.whitened else "",
-        "position of the token in the body as input" if spec.position else "",
-        "more variance where normal scans differ more" if spec.position_variance else "",
-        directions,
-    )
-    return "; ".join(word for word in words if word)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, AxisTiling, SliceStack
+from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling, SliceStack
 from SpatialARAnomalyLib.engine.specs import SliceSpec
 from SpatialARAnomalyLib.service.training.candidates import KEPT_BYTES, NormalScan, ScanReader
 from SpatialARAnomalyLib.service.training.request import TrainingEstimate, TrainSpec
@@ -88,16 +88,11 @@ def estimate_training(
         + held_out * work.images * score_s
         + work.checkpoint_bytes / bytes_per_s
     )
-    # Once, after the last epoch: a covariance or map is fitted to the training scans, and its
-    # level to the held-out ones.
-    rich_s = 0.0
-    if spec.autoregressive.rich_variance:
-        rich_s = (2 * (1 - held_out) + held_out) * work.images * score_s
     calibrate_s = held_out * (again * read_s + work.images * (score_s + put_back_s))
     embed_s = (1 + again) * read_s + work.images * image_s + work.token_bytes / bytes_per_s
     return TrainingEstimate(
         embed_s=round(embed_s, 1),
-        fit_s=round(spec.epochs * epoch_s + rich_s + calibrate_s, 1),
+        fit_s=round(spec.epochs * epoch_s + calibrate_s, 1),
         memory_bytes=work.memory_bytes(encoder),
         disk_bytes=work.disk_bytes,
         model_bytes=work.model_bytes,
@@ -136,8 +131,9 @@ class _Workload:
         self.parameters: int = sum(one.numel() for one in model.parameters())
         """Numbers that the optimizer trains."""
         self.values: int = sum(one.numel() for one in model.state_dict().values())
-        """Numbers of the model: also variances, whitening and map."""
-        self.widths = 2 * channels + network.hidden_channels * (len(network.dilations) - 1)
+        """Numbers of the model: also the variances."""
+        branch = 2 * channels + network.hidden_channels * (network.layers - 1)
+        self.widths = branch * len(network.dilations)
         """Sum of the layers' input channels."""
 
     @property
@@ -148,8 +144,7 @@ class _Workload:
     @property
     def token_bytes(self) -> int:
         channels, height, width = self.grid
-        places = PLACES if self.spec.autoregressive.uses_places else 0
-        return 2 * self.images * (channels + places) * height * width + 128 * len(self.scans)
+        return 2 * self.images * channels * height * width + 128 * len(self.scans)
 
     @property
     def model_bytes(self) -> int:
@@ -260,9 +255,8 @@ def _time_steps(work: _Workload, device: "torch.device", report: Reporter) -> tu
     def step(tokens: "torch.Tensor") -> None:
         """Do a step of `engine.model.training`."""
         optimizer.zero_grad(set_to_none=True)
-        target = model.scaled(tokens)
-        loss = (model.predict(target, model.places_of(tokens)) - target).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = (model(tokens) - tokens).square().mean()
+        loss.backward()
         optimizer.step()
         float(loss.detach())  # waits for the device
 

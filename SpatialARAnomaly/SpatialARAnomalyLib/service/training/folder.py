@@ -27,9 +27,6 @@ MARKER_FILE = "training.json"
 LOCK_FILE = "lock"
 SUFFIX = ".training"
 
-PLACES_ENDING = ".places"
-"""Follows the name of a scan's tokens in the name of its token positions."""
-
 LOCK_S = 0.3
 """Seconds that a training waits for its lock, which `is_held` may hold for a moment."""
 

@@ -21,11 +21,9 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     Precision,
     Preset,
-    Region,
     SliceSpec,
     Spec,
     TrainingSpec,
-    Variance,
 )
 
 _WITHOUT_EFFECT = {
@@ -47,9 +45,6 @@ class TrainSpec(TrainingSpec):
     """Modality of the scans; by default inferred from their files and values."""
     plane: Plane = SliceSpec.plane
     """Plane of the slices."""
-    region: Region = Region.BODY
-    """Where the model looks: the body, a head without scalp and skull, or the masks that all scans
-    come with."""
     fov_mm: float | None = None
     """Side of a slice in mm; by default 1.1 × the largest body."""
     size_px: int = SliceSpec.size_px
@@ -61,10 +56,8 @@ class TrainSpec(TrainingSpec):
     a hub id such as timm/vit_small_patch16_dinov3.lvd1689m."""
     precision: Precision | None = None
     """Arithmetic of the encoder, in training and detection; by default the device's fastest."""
-    preset: Preset = Preset.BALANCED
-    """Network by purpose (fast, balanced, thorough), or the paper's (standard, dilated)."""
-    variance: Variance | None = None
-    """One variance for all channels, one each, or full covariance; by default the preset's."""
+    preset: Preset = Preset.COMPOSITE
+    """The default network (composite), or one of the paper's (standard, dilated)."""
     hidden_channels: int | None = None
     """Channels of the network's hidden layers; by default the preset's."""
     device: Device = Device.AUTO
@@ -93,8 +86,8 @@ class TrainSpec(TrainingSpec):
 
     @property
     def autoregressive(self) -> AutoregressiveSpec:
-        """The preset's network, with `variance` and `hidden_channels` where they are set."""
-        network = AutoregressiveSpec.from_preset(self.preset, self.variance)
+        """The preset's network, with `hidden_channels` where they are set."""
+        network = AutoregressiveSpec.from_preset(self.preset)
         if self.hidden_channels is None:
             return network
         return dataclasses.replace(network, hidden_channels=self.hidden_channels)
@@ -114,7 +107,6 @@ class TrainSpec(TrainingSpec):
             self,
             modality=modality,
             fov_mm=fov_mm,
-            variance=network.variance,
             hidden_channels=network.hidden_channels,
         )
 
@@ -166,8 +158,6 @@ class ScanRow(Spec):
     """Voxel spacing along i, j and k."""
     slices: int | None = None
     """Number of slices that hold some of the body."""
-    notes: tuple[str, ...] = ()
-    """What a user should know about its region and mask, as sentences."""
     status: str = "used"
     """`used` or `excluded`."""
     code: str | None = None

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
@@ -30,7 +31,8 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 )
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
-from SpatialARAnomalyLib.engine.slices.slice_stack import PLACES, PlaceArray, SliceStack
+from SpatialARAnomalyLib.engine.scoring.findings import find_strengths
+from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
@@ -44,7 +46,6 @@ from SpatialARAnomalyLib.service.training.candidates import (
     find_candidates,
 )
 from SpatialARAnomalyLib.service.training.folder import (
-    PLACES_ENDING,
     TrainingFolder,
     TrainingRecord,
 )
@@ -116,7 +117,7 @@ def train(
                     find_one_scan(place).read(report.check_cancelled)  # raises what it lacks
             if sources and not folder.checkpoint.exists():
                 _record(spec, sources, folder)
-        reader = ScanReader(spec.plane, spec.modality, spec.region, KEPT_BYTES)
+        reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
         scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
@@ -152,26 +153,17 @@ def _keep(
     kept = []
     for number, scan in enumerate(scans, start=1):
         if isinstance(scan, Volume):
-            scan = ScanSource(
-                voxels=_keep_array(scan.voxels, folder, report),
-                affine=affine_rows(scan.ras_from_voxel),
-                name=f"volume {number}",
-                modality=scan.modality,
-                mask=None if scan.mask is None else _keep_array(scan.mask, folder, report),
-            )
+            with tempfile.TemporaryDirectory() as work:
+                file = Path(work) / "voxels.npy"
+                np.save(file, scan.voxels, allow_pickle=False)
+                voxels = folder.keep_array(file, report.check_cancelled)
+            rows, name = affine_rows(scan.ras_from_voxel), f"volume {number}"
+            scan = ScanSource(voxels=voxels, affine=rows, name=name, modality=scan.modality)
         elif scan.voxels is not None:
             voxels = folder.keep_array(scan.voxels, report.check_cancelled)
-            mask = scan.mask and folder.keep_array(scan.mask, report.check_cancelled)
-            scan = dataclasses.replace(scan, voxels=voxels, mask=mask)
+            scan = dataclasses.replace(scan, voxels=voxels)
         kept.append(scan)
     return kept
-
-
-def _keep_array(array: np.ndarray, folder: TrainingFolder, report: Reporter) -> Path:
-    with tempfile.TemporaryDirectory() as work:
-        file = Path(work) / "array.npy"
-        np.save(file, array, allow_pickle=False)
-        return folder.keep_array(file, report.check_cancelled)
 
 
 def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
@@ -206,20 +198,7 @@ def _select(
             if candidate.scan is not None and candidate.code != "duplicate":
                 reader.drop(candidate.scan)
     check_count(found.used)
-    _report_regions(candidates, report)
     return found.used
-
-
-def _report_regions(candidates: Sequence[Candidate], report: Reporter) -> None:
-    """Report what a user should know about the regions of the scans used, each thing once."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for candidate in candidates:
-        if candidate.code is None and candidate.scan is not None:
-            for notice in candidate.scan.notices:
-                names.setdefault(notice, []).append(candidate.name)
-    for (code, text), (first, *others) in names.items():
-        more = f" and {len(others)} more" if others else ""
-        report.notice(code, f"{first}{more}: {text}")
 
 
 class _Preparation:
@@ -249,8 +228,6 @@ class _Preparation:
         """Return the name of the scan's tokens in the store."""
         return feature_key(
             scan.sha256,
-            region=self.spec.region.value,
-            mask=scan.mask_sha256,
             slices=self.slices.to_dict(),
             intensity=self.intensity.to_dict(),
             encoder=self.encoder.card.weights_sha256,
@@ -289,7 +266,6 @@ def _fit_model(
     fingerprint = spec.fingerprint(
         hashes,
         held_out=sorted(hashes[index] for index in held_out_indices),
-        masks=sorted(scan.mask_sha256 for scan in scans),
         preparation=PREPARATION_VERSION,
         intensity=preparation.intensity.to_dict(),
         encoder=preparation.encoder.card.weights_sha256,
@@ -299,12 +275,7 @@ def _fit_model(
     _record(spec, [scan.source for scan in scans], folder)
 
     report.stage("embed", 2, 4)
-    keys = _embed(scans, set(held_out_indices), preparation, network.uses_places, report)
-
-    def places(indices: list[int]) -> list[PlaceArray] | None:
-        if not network.uses_places:
-            return None
-        return [preparation.store.open(keys[index] + PLACES_ENDING) for index in indices]
+    keys = _embed(scans, set(held_out_indices), preparation, report)
 
     report.stage("fit", 3, 4)
     run = fit(
@@ -316,8 +287,6 @@ def _fit_model(
         device=preparation.encoder.device,
         checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
-        training_places=places(training_indices),
-        held_out_places=places(held_out_indices),
     )
 
     report.stage("calibrate", 4, 4)
@@ -332,7 +301,6 @@ def _fit_model(
         modality=preparation.modality,
         slices=preparation.slices,
         intensity=preparation.intensity,
-        region=spec.region,
         encoder=encoder_card,
         autoregressive=network,
         training=training,
@@ -350,10 +318,9 @@ def _embed(
     scans: Sequence[NormalScan],
     held_out: set[int],
     preparation: _Preparation,
-    with_places: bool,
     report: Reporter,
 ) -> list[str]:
-    """Store the tokens (and positions) of every scan that is not stored yet; return their keys.
+    """Store the tokens of every scan that is not stored yet; return their keys.
 
     Frees the voxels of the training scans, which are not needed again.
     """
@@ -366,20 +333,14 @@ def _embed(
     for index, scan in enumerate(scans):
         key = preparation.key(scan)
         keys.append(key)
-        lacks_tokens = key not in preparation.store
-        lacks_places = with_places and key + PLACES_ENDING not in preparation.store
-        if lacks_tokens or lacks_places:
-            stack = preparation.stack(scan, report)
-            grid = (len(stack.indices) * stack.tiles, tokens_across, tokens_across)
-        if lacks_places:
-            shape = (grid[0], PLACES, *grid[1:])
-            places = (stack.places(index) for index in stack.indices)
-            preparation.store.write(key + PLACES_ENDING, shape, places)
-        if index not in held_out:
-            preparation.reader.drop(scan)
-        if not lacks_tokens:
+        if key in preparation.store:
+            if index not in held_out:
+                preparation.reader.drop(scan)
             done += scan.body_slices
             continue
+        stack = preparation.stack(scan, report)
+        if index not in held_out:
+            preparation.reader.drop(scan)
         before = done
 
         def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
@@ -389,7 +350,8 @@ def _embed(
                 yield one.cpu().numpy()
                 report.progress(before + count, total, "slice")
 
-        shape = (grid[0], preparation.encoder.card.channels, *grid[1:])
+        images = len(stack.indices) * stack.tiles
+        shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
         preparation.store.write(key, shape, batches())
         done += scan.body_slices
     return keys
@@ -406,7 +368,9 @@ def _calibrate(
 
     voxel_nll: list[Float[np.ndarray, " _"]] = []
     token_nll: list[Float[np.ndarray, " _"]] = []
-    for done, (scan, key) in enumerate(held_out, start=1):
+    scored: list[list[Float[np.ndarray, "t h w"]]] = []
+    total = 2 * len(held_out)
+    for scan, key in held_out:
         report.check_cancelled()
         stack = preparation.stack(scan, report)
         tokens = preparation.store.open(key)
@@ -416,8 +380,21 @@ def _calibrate(
         voxel_nll.append(thin_sample(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
-        report.progress(done, len(held_out), "volume")
-    return fit_calibration(voxel_nll, token_nll)
+        scored.append(nll)
+        report.progress(len(scored), total, "volume")
+    calibration = fit_calibration(voxel_nll, token_nll)
+    voxel_nll.clear()
+    strengths = []
+    for (scan, _), nll in zip(held_out, scored, strict=True):
+        report.check_cancelled()
+        stack = preparation.stack(scan, report)
+        volume = stack.volume_from_tokens(nll, model.lowest_nll)
+        thresholds = map(calibration.threshold, calibration.rates)
+        ml = stack.plane_volume.voxel_ml
+        strengths.append([find_strengths(volume, ml, one).tolist() for one in thresholds])
+        report.progress(len(held_out) + len(strengths), total, "volume")
+    counts = FindingCounts.of(calibration.rates, strengths)
+    return dataclasses.replace(calibration, findings=counts)
 
 
 def _summary(

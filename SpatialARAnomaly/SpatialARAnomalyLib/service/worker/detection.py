@@ -9,6 +9,7 @@ from jaxtyping import UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
+from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
@@ -18,12 +19,13 @@ from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     affine_array,
+    check_same_size,
     read_mask_array,
     read_nll,
     read_voxels,
     write_arrays,
 )
-from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan
+from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan, refine
 from SpatialARAnomalyLib.service.detection.detect import detect as detect_in_memory
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
 from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
@@ -68,6 +70,10 @@ class FindInputs(Spec):
     """A `.npy` file of an array [k, j, i]."""
     ras_from_voxel: Affine
     calibration: Calibration
+    voxels: str | None = None
+    """A `.npy` file of the scan [k, j, i]; needed, as the next, to refine outlines."""
+    token_mm: float | None = None
+    """Side of a token in mm."""
 
 
 def detect(
@@ -116,6 +122,7 @@ def detect(
             "plane": card.slices.plane.value,
         },
         "calibration": card.calibration.to_dict(),
+        "token_mm": card.token_mm,
         "device": detection.device,
         "seconds": detection.seconds,
         "mismatches": list(detection.mismatches),
@@ -140,6 +147,12 @@ def find(inputs: FindInputs, spec: FindingsSpec, output: Path, report: Reporter)
         nll, ras_from_voxel, inputs.calibration, threshold, spec.min_volume_ml
     )
     report.check_cancelled()
+    if spec.refine_outlines:
+        if inputs.voxels is None or inputs.token_mm is None:
+            raise SpecError("spec-value", "To refine outlines, voxels and token_mm must be given.")
+        volume = Volume(read_voxels(Path(inputs.voxels)), ras_from_voxel)
+        check_same_size(nll.shape, volume.voxels, "scan")
+        findings, box = refine(findings, box, nll, volume, threshold, inputs.token_mm, report)
     write_arrays(output, _label_file(box))
     return _common_values(output, findings, box, inputs.calibration, spec)
 

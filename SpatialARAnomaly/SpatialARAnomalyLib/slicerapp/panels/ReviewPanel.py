@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SpatialARAnomalyLib.service.text import rate_text
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
@@ -42,7 +43,13 @@ from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import (
     showThreshold,
 )
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
-from SpatialARAnomalyLib.slicerapp.wording.Calibration import caseText, caseTip, rateTip
+from SpatialARAnomalyLib.slicerapp.wording.Calibration import (
+    caseText,
+    caseTip,
+    expectedCell,
+    findingTip,
+    rateTip,
+)
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 
 REST_MS = 300
@@ -50,18 +57,17 @@ REST_MS = 300
 
 KEYS = {"next": "Ctrl+Down", "previous": "Ctrl+Up", "accept": "Ctrl+Return", "reject": "Ctrl+Del"}
 
-RANK, COMMENT = 0, 8
+RANK, COMMENT = 0, 7
 """Columns of the findings table."""
 
 
 def _columns() -> list[tuple[str, str]]:
     """Return title and tooltip of every column."""
     return [
-        (_("#"), _("Rank by peak NLL")),
+        (_("#"), _("Rank, the strongest finding first")),
         (_("✓✗"), _("Your review: ✓ accepted, ✗ rejected")),
+        (_("In normals"), _("Findings like this or stronger in a normal scan")),
         (_("ml"), _("Volume in milliliters")),
-        (_("Peak"), _("Highest NLL, nats per channel")),
-        (_("p"), _("p-value: share of normal voxels with at least this NLL")),
         (_("R"), _("Peak position, mm to the right")),
         (_("A"), _("Peak position, mm to the front")),
         (_("S"), _("Peak position, mm upward")),
@@ -231,12 +237,12 @@ class ReviewPanel:
 
     def _cells(self, row: Row) -> list["qt.QTableWidgetItem"]:
         position = [round(one, 1) for one in self._place(row)]
+        calibration, expected = self._result.calibration, row["per_normal_scan"]
         return [
             tableItem(int(row["rank"])),
             tableItem({ACCEPTED: "✓", REJECTED: "✗"}.get(row["status"], "")),
+            tableItem(expectedCell(calibration, expected), findingTip(calibration, row)),
             tableItem(round(row["volume_ml"], 2)),
-            tableItem(round(row["peak_nll"], 3)),
-            tableItem(float(f"{row['p_value']:.1e}")),
             *(tableItem(one) for one in position),
             tableItem(row["comment"], editable=True),
         ]
@@ -306,9 +312,7 @@ class ReviewPanel:
             return
         rate = self._result.falsePositiveRate if rate is None else rate
         calibration = self._result.calibration
-        text = _("One in {count} voxels of normal scans · NLL ≥ {nll}").format(
-            count=f"{round(1 / rate):,}", nll=f"{calibration.threshold(rate):.3f}"
-        )
+        text = _("{rate} voxels of normal scans").format(rate=rate_text(rate))
         if not calibration.supports(rate):
             text += " · " + _("rough: too rare for the held-out normal scans")
         ui.thresholdValueLabel.setText(text)

@@ -43,11 +43,9 @@ class TrainForm:
         _fill(
             ui.trainPresetSelector,
             [
-                (_("Balanced (recommended)"), Preset.BALANCED.value),
-                (_("Fast"), Preset.FAST.value),
-                (_("Thorough"), Preset.THOROUGH.value),
+                (_("Composite (recommended)"), Preset.COMPOSITE.value),
                 (_("Standard (the paper's)"), Preset.STANDARD.value),
-                (_("Dilated (the paper's, wider context)"), Preset.DILATED.value),
+                (_("Dilated (the paper's, far context)"), Preset.DILATED.value),
             ],
         )
         _choose(ui.trainPresetSelector, Settings.training("Preset"))

@@ -5,6 +5,7 @@ grow, merge, split and vanish, and the review follows the voxel that had the pea
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,9 +25,15 @@ COLUMNS = (*FINDING_COLUMNS, *REVIEW_COLUMNS)
 
 INTEGERS = ("rank", "voxels")
 
-UNITS = {"volume_ml": "ml", "peak_nll": "nats/channel", "mean_nll": "nats/channel"} | {
-    f"{point}_{axis}_mm": "mm" for point in ("centroid", "peak") for axis in "ras"
-}
+UNITS = {
+    "strength": "nats/channel ml",
+    "volume_ml": "ml",
+    "peak_nll": "nats/channel",
+    "mean_nll": "nats/channel",
+} | {f"{point}_{axis}_mm": "mm" for point in ("centroid", "peak") for axis in "ras"}
+
+OPTIONAL = ("per_normal_scan",)
+"""Columns that may be unknown: None in a row, NaN in the table."""
 
 REVIEWS = "SpatialARAnomaly.Reviews"
 """Attribute that holds all reviews, also of findings that vanished at the present threshold.
@@ -72,6 +79,8 @@ def readRows(node: "slicer.vtkMRMLTableNode | None") -> list[Row]:
                 # A table saved as text is loaded with columns of text.
                 value = float(column.GetValue(index))
                 row[name] = int(value) if name in INTEGERS else value
+                if name in OPTIONAL and math.isnan(value):
+                    row[name] = None
             rows.append(row)
     except (ValueError, TypeError, OverflowError):
         return []
@@ -113,7 +122,7 @@ def writeFindings(
                 array = vtk.vtkIntArray() if column in INTEGERS else vtk.vtkDoubleArray()
             array.SetName(column)
             for value in values:
-                array.InsertNextValue(value)
+                array.InsertNextValue(math.nan if value is None else value)
             node.AddColumn(array)
             if column in UNITS:
                 node.SetColumnUnitLabel(column, UNITS[column])

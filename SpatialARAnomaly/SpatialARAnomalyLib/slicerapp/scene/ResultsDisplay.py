@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from slicer.util import arrayFromVTKMatrix, getNodesByClass, setSliceViewerLayers
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.service.text import rate_text
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import REJECTED, Row
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 from SpatialARAnomalyLib.slicerapp.scene.Result import NLL, Result
@@ -33,8 +34,6 @@ USUAL, RARE = 0.5, 1e-4
 
 MAX_SHOWN_NLL = 1e30
 """Upper end of the displayed range."""
-
-LEGEND_FORMAT = "%.3g"
 
 LEGEND_FONT_SIZE = 10
 
@@ -66,8 +65,8 @@ def prepareOverlay(result: Result) -> None:
     volume.SetAndObserveDisplayNodeID(display.GetID())
     showThreshold(result, result.falsePositiveRate)
     legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(volume)
-    legend.SetTitleText(_("NLL (nats per channel)"))
-    legend.SetLabelFormat(LEGEND_FORMAT)
+    legend.SetTitleText(_("Rarity in normal scans\n(middle: {rate})").format(rate=rate_text(RARE)))
+    legend.SetNumberOfLabels(0)  # NLL in nats means nothing to a reader
     legend.SetSize(*LEGEND_SIZE)
     legend.GetTitleTextProperty().SetFontSize(LEGEND_FONT_SIZE)
     legend.GetLabelTextProperty().SetFontSize(LEGEND_FONT_SIZE)

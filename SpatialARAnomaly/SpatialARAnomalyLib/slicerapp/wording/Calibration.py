@@ -1,5 +1,8 @@
 """Texts of the panel for calibrations, durations and sizes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.cards.calibration import (
@@ -8,11 +11,11 @@ from SpatialARAnomalyLib.engine.cards.calibration import (
     Calibration,
     least_case_p,
 )
-from SpatialARAnomalyLib.service.text import size_number
+from SpatialARAnomalyLib.service.text import number_text, size_number
 
 
 def caseText(calibration: Calibration, score: float | None) -> str:
-    """Return `p = 0.03 (12 normal scans)`, or why there is no p-value."""
+    """Return `p = 0.03 (rough: 12 normal scans)`, or why there is no p-value."""
     if score is None or not calibration.case_scores:
         return _("no p-value: the model has no case scores")
     p = calibration.case_p_value(score)
@@ -20,10 +23,8 @@ def caseText(calibration: Calibration, score: float | None) -> str:
         text = _("no p-value: {count} held-out normal scans, at least {least} are needed")
         return text.format(count=calibration.volumes, least=MIN_NORMALS)
     sign = "≤" if p <= least_case_p(calibration.volumes) else "="
-    text = _("p {sign} {p} ({count} normal scans)").format(
-        sign=sign, p=f"{p:.2g}", count=calibration.volumes
-    )
-    return f"{text} · {_('rough')}" if calibration.is_rough else text
+    text = _("p {sign} {p} ({basis})")
+    return text.format(sign=sign, p=f"{p:.2g}", basis=basisText(calibration))
 
 
 def caseTip(calibration: Calibration) -> str:
@@ -37,12 +38,14 @@ def caseTip(calibration: Calibration) -> str:
 
 
 def rateTip(calibration: Calibration, rate: float) -> str:
-    """Return the interval of the false-positive rate in new normal scans."""
+    """Return the threshold's NLL, and the interval of its rate in new normal scans."""
+    nll = _("NLL of at least {nll} nats per channel.").format(
+        nll=f"{calibration.threshold(rate):.3f}"
+    )
     interval = calibration.rate_interval(rate)
-    if interval is None:
-        if calibration.volumes < 2:
-            return _("The rate in other normal scans is unknown: there is one held-out scan.")
-        return _("The rate in other normal scans at this threshold is unknown.")
+    if interval is None or interval.is_wide:
+        unknown = _("The rate in other normal scans at this threshold is unknown.")
+        return f"{nll} {unknown} {_fewNormals(calibration)}".strip()
     tip = _(
         "A new normal scan has between {low} and {high} of its voxels above the threshold, on "
         "average between {meanLow} and {meanHigh} (95 % intervals)."
@@ -52,14 +55,39 @@ def rateTip(calibration: Calibration, rate: float) -> str:
         meanLow=share(interval.mean[0]),
         meanHigh=share(interval.mean[1]),
     )
-    return f"{tip} {_fewNormals(calibration)}".strip()
+    return f"{nll} {tip} {_fewNormals(calibration)}".strip()
+
+
+def expectedCell(calibration: Calibration, expected: float | None) -> float | str:
+    """Return the findings in a normal scan for a table, in which they are sorted by number."""
+    if expected is None or calibration.findings is None:
+        return ""
+    text = number_text(expected, calibration.findings.least)
+    return text if text.startswith("<") else float(text)
+
+
+def findingTip(calibration: Calibration, row: Mapping[str, Any]) -> str:
+    """Explain a finding's number in normal scans, and give its NLL in nats."""
+    if row["per_normal_scan"] is None or calibration.findings is None:
+        known = _("Unknown: the model was made before findings were counted. Train it again.")
+    else:
+        known = _(
+            "A normal scan has {number} findings like this or stronger at this threshold ({basis})."
+        ).format(
+            number=number_text(row["per_normal_scan"], calibration.findings.least),
+            basis=basisText(calibration),
+        )
+    nll = _("NLL in nats per channel: peak {peak}, mean {mean}.").format(
+        peak=f"{row['peak_nll']:.3f}", mean=f"{row['mean_nll']:.3f}"
+    )
+    return f"{known} {nll}"
 
 
 def cardText(calibration: Calibration) -> str:
     """Summarize the calibration for a model's card."""
     interval = calibration.rate_interval(0.01)
     parts = []
-    if interval is not None:
+    if interval is not None and not interval.is_wide:
         parts.append(
             _("At a rate of 1 %, new normal scans have {low} to {high} on average.").format(
                 low=share(interval.mean[0]), high=share(interval.mean[1])
@@ -73,12 +101,19 @@ def share(value: float) -> str:
     return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
 
 
+def basisText(calibration: Calibration) -> str:
+    """Return `20 normal scans`, or `rough: 2 normal scans`."""
+    if calibration.volumes == 1:
+        return _("rough: 1 normal scan")
+    text = _("rough: {count} normal scans") if calibration.is_rough else _("{count} normal scans")
+    return text.format(count=calibration.volumes)
+
+
 def _fewNormals(calibration: Calibration) -> str:
     if not calibration.is_rough:
         return ""
-    return _("Rates and p-values are rough with fewer than {enough} held-out normal scans.").format(
-        enough=ENOUGH_NORMALS
-    )
+    advice = _("train on more, until {enough} are held out").format(enough=ENOUGH_NORMALS)
+    return f"{basisText(calibration).capitalize()}; {advice}."
 
 
 def durationText(seconds: float) -> str:
