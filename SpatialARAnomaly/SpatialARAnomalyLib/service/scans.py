@@ -58,7 +58,7 @@ class ScanSource(Spec):
             raise SpecError(
                 "spec-value",
                 "A scan must be given by path (and series), or by voxels and affine (and name and "
-                "modality); found another set of these.",
+                "modality), each with or without a mask; found another set of these.",
             )
 
     @property
@@ -93,13 +93,15 @@ class ScanSource(Spec):
             check_cancelled()
             name, volume = volume_name(path), read_volume_file(path)
         check_scan(volume)
-        if self.mask is not None:
-            volume = (
-                read_mask(self.mask, volume, report)
-                if self.voxels is None
-                else volume.masked(read_mask_array(self.mask))
-            )
-        return name, volume
+        return name, self.masked(volume, report)
+
+    def masked(self, volume: Volume, report: Reporter) -> Volume:
+        """Return the scan's volume with its mask, if it has one; raises as `read` does."""
+        if self.mask is None:
+            return volume
+        if self.voxels is not None:
+            return volume.masked(read_mask_array(self.mask))
+        return read_mask(self.mask, volume, report)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values that are set, as JSON types and with absolute paths."""

@@ -133,6 +133,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "--accept-license)."
     ),
     "mask-empty": _MASK,
+    "mask-missing": "Name the masks in a table (CSV) with the columns scan and mask.",
     "mask-outside": _MASK,
     "mask-place": _MASK,
     "mask-size": _MASK,

@@ -193,6 +193,8 @@ def print_survey(found: "SurveyResult") -> None:
         for row in found.rows:
             if row.reason:
                 console.print(Text(f"{row.name} is excluded: {row.reason}"), soft_wrap=True)
+            for note in row.notes:
+                console.print(Text(f"{row.name}: {note}"), soft_wrap=True)
     else:
         print("No scan was found.")
     estimate = found.estimate

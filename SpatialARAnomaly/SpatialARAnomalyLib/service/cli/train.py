@@ -21,10 +21,11 @@ TRAIN_EPILOG = (
 NORMALS_EPILOG = "Example: spatial-ar-anomaly normals archive/healthy --size-px 336 --epochs 20"
 
 NORMALS_OPTIONS = (
-    "modality", "plane", "preset", "encoder", "fov_mm", "size_px", "epochs", "batch_size", "device"
+    "modality", "plane", "region", "preset", "encoder", "fov_mm", "size_px", "epochs", "batch_size",
+    "device",
 )  # fmt: skip
 TRAIN_OPTIONS = (
-    "name", "modality", "plane", "preset", "encoder", "precision", "fov_mm", "size_px",
+    "name", "modality", "plane", "region", "preset", "encoder", "precision", "fov_mm", "size_px",
     "window_hu", "epochs", "batch_size", "learning_rate", "held_out_share", "seed", "device",
     "allow_download", "overwrite", "restart", "skip_unusable",
 )  # fmt: skip

@@ -20,6 +20,7 @@ from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_gri
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.scan_table import TableProblem, read_scan_table
+from SpatialARAnomalyLib.service.scans import read_mask
 
 TRUTH_ENDING = "_truth"
 """Ending of a ground truth's name, after the name of its scan, in a folder of cases."""
@@ -34,13 +35,18 @@ class Case:
     """A label map, or an array on the scan's voxels; above zero is lesion. None: a normal scan."""
     patient: str = ""
     """Name that the scans of one patient share, used in no report; "": the patient's only scan."""
+    mask: Path | str | None = None
+    """A label map of where to look; None for the whole scan, or a volume with its own mask."""
 
-    def read(self) -> tuple[Volume, Bool[np.ndarray, "k j i"]]:
-        """Read the scan, and which of its voxels are lesion.
+    def read(self, report: Reporter = SilentReporter()) -> tuple[Volume, Bool[np.ndarray, "k j i"]]:
+        """Read the scan with its mask, and which of its voxels are lesion.
 
-        Raises `InputError` where one cannot be read, or they do not have the same voxels.
+        Raises `InputError` where one cannot be read, or they do not have the same voxels;
+        `report` receives a notice where the mask is on another grid.
         """
         volume = self.scan if isinstance(self.scan, Volume) else read_volume_file(Path(self.scan))
+        if self.mask is not None:
+            volume = read_mask(Path(self.mask), volume, report)
         if self.truth is None:
             return volume, np.zeros(volume.voxels.shape, dtype=bool)
         if isinstance(self.truth, np.ndarray):
@@ -85,7 +91,7 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
 
 
 def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:
-    """Return the cases of a CSV table (columns scan, truth, patient) or of a folder.
+    """Return the cases of a CSV table (columns scan, truth, patient, mask) or of a folder.
 
     In a table, paths are relative to its folder, and a scan with an empty truth is normal. In a
     folder, `X_truth.nii.gz` is the truth of `X.nii.gz`.
@@ -97,8 +103,8 @@ def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:
         found = _from_folder(path) if path.is_dir() else _from_table(path, report)
         missing = [
             file.name
-            for pair in found
-            for file in pair[:2]
+            for scan, truth, _, mask in found
+            for file in (scan, truth, mask)
             if file is not None and not file.is_file()
         ]
     except OSError as error:
@@ -108,9 +114,10 @@ def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:
     if missing:
         raise InputError(
             "cases-missing",
-            f"Every scan and truth must exist; missing: {len(missing)}, first {missing[0]!r}.",
+            f"Every scan, truth and mask must exist; missing: {len(missing)}, "
+            f"first {missing[0]!r}.",
         )
-    scans = [os.path.realpath(scan) for scan, _, _ in found]
+    scans = [os.path.realpath(scan) for scan, *_ in found]
     if len(set(scans)) < len(scans):
         twice = next(name for place, name in enumerate(scans) if name in scans[:place])
         raise InputError(
@@ -119,8 +126,8 @@ def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:
     return [Case(*one) for one in found]
 
 
-_Found = list[tuple[Path, Path | None, str]]
-"""Scan, truth and patient ("" where it is unknown)."""
+_Found = list[tuple[Path, Path | None, str, Path | None]]
+"""Scan, truth, patient ("" where it is unknown) and mask."""
 
 
 def _from_folder(folder: Path) -> _Found:
@@ -138,7 +145,7 @@ def _from_folder(folder: Path) -> _Found:
             ending=TRUTH_ENDING,
         )
     return [
-        (file, files.get(name + TRUTH_ENDING), "")
+        (file, files.get(name + TRUTH_ENDING), "", None)
         for name, file in files.items()
         if name not in truths
     ]
@@ -146,18 +153,19 @@ def _from_folder(folder: Path) -> _Found:
 
 def _from_table(path: Path, report: Reporter) -> _Found:
     try:
-        rows = read_scan_table(path, ["scan", "truth"], ["patient"], report)
+        rows = read_scan_table(path, ["scan", "truth"], ["patient", "mask"], report)
     except TableProblem as problem:
         raise InputError(
             "cases-table",
-            "Expected a table of cases with the columns scan, truth and (optional) patient; "
-            f"{problem}.",
+            "Expected a table of cases with the columns scan, truth and (optional) patient and "
+            f"mask; {problem}.",
         ) from None
     return [
         (
             path.parent / row["scan"],
             path.parent / row["truth"] if row["truth"] else None,
             row["patient"],
+            path.parent / row["mask"] if row["mask"] else None,
         )
         for row in rows
     ]

@@ -124,14 +124,17 @@ def check_cases(
         )
     slices = 0
     mismatches: set[str] = set()
+    told: set[str] = set()
     for number, case in enumerate(cases, start=1):
         report.check_cancelled()
         with case.named(number):
-            volume, _ = case.read()
+            volume, _ = case.read(report)
             scan = prepare_scan(volume, card, allow_mismatch, SilentReporter())
-        for mismatch in scan.mismatches:
-            if mismatch not in mismatches:  # scans of one scanner have the same ones
-                report.notice("model-mismatch", mismatch)
+        mismatched = [("model-mismatch", one) for one in scan.mismatches]
+        for code, text in (*mismatched, *scan.plane_volume.notices):
+            if text not in told:  # scans of one scanner have the same ones
+                report.notice(code, text)
+            told.add(text)
         mismatches.update(scan.mismatches)
         slices += len(scan.plane_volume.counted_slices)
         report.progress(number, len(cases), "scan")

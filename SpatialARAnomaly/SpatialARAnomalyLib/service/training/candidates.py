@@ -1,5 +1,6 @@
 """Scans that training may use: found by name and header (`Candidate`), then read (`NormalScan`)."""
 
+import hashlib
 import os
 import time
 from collections import defaultdict
@@ -7,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
-from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import Modality, Plane
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Region
 from SpatialARAnomalyLib.engine.volumes.dicom import (
     DicomSeries,
     choose_series,
@@ -20,7 +23,7 @@ from SpatialARAnomalyLib.engine.volumes.dicom import (
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
 from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
-from SpatialARAnomalyLib.engine.volumes.volume import check_scan, infer_modality
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service import scan_table
 from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
 from SpatialARAnomalyLib.service.training.request import ScanRow
@@ -58,8 +61,12 @@ class NormalScan:
     """Distance between rows and between columns."""
     extent_mm: tuple[float, float]
     """Height and width of the body over all slices."""
+    mask_sha256: str = ""
+    """Hash of the mask; "" without one."""
+    notices: tuple[tuple[str, str], ...] = ()
+    """What a user should know about the region and the mask, as code and sentence."""
     body_slices: int
-    """Number of slices that hold some of the body."""
+    """Number of slices that hold voxels that count."""
     nbytes: int
     """Bytes of the voxels in memory."""
     seconds: float
@@ -74,8 +81,14 @@ class NormalScan:
 class ScanReader:
     """Reads scans, and keeps the voxels of the first ones up to `kept_bytes`."""
 
-    def __init__(self, plane: Plane, modality: Modality | None, kept_bytes: int = 0) -> None:
-        self._plane, self._modality = plane, modality
+    def __init__(
+        self,
+        plane: Plane,
+        modality: Modality | None,
+        region: Region = Region.BODY,
+        kept_bytes: int = 0,
+    ) -> None:
+        self._plane, self._modality, self._region = plane, modality, region
         self._free_bytes = kept_bytes
         self._kept: dict[str, PlaneVolume] = {}
 
@@ -91,16 +104,20 @@ class ScanReader:
         else inferred from the values. `series` are the headers of a DICOM series, if known.
         """
         begun_s = time.perf_counter()
+        notices = _Notices()
         if series is None and source.path is not None and source.path.is_dir():
             series = choose_series(list_series(source.path, check_cancelled), source.series)
         if series is None:
-            _, volume = source.read(check_cancelled)
+            _, volume = source.read(check_cancelled, notices)
         else:
             volume = read_series(series, check_cancelled)
             check_scan(volume)
+            volume = source.masked(volume, notices)
+        if self._region is Region.MASK and volume.mask is None:
+            raise InputError("mask-missing", "Every normal scan must have a mask; it has none.")
         inferred = infer_modality(volume)
         modality = volume.modality or self._modality or inferred
-        plane_volume = PlaneVolume(volume, self._plane, modality)
+        plane_volume = PlaneVolume(volume, self._plane, modality, self._region)
         slice_mm, row_mm, column_mm = plane_volume.spacing_mm
         depth, height, width = volume.voxels.shape
         scan = NormalScan(
@@ -114,6 +131,8 @@ class ScanReader:
             slice_mm=slice_mm,
             pixel_mm=(row_mm, column_mm),
             extent_mm=plane_volume.extent_mm,
+            mask_sha256=_mask_sha256(volume),
+            notices=(*notices.found, *plane_volume.notices),
             body_slices=len(plane_volume.counted_slices),
             nbytes=volume.voxels.nbytes,
             seconds=time.perf_counter() - begun_s,
@@ -133,15 +152,32 @@ class ScanReader:
         if kept is not None:
             return kept
         _, volume = scan.source.read(check_cancelled)
-        if volume.content_sha256() != scan.sha256:
+        if (volume.content_sha256(), _mask_sha256(volume)) != (scan.sha256, scan.mask_sha256):
             raise InputError(
                 "normal-changed", f"{scan.source.label} changed while it was used for training."
             )
-        return PlaneVolume(volume, self._plane, modality)
+        return PlaneVolume(volume, self._plane, modality, self._region)
 
     def drop(self, scan: NormalScan) -> None:
         """Free the voxels of a scan."""
         self._kept.pop(scan.sha256, None)
+
+
+class _Notices(SilentReporter):
+    """Collects notices, which the survey shows beside the scan."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def notice(self, code: str, text: str) -> None:
+        """Keep a notice."""
+        self.found.append((code, text))
+
+
+def _mask_sha256(volume: Volume) -> str:
+    if volume.mask is None:
+        return ""
+    return hashlib.sha256(np.packbits(volume.mask).tobytes()).hexdigest()
 
 
 @dataclass(kw_only=True)
@@ -196,6 +232,7 @@ class Candidate:
             shape_kji=scan.shape_kji,
             spacing_mm=scan.spacing_mm,
             slices=scan.body_slices,
+            notes=tuple(text for _, text in scan.notices),
         )
 
 
@@ -206,7 +243,7 @@ def find_candidates(
 
     They are in order of their names, DICOM series after volume files. Other files in a folder
     are skipped. A folder that cannot be listed is an excluded candidate. A file may also be a
-    table (CSV) with the columns `scan` and `patient`; paths in it start at its own folder.
+    table (CSV) with the columns `scan`, `patient` and `mask`; paths in it start at its own folder.
     """
     folders = [path for path in paths if os.path.isdir(path)]
     several = len(folders) > 1
@@ -247,17 +284,18 @@ def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
     found = []
     for table in tables:
         try:
-            rows = scan_table.read_scan_table(table, ["scan"], ["patient"], report)
+            rows = scan_table.read_scan_table(table, ["scan"], ["patient", "mask"], report)
         except scan_table.TableProblem as problem:
             raise InputError(
                 "scan-table",
-                "Expected a table of scans with the columns scan and (optional) patient; "
+                "Expected a table of scans with the columns scan and (optional) patient and mask; "
                 f"{problem}.",
             ) from None
         for row in rows:
             name = row["patient"]
             patient = f"table {numbers.setdefault(name, len(numbers) + 1)}" if name else None
-            found.append(ScanSource(path=table.parent / row["scan"], patient=patient))
+            mask = table.parent / row["mask"] if row["mask"] else None
+            found.append(ScanSource(path=table.parent / row["scan"], patient=patient, mask=mask))
     return found
 
 

@@ -21,6 +21,7 @@ from SpatialARAnomalyLib.engine.specs import (
     Plane,
     Precision,
     Preset,
+    Region,
     SliceSpec,
     Spec,
     TrainingSpec,
@@ -45,6 +46,9 @@ class TrainSpec(TrainingSpec):
     """Modality of the scans; by default inferred from their files and values."""
     plane: Plane = SliceSpec.plane
     """Plane of the slices."""
+    region: Region = Region.BODY
+    """Where the model looks: the body, a head without scalp and skull, or the masks that all scans
+    come with."""
     fov_mm: float | None = None
     """Side of a slice in mm; by default 1.1 × the largest body."""
     size_px: int = SliceSpec.size_px
@@ -158,6 +162,8 @@ class ScanRow(Spec):
     """Voxel spacing along i, j and k."""
     slices: int | None = None
     """Number of slices that hold some of the body."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about its region and mask, as sentences."""
     status: str = "used"
     """`used` or `excluded`."""
     code: str | None = None

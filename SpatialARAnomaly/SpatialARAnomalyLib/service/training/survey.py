@@ -100,7 +100,7 @@ def plan_training(
     report.stage("list", 1, 3)
     candidates = find_candidates(paths, sources, report)
     report.stage("read", 2, 3)
-    reader = ScanReader(spec.plane, spec.modality)
+    reader = ScanReader(spec.plane, spec.modality, spec.region)
     read_candidates(candidates, reader, report)
     report.stage("estimate", 3, 3)
     encoder, estimate, problem = None, None, None

@@ -117,7 +117,7 @@ def train(
                     find_one_scan(place).read(report.check_cancelled)  # raises what it lacks
             if sources and not folder.checkpoint.exists():
                 _record(spec, sources, folder)
-        reader = ScanReader(spec.plane, spec.modality, KEPT_BYTES)
+        reader = ScanReader(spec.plane, spec.modality, spec.region, KEPT_BYTES)
         scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
@@ -153,17 +153,26 @@ def _keep(
     kept = []
     for number, scan in enumerate(scans, start=1):
         if isinstance(scan, Volume):
-            with tempfile.TemporaryDirectory() as work:
-                file = Path(work) / "voxels.npy"
-                np.save(file, scan.voxels, allow_pickle=False)
-                voxels = folder.keep_array(file, report.check_cancelled)
-            rows, name = affine_rows(scan.ras_from_voxel), f"volume {number}"
-            scan = ScanSource(voxels=voxels, affine=rows, name=name, modality=scan.modality)
+            scan = ScanSource(
+                voxels=_keep_array(scan.voxels, folder, report),
+                affine=affine_rows(scan.ras_from_voxel),
+                name=f"volume {number}",
+                modality=scan.modality,
+                mask=None if scan.mask is None else _keep_array(scan.mask, folder, report),
+            )
         elif scan.voxels is not None:
             voxels = folder.keep_array(scan.voxels, report.check_cancelled)
-            scan = dataclasses.replace(scan, voxels=voxels)
+            mask = scan.mask and folder.keep_array(scan.mask, report.check_cancelled)
+            scan = dataclasses.replace(scan, voxels=voxels, mask=mask)
         kept.append(scan)
     return kept
+
+
+def _keep_array(array: np.ndarray, folder: TrainingFolder, report: Reporter) -> Path:
+    with tempfile.TemporaryDirectory() as work:
+        file = Path(work) / "array.npy"
+        np.save(file, array, allow_pickle=False)
+        return folder.keep_array(file, report.check_cancelled)
 
 
 def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
@@ -198,7 +207,20 @@ def _select(
             if candidate.scan is not None and candidate.code != "duplicate":
                 reader.drop(candidate.scan)
     check_count(found.used)
+    _report_regions(candidates, report)
     return found.used
+
+
+def _report_regions(candidates: Sequence[Candidate], report: Reporter) -> None:
+    """Report what a user should know about the regions of the scans used, each thing once."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for candidate in candidates:
+        if candidate.code is None and candidate.scan is not None:
+            for notice in candidate.scan.notices:
+                names.setdefault(notice, []).append(candidate.name)
+    for (code, text), (first, *others) in names.items():
+        more = f" and {len(others)} more" if others else ""
+        report.notice(code, f"{first}{more}: {text}")
 
 
 class _Preparation:
@@ -228,6 +250,8 @@ class _Preparation:
         """Return the name of the scan's tokens in the store."""
         return feature_key(
             scan.sha256,
+            region=self.spec.region.value,
+            mask=scan.mask_sha256,
             slices=self.slices.to_dict(),
             intensity=self.intensity.to_dict(),
             encoder=self.encoder.card.weights_sha256,
@@ -266,6 +290,7 @@ def _fit_model(
     fingerprint = spec.fingerprint(
         hashes,
         held_out=sorted(hashes[index] for index in held_out_indices),
+        masks=sorted(scan.mask_sha256 for scan in scans),
         preparation=PREPARATION_VERSION,
         intensity=preparation.intensity.to_dict(),
         encoder=preparation.encoder.card.weights_sha256,
@@ -301,6 +326,7 @@ def _fit_model(
         modality=preparation.modality,
         slices=preparation.slices,
         intensity=preparation.intensity,
+        region=spec.region,
         encoder=encoder_card,
         autoregressive=network,
         training=training,

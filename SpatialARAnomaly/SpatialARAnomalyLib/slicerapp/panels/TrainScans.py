@@ -311,11 +311,11 @@ def _cells(row: ScanRow) -> list["qt.QTableWidgetItem"]:
         " × ".join(str(one) for one in reversed(row.shape_kji or ())),
         " × ".join(f"{one:.3g}" for one in row.spacing_mm or ()),
         row.patient,
-        row.reason or "",
+        row.reason or " ".join(row.notes),
     ):
         item = qt.QTableWidgetItem(text)
         flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
         item.setFlags(flags if row.used else qt.Qt.ItemIsSelectable)
-        item.setToolTip(row.reason or row.name)
+        item.setToolTip(row.reason or " ".join(row.notes) or row.name)
         items.append(item)
     return items

@@ -166,6 +166,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "label-map": labelMap,
         "license-not-accepted": _("Click 'Get…' under 'Encoders', which shows the license."),
         "mask-empty": mask,
+        "mask-missing": _("Train without masks, or give every scan one."),
         "mask-outside": mask,
         "mask-place": mask,
         "mask-size": mask,
