@@ -189,8 +189,9 @@ def test_a_mismatch_can_be_allowed(site, tmp_path):
 def test_models_show_and_verify(site):
     shown = run("models", "show", site.model)
     assert shown.exit_code == 0
-    for words in ("MR", "axial", "demonstration", "3 trained on, 1 held out", "nats per channel"):
-        assert words in shown.stdout
+    words = ("MR", "axial", "demonstration", "3 trained on (of 3 patients)", "nats per channel")
+    for word in words:
+        assert word in shown.stdout
     verified = run("models", "verify", site.model)
     assert verified.exit_code == 0
     assert "complete and unchanged" in verified.stdout

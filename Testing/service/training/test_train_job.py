@@ -191,7 +191,7 @@ def test_no_more_voxels_are_kept_than_allowed(site):
     reader = ScanReader(Plane.AXIAL, None)
     size = next(reader.read(ScanSource(path=one), lambda: None).nbytes for one in site.normals)
     masks = int(np.prod(SHAPE_KJI))
-    reader = ScanReader(Plane.AXIAL, None, 2 * (size + masks) + 1)
+    reader = ScanReader(Plane.AXIAL, None, kept_bytes=2 * (size + masks) + 1)
     scans = [reader.read(ScanSource(path=one), lambda: None) for one in site.normals]
     kept = [reader.voxels(scan, Modality.MR, lambda: None) for scan in scans]
     again = [reader.voxels(scan, Modality.MR, lambda: None) for scan in scans]
