@@ -20,6 +20,7 @@ class SpatialARAnomalyParameterNode:
     falsePositiveRate - share of the body voxels of normal scans above the threshold
     leastVolumeMl - smallest volume of a finding, ml
     allowMismatch - search scans that differ from the model's normal scans
+    refineOutlines - move the outlines of findings to edges of the image
     trainName - name of the model to be trained
     trainModality - modality of the scans, MR or CT; empty to take it from the scans
     trainPlane - plane of the slices
@@ -32,6 +33,7 @@ class SpatialARAnomalyParameterNode:
     falsePositiveRate: Annotated[float, WithinRange(1e-6, 0.1)] = FindingsSpec.false_positive_rate
     leastVolumeMl: Annotated[float, WithinRange(0.0, 1000.0)] = FindingsSpec.min_volume_ml
     allowMismatch: bool = False
+    refineOutlines: bool = FindingsSpec.refine_outlines
     trainName: str = ""
     trainModality: str = ""
     trainPlane: str = TrainSpec.plane.value

@@ -422,6 +422,33 @@ def test_a_newer_threshold_replaces_an_older_one_that_is_under_way(shown, warm_w
     assert result.falsePositiveRate == pytest.approx(10**-4.2)
 
 
+def test_outlines_stay_refined_at_another_threshold(opened, warm_worker, scene):
+    opened.ui.leastVolumeSpinBox.setValue(0.0)
+    opened.ui.refineOutlinesCheckBox.setChecked(True)
+    scan, _ = add_head()
+    opened.ui.inputSelector.setCurrentNode(scan)
+    run_events()
+    asked = []
+    submit = warm_worker.submit
+    warm_worker.submit = lambda job, **more: (asked.append((job, more)), submit(job, **more))[1]
+    try:
+        result = detected(opened)
+        assert result is not None, opened.ui.statusLabel.text
+        move_threshold(opened, 1.3)
+        scene.RemoveNode(scan)
+        move_threshold(opened, 1.6)
+    finally:
+        del warm_worker.submit
+    _, *finds = asked
+    assert [job for job, _ in finds] == ["find"] * 2
+    # The first with the scan, from which outlines are refined; the second after it was deleted.
+    refined = [more["spec"]["refine_outlines"] for _, more in asked]
+    assert refined == [True, True, False]
+    token_mm = [more["inputs"].get("token_mm") for _, more in finds]
+    assert token_mm == [result.tokenMm, None]
+    assert result.tokenMm > 0
+
+
 @pytest.mark.parametrize("placing", ["oblique left-handed", "transformed"])
 def test_all_views_are_led_to_the_peak_wherever_the_scan_lies(placing, opened, scene):
     import slicer

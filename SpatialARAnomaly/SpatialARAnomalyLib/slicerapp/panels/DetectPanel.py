@@ -235,6 +235,7 @@ class DetectPanel:
             leastVolumeMl=parameters.leastVolumeMl,
             device=Settings.device(),
             allowMismatch=parameters.allowMismatch,
+            refineOutlines=parameters.refineOutlines,
         )
         self._log(f"detection with a model of {entry.card.modality} on {settings.device}")
         self._start(lambda: self._logic.detect(parameters.inputVolume, settings, self._detected))

@@ -1,4 +1,4 @@
-"""NLL volumes of the scene as files for the worker, each written once and only when needed."""
+"""Volumes of the scene as files for the worker, each written once and only when needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class _Writing:
 
 
 class NllFiles:
-    """Keeps a file per NLL volume until the volume changes."""
+    """Keeps a file per NLL volume (or scan) until the volume changes."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[WorkFolder, Path, tuple[object, ...]]] = {}

@@ -131,6 +131,16 @@ class Result:
         self._setAttribute("LeastVolumeMl", repr(float(volume)))
 
     @property
+    def tokenMm(self) -> float | None:
+        """Side of a token in mm, where outlines are refined; None where they are raw."""
+        side = self._number("TokenMm")
+        return side if 0.0 < side < math.inf else None
+
+    @tokenMm.setter
+    def tokenMm(self, side: float) -> None:
+        self._setAttribute("TokenMm", repr(float(side)))
+
+    @property
     def threshold(self) -> float:
         """NLL of the threshold, nats per channel."""
         return self.calibration.threshold(self.falsePositiveRate)

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import addTable, writeFindings
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     checkScan,
@@ -55,6 +56,7 @@ class DetectionSettings:
     leastVolumeMl: float
     device: Device
     allowMismatch: bool
+    refineOutlines: bool = FindingsSpec.refine_outlines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,7 @@ class Detection:
             spec={
                 "false_positive_rate": self.settings.falsePositiveRate,
                 "min_volume_ml": self.settings.leastVolumeMl,
+                "refine_outlines": self.settings.refineOutlines,
                 "device": self.settings.device.value,
                 "allow_mismatch": self.settings.allowMismatch,
             },
@@ -253,6 +256,8 @@ class Detection:
             result.modelName = str(event["model"]["name"])
             result.falsePositiveRate = float(event["false_positive_rate"])
             result.leastVolumeMl = self.settings.leastVolumeMl
+            if self.settings.refineOutlines:
+                result.tokenMm = float(event["token_mm"])
             segmentation = addSegmentation(f"{name} anomalies", scan)
             added.append(segmentation)
             rows = event["findings"]

@@ -53,8 +53,23 @@ class FindingsUpdate:
         number, resultId = self._request, result.id
         rate, leastVolumeMl = result.falsePositiveRate, result.leastVolumeMl
         calibration = result.calibration.to_dict()
+        tokenMm = result.tokenMm
 
-        def submit(file: Path | None, error: Exception | None) -> None:
+        def provideScan(file: Path | None, error: Exception | None) -> None:
+            """Write the scan to a file, too, if outlines are refined; without it they are raw."""
+            volume = slicer.mrmlScene.GetNodeByID(resultId)
+            scan = Result(volume).scan if volume is not None else None
+            if number != self._request or file is None or tokenMm is None or scan is None:
+                submit(file, error, None)
+                return
+            try:
+                self._stopWriting = self._files.provide(
+                    scan, lambda voxels, problem: submit(voxels and file, problem, voxels)
+                )
+            except OSError as problem:  # no folder for the file
+                submit(None, problem, None)
+
+        def submit(file: Path | None, error: Exception | None, voxels: Path | None) -> None:
             if number != self._request:
                 return
             volume = slicer.mrmlScene.GetNodeByID(resultId)
@@ -72,8 +87,13 @@ class FindingsUpdate:
                     "nll": str(file),
                     "ras_from_voxel": rasFromVoxel(volume).tolist(),
                     "calibration": calibration,
+                }
+                | ({} if voxels is None else {"voxels": str(voxels), "token_mm": tokenMm}),
+                spec={
+                    "false_positive_rate": rate,
+                    "min_volume_ml": leastVolumeMl,
+                    "refine_outlines": voxels is not None,
                 },
-                spec={"false_positive_rate": rate, "min_volume_ml": leastVolumeMl},
                 output=folder.path / "results",
                 onEnd=lambda event: load(event, folder),
             )
@@ -118,9 +138,9 @@ class FindingsUpdate:
             onEnd(outcome)
 
         try:
-            self._stopWriting = self._files.provide(result.volume, submit)
+            self._stopWriting = self._files.provide(result.volume, provideScan)
         except OSError as problem:  # no folder for the file
-            submit(None, problem)
+            submit(None, problem, None)
 
     def cancel(self) -> None:
         """Drop the present request."""
