@@ -214,9 +214,13 @@ def test_parents_are_made(tmp_path):
 
 def test_every_changed_byte_of_a_header_is_found_by_the_card_alone(file):
     """In white space, in the 17th digit of a figure, in the digest, in the length: anywhere."""
-    content = file.read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
-    spaces = len(content[:end]) - len(content[:end].rstrip())
+    for name in ("a", "ab"):  # one of them is padded
+        save_model(file, dataclasses.replace(CARD, name=name), small_model())
+        content = file.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        spaces = len(content[:end]) - len(content[:end].rstrip())
+        if spaces:
+            break
     assert spaces > 0
     dice = random.Random(0)
     places = {*range(120), *range(end - 100, end), *dice.sample(range(end), 200)}
