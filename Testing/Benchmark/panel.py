@@ -63,6 +63,7 @@ def nll_and_labels(slices: int, work: Path) -> tuple[np.ndarray, dict]:
         "findings": [finding_row(one) for one in findings],
         "calibration": calibration.to_dict(),
         "case_score": 3.0,
+        "cautions": [],
         "false_positive_rate": rate,
         "model": {"name": "benchmark"},
     }

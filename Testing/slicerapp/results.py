@@ -41,7 +41,11 @@ def calibration() -> Any:
 
 
 def add_result(
-    affine: np.ndarray = AFFINE, rate: float = 0.01, transform: Any = None, name: str = "Scan"
+    affine: np.ndarray = AFFINE,
+    rate: float = 0.01,
+    transform: Any = None,
+    name: str = "Scan",
+    cautions: tuple[str, ...] = (),
 ) -> Any:
     """Add a scan and its result to the scene, as a detection does."""
     from slicerapp.heads import add_volume
@@ -67,6 +71,7 @@ def add_result(
     )  # fmt: skip
     event = {
         "calibration": calibration().to_dict(), "case_score": CASE_SCORE,
+        "cautions": [{"code": code, "text": f"Text of {code}."} for code in cautions],
         "model": {"name": "blobs"},
         "false_positive_rate": rate, "findings": [finding_values(one) for one in findings],
         "labels_start_kji": None if box is None else list(box.start_kji),

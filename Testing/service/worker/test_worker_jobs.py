@@ -168,7 +168,7 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
     assert set(result) == {
         "id", "event", "files", "labels_start_kji", "findings", "threshold_nll", "outside_nll",
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
-        "mismatches", "warm", "case_score", "case_p_value", "token_mm",
+        "mismatches", "warm", "case_score", "case_p_value", "token_mm", "cautions", "suitability",
     }  # fmt: skip
     assert result["model"] == {
         "name": "model",

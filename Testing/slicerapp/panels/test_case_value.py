@@ -58,3 +58,14 @@ def test_words_follow_the_number_of_scans(words):
     assert "Rough: 1 normal scan;" in words.rateTip(alone, 0.01)
     assert "Rough: 1 normal scan;" in words.cardText(alone)
     assert words.cardText(many) == ""
+
+
+def test_the_review_shows_the_cautions_of_a_result(opened):
+    result = add_result(cautions=("scan-unlike", "case-least"))
+    shown(opened, result)
+    label = opened.ui.cautionsLabel
+    assert label.text == "⚠ Text of scan-unlike.\n⚠ Text of case-least."
+    assert label.isVisibleTo(opened.ui.reviewSection)
+    other = add_result()
+    shown(opened, other)
+    assert not label.isVisibleTo(opened.ui.reviewSection)

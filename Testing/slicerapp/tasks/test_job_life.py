@@ -680,6 +680,7 @@ def test_no_turn_of_the_event_loop_copies_much(opened, scene, warm_worker, monke
             "calibration": calibration,
             "case_score": 1.0,
             "case_p_value": None,
+            "cautions": [],
             "model": {"name": "any"},
             "false_positive_rate": 0.001,
         }

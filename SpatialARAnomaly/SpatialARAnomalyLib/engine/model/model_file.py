@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard
+from SpatialARAnomalyLib.engine.cards.suitability import Suitability
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.files import (
     PARTIAL_PREFIX,
@@ -54,7 +55,7 @@ SUFFIX = ".safetensors"
 """Ending of the name of a model file."""
 
 MAX_HEADER_BYTES = 16 << 20
-"""Longest header that is read; that of a trained model has about 15 KiB."""
+"""Longest header that is read; that of a trained model has about 100 KiB."""
 
 _START = b'{"__metadata__":{"digest":"'
 """Beginning of every header, also of later schemas."""
@@ -104,6 +105,8 @@ class ModelCard(Spec):
     curve: tuple[EpochFigures, ...]
     best_epoch: int
     calibration: Calibration
+    suitability: Suitability | None = None
+    """The look of the normal scans; None in models made before it was kept."""
     weights_sha256: str = ""
     """SHA-256 of the tensors' bytes; set by `save_model`, and kept by a rename."""
     notice: str

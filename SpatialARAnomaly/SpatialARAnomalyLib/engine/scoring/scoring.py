@@ -1,6 +1,6 @@
 """Tokens of a volume, and their NLL on the volume's voxels."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -73,17 +73,31 @@ def score_slices(
         yield from np.split(slice_nll(batch, model), len(indices))
 
 
+def mean_token(stack: SliceStack, index: int, tokens: Tokens) -> Float[np.ndarray, "m c"]:
+    """Return the mean token in the body of one slice as a row; no row without such a token."""
+    values = _tensor(tokens)
+    inside = torch.from_numpy(stack.tokens_inside(index)).to(values.device)
+    chosen = values.movedim(1, -1)[inside]
+    return chosen.mean(dim=0, keepdim=True)[: len(chosen)].cpu().numpy()
+
+
 def nll_volume(
-    stack: SliceStack, encoder: Encoder, model: AutoregressiveModel, report: Reporter
+    stack: SliceStack,
+    encoder: Encoder,
+    model: AutoregressiveModel,
+    report: Reporter,
+    on_tokens: Callable[[int, Tokens], None] = lambda index, tokens: None,
 ) -> Float[np.ndarray, "k j i"]:
     """Return the NLL of every voxel of the volume, in nats per channel.
 
     Outside the body or the field of view it is the lowest possible NLL
-    (`AutoregressiveModel.lowest_nll`), so that an overlay is transparent there.
+    (`AutoregressiveModel.lowest_nll`), so that an overlay is transparent there. `on_tokens`
+    is called with the index of every slice and its tokens.
     """
 
     def report_progress() -> Iterator[Float[Tensor, "t c h w"]]:
         for done, one in enumerate(embed_slices(stack, encoder, report), start=1):
+            on_tokens(stack.indices[done - 1], one)
             report.progress(done, len(stack.indices), "slice")
             yield one
 

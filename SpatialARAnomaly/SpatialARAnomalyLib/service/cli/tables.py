@@ -102,8 +102,10 @@ def print_card(card: ModelCard) -> None:
 
 
 def print_detection(detection: "Detection", files: dict[str, Path]) -> None:
-    """Print the findings and the files."""
+    """Print the cautions, the findings and the files."""
     spec = detection.spec
+    for caution in detection.cautions:
+        Console().print(Text(f"CAUTION: {caution.text}", style="bold"), soft_wrap=True)
     table = Table(
         title=f"{count_findings(detection.findings)} (voxels as rare as "
         f"{rate_text(spec.false_positive_rate)} in normal scans; at least "
@@ -192,7 +194,8 @@ def print_survey(found: "SurveyResult") -> None:
         console.print(table)
         for row in found.rows:
             if row.reason:
-                console.print(Text(f"{row.name} is excluded: {row.reason}"), soft_wrap=True)
+                told = "is used" if row.used else "is excluded"
+                console.print(Text(f"{row.name} {told}: {row.reason}"), soft_wrap=True)
             for note in row.notes:
                 console.print(Text(f"{row.name}: {note}"), soft_wrap=True)
     else:

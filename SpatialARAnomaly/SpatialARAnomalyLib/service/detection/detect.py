@@ -4,19 +4,23 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.cards.suitability import Look, Verdict
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
 from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
+from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStack
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
+from SpatialARAnomalyLib.service.detection.cautions import Caution, find_cautions, unchecked_text
 from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
 from SpatialARAnomalyLib.service.detection.model_cache import Model
 from SpatialARAnomalyLib.service.models.wording import MORE_NORMALS, count_normals
@@ -71,6 +75,10 @@ class Detection:
     """Part of the label map that holds all findings; None without findings."""
     mismatches: tuple[str, ...]
     """Differences of the scan from the model's normal scans, where they were allowed."""
+    cautions: tuple[Caution, ...]
+    """Reasons to doubt the result as a whole."""
+    verdict: Verdict | None
+    """How much the scan looks like the model's normal scans, if that can be told."""
     device: str
     seconds: dict[str, float]
     """Seconds by stage."""
@@ -79,6 +87,13 @@ class Detection:
     def calibration(self) -> Calibration:
         """Calibration of the model."""
         return self.card.calibration
+
+    def caution_values(self) -> dict[str, Any]:
+        """Return the cautions and the verdict in the types of JSON."""
+        return {
+            "cautions": [dataclasses.asdict(one) for one in self.cautions],
+            "suitability": None if self.verdict is None else dataclasses.asdict(self.verdict),
+        }
 
     @cached_property
     def labels(self) -> UInt16[np.ndarray, "k j i"]:
@@ -115,13 +130,26 @@ def prepare_scan(
 
 def score_scan(
     scan: PreparedScan, model: Model, report: Reporter
-) -> tuple[SliceStack, Float[np.ndarray, "k j i"]]:
-    """Return the slices of a scan, and the NLL of every voxel in nats per channel."""
-    from SpatialARAnomalyLib.engine.scoring.scoring import nll_volume
+) -> tuple[SliceStack, Float[np.ndarray, "k j i"], Verdict | None]:
+    """Return slices of a scan, NLL of every voxel in nats per channel, and whether it suits."""
+    from SpatialARAnomalyLib.engine.scoring.scoring import mean_token, nll_volume
 
     card = model.card
     stack = SliceStack(scan.plane_volume, card.slices, card.intensity, card.encoder.patch_px)
-    return stack, nll_volume(stack, model.encoder, model.network, report)
+    means: list[Float[np.ndarray, "m c"]] = []
+    nll = nll_volume(
+        stack,
+        model.encoder,
+        model.network,
+        report,
+        on_tokens=lambda index, tokens: means.append(mean_token(stack, index, tokens)),
+    )
+    tokens = np.concatenate(means)
+    if unchecked_text(card, scan.plane_volume) is not None or not len(tokens):
+        return stack, nll, None
+    assert card.suitability is not None
+    contrast, shape = measure_volume(scan.plane_volume, card.modality)
+    return stack, nll, card.suitability.verdict(Look(contrast, shape, tokens))
 
 
 def detect(
@@ -154,13 +182,17 @@ def detect(
         scan = prepare_scan(volume, card, allow_mismatch, report)
         clock.lap("read")
     report.stage("embed", 2, 4)
-    stack, nll = score_scan(scan, model, report)
+    stack, nll, verdict = score_scan(scan, model, report)
     clock.lap("embed")
 
     report.stage("find", 3, 4)
     report_rough_threshold(card.calibration, findings.false_positive_rate, report)
     report_few_normals(card.calibration, report)
-    detection = find_in_scan(scan, stack, nll, model, findings, clock.seconds, report)
+    detection = find_in_scan(scan, stack, nll, verdict, model, findings, clock.seconds, report)
+    for caution in detection.cautions:
+        report.notice(caution.code, caution.text)
+    if unchecked := unchecked_text(card, scan.plane_volume):
+        report.notice("suitability-unknown", unchecked)
     clock.lap("find")
     return detection
 
@@ -169,6 +201,7 @@ def find_in_scan(
     scan: PreparedScan,
     stack: SliceStack,
     nll: Float[np.ndarray, "k j i"],
+    verdict: Verdict | None,
     model: Model,
     findings: FindingsSpec,
     seconds: dict[str, float],
@@ -176,6 +209,9 @@ def find_in_scan(
 ) -> Detection:
     """Find the findings of a scan with this NLL, from `score_scan`."""
     calibration = model.card.calibration
+    inside = nll[stack.inside_volume()]
+    score = case_score(inside)
+    case_p_value = calibration.case_p_value(score)
     threshold = calibration.threshold(findings.false_positive_rate)
     found, label_box = find_in_box(
         nll, scan.volume.ras_from_voxel, calibration, threshold, findings.min_volume_ml
@@ -184,7 +220,6 @@ def find_in_scan(
         found, label_box = refine(
             found, label_box, nll, scan.volume, threshold, model.card.token_mm, report
         )
-    score = case_score(nll[stack.inside_volume()])
     return Detection(
         volume=scan.volume,
         stack=stack,
@@ -193,11 +228,20 @@ def find_in_scan(
         outside_nll=model.network.lowest_nll,
         threshold_nll=threshold,
         case_score=score,
-        case_p_value=calibration.case_p_value(score),
+        case_p_value=case_p_value,
         spec=findings,
         findings=found,
         label_box=label_box,
         mismatches=scan.mismatches,
+        cautions=find_cautions(
+            model.card,
+            verdict=verdict,
+            rate=findings.false_positive_rate,
+            share=float(np.mean(inside > threshold)),
+            case_p_value=case_p_value,
+            sha256=scan.volume.content_sha256(),
+        ),
+        verdict=verdict,
         device=str(model.encoder.device),
         seconds=seconds,
     )

@@ -147,6 +147,7 @@ def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> 
         },
         "mismatches_allowed": list(detection.mismatches),
         "region": region_values(detection),
+        **detection.caution_values(),
         "device": detection.device,
         "false_positive_rate": detection.spec.false_positive_rate,
         "threshold_nll": detection.threshold_nll,
@@ -207,6 +208,7 @@ def as_result(detection: Detection, files: dict[str, Path]) -> dict[str, Any]:
     return {
         "threshold_nll": detection.threshold_nll,
         **case_values(detection),
+        **detection.caution_values(),
         "findings": [finding_row(finding) for finding in detection.findings],
         "files": {kind: str(path) for kind, path in files.items()},
     }

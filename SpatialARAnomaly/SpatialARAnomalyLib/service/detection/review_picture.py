@@ -1,5 +1,6 @@
 """The review picture: the slices through the first findings, beside their overlay."""
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ MAX_ROWS = 4
 
 PANEL_INCHES = 3.6
 """Longer side of one slice in inches."""
+
+LETTERS_PER_INCH = 13
+"""Letters of a line of the heading."""
 
 OVERLAY_OPACITY = 0.65
 
@@ -84,7 +88,16 @@ def write_review(
     bar.ax.tick_params(colors="0.9", labelsize=8)
     bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
     # A model's name is plain text, and may have letters that the font lacks.
-    figure.suptitle(_heading(detection, len(shown)), color="0.95", fontsize=10, parse_math=False)
+    cautions = [
+        textwrap.fill(f"CAUTION: {one.text}", round(LETTERS_PER_INCH * size[0]))
+        for one in detection.cautions
+    ]
+    figure.suptitle(
+        "\n".join([*cautions, _heading(detection, len(shown))]),
+        color="orange" if cautions else "0.95",
+        fontsize=10,
+        parse_math=False,
+    )
     figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")

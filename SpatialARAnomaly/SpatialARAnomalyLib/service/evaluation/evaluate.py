@@ -57,6 +57,8 @@ class ScanFacts:
     voxel_ml: float
     case_p_value: float | None
     """Case p-value (`Calibration.case_p_value`)."""
+    unlike: bool = False
+    """True if the scan does not look like the model's normal scans."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,14 +189,16 @@ def evaluate(
         report.check_cancelled()
         volume, truth = case.read()
         scan = prepare_scan(volume, card, True, SilentReporter())
-        stack, nll = score_scan(scan, model, part)
-        kinds, fact = _count(case, number, scan, stack, nll, truth, card, rules, part)
+        stack, nll, verdict = score_scan(scan, model, part)
+        unlike = verdict is not None and verdict.unlike
+        kinds, fact = _count(case, number, scan, stack, nll, unlike, truth, card, rules, part)
         if keep is not None:
-            keep(number, find_in_scan(scan, stack, nll, model, spec, {}), truth)
+            keep(number, find_in_scan(scan, stack, nll, verdict, model, spec, {}), truth)
         scored.append(kinds)
         facts.append(fact)
         slices += len(stack.indices)
     clock.lap("score")
+    report_unsuitable(facts, card, report)
 
     report.stage("resample", 3, 4)
     evaluations = evaluate_scores(scored, rules, spec.resamples, spec.seed, report)
@@ -307,12 +311,26 @@ class PartOfStage:
         self._whole.progress(self._before + done, self._total, unit)
 
 
+def report_unsuitable(facts: Sequence[ScanFacts], card: ModelCard, report: Reporter) -> None:
+    """Report how many scans do not look like the model's normal scans, or are among them."""
+    normals = {*card.normals.training_sha256, *card.normals.held_out_sha256}
+    for code, count, text in (
+        ("scan-unlike", sum(one.unlike for one in facts), "do not look like its normal scans"),
+        ("scan-known", sum(one.sha256 in normals for one in facts), "were used to make it"),
+    ):
+        if count:
+            report.notice(
+                code, f"{count} of {len(facts)} scans do not suit the model: they {text}."
+            )
+
+
 def _count(
     case: Case,
     number: int,
     scan: PreparedScan,
     stack: SliceStack,
     nll: Float[np.ndarray, "k j i"],
+    unlike: bool,
     truth: Bool[np.ndarray, "k j i"],
     card: ModelCard,
     rules: Mapping[str, SearchRule],
@@ -328,6 +346,7 @@ def _count(
         sha256=volume.content_sha256(),
         voxel_ml=volume.voxel_ml,
         case_p_value=card.calibration.case_p_value(scored["nll"].case_score),
+        unlike=unlike,
     )
     return scored, fact
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from SpatialARAnomalyLib.engine.cards.suitability import Look
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
+from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Region
 from SpatialARAnomalyLib.engine.volumes.dicom import (
@@ -67,6 +69,8 @@ class NormalScan:
     """What a user should know about the region and the mask, as code and sentence."""
     body_slices: int
     """Number of slices that hold voxels that count."""
+    look: Look
+    """Contrast and shape of the scan as a whole; its tokens are not known yet."""
     nbytes: int
     """Bytes of the voxels in memory."""
     seconds: float
@@ -134,6 +138,7 @@ class ScanReader:
             mask_sha256=_mask_sha256(volume),
             notices=(*notices.found, *plane_volume.notices),
             body_slices=len(plane_volume.counted_slices),
+            look=Look(*measure_volume(plane_volume, modality)),
             nbytes=volume.voxels.nbytes,
             seconds=time.perf_counter() - begun_s,
         )
@@ -200,6 +205,8 @@ class Candidate:
     reason: str | None = None
     error: SpatialARError | None = None
     """The error of a scan that cannot be read."""
+    doubt: str | None = None
+    """Why it might not be a scan like the others, though it is used."""
 
     def exclude(self, code: str, reason: str, error: SpatialARError | None = None) -> None:
         """Exclude the scan from the training."""
@@ -221,8 +228,8 @@ class Candidate:
             source=self.source.to_dict(),
             kind=self.kind,
             status="used" if used else "excluded",
-            code=self.code,
-            reason=self.reason,
+            code="unlike" if used and self.doubt is not None else self.code,
+            reason=self.doubt if used else self.reason,
         )
         if scan is None:
             return row

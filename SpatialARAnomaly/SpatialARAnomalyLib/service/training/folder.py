@@ -27,6 +27,9 @@ MARKER_FILE = "training.json"
 LOCK_FILE = "lock"
 SUFFIX = ".training"
 
+MEANS_ENDING = ".means"
+"""Follows the name of a scan's tokens in the name of its mean tokens."""
+
 LOCK_S = 0.3
 """Seconds that a training waits for its lock, which `is_held` may hold for a moment."""
 

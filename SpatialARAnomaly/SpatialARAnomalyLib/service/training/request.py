@@ -168,7 +168,7 @@ class ScanRow(Spec):
     """`used` or `excluded`."""
     code: str | None = None
     """Why it is excluded: `unreadable`, `duplicate`, `other-modality`, `other-spacing`,
-    `too-small` or `too-many`."""
+    `too-small` or `too-many`; `unlike` for a used scan that does not look like the others."""
     reason: str | None = None
     """The reason as a sentence."""
 

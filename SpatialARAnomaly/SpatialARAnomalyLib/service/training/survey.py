@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from SpatialARAnomalyLib.engine.cards.suitability import verdicts
 from SpatialARAnomalyLib.engine.device import require_torch, resolve_device
 from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
+from SpatialARAnomalyLib.engine.scoring.suitability_fit import distances_from_others
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
+from SpatialARAnomalyLib.service.detection.cautions import unlike_text
 from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.candidates import (
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 MAX_SCANS = 1000
 """Scans that are read; the tokens of more would fill a disk."""
+
+MEASURES_WITHOUT_ENCODER = ("contrast", "shape")
+"""What scans are compared by before they are embedded."""
 
 MIN_SLICES = 3
 """Slices that must hold some of the body."""
@@ -250,8 +256,22 @@ def select_usable(
                 f"has {min(scan.extent_mm):.3g} mm.",
             )
     name_patients([candidate for candidate, _ in _remaining(candidates)])
+    _doubt_unlike(_remaining(candidates))
     used = [scan for _, scan in _remaining(candidates)]
     return Survey(used=used, modality=modality, fov_mm=fov_mm if used else None)
+
+
+def _doubt_unlike(used: list[tuple[Candidate, NormalScan]]) -> None:
+    """Doubt scans that do not look like the others, as far as that shows without an encoder."""
+    patients = [candidate.source.patient or scan.sha256 for candidate, scan in used]
+    if len(set(patients)) < 2:
+        return
+    looks = [scan.look for _, scan in used]
+    distances = distances_from_others(looks, patients, MEASURES_WITHOUT_ENCODER)
+    found = verdicts(distances, MEASURES_WITHOUT_ENCODER)
+    for (candidate, _), verdict in zip(used, found, strict=True):
+        if verdict is not None and verdict.unlike:
+            candidate.doubt = f"Check that it is like the others: {unlike_text(verdict)}."
 
 
 def default_fov_mm(extents_mm: Iterable[tuple[float, float]]) -> float:

@@ -15,11 +15,13 @@ from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
+from SpatialARAnomalyLib.engine.cards.suitability import MEASURES, Suitability, verdicts
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
     FeatureStore,
     feature_key,
+    release_pages,
 )
 from SpatialARAnomalyLib.engine.model.model_file import (
     SCHEMA,
@@ -32,10 +34,12 @@ from SpatialARAnomalyLib.engine.model.model_file import (
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
 from SpatialARAnomalyLib.engine.scoring.findings import find_strengths
+from SpatialARAnomalyLib.engine.scoring.suitability_fit import fit_suitability
 from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
+from SpatialARAnomalyLib.service.detection.cautions import unlike_text
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 from SpatialARAnomalyLib.service.training.candidates import (
@@ -46,6 +50,7 @@ from SpatialARAnomalyLib.service.training.candidates import (
     find_candidates,
 )
 from SpatialARAnomalyLib.service.training.folder import (
+    MEANS_ENDING,
     TrainingFolder,
     TrainingRecord,
 )
@@ -301,6 +306,7 @@ def _fit_model(
 
     report.stage("embed", 2, 4)
     keys = _embed(scans, set(held_out_indices), preparation, report)
+    suitability = _suitability(scans, keys, preparation.store, report)
 
     report.stage("fit", 3, 4)
     run = fit(
@@ -334,6 +340,7 @@ def _fit_model(
         curve=tuple(run.curve),
         best_epoch=run.best_epoch,
         calibration=calibration,
+        suitability=suitability,
         weights_sha256="",
         notice=encoder_card.notice,
     )
@@ -346,11 +353,11 @@ def _embed(
     preparation: _Preparation,
     report: Reporter,
 ) -> list[str]:
-    """Store the tokens of every scan that is not stored yet; return their keys.
+    """Store the tokens, and their means by slice, of every scan that lacks them; return the keys.
 
     Frees the voxels of the training scans, which are not needed again.
     """
-    from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices
+    from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices, mean_token
 
     total = sum(scan.body_slices for scan in scans)
     tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
@@ -359,7 +366,9 @@ def _embed(
     for index, scan in enumerate(scans):
         key = preparation.key(scan)
         keys.append(key)
-        if key in preparation.store:
+        lacks_tokens = key not in preparation.store
+        lacks_means = key + MEANS_ENDING not in preparation.store
+        if not lacks_tokens and not lacks_means:
             if index not in held_out:
                 preparation.reader.drop(scan)
             done += scan.body_slices
@@ -376,11 +385,42 @@ def _embed(
                 yield one.cpu().numpy()
                 report.progress(before + count, total, "slice")
 
-        images = len(stack.indices) * stack.tiles
-        shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
-        preparation.store.write(key, shape, batches())
+        if lacks_tokens:
+            images = len(stack.indices) * stack.tiles
+            shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
+            preparation.store.write(key, shape, batches())
+        if lacks_means:
+            tokens = preparation.store.open(key)
+            slices = np.split(tokens, len(stack.indices))
+            means = np.concatenate(
+                [mean_token(stack, *one) for one in zip(stack.indices, slices, strict=True)]
+            )[:, :, None, None]
+            preparation.store.write(key + MEANS_ENDING, means.shape, [means])
+            release_pages(tokens)
         done += scan.body_slices
     return keys
+
+
+def _suitability(
+    scans: Sequence[NormalScan], keys: list[str], store: FeatureStore, report: Reporter
+) -> Suitability:
+    """Fit to the looks of all scans; a notice names each that does not look like the others."""
+    looks = [
+        dataclasses.replace(
+            scan.look, tokens=store.open(key + MEANS_ENDING)[:, :, 0, 0].astype(np.float32)
+        )
+        for scan, key in zip(scans, keys, strict=True)
+    ]
+    suitability = fit_suitability(looks, [scan.patient for scan in scans])
+    for scan, verdict in zip(scans, verdicts(suitability.distances, MEASURES), strict=True):
+        if verdict is not None and verdict.unlike:
+            report.notice(
+                "normal-unlike",
+                f"{scan.source.label} does not look like the other normal scans: "
+                f"{unlike_text(verdict)}. If it is of another sequence, body part, orientation or "
+                "preparation, train without it; 1 in 20 good scans is named here, too.",
+            )
+    return suitability
 
 
 def _calibrate(

@@ -115,6 +115,7 @@ def detect(
         "outside_nll": detection.outside_nll,
         "case_score": detection.case_score,
         "case_p_value": detection.case_p_value,
+        **detection.caution_values(),
         "model": {
             "name": card.name,
             "weights_sha256": card.weights_sha256,

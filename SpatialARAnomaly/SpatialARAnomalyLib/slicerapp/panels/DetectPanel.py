@@ -255,7 +255,9 @@ class DetectPanel:
                 count, _("{count} findings.").format(count=count)
             )
             self._onResult(outcome.result)
-            self._report(" ".join([text, *outcome.notices]))
+            cautions = outcome.result.cautions
+            others = [one for one in outcome.notices if one not in cautions]
+            self._report(" ".join([*(f"⚠ {one}" for one in cautions), text, *others]))
         else:
             self.reportEnd(outcome, _("Cancelled. The scene is as it was."))
         self.refresh()

@@ -320,6 +320,9 @@ class ReviewPanel:
 
     def _showCase(self) -> None:
         label, result = self._ui.caseValueLabel, self._result
+        cautions = result.cautions if result is not None else []
+        self._ui.cautionsLabel.setText("\n".join(f"⚠ {one}" for one in cautions))
+        self._ui.cautionsLabel.setVisible(bool(cautions))
         if result is None:
             label.setText("")
             label.setToolTip("")

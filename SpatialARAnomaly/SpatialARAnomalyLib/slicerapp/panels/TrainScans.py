@@ -260,6 +260,9 @@ def countText(result: SurveyResult) -> str:
         text = _("{text} They are of {patients} patients.").format(
             text=text, patients=result.patients
         )
+    unlike = sum(row.code == "unlike" for row in result.rows)
+    if unlike:
+        text += " " + _("⚠ Check {count} that look unlike the others.").format(count=unlike)
     excluded = Counter(row.code or "" for row in result.rows if not row.used)
     if excluded:
         reasons = ", ".join(
@@ -297,6 +300,7 @@ def exclusionText(code: str) -> str:
         "other-spacing": _("other spacing"),
         "too-small": _("too small"),
         "too-many": _("too many"),
+        "unlike": _("used ⚠"),
     }.get(code, code or _("not used"))
 
 
@@ -305,7 +309,7 @@ def _cells(row: ScanRow) -> list["qt.QTableWidgetItem"]:
     items = []
     for text in (
         row.name,
-        _("used") if row.used else exclusionText(row.code or ""),
+        exclusionText(row.code) if row.code else _("used"),
         row.modality.value if row.modality else "",
         "" if row.slices is None else str(row.slices),
         " × ".join(str(one) for one in reversed(row.shape_kji or ())),

@@ -102,6 +102,19 @@ class Result:
         self._setAttribute("CaseScore", repr(float(score)))
 
     @property
+    def cautions(self) -> list[str]:
+        """Reasons to doubt the result as a whole."""
+        try:
+            texts = json.loads(self._attribute("Cautions"))
+        except ValueError:  # none, or another program changed the attribute
+            return []
+        return [str(one) for one in texts] if isinstance(texts, list) else []
+
+    @cautions.setter
+    def cautions(self, texts: list[str]) -> None:
+        self._setAttribute("Cautions", json.dumps(texts))
+
+    @property
     def modelName(self) -> str:
         """Name of the model that was used."""
         return self._attribute("Model")

@@ -253,6 +253,7 @@ class Detection:
             result.scan = scan
             result.calibration = Calibration.from_dict(event["calibration"])
             result.caseScore = float(event["case_score"])
+            result.cautions = [str(one["text"]) for one in event["cautions"]]
             result.modelName = str(event["model"]["name"])
             result.falsePositiveRate = float(event["false_positive_rate"])
             result.leastVolumeMl = self.settings.leastVolumeMl
