@@ -70,7 +70,7 @@ def variants(volume: Volume, random: np.random.Generator) -> dict[str, Volume]:
     for name, axes in {"S": (1, 2), "R": (0, 1), "A": (0, 2)}.items():
         turned = np.rot90(even, axes=axes)[::step]
         made[f"turned 90° about {name}"] = Volume(np.ascontiguousarray(turned), affine)
-    return made
+    return {name: one for name, one in made.items() if np.ptp(one.voxels) > 0}
 
 
 def phantoms(seed: int) -> dict[str, Volume]:
