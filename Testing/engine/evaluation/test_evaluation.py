@@ -15,7 +15,7 @@ from SpatialARAnomalyLib.engine.evaluation.evaluation import (
     evaluate_cases,
     score_case,
 )
-from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, rank_of_lesion, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     PooledCounts,
     count_scores,
@@ -26,6 +26,9 @@ from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
 
 SHAPE = (4, 6, 7)
+CALIBRATION = Calibration(
+    levels=(0.0, 1.0), nll=(0.0, 9.0), token_nll=(0.0, 9.0), tokens=9, volumes=1
+)
 UNIT = np.eye(4)
 """A voxel is a microliter."""
 
@@ -182,10 +185,7 @@ def test_a_lesion_is_found_where_a_large_enough_finding_overlaps_it(seed, least)
 
 def test_a_search_has_the_findings_of_a_detection():
     scores, _, _ = random_scan(3, body=1.0)
-    calibration = Calibration(
-        levels=(0.0, 1.0), nll=(0.0, 9.0), token_nll=(0.0, 9.0), tokens=9, volumes=1
-    )
-    findings, _ = find(scores, UNIT, calibration, 8.0, 0.002)
+    findings, _ = find(scores, UNIT, CALIBRATION, 8.0, 0.002)
     nothing = Lesions.of(np.zeros(SHAPE, dtype=bool))
     assert len(findings) > 1
     assert search(scores, nothing, (8.0,), UNIT, 0.002).tolist() == [[0], [len(findings)]]
@@ -202,9 +202,21 @@ def test_lesion_wise_figures_are_shares_of_all_lesions_and_means_over_scans():
     cases = scored([(scores, body, truth), normal])
     outcome = evaluate_cases(cases, RULE, SilentReporter(), resamples=0)
     assert outcome.metrics["lesions_found"].value == 0.5
+    assert cases[0].lesion_rank == 2  # two voxels 1 above the threshold, after one 3 above
+    assert outcome.metrics["lesion_first"].value == 0.0
     assert outcome.metrics["false_findings_per_scan"].value == 0.5
     assert outcome.curves["froc"][1].tolist() == [0.0, 0.5, 0.5]
     assert outcome.curves["froc"][0].tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_rank_of_the_lesion_is_that_of_the_first_finding_on_it(seed):
+    scores, _, truth = random_scan(seed, body=1.0)
+    lesions = Lesions.of(truth)
+    for threshold, least in ((5.0, 0.0), (7.0, 0.002), (9.0, 0.0), (50.0, 0.0)):
+        findings, labels = find(scores, UNIT, CALIBRATION, threshold, least)
+        on = [one.rank for one in findings if truth[labels == one.rank].any()]
+        assert rank_of_lesion(scores, lesions, threshold, UNIT, least) == min(on, default=0)
 
 
 def test_the_curve_of_findings_ends_where_they_grow_together():
@@ -252,7 +264,8 @@ def test_lesion_voxels_outside_the_body_are_missed_at_every_threshold():
 
 AREAS = ("voxel_auroc", "average_precision", "pro")
 AT_THRESHOLD = (
-    "dice", "dice_per_case", "false_positive_rate", "lesions_found", "false_findings_per_scan",
+    "dice", "dice_per_case", "false_positive_rate", "lesions_found", "lesion_first",
+    "false_findings_per_scan",
 )  # fmt: skip
 
 REASONS = {

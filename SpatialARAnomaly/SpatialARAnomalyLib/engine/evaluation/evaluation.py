@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from SpatialARAnomalyLib.engine.evaluation import metrics
-from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, search
+from SpatialARAnomalyLib.engine.evaluation.lesions import Lesions, rank_of_lesion, search
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     NO_LESION,
     Curve,
@@ -26,6 +26,7 @@ from SpatialARAnomalyLib.engine.specs import EvaluationSpec
 
 NO_THRESHOLD = "these scores have no calibrated threshold"
 NO_NORMAL_SCAN = "no scan is normal"
+NO_FOUND = "no lesion was found"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class ScoredCase:
     found: Int[np.ndarray, " t"]
     """Lesions found at the calibrated threshold (if any), then at those of the curve."""
     false_findings: Int[np.ndarray, " t"]
+    lesion_rank: int | None
+    """Rank of the first finding on a lesion at the calibrated threshold (if any); 0 for none."""
 
     @property
     def normal(self) -> bool:
@@ -92,11 +95,12 @@ class Evaluation:
 METRICS = (
     "voxel_auroc", "average_precision", "pro", "dice", "dice_per_case", "best_dice",
     "best_dice_threshold", "false_positive_rate", "case_auroc", "lesions_found",
-    "false_findings_per_scan",
+    "lesion_first", "false_findings_per_scan",
 )  # fmt: skip
 
 AT_THRESHOLD = (
-    "dice", "dice_per_case", "false_positive_rate", "lesions_found", "false_findings_per_scan",
+    "dice", "dice_per_case", "false_positive_rate", "lesions_found", "lesion_first",
+    "false_findings_per_scan",
 )  # fmt: skip
 """Metrics at the calibrated threshold."""
 
@@ -135,6 +139,9 @@ def score_case(
         false_positives=int(np.count_nonzero(reached & ~truth)),
         found=found,
         false_findings=false_findings,
+        lesion_rank=None
+        if rule.threshold is None
+        else rank_of_lesion(inside, lesions, rule.threshold, ras_from_voxel, rule.min_volume_ml),
     )
 
 
@@ -226,6 +233,7 @@ class _Pool:
         self.false_positives = column("false_positives")
         self.found = column("found")
         self.false_findings = column("false_findings")
+        self.lesion_rank = np.array([case.lesion_rank or 0 for case in cases])
 
     def compute(self, weights: Float[np.ndarray, " n"]) -> dict[str, float | Undefined]:
         """Return every metric of the weighted scans."""
@@ -270,6 +278,11 @@ class _Pool:
                 normal @ self.false_positives, normal @ self.body_voxels, NO_NORMAL_SCAN
             ),
             "lesions_found": _ratio(weights @ self.found[:, 0], weights @ self.lesions, NO_LESION),
+            "lesion_first": _ratio(
+                weights @ (self.lesion_rank == 1),
+                weights @ (self.lesion_rank > 0),
+                NO_FOUND if self.lesions.any() else NO_LESION,
+            ),
             "false_findings_per_scan": float(weights @ self.false_findings[:, 0] / weights.sum()),
         }
 

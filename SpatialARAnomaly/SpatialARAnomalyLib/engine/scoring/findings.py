@@ -133,7 +133,7 @@ class Finding:
     """Findings in a normal scan that are as strong or stronger (`FindingCounts.expected`);
     None if the calibration has no findings."""
     strength: float
-    """Sum of the NLL above the threshold over the volume (`sum_excess`)."""
+    """Excess of the NLL over the threshold, summed over the volume: nats per channel × mL."""
     volume_ml: float
     peak_nll: float
     """Highest NLL in nats per channel."""
@@ -190,10 +190,20 @@ def find_strengths(
     runs = VoxelRuns.at_least(nll, threshold_nll)
     if not runs.lengths.size:
         return np.empty(0)
+    return sum_excess(nll, runs, runs.regions(nll.shape), threshold_nll) * ml
+
+
+def sum_excess(
+    nll: Float[np.ndarray, "k j i"],
+    runs: VoxelRuns,
+    region_of: Int[np.ndarray, " n"],
+    threshold_nll: float,
+) -> Float[np.ndarray, " c"]:
+    """Return the excess of each component (`region_of`, by run), summed over its voxels."""
     # Runs are in raster order, and so are their voxels.
     excess = nll[nll >= threshold_nll].astype(np.float64) - threshold_nll
     sums = np.add.reduceat(excess, np.cumsum(runs.lengths) - runs.lengths)
-    return np.bincount(runs.regions(nll.shape), weights=sums) * ml
+    return np.bincount(region_of, weights=sums)
 
 
 def _large_regions(

@@ -168,6 +168,7 @@ def case_rows(evaluated: Evaluated) -> list[dict[str, Any]]:
                     case.false_positives / normal if (normal := float(tally.normal.sum())) else None
                 ),
                 "lesions_found": int(case.found[0]),
+                "lesion_rank": case.lesion_rank or None,
                 "false_findings": int(case.false_findings[0]),
                 "scan_sha256": fact.sha256,
             }

@@ -55,6 +55,10 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
         "Share of all lesions that a finding overlaps, at the calibrated threshold and smallest "
         "volume.",
     ),
+    "lesion_first": (
+        "lesion ranked first",
+        "Share of the scans with a found lesion in which the first finding is on a lesion.",
+    ),
     "false_findings_per_scan": (
         "false findings a scan",
         "Findings per scan that overlap no lesion, at the calibrated threshold and smallest "
