@@ -29,6 +29,7 @@ def blobs() -> np.ndarray:
 def calibration() -> Any:
     """Return a calibration in which a share of 10^-n normal voxels has an NLL above n, up to 4."""
     from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+    from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 
     nll = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     return Calibration(
@@ -37,6 +38,7 @@ def calibration() -> Any:
         rates=(0.1, 0.01, 0.001),
         volume_shares=((0.1, 0.02, 0.002), (0.1, 0.005, 0.0005), (0.1, 0.005, 0.0005)),
         case_scores=(1.0, 1.2, 1.5),
+        findings=FindingCounts.of((0.1, 0.001), [[[0.2, 0.1], [0.05]], [[0.4], []], [[], []]]),
     )  # fmt: skip
 
 

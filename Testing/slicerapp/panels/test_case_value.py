@@ -44,6 +44,24 @@ def test_a_result_of_before_says_that_it_has_none(opened):
     assert text == "no p-value: the model has no case scores"
 
 
+def test_a_finding_is_told_by_those_of_normal_scans(opened, words):
+    result = add_result()
+    shown(opened, result)
+    panel = opened.widget.panel.review
+    row = panel._row(1)
+    expected = calibration().findings.expected(row["strength"], 0.01)
+    assert row["per_normal_scan"] == pytest.approx(expected, rel=1e-3)
+    cell = opened.ui.findingsTable.item(panel.view.rowOf(1), 2)
+    assert float(cell.text().strip("< ")) == pytest.approx(expected, rel=0.5)
+    assert (
+        "findings like this or stronger at this threshold (rough: 3 normal scans)" in cell.toolTip()
+    )
+    assert "peak 4.500" in cell.toolTip()
+    old = dataclasses.replace(calibration(), findings=None)
+    assert words.expectedCell(old, None) == ""
+    assert "Train it again." in words.findingTip(old, {**row, "per_normal_scan": None})
+
+
 def test_words_follow_the_number_of_scans(words):
     few = dataclasses.replace(calibration(), volumes=2, volume_shares=(), case_scores=(1.0, 2.0))
     assert words.caseText(few, 1.5) == (

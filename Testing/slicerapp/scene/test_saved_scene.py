@@ -73,7 +73,7 @@ def test_a_saved_scene_brings_everything_back(kind, opened, scene, tmp_path):
             expected = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
             assert row[name] == expected, name
     assert statuses(opened) == before["statuses"]
-    assert opened.ui.findingsTable.item(0, 8).text() == "äußerst, auffällig"
+    assert opened.ui.findingsTable.item(0, 7).text() == "äußerst, auffällig"
     for now, earlier in zip(places(result), before["places"], strict=True):
         assert now == pytest.approx(earlier, abs=0.01)
     display = result.volume.GetDisplayNode()
@@ -202,7 +202,7 @@ def test_any_comment_is_loaded_as_it_was_saved(text, opened, scene, tmp_path):
     assert rows_of(result)[1]["comment"] == text
     result = saved_and_loaded(opened, tmp_path / "scene.mrb", scene)
     assert [row["comment"] for row in rows_of(result)] == ["", text, ""]
-    assert opened.ui.findingsTable.item(1, 8).text() == text
+    assert opened.ui.findingsTable.item(1, 7).text() == text
     move_threshold(opened, 2.5)
     assert rows_of(result)[1]["comment"] == text
 
