@@ -176,7 +176,7 @@ def drawn_lesions(
     seeds: SeedsOption = "42,43,44",
     epochs: EpochsOption = TrainingSpec.epochs,
     batch_size: BatchOption = TrainingSpec.batch_size,
-    held_out_share: HeldOutOption = TrainingSpec.held_out_share,
+    held_out_share: HeldOutOption = 0.3,
     size_px: SizeOption = SliceSpec.size_px,
     every: EveryOption = 1,
     region: RegionOption = Region.BODY,

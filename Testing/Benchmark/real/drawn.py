@@ -432,7 +432,7 @@ def _result(prepared: _Prepared, models: Sequence[_Model]) -> Result:
         model = model_of[index]
         slices = list(model.compared(person))
         inside = np.concatenate([one.scores[one.body] for one in slices])
-        rates[index] = np.mean(inside > 1)
+        rates[index] = np.mean(inside >= 1)
         findings[index] = _search(person, slices, spec)[1]
         raw = np.concatenate(
             [
