@@ -330,4 +330,4 @@ def test_the_whole_command(tmp_path):
 def test_an_unknown_method_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["out", "--methods", "standard,magic"])
-    assert "magic not known; known: standard, dilated" in capsys.readouterr().err
+    assert "magic not known; known: composite, standard" in capsys.readouterr().err
