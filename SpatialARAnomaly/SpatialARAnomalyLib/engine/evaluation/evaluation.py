@@ -279,8 +279,8 @@ class _Pool:
             ),
             "lesions_found": _ratio(weights @ self.found[:, 0], weights @ self.lesions, NO_LESION),
             "lesion_first": _ratio(
-                weights @ (self.lesion_rank == 1),
-                weights @ (self.lesion_rank > 0),
+                weights[self.lesion_rank == 1].sum(),
+                weights[self.lesion_rank > 0].sum(),
                 NO_FOUND if self.lesions.any() else NO_LESION,
             ),
             "false_findings_per_scan": float(weights @ self.false_findings[:, 0] / weights.sum()),
