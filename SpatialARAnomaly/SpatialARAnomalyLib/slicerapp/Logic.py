@@ -88,10 +88,15 @@ class Logic:
         volume: "slicer.vtkMRMLScalarVolumeNode | None",
         settings: DetectionSettings,
         onEnd: Callable[[Outcome], None],
+        mask: "slicer.vtkMRMLNode | None" = None,
     ) -> None:
-        """Search a volume; raises `InputError` at once for one that cannot be searched."""
+        """Search a volume, or its part in a label map or segmentation.
+
+        Raises `InputError` at once for a volume that cannot be searched.
+        """
         self._start(
-            lambda end: Detection(volume, settings, self.worker, self._reportProgress, end), onEnd
+            lambda end: Detection(volume, settings, self.worker, self._reportProgress, end, mask),
+            onEnd,
         )
 
     def makeDemonstrationModel(

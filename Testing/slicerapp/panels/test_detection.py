@@ -67,6 +67,29 @@ def test_the_lesion_is_found_and_all_parts_are_in_the_scene(opened):
     assert str(len(rows)) in opened.ui.statusLabel.text
 
 
+def test_a_mask_says_where_to_look(opened):
+    """Nothing else has a score; another volume has no mask."""
+    import slicer
+
+    scan, _ = add_head()
+    choose(opened, scan)
+    shape = slicer.util.arrayFromVolume(scan).shape
+    half = np.zeros(shape, np.uint8)
+    half[:, :, : shape[2] // 2] = 2
+    mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "left")
+    slicer.util.updateVolumeFromArray(mask, half)
+    mask.CopyOrientation(scan)
+    opened.ui.maskSelector.setCurrentNode(mask)
+    result = detected(opened)
+    assert result is not None, opened.ui.statusLabel.text
+    nll = slicer.util.arrayFromVolume(result.volume)
+    assert (nll[half == 0] == nll.min()).all()
+    assert (nll[half > 0] > nll.min()).any()
+    other, _ = add_head()
+    choose(opened, other)
+    assert opened.ui.maskSelector.currentNode() is None
+
+
 def test_nothing_of_the_segments_says_more_than_is_known(opened):
     import slicer
 

@@ -97,6 +97,8 @@ class DetectPanel:
                 lambda *_unused: self._showStatus(openModelsFolder(self._dialogs)),
             ),
             (ui.detectButton.clicked, self._detectOrCancel),
+            (ui.inputSelector.currentNodeChanged, self._volumeChosen),
+            (ui.maskSelector.currentNodeChanged, self.refresh),
             (ui.modelSelector.currentIndexChanged, self._modelChosen),
             (ui.deviceSelector.currentIndexChanged, self._deviceChosen),
             (ui.modelsFolderEdit.currentPathChanged, self._modelsFolderChosen),
@@ -178,6 +180,9 @@ class DetectPanel:
                 self._parameters.modelSha256 = entry.card.weights_sha256
         self.refresh()
 
+    def _volumeChosen(self, *_unused: object) -> None:
+        self._ui.maskSelector.setCurrentNode(None)  # a mask is that of one scan
+
     def _deviceChosen(self, *_unused: object) -> None:
         value = self._ui.deviceSelector.itemData(self._ui.deviceSelector.property("currentIndex"))
         Settings.setDevice(Device(value))
@@ -193,7 +198,13 @@ class DetectPanel:
         ui, logic = self._ui, self._logic
         entry = self.chosenModel()
         ui.modelCardLabel.setText(_describeModel(entry))
-        for widget in (ui.inputSelector, ui.modelSelector, ui.modelMenuButton, ui.deviceSelector):
+        for widget in (
+            ui.inputSelector,
+            ui.maskSelector,
+            ui.modelSelector,
+            ui.modelMenuButton,
+            ui.deviceSelector,
+        ):
             widget.setEnabled(not logic.busy)
         ui.progressBar.setVisible(logic.busy)
         if logic.busy:
@@ -215,6 +226,12 @@ class DetectPanel:
             checkScan(self._parameters.inputVolume)
         except SpatialARError as error:
             return inOneLine(error)
+        mask = self._ui.maskSelector.currentNode()
+        if mask is not None and (
+            mask.GetParentTransformNode()
+            is not self._parameters.inputVolume.GetParentTransformNode()
+        ):
+            return _("The mask must be under the same transform as the volume.")
         if entry is None:
             return _("There is no model yet: make the demonstration model with More.")
         return None if entry.card is not None else _("The chosen model cannot be used.")
@@ -238,7 +255,10 @@ class DetectPanel:
             refineOutlines=parameters.refineOutlines,
         )
         self._log(f"detection with a model of {entry.card.modality} on {settings.device}")
-        self._start(lambda: self._logic.detect(parameters.inputVolume, settings, self._detected))
+        mask = self._ui.maskSelector.currentNode()
+        self._start(
+            lambda: self._logic.detect(parameters.inputVolume, settings, self._detected, mask)
+        )
 
     def _start(self, start: Callable[[], None]) -> None:
         self._showStatus("")

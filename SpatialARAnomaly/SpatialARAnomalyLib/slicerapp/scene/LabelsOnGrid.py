@@ -5,10 +5,34 @@ from collections.abc import Iterator
 import numpy as np
 import slicer
 
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel, voxelsOf
 from SpatialARAnomalyLib.slicerapp.scene.Segments import binaryLabelmap, labelArray
 
 ALIGNED = 0.01
 """Largest distance, in voxels, at which voxels of two grids coincide."""
+
+
+def voxelize(node: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolumeNode") -> np.ndarray:
+    """Return the labels of a label map or segmentation on a volume's grid, uint8 0 or 1.
+
+    All segments count. Each voxel takes the nearest one of labels on another grid.
+    """
+    affine, size = rasFromVoxel(volume), voxelsOf(volume).shape
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segments = node.GetSegmentation()
+        ids = [segments.GetNthSegmentID(n) for n in range(segments.GetNumberOfSegments())]
+        labels, start = mergeLabels(node, dict.fromkeys(ids, 1), affine, size)
+    else:
+        labels, first = cropToGrid(
+            (voxelsOf(node) > 0).astype(np.uint8), rasFromVoxel(node), affine, np.asarray(size)
+        )
+        start = first.tolist()
+    voxels = np.zeros(size, np.uint8)
+    if labels.size:
+        k, j, i = start
+        depth, height, width = labels.shape
+        voxels[k : k + depth, j : j + height, i : i + width] = labels > 0
+    return voxels
 
 
 def mergeLabels(

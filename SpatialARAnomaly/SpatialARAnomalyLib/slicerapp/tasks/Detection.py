@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import addTable, writeFindings
+from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import voxelize
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     checkScan,
     modalityOf,
@@ -40,7 +41,7 @@ from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import (
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, progressCallback, stageName
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
-VOXELS_FILE = "voxels.npy"
+VOXELS_FILE, MASK_FILE = "voxels.npy", "mask.npy"
 NLL_FILE = "nll.npy"
 
 DEMONSTRATION_FILE = "demonstration-head.safetensors"
@@ -90,13 +91,16 @@ class Detection:
         worker: WorkerProcess,
         onProgress: Callable[[Progress], None],
         onEnd: Callable[[Outcome], None],
+        mask: "slicer.vtkMRMLNode | None" = None,
     ) -> None:
         checkScan(volume)
+        maskVoxels = None if mask is None else voxelize(mask, volume)
+        if maskVoxels is not None and not maskVoxels.any():
+            raise InputError("mask-empty", _("The mask covers nothing of the volume."))
         self.settings = settings
         self.volumeId: str = volume.GetID()
         self._state = volumeState(volume)
         self._affine = rasFromVoxel(volume)
-        self._modality = modalityOf(volume)
         self._worker = worker
         self._onProgress = onProgress
         self._onEnd = onEnd
@@ -107,9 +111,17 @@ class Detection:
         self._ended = False
         self.folder = WorkFolder()
         self._onProgress(Progress(0.0, stageName("send")))
-        self._transfer: Transfer | None = Transfer(
-            writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE), self._onVoxelsWritten
-        )
+        self._inputs: dict[str, Any] = {
+            "voxels": str(self.folder.path / VOXELS_FILE),
+            "ras_from_voxel": self._affine.tolist(),
+            "modality": modalityOf(volume),
+            "model": str(settings.model),
+        }
+        works = [writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE)]
+        if maskVoxels is not None:
+            self._inputs["mask"] = str(self.folder.path / MASK_FILE)
+            works.append(writeNpy(maskVoxels, self.folder.path / MASK_FILE))
+        self._transfer: Transfer | None = Transfer(inSequence(*works), self._onVoxelsWritten)
 
     def cancel(self) -> None:
         """Stop, at whatever stage."""
@@ -145,12 +157,7 @@ class Detection:
             return
         self._job = self._worker.submit(
             "detect",
-            inputs={
-                "voxels": str(self.folder.path / VOXELS_FILE),
-                "ras_from_voxel": self._affine.tolist(),
-                "modality": self._modality,
-                "model": str(self.settings.model),
-            },
+            inputs=self._inputs,
             spec={
                 "false_positive_rate": self.settings.falsePositiveRate,
                 "min_volume_ml": self.settings.leastVolumeMl,
@@ -191,9 +198,10 @@ class Detection:
                 raise ValueError("the NLL volume has another size than the scan")
             image, voxels = newImage(nll.shape)
             labels, labelSteps = loadLabels(event)
-            # The folder is kept with the result; its copy of the scan is not needed.
-            with suppress(OSError):
-                (self.folder.path / VOXELS_FILE).unlink()
+            # The folder is kept with the result; its copies of scan and mask are not needed.
+            for name in (VOXELS_FILE, MASK_FILE):
+                with suppress(OSError):
+                    (self.folder.path / name).unlink()
         except Exception as error:  # the task must end in any case
             self._end(Outcome(error=asUserError(error)))
             return

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
-from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import cropToGrid, mergeLabels
+from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import voxelize
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     ROLE,
@@ -50,28 +49,6 @@ def nameTruthProblem(result: Result, truth: "slicer.vtkMRMLNode | None") -> str 
     return None
 
 
-def voxelizeTruth(truth: "slicer.vtkMRMLNode", volume: "slicer.vtkMRMLScalarVolumeNode") -> Any:
-    """Return the lesions as an array [k, j, i] of the volume's grid, uint8 0 or 1.
-
-    All segments count. Each voxel takes the nearest one of a truth on another grid.
-    """
-    affine, size = rasFromVoxel(volume), voxelsOf(volume).shape
-    if truth.IsA("vtkMRMLSegmentationNode"):
-        segments = truth.GetSegmentation()
-        ids = [segments.GetNthSegmentID(n) for n in range(segments.GetNumberOfSegments())]
-        labels, start = mergeLabels(truth, dict.fromkeys(ids, 1), affine, size)
-    else:
-        labels, start = cropToGrid(
-            (voxelsOf(truth) > 0).astype(np.uint8), rasFromVoxel(truth), affine, np.asarray(size)
-        )
-    lesions = np.zeros(size, np.uint8)
-    if labels.size:
-        k, j, i = (int(first) for first in start)
-        depth, height, width = labels.shape
-        lesions[k : k + depth, j : j + height, i : i + width] = labels > 0
-    return lesions
-
-
 class Evaluation:
     """Sends a result and its truth to the worker; `onEnd` is called once, unless cancelled."""
 
@@ -100,7 +77,7 @@ class Evaluation:
             "min_volume_ml": result.leastVolumeMl,
         }
         try:
-            works = [writeNpy(voxelizeTruth(truth, result.volume), self._folder.path / TRUTH_FILE)]
+            works = [writeNpy(voxelize(truth, result.volume), self._folder.path / TRUTH_FILE)]
         except BaseException:
             self._folder.remove()
             raise

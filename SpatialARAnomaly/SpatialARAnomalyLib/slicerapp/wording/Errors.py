@@ -176,7 +176,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "model-file": _("Choose a file that 'Export…' under 'Models' wrote."),
         "model-geometry": mismatch,
         "model-in-use": _("Wait until the detection or training with it has ended."),
-        "model-mask": _("Choose such a mask, or another model."),
+        "model-mask": _("Choose such a 'Mask', or another model."),
         "model-missing": _("Choose another model, or reload the models under 'More'."),
         "model-modality": mismatch,
         "model-name": otherName,
