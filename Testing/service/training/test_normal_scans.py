@@ -154,6 +154,7 @@ def test_rows_describe_the_scans(found):
         "shape_kji": list(SHAPE_KJI),
         "spacing_mm": pytest.approx(list(SPACING_MM)),
         "slices": 6,
+        "notes": [],
         "status": "used",
         "code": None,
         "reason": None,
