@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard
+from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.cards.suitability import Suitability
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.files import (
@@ -98,6 +99,8 @@ class ModelCard(Spec):
     slices: SliceSpec
     intensity: IntensitySpec
     region: Region = Region.BODY
+    rim: RimCorrection | None = None
+    """Correction of the NLL near the edge of the region; None for none."""
     encoder: EncoderCard
     autoregressive: AutoregressiveSpec
     training: TrainingSpec

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
 from SpatialARAnomalyLib.engine.cards.calibration import RATES, Calibration
+from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.errors import InputError
 
 TOP_SHARE = 0.01
@@ -78,6 +80,41 @@ def fit_calibration(
         ),
         case_scores=tuple(sorted(case_score(one) for one in voxel_samples)),
     )
+
+
+RIM_EDGES = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
+"""Edges of the bins of distance, in tokens; further inside is no rim."""
+
+RIM_RATE = 0.01
+"""Share of the tokens inside above the NLL that the same share of every bin is lowered to."""
+
+MIN_RIM_TOKENS = 10
+"""Least expected number of a bin's tokens above that NLL; with fewer the bin is not corrected."""
+
+
+def fit_rim(
+    nll: Float[np.ndarray, " n"], distances: Float[np.ndarray, " n"]
+) -> RimCorrection | None:
+    """Fit the correction to the NLL of held-out tokens; None where nothing is to be corrected.
+
+    Args:
+        nll: NLL of tokens of held-out scans, in nats per channel.
+        distances: Distance of each from the edge of the region, in tokens.
+    """
+    inside = nll[distances > RIM_EDGES[-1]]
+    if inside.size * RIM_RATE < MIN_RIM_TOKENS:
+        return None
+    expected = np.quantile(inside, 1 - RIM_RATE)
+    excess = []
+    for low, high in pairwise(RIM_EDGES):
+        one = nll[(distances > low) & (distances <= high)]
+        enough = one.size * RIM_RATE >= MIN_RIM_TOKENS
+        above = float(np.quantile(one, 1 - RIM_RATE) - expected) if enough else 0.0
+        excess.append(max(0.0, above))
+    if not any(excess):
+        return None
+    middles = [(low + high) / 2 for low, high in pairwise(RIM_EDGES)]
+    return RimCorrection(distances=(*middles, RIM_EDGES[-1] + 0.25), nll=(*excess, 0.0))
 
 
 def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:

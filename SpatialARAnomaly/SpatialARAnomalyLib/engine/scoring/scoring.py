@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.encoder.batching import (
     embed_batches,
@@ -64,13 +65,20 @@ def _tensor(tokens: Tokens) -> Tensor:
 
 
 def score_slices(
-    stack: SliceStack, tokens: Iterable[Tokens], model: AutoregressiveModel
+    stack: SliceStack,
+    tokens: Iterable[Tokens],
+    model: AutoregressiveModel,
+    rim: RimCorrection | None = None,
 ) -> Iterator[Float[np.ndarray, "t h w"]]:
-    """Yield the NLL of the tokens of every slice of `stack.indices`."""
+    """Yield the NLL of the tokens of every slice of `stack.indices`, corrected near the edge."""
     rest = iter(tokens)
     for indices in groups(stack.indices, max(1, SCORED_AT_ONCE // stack.tiles)):
         batch = torch.cat([_tensor(one) for one in islice(rest, len(indices))])
-        yield from np.split(slice_nll(batch, model), len(indices))
+        nll = slice_nll(batch, model)
+        if rim is not None:
+            distances = np.concatenate([stack.edge_distances(index) for index in indices])
+            nll = rim.lower(nll, distances, model.lowest_nll)
+        yield from np.split(nll, len(indices))
 
 
 def mean_token(stack: SliceStack, index: int, tokens: Tokens) -> Float[np.ndarray, "m c"]:
@@ -86,6 +94,7 @@ def nll_volume(
     encoder: Encoder,
     model: AutoregressiveModel,
     report: Reporter,
+    rim: RimCorrection | None = None,
     on_tokens: Callable[[int, Tokens], None] = lambda index, tokens: None,
 ) -> Float[np.ndarray, "k j i"]:
     """Return the NLL of every voxel of the volume, in nats per channel.
@@ -101,5 +110,5 @@ def nll_volume(
             report.progress(done, len(stack.indices), "slice")
             yield one
 
-    nll = list(score_slices(stack, report_progress(), model))
+    nll = list(score_slices(stack, report_progress(), model, rim))
     return stack.volume_from_tokens(nll, outside=model.lowest_nll)

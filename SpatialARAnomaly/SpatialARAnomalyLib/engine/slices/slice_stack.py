@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+from scipy import ndimage
 from scipy.sparse import csr_array
 
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -103,6 +104,9 @@ class PlaneVolume:
 
 MIN_OVERLAP = 0.25
 """Smallest overlap of neighboring tiles, as a share of the field of view."""
+
+PLACES_PER_TOKEN, EDGE_REACH = 4, 2
+"""Places per token, and tokens beyond a tile, at which the edge of the region is looked for."""
 
 EDGE_WEIGHT = 1e-3
 """Blending weight at the rim of a tile; positive, so that weights can be normalized."""
@@ -207,6 +211,19 @@ class AxisTiling:
         return clipped.astype(np.intp), np.asarray(clipped == voxel)
 
     @cached_property
+    def places_around_tokens(self) -> Int[np.ndarray, "t q"]:
+        """For every tile, the voxels nearest to evenly spaced places; −1 off the grid.
+
+        `PLACES_PER_TOKEN` in every token, and in `EDGE_REACH` more on either side.
+        """
+        count = (self.tokens + 2 * EDGE_REACH) * PLACES_PER_TOKEN
+        token = (np.arange(count) + 0.5) / PLACES_PER_TOKEN - 0.5 - EDGE_REACH
+        pixel = self.pixel_of_token(token)
+        tiles = range(len(self.centers))
+        voxel = np.rint(np.stack([self.voxel_of_pixel(tile, pixel) for tile in tiles]))
+        return np.where((voxel >= 0) & (voxel < self.voxels), voxel, -1).astype(np.intp)
+
+    @cached_property
     def voxels_from_tokens(self) -> Float[np.ndarray, "v tt"]:
         """The matrix that interpolates the tokens of all tiles (side by side) at voxels.
 
@@ -287,6 +304,35 @@ class SliceStack:
         found = self.counted[index][rows[:, None, :, None], columns[None, :, None, :]]
         found &= row_on_grid[:, None, :, None] & column_on_grid[None, :, None, :]
         return np.asarray(found.reshape(self.tiles, self.rows.tokens, self.columns.tokens))
+
+    def edge_distances(self, index: int) -> Float[np.ndarray, "t h w"]:
+        """Return the distance in tokens of every token's center from the edge of the region.
+
+        Within the slice, negative outside of the region; exact to an eighth of a token, and up
+        to `EDGE_REACH` at least.
+        """
+        region = self.plane_volume.region[index]
+        found = []
+        for rows in self.rows.places_around_tokens:
+            for columns in self.columns.places_around_tokens:
+                seen = region[np.clip(rows, 0, None)[:, None], np.clip(columns, 0, None)]
+                seen &= (rows >= 0)[:, None] & (columns >= 0)
+                # The edge lies half a step beyond the last place inside.
+                step = 1 / PLACES_PER_TOKEN
+                inside, outside = (
+                    ndimage.distance_transform_edt(one, sampling=step)
+                    if not one.all()
+                    else np.full(one.shape, float(EDGE_REACH))
+                    for one in (seen, ~seen)
+                )
+                signed = np.where(seen, inside - step / 2, step / 2 - outside)
+                grid = signed.reshape(
+                    -1, PLACES_PER_TOKEN, signed.shape[1] // PLACES_PER_TOKEN, PLACES_PER_TOKEN
+                )
+                middle = slice(PLACES_PER_TOKEN // 2 - 1, PLACES_PER_TOKEN // 2 + 1)
+                own = slice(EDGE_REACH, -EDGE_REACH)
+                found.append(grid[own, middle, own, middle].mean(axis=(1, 3)))
+        return np.stack(found).astype(np.float32)
 
     def volume_from_tokens(
         self, values: Sequence[Float[np.ndarray, "t h w"]], outside: float

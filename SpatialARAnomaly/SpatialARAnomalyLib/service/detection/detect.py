@@ -142,6 +142,7 @@ def score_scan(
         model.encoder,
         model.network,
         report,
+        card.rim,
         on_tokens=lambda index, tokens: means.append(mean_token(stack, index, tokens)),
     )
     tokens = np.concatenate(means)

@@ -15,6 +15,7 @@ from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
+from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.cards.suitability import MEASURES, Suitability, verdicts
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
@@ -32,7 +33,11 @@ from SpatialARAnomalyLib.engine.model.model_file import (
     save_model,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
-from SpatialARAnomalyLib.engine.scoring.calibration_fit import fit_calibration, thin_sample
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
+    fit_calibration,
+    fit_rim,
+    thin_sample,
+)
 from SpatialARAnomalyLib.engine.scoring.findings import find_strengths
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import fit_suitability
 from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
@@ -322,7 +327,8 @@ def _fit_model(
 
     report.stage("calibrate", 4, 4)
     held_out = [(scans[index], keys[index]) for index in held_out_indices]
-    calibration = _calibrate(held_out, preparation, run.model.eval(), report)
+    scored, rim = _score_held_out(held_out, preparation, run.model.eval(), report)
+    calibration = _calibrate(held_out, scored, preparation, run.model, report)
     encoder_card = preparation.encoder.card
     card = ModelCard(
         schema=SCHEMA,
@@ -333,6 +339,7 @@ def _fit_model(
         slices=preparation.slices,
         intensity=preparation.intensity,
         region=spec.region,
+        rim=rim,
         encoder=encoder_card,
         autoregressive=network,
         training=training,
@@ -423,31 +430,55 @@ def _suitability(
     return suitability
 
 
-def _calibrate(
+def _score_held_out(
     held_out: list[tuple[NormalScan, str]],
     preparation: _Preparation,
     model: "AutoregressiveModel",
     report: Reporter,
-) -> Calibration:
-    """Fit the calibration to the NLL of tokens and voxels in the body of the held-out scans."""
+) -> tuple[list[list[Float[np.ndarray, "t h w"]]], RimCorrection | None]:
+    """Return the NLL of the tokens of every slice, and its correction near the edge."""
     from SpatialARAnomalyLib.engine.scoring.scoring import score_slices
 
-    voxel_nll: list[Float[np.ndarray, " _"]] = []
-    token_nll: list[Float[np.ndarray, " _"]] = []
-    scored: list[list[Float[np.ndarray, "t h w"]]] = []
-    total = 2 * len(held_out)
+    scored, distances = [], []
     for scan, key in held_out:
         report.check_cancelled()
         stack = preparation.stack(scan, report)
         tokens = preparation.store.open(key)
         tokens = tokens.reshape(len(stack.indices), stack.tiles, *tokens.shape[1:])
-        nll = list(score_slices(stack, tokens, model))
+        scored.append(list(score_slices(stack, tokens, model)))
+        distances.append([stack.edge_distances(index) for index in stack.indices])
+        report.progress(len(scored), 3 * len(held_out), "volume")
+    rim = fit_rim(
+        *(np.concatenate([np.ravel(one) for one in values]) for values in (scored, distances))
+    )
+    if rim is None:
+        return scored, None
+    lowered = [
+        [rim.lower(one, far, model.lowest_nll) for one, far in zip(nll, away, strict=True)]
+        for nll, away in zip(scored, distances, strict=True)
+    ]
+    return lowered, rim
+
+
+def _calibrate(
+    held_out: list[tuple[NormalScan, str]],
+    scored: list[list[Float[np.ndarray, "t h w"]]],
+    preparation: _Preparation,
+    model: "AutoregressiveModel",
+    report: Reporter,
+) -> Calibration:
+    """Fit the calibration to the NLL of tokens and voxels in the body of the held-out scans."""
+    voxel_nll: list[Float[np.ndarray, " _"]] = []
+    token_nll: list[Float[np.ndarray, " _"]] = []
+    total = 3 * len(held_out)
+    for done, ((scan, _), nll) in enumerate(zip(held_out, scored, strict=True), start=1):
+        report.check_cancelled()
+        stack = preparation.stack(scan, report)
         inside = stack.volume_from_tokens(nll, model.lowest_nll)[stack.inside_volume()]
         voxel_nll.append(thin_sample(inside, len(held_out)))
         in_body = [stack.tokens_inside(index) for index in stack.indices]
         token_nll.append(np.stack(nll)[np.stack(in_body)])
-        scored.append(nll)
-        report.progress(len(scored), total, "volume")
+        report.progress(len(held_out) + done, total, "volume")
     calibration = fit_calibration(voxel_nll, token_nll)
     voxel_nll.clear()
     strengths = []
@@ -458,7 +489,7 @@ def _calibrate(
         thresholds = map(calibration.threshold, calibration.rates)
         ml = stack.plane_volume.voxel_ml
         strengths.append([find_strengths(volume, ml, one).tolist() for one in thresholds])
-        report.progress(len(held_out) + len(strengths), total, "volume")
+        report.progress(2 * len(held_out) + len(strengths), total, "volume")
     counts = FindingCounts.of(calibration.rates, strengths)
     return dataclasses.replace(calibration, findings=counts)
 
