@@ -69,11 +69,11 @@ def test_distances_from_the_edge_of_a_disc():
     volume = Volume(voxels, np.diag([1.0, 1.0, 5.0, 1.0])).masked(disc)
     stack = SliceStack(
         PlaneVolume(volume, Plane.AXIAL, Modality.MR, Region.MASK),
-        SliceSpec(fov_mm=96.0, size_px=96),
+        SliceSpec(fov_mm=128.0, size_px=128),
         IntensitySpec.for_modality(Modality.MR),
         8,
     )
-    centers = 8 * (np.arange(12) - 5.5)
+    centers = 8 * (np.arange(16) - 7.5)
     expected = (40 - np.hypot(centers[:, None], centers)) / 8
     (found,) = stack.edge_distances(1)
     near = np.abs(expected) < 2

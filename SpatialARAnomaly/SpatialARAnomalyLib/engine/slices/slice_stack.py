@@ -46,13 +46,23 @@ class PlaneVolume:
         self.voxel_ml = volume.voxel_ml
         self.notices: list[tuple[str, str]] = []
         """What a user should know about the region, as code and sentence."""
+        self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
+        """Voxels that intensities, field of view and positions rest on, whatever the region.
+
+        The bright scalp steadies percentiles: those of brains alone are shifted by a large
+        lesion (TCGA-LGG: AUROC in the brain 0.66 in place of 0.79).
+        """
+        if self.body.all():
+            self.notices.append(
+                ("no-air", "No air was found around the patient: the whole volume counts as body.")
+            )
         mask = None if volume.mask is None else self.orientation.apply(volume.mask)
-        self.region: Bool[np.ndarray, "n r c"] = (
-            mask
-            if mask is not None and region is Region.MASK
-            else self._find_region(volume, modality, region)
-        )
-        """Voxels that intensities and the field of view rest on."""
+        self.region: Bool[np.ndarray, "n r c"] = self.body
+        """Voxels that the model looks at."""
+        if region is Region.MASK and mask is not None:
+            self.region = mask
+        elif region is Region.HEAD_INTERIOR:
+            self.region = self._find_head_interior(volume, modality)
         self.counted: Bool[np.ndarray, "n r c"] = self.region
         """Voxels of the region that have a score: those in the volume's mask, if it has one."""
         if mask is not None:
@@ -61,29 +71,18 @@ class PlaneVolume:
                 raise InputError(
                     "mask-outside", f"The mask must cover some of the {region}; it covers nothing."
                 )
-        self.box = body_box(self.region)
-        """First and last row, first and last column of the region over all slices."""
+        self.box = body_box(self.body)
+        """First and last row, first and last column of the body over all slices."""
         self.counted_slices: list[int] = np.flatnonzero(self.counted.any(axis=(1, 2))).tolist()
         """Indices of the slices that contain voxels that count."""
 
-    def _find_region(
-        self, volume: Volume, modality: Modality, region: Region
-    ) -> Bool[np.ndarray, "n r c"]:
-        # The inside of a head is found in axial slices, so that it is the same in every plane.
-        axial = region is Region.HEAD_INTERIOR
-        place = self.orientation
-        if axial:
-            place = PlaneOrientation.of(volume.ras_from_voxel, Plane.AXIAL)
-        voxels, spacing_mm = place.apply(volume.voxels), _spacing_mm(volume, place)
-        found: Bool[np.ndarray, "_ _ _"] | None
-        found = body = body_mask(voxels, spacing_mm, modality)
-        if body.all():
-            self.notices.append(
-                ("no-air", "No air was found around the patient: the whole volume counts as body.")
-            )
-        if axial:
-            found = head_interior(voxels, body, spacing_mm, modality)
-        if found is None:
+    def _find_head_interior(self, volume: Volume, modality: Modality) -> Bool[np.ndarray, "n r c"]:
+        # In axial slices, so that it is the same in every plane.
+        axial = PlaneOrientation.of(volume.ras_from_voxel, Plane.AXIAL)
+        voxels, spacing_mm = axial.apply(volume.voxels), _spacing_mm(volume, axial)
+        body = body_mask(voxels, spacing_mm, modality)
+        interior = head_interior(voxels, body, spacing_mm, modality)
+        if interior is None:
             self.notices.append(
                 (
                     "no-head-interior",
@@ -91,12 +90,12 @@ class PlaneVolume:
                     "scalp and skull it has.",
                 )
             )
-            found = body
-        return self.orientation.apply(place.undo(found))
+            return self.body
+        return self.orientation.apply(axial.undo(interior))
 
     @property
     def extent_mm(self) -> tuple[float, float]:
-        """Height and width of the region over all slices in mm."""
+        """Height and width of the body over all slices in mm."""
         (top, bottom), (left, right) = self.box
         _, row_mm, column_mm = self.spacing_mm
         return (bottom - top + 1) * row_mm, (right - left + 1) * column_mm
@@ -127,7 +126,7 @@ class AxisTiling:
     def covering(
         cls, voxels: int, spacing_mm: float, box: tuple[int, int], spec: SliceSpec, patch_px: int
     ) -> "AxisTiling":
-        """Cover the region with one tile around its middle, or with overlapping tiles."""
+        """Cover the body with one tile around its middle, or with overlapping tiles."""
         first, last = box
         extent_mm = (last - first + 1) * spacing_mm
         fov_mm, overlap_mm = spec.fov_mm, MIN_OVERLAP * spec.fov_mm
@@ -249,7 +248,7 @@ class SliceStack:
         self.voxels = plane_volume.voxels
         self.counted = plane_volume.counted
         self.intensity = intensity
-        self.value_range = intensity_range(self.voxels, plane_volume.region, intensity)
+        self.value_range = intensity_range(self.voxels, plane_volume.body, intensity)
         _, rows, columns = self.voxels.shape
         _, row_mm, column_mm = plane_volume.spacing_mm
         row_box, column_box = plane_volume.box
