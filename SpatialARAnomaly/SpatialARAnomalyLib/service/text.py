@@ -1,8 +1,18 @@
-"""Sizes and counts in words, and the notice on every report."""
+"""Sizes, counts and comparisons in words, and the notice on every report."""
 
 from collections.abc import Sized
 
+from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, least_case_p
+from SpatialARAnomalyLib.engine.cards.suitability import Verdict
+
 RESEARCH_NOTICE = "For research use only. Not a medical device."
+
+MEASURE_WORDS = {
+    "contrast": "brightness and sharpness",
+    "shape": "height, width and size",
+    "tokens": "mean tokens",
+}
+"""What a scan is compared by (`engine.cards.suitability.MEASURES`)."""
 
 
 def size_number(size_bytes: float) -> tuple[str, str]:
@@ -32,3 +42,14 @@ def count_findings(findings: Sized) -> str:
     """Return `no findings`, `1 finding`, `2 findings`."""
     count = len(findings)
     return f"{count or 'no'} finding" + ("" if count == 1 else "s")
+
+
+def unlike_text(verdict: Verdict) -> str:
+    """Return how far a scan lies from normal scans, by which measure, and the p-value."""
+    least = verdict.p_value <= least_case_p(verdict.normals)
+    rough = ", rough" if verdict.normals < ENOUGH_NORMALS else ""
+    return (
+        f"its {MEASURE_WORDS[verdict.measure]} lies {verdict.factor:.1f} times as far from theirs "
+        f"as usual (p {'≤' if least else '='} {verdict.p_value:.2g}, {verdict.normals} normal "
+        f"scans{rough})"
+    )

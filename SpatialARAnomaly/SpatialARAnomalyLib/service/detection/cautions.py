@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from SpatialARAnomalyLib.engine.cards.calibration import (
-    ENOUGH_NORMALS,
     MIN_NORMALS,
     Calibration,
     least_case_p,
@@ -12,7 +11,8 @@ from SpatialARAnomalyLib.engine.cards.suitability import Verdict
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Region
-from SpatialARAnomalyLib.service.models.wording import MEASURE_WORDS, count_normals
+from SpatialARAnomalyLib.service.models.wording import count_normals
+from SpatialARAnomalyLib.service.text import unlike_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +49,6 @@ def find_cautions(
         _case(card.calibration, case_p_value),
     )
     return tuple(one for one in found if one is not None)
-
-
-def unlike_text(verdict: Verdict) -> str:
-    """Return how far a scan lies from normal scans, by which measure, and the p-value."""
-    least = verdict.p_value <= least_case_p(verdict.normals)
-    rough = ", rough" if verdict.normals < ENOUGH_NORMALS else ""
-    return (
-        f"its {MEASURE_WORDS[verdict.measure]} lies {verdict.factor:.1f} times as far from theirs "
-        f"as usual (p {'≤' if least else '='} {verdict.p_value:.2g}, {verdict.normals} normal "
-        f"scans{rough})"
-    )
 
 
 def _unlike(verdict: Verdict | None) -> Caution | None:

@@ -23,13 +23,6 @@ PAPERS = (Preset.STANDARD, Preset.DILATED)
 MORE_NORMALS = f"train on more normal scans, until {ENOUGH_NORMALS} are held out"
 """Advice where results are rough."""
 
-MEASURE_WORDS = {
-    "contrast": "brightness and sharpness",
-    "shape": "height, width and size",
-    "tokens": "mean tokens",
-}
-"""What a scan is compared by (`engine.cards.suitability.MEASURES`)."""
-
 
 def count_normals(calibration: Calibration) -> str:
     """Return `1 held-out normal scan`, `12 held-out normal scans`."""

@@ -18,9 +18,9 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialAREr
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import distances_from_others
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
-from SpatialARAnomalyLib.service.detection.cautions import unlike_text
 from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
+from SpatialARAnomalyLib.service.text import unlike_text
 from SpatialARAnomalyLib.service.training.candidates import (
     Candidate,
     NormalScan,

@@ -44,9 +44,9 @@ from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
-from SpatialARAnomalyLib.service.detection.cautions import unlike_text
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
+from SpatialARAnomalyLib.service.text import unlike_text
 from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
     Candidate,
