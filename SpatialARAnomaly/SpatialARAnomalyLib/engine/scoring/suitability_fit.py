@@ -48,7 +48,7 @@ def measure_volume(
     plane_volume: PlaneVolume, modality: Modality
 ) -> tuple[Float[np.ndarray, "n f"], Float[np.ndarray, "1 g"]]:
     """Return the contrast of slices and the shape of the body, in units of usual differences."""
-    voxels, body = plane_volume.voxels, plane_volume.region
+    voxels, body = plane_volume.voxels, plane_volume.body
     spacing = np.array(plane_volume.spacing_mm[1:])
     steps = np.maximum(1, np.round(STEP_MM / spacing)).astype(int).tolist()
     spacing *= steps
@@ -147,7 +147,7 @@ def distances_from_others(
     for fold in np.unique(folds):
         rest = [one for one, number in zip(looks, folds, strict=True) if number != fold]
         spreads = fit_spreads(rest, measures)
-        for i in np.flatnonzero(folds == fold):
+        for i in np.flatnonzero(folds == fold).tolist():
             found[i] = tuple(spreads[name].distance(looks[i].rows(name)) for name in measures)
     return tuple(found)
 
