@@ -49,7 +49,7 @@ def unlike_text(verdict: Verdict) -> str:
     least = verdict.p_value <= least_case_p(verdict.normals)
     rough = ", rough" if verdict.normals < ENOUGH_NORMALS else ""
     return (
-        f"its {MEASURE_WORDS[verdict.measure]} lies {verdict.factor:.1f} times as far from theirs "
-        f"as usual (p {'≤' if least else '='} {verdict.p_value:.2g}, {verdict.normals} normal "
+        f"by its {MEASURE_WORDS[verdict.measure]} it lies {verdict.factor:.1f} times as far from "
+        f"them as usual (p {'≤' if least else '='} {verdict.p_value:.2g}, {verdict.normals} normal "
         f"scans{rough})"
     )

@@ -52,7 +52,7 @@ def test_the_words_are_measured_facts():
     (caution,) = find_cautions(
         SEVERAL, verdict=UNLIKE, rate=0.01, share=0.01, case_p_value=None, sha256=""
     )
-    assert "mean tokens lies 3.2 times as far" in caution.text
+    assert "by its mean tokens it lies 3.2 times as far" in caution.text
     assert "p = 0.01, 12 normal scans, rough" in caution.text
 
 
