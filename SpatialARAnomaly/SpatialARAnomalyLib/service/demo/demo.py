@@ -1,6 +1,6 @@
 """The demo and its seeded scans: train on normal heads, find a lesion, keep everything.
 
-Every seed has a thousand heads: the first gets a lesion, the next ten train the demonstration
+Every seed has a thousand heads: the first gets a lesion, the next sixteen train the demonstration
 model, and number 500 is normal and not trained on.
 """
 
@@ -17,6 +17,7 @@ from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter
+from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nifti_labels
 from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, add_lesion, normal_head
 from SpatialARAnomalyLib.service.detection.detect import Detection
@@ -32,10 +33,11 @@ MARKER = "SpatialARAnomaly demo"
 
 MODEL_NAME = "demonstration head"
 
-NORMALS = 10
-"""Normal heads to train on; two of them are held out."""
+NORMALS = 16
+"""Normal heads to train on; a quarter of them is held out."""
 
-EPOCHS = 12
+SETTINGS = {"epochs": 16, "batch_size": 16, "hidden_channels": 64, "held_out_share": 0.25}
+"""Settings of the demonstration model: a small network for a training of a minute."""
 
 CONTRAST = 0.6
 """Contrast of the lesion in units of white matter: a strongly enhancing mass."""
@@ -67,7 +69,7 @@ def train_demonstration(
     normals: list[Path], model: Path, device: Device, report: Reporter
 ) -> ModelCard:
     """Train the demonstration model on the heads and write it; raises as `train` does."""
-    spec = TrainSpec(name=MODEL_NAME, epochs=EPOCHS, batch_size=16, device=device)
+    spec = TrainSpec.from_dict({"name": MODEL_NAME, "device": device.value, **SETTINGS})
     return train(normals, model, spec, report)
 
 
@@ -114,7 +116,13 @@ def run_demo(
     report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
     train_demonstration(normals, model, device, report)
-    request = DetectRequest(input=with_lesion, model=model, out=results, device=device)
+    request = DetectRequest(
+        input=with_lesion,
+        model=model,
+        out=results,
+        device=device,
+        findings=FindingsSpec(refine_outlines=True),
+    )
     detection, files = detect_to_files(request, report)
     rank, dice = _best_overlap(detection, lesion)
     return DemoOutcome(
