@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         patch.setenv("SPATIAL_AR_ANOMALY_HOME", str(folder / "settings"))
         trained = run(
             "train", *normals, "--out", model, "--name", "small heads", "--size-px", 224,
-            "--epochs", 4, "--batch-size", 8, "--device", "cpu",
+            "--preset", "standard", "--epochs", 10, "--batch-size", 8, "--device", "cpu",
         )  # fmt: skip
     assert trained.exit_code == 0, trained.stderr
     return Site(tuple(normals), model)
