@@ -293,7 +293,7 @@ def other_threshold(model):
 
 
 def newer(model):
-    change_card(model, lambda card: card.replace(b'schema\\":1', b'schema\\":2'))
+    change_card(model, lambda card: card.replace(b'schema\\":2', b'schema\\":3'))
 
 
 def cut(model):
@@ -311,7 +311,7 @@ def other_weights(model):
         (cut, "it must have .* bytes"),
         (change_byte, "SHA-256 of its tensors differs"),
         (other_threshold, "does not match its digest"),
-        (newer, "this one has schema 2.*Update"),
+        (newer, "this one has schema 3.*Update"),
         (other_weights, "is not a model of SpatialARAnomaly"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import typer.main
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import SpecError
-from SpatialARAnomalyLib.engine.specs import Modality, Plane, Precision, Preset
+from SpatialARAnomalyLib.engine.specs import Modality, Plane, Precision, Preset, Region
 from SpatialARAnomalyLib.service.cli.main import app
 from SpatialARAnomalyLib.service.cli.train import NORMALS_OPTIONS, TRAIN_OPTIONS
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -16,7 +16,8 @@ SPEC = TrainSpec().resolve(Modality.MR, 240.0)
 SCANS = ("a" * 64, "b" * 64)
 
 DECISIVE = {
-    "modality": Modality.CT, "plane": Plane.CORONAL, "fov_mm": 250.0, "size_px": 224,
+    "modality": Modality.CT, "plane": Plane.CORONAL, "region": Region.HEAD_INTERIOR,
+    "fov_mm": 250.0, "size_px": 224,
     "window_hu": (0.0, 80.0), "precision": Precision.BFLOAT16, "preset": Preset.STANDARD,
     "hidden_channels": 8, "epochs": 7, "batch_size": 8,
     "learning_rate": 0.5, "weight_decay": 0.5, "noise_probability": 0.5, "noise_scale": 0.5,

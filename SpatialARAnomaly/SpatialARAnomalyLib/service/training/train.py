@@ -411,7 +411,12 @@ def _embed(
 def _suitability(
     scans: Sequence[NormalScan], keys: list[str], store: FeatureStore, report: Reporter
 ) -> Suitability:
-    """Fit to the looks of all scans; a notice names each that does not look like the others."""
+    """Fit to the looks of all scans; a notice names each that does not look like the others.
+
+    In the order of the scans' contents, so that the order of the scans does not matter.
+    """
+    pairs = sorted(zip(scans, keys, strict=True), key=lambda pair: pair[0].sha256)
+    scans, keys = [scan for scan, _ in pairs], [key for _, key in pairs]
     looks = [
         dataclasses.replace(
             scan.look, tokens=store.open(key + MEANS_ENDING)[:, :, 0, 0].astype(np.float32)
