@@ -12,7 +12,8 @@ def test_a_preset_is_known(preset):
     spec = AutoregressiveSpec.from_preset(preset)
     assert preset_text(spec).split()[0] == preset
     other = dataclasses.replace(spec, hidden_channels=spec.hidden_channels + 1)
-    assert preset_text(other) == "no preset"
+    assert preset_text(other) == preset
+    assert preset_text(dataclasses.replace(spec, layers=spec.layers + 1)) == "no preset"
 
 
 def test_networks_are_told_with_layers_and_dilations():

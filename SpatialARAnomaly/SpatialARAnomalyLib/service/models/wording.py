@@ -90,10 +90,14 @@ def case_text(calibration: Calibration, p_value: float | None) -> str:
 
 
 def preset_text(spec: AutoregressiveSpec) -> str:
-    """Return `composite`, `standard (the paper's)`, … or `no preset`."""
+    """Return `composite`, `standard (the paper's)`, … or `no preset`.
+
+    A preset of another width keeps its name, but is not the paper's.
+    """
     for preset in Preset:
-        if AutoregressiveSpec.from_preset(preset) == spec:
-            return f"{preset} (the paper's)" if preset in PAPERS else preset.value
+        known = AutoregressiveSpec.from_preset(preset)
+        if (known.layers, known.dilations) == (spec.layers, spec.dilations):
+            return f"{preset} (the paper's)" if preset in PAPERS and known == spec else preset.value
     return "no preset"
 
 
