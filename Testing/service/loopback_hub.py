@@ -194,7 +194,14 @@ def serve(files: dict[str, bytes]) -> Iterator[LoopbackHub]:
 def half_files() -> list[Path]:
     """The incomplete files of a download, beside the blobs of `HUB_ID`."""
     repository = cache_folder() / ("models--" + HUB_ID.replace("/", "--"))
-    return [one for one in repository.glob("blobs/*.incomplete") if one.stat().st_size > 100_000]
+
+    def size(file: Path) -> int:
+        try:
+            return file.stat().st_size
+        except FileNotFoundError:  # renamed since it was listed
+            return 0
+
+    return [one for one in repository.glob("blobs/*.incomplete") if size(one) > 100_000]
 
 
 @contextmanager

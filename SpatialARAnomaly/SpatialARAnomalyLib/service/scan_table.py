@@ -16,7 +16,7 @@ _DELIMITERS = ",;\t"
 
 
 class TableProblem(Exception):  # noqa: N818 - the caller makes it an error with its own code
-    """What is wrong with a table, as the end of a sentence."""
+    """Problem with a table, as the end of a sentence."""
 
 
 def read_scan_table(

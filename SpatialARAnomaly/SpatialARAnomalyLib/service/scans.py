@@ -49,7 +49,7 @@ class ScanSource(Spec):
     patient: str | None = None
     """Word that the scans of one patient share (`service.training.patients`)."""
     mask: Path | None = None
-    """Where to look in the scan: a label map file, or a `.npy` file for an array."""
+    """Mask of the scan: a label map file, or a `.npy` file for an array."""
 
     def __post_init__(self) -> None:
         of_file = self.path and not (self.voxels or self.affine or self.name or self.modality)

@@ -12,7 +12,7 @@ MEASURE_WORDS = {
     "shape": "height, width and size",
     "tokens": "mean tokens",
 }
-"""What a scan is compared by (`engine.cards.suitability.MEASURES`)."""
+"""Names of the measures of a scan (`engine.cards.suitability.MEASURES`)."""
 
 
 def size_number(size_bytes: float) -> tuple[str, str]:

@@ -31,11 +31,12 @@ class VGG16:
     """Fourth block, LayerNorm over its 512 channels, averaged to a token per 16 px."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        import h5py
-
         self.device = device
         self._layers: list[tuple[int, Tensor, Tensor]] = []
         try:
+            path.stat()
+            import h5py
+
             with h5py.File(path) as file:
                 for block, layers in LAYERS:
                     for layer in range(layers):

@@ -43,7 +43,7 @@ def test_the_lesion_stands_out_and_the_result_describes_the_files(demo):
 def test_volumes_model_and_results_are_kept(demo):
     out, _ = demo
     kept = tree(out)
-    assert sum(name.startswith("volumes/normal_") for name in kept) == 10
+    assert sum(name.startswith("volumes/normal_") for name in kept) == demo_job.NORMALS
     assert {"volumes/lesion.nii.gz", "volumes/lesion_truth.nii.gz"} <= set(kept)
     assert "model.safetensors" in kept
     assert sum(name.startswith("results/") for name in kept) == 6

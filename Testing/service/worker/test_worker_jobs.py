@@ -611,7 +611,7 @@ demo.normal_head = partial(
     phantom.normal_head, shape_kji=(6, 48, 48), spacing_mm=(4.8, 4.8, 20.0)
 )
 demo.NORMALS = 3
-demo.EPOCHS = 1
+demo.SETTINGS["epochs"] = 1
 from SpatialARAnomalyLib.service.worker.main import main; main()
 """
 

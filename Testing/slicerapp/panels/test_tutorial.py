@@ -105,7 +105,7 @@ def test_overlay_and_outline_are_on_the_lesion(tutorial):
             row, column = (round(float(one)) for one in red.pixel_of(ras))
             if not (0 <= row < pixels.shape[0] and 0 <= column < legend_from):
                 continue
-            around = shown[max(j - 2, 0) : j + 3, max(i - 2, 0) : i + 3]
+            around = shown[max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2]
             colored = bool(colored_pixels[row, column])
             if around.all():
                 inside.append(colored)

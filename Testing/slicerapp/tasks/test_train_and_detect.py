@@ -153,7 +153,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     # The model is chosen, with its card, and finds the lesion.
     assert status(panel) == "The model Eight heads is ready and chosen under Detect."
     assert panel.ui.modelSelector.currentText == "Eight heads"
-    assert "Trained on 6 normal scans" in panel.ui.modelCardLabel.text
+    assert "Trained on 4 normal scans" in panel.ui.modelCardLabel.text
     assert not panel.ui.trainUnfinishedBox.isVisibleTo(panel.ui.trainSection)
     assert not list(models_folder.glob("*.training"))
     panel.ui.inputSelector.setCurrentNode(scan)

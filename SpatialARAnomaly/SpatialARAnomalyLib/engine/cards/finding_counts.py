@@ -1,4 +1,4 @@
-"""How many findings of at least a strength held-out normal scans have, at every threshold."""
+"""The number of findings of at least a strength in held-out normal scans, at every threshold."""
 
 import math
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.specs import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class RimCorrection(Spec):
-    """What is subtracted from the NLL of a token by its distance from the edge of the region."""
+    """Correction subtracted from the NLL of a token, by distance from the edge of the region."""
 
     distances: tuple[float, ...]
     """Rising distances in tokens, negative outside of the region."""

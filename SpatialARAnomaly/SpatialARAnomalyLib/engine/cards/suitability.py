@@ -1,4 +1,4 @@
-"""How alike the normal scans of a model are as a whole, so that an unlike scan is noticed.
+"""Comparison of a whole scan with the normal scans of a model.
 
 A scan is described by its `Look`: its contrast, the shape of its body, and the mean token of
 every slice. Each of the three has a Gaussian of the normal scans (`Spread`); the distances of
@@ -21,7 +21,7 @@ UNLIKE_P = 0.05
 """A scan is unlike the normal scans at or below this p-value: 1 in 20 normal scans is, too."""
 
 MEASURES = ("contrast", "shape", "tokens")
-"""What is compared: brightness and sharpness, height and width of the body, and its tokens."""
+"""Measures of a scan: brightness and sharpness, height and width of the body, and its tokens."""
 
 USUAL_STEP = 0.15
 """Assumed standard deviation of a distance's logarithm between normal scans."""
@@ -105,7 +105,7 @@ class Suitability(Spec):
     shape: Spread
     tokens: Spread
     distances: tuple[tuple[float, ...], ...]
-    """Of every normal scan, the distance from the others by each of `MEASURES`."""
+    """Distances of every normal scan from the others, by `MEASURES`."""
 
     def __post_init__(self) -> None:
         self._require(

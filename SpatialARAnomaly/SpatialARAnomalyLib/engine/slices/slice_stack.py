@@ -45,7 +45,7 @@ class PlaneVolume:
         """Distance between slices, rows and columns in mm."""
         self.voxel_ml = volume.voxel_ml
         self.notices: list[tuple[str, str]] = []
-        """What a user should know about the region, as code and sentence."""
+        """Notices about the region: code and sentence of each."""
         self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
         """Voxels that intensities, field of view and positions rest on, whatever the region.
 

@@ -45,7 +45,7 @@ _TAGS = (
 )  # fmt: skip
 
 _SALT = os.urandom(16)
-"""Drawn anew in every process: a patient's hash is of no use outside, nor after it."""
+"""Random salt of this process: hashes of patient IDs cannot be compared outside of it."""
 
 
 @dataclass(frozen=True)

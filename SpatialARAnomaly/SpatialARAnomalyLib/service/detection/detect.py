@@ -78,7 +78,7 @@ class Detection:
     cautions: tuple[Caution, ...]
     """Reasons to doubt the result as a whole."""
     verdict: Verdict | None
-    """How much the scan looks like the model's normal scans, if that can be told."""
+    """Comparison of the scan with the model's normal scans; None where there is none."""
     device: str
     seconds: dict[str, float]
     """Seconds by stage."""

@@ -66,7 +66,7 @@ class NormalScan:
     mask_sha256: str = ""
     """Hash of the mask; "" without one."""
     notices: tuple[tuple[str, str], ...] = ()
-    """What a user should know about the region and the mask, as code and sentence."""
+    """Notices about the region and the mask: code and sentence of each."""
     body_slices: int
     """Number of slices that hold voxels that count."""
     look: Look

@@ -415,6 +415,7 @@ def _suitability(
 
     In the order of the scans' contents, so that the order of the scans does not matter.
     """
+    number = {scan.sha256: place for place, scan in enumerate(scans, start=1)}
     pairs = sorted(zip(scans, keys, strict=True), key=lambda pair: pair[0].sha256)
     scans, keys = [scan for scan, _ in pairs], [key for _, key in pairs]
     looks = [
@@ -428,9 +429,10 @@ def _suitability(
         if verdict is not None and verdict.unlike:
             report.notice(
                 "normal-unlike",
-                f"{scan.source.label} does not look like the other normal scans: "
-                f"{unlike_text(verdict)}. If it is of another sequence, body part, orientation or "
-                "preparation, train without it; 1 in 20 good scans is named here, too.",
+                f"Normal scan {number[scan.sha256]} of {len(scans)} does not look like the "
+                f"others: {unlike_text(verdict)}. If it is of another sequence, body part, "
+                "orientation or preparation, train without it; 1 in 20 good scans is named here, "
+                "too.",
             )
     return suitability
 
