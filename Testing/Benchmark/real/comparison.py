@@ -39,7 +39,7 @@ from SpatialARAnomalyLib.engine.errors import InputError, OutputError, SpecError
 from SpatialARAnomalyLib.engine.files import replacing, unwritable
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import Region, TrainingSpec
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Region, SliceSpec, TrainingSpec
 from SpatialARAnomalyLib.service.outputs import check_names, make_folder, write_atomically
 
 WORK_FOLDER = "work"
@@ -70,13 +70,13 @@ class ComparisonRequest:
     training: TrainingSpec
     """Training settings; `seeds` replaces their seed in each run."""
     protocol: Protocol = Protocol.NATIVE
-    size_px: int = 448
+    size_px: int = SliceSpec.size_px
     """Side of the encoder's image in pixels."""
     every: int = 1
     """Every n-th slice of a volume is taken."""
     region: Region = Region.BODY
     """Part of a scan that counts; of volumes, also what methods learn from."""
-    resamples: int = 1000
+    resamples: int = EvaluationSpec.resamples
     device: Device = Device.AUTO
     allow_download: bool = False
     overwrite: bool = False
@@ -89,14 +89,14 @@ class ComparisonRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """What all runs of a comparison share."""
+    """Data and tools that all runs of a comparison share."""
 
     request: ComparisonRequest
     test: Sequence[Patient]
     tokens: Sequence[TokenArray]
     fitter: Fitter
     decisive: dict[str, object]
-    """What decides on the result of a run, beside the method and its seed."""
+    """Values that decide the result of a run, beside the method and its seed."""
     encode_ms: float
 
 

@@ -49,7 +49,7 @@ def bins_of(scores: Float[np.ndarray, "*s"], low: float, high: float) -> Int[np.
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What a run of a method keeps of its scores."""
+    """Counts of scores that a run of a method keeps."""
 
     pixels: Float[np.ndarray, "p 2 3 bins"]
     """By patient and region, per bin: normal pixels, lesion pixels, and the share of each

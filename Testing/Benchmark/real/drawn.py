@@ -146,9 +146,9 @@ class Result:
     case_p: Float[np.ndarray, " n"]
     """Case p-value of every normal scan; NaN with too few held-out persons."""
     found: Float[np.ndarray, "n kinds"]
-    """Whether the lesion of a kind was found in every person."""
+    """1 where the lesion of a kind was found, else 0; by person."""
     balls: Float[np.ndarray, " b"]
-    """Whether the center of every smooth ball scores above `BALL_LEVEL`."""
+    """1 where the center of a smooth ball scores above `BALL_LEVEL`, else 0; by ball."""
     counts: dict[str, Counts]
     """Scores by kind of lesion, standardized by the calibration of their model."""
 

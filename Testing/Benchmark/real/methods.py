@@ -181,7 +181,7 @@ class Fitter:
 
     normals: Normals
     preparation: str
-    """What decides on the tokens, beside the images (`Patients.preparation`) and the encoder."""
+    """Values that decide the tokens, beside the images (`Patients.preparation`) and the encoder."""
     encoder_sha256: str
     training: TrainingSpec
     work: Path

@@ -60,4 +60,4 @@ class Patients:
     preparation: str
     """Version and settings of the way from files to images: identifies stored tokens."""
     about: dict[str, str]
-    """What the tables say of the data."""
+    """Description of the data in the tables."""

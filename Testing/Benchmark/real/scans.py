@@ -41,7 +41,7 @@ def thinned(volume: Volume, every: int, plane: Plane) -> Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How volumes become slices."""
+    """Settings of the slices of volumes."""
 
     slices: SliceSpec
     patch_px: int

@@ -163,7 +163,7 @@ class ScanRow(Spec):
     slices: int | None = None
     """Number of slices that hold some of the body."""
     notes: tuple[str, ...] = ()
-    """What a user should know about its region and mask, as sentences."""
+    """Notices about its region and mask, a sentence each."""
     status: str = "used"
     """`used` or `excluded`."""
     code: str | None = None

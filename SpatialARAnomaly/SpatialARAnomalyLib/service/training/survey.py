@@ -38,7 +38,7 @@ MAX_SCANS = 1000
 """Scans that are read; the tokens of more would fill a disk."""
 
 MEASURES_WITHOUT_ENCODER = ("contrast", "shape")
-"""What scans are compared by before they are embedded."""
+"""Measures by which scans are compared before they are embedded."""
 
 MIN_SLICES = 3
 """Slices that must hold some of the body."""
