@@ -1,0 +1,220 @@
+"""Odd volume files, written as other programs write them: every kind of `odd_files.CASES`.
+
+All show one picture, `VOXELS` at `PLACE`, unless their kind forbids it.
+"""
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+PLACE = np.array([[2.5, 0, 0, -30], [0, 2.5, 0, -40], [0, 0, 2.5, -20], [0, 0, 0, 1.0]])
+"""`ras_from_voxel` of what the files show."""
+
+
+def _picture() -> np.ndarray:
+    """A bright ellipsoid with noise, no two slices alike, [k, j, i] of 18 × 24 × 20."""
+    random = np.random.RandomState(13)
+    k, j, i = np.indices((18, 24, 20))
+    inside = ((k - 8) / 7) ** 2 + ((j - 12) / 9) ** 2 + ((i - 9) / 7) ** 2 < 1
+    return (inside * (400 + 10 * k + 5 * i) + random.randint(0, 60, inside.shape)).astype(np.int16)
+
+
+VOXELS = _picture()
+
+MAKERS: dict[str, Callable[[Path], object]] = {}
+"""Writes the file of a name, for every name."""
+
+
+def make(name: str, folder: Path) -> Path:
+    """Write a file of `MAKERS` into a folder; return its path."""
+    path = folder / Path(name).name
+    MAKERS[name](path)
+    return path
+
+
+# NIfTI
+
+
+def nifti(
+    path: Path,
+    voxels: np.ndarray = VOXELS,
+    *,
+    sform: np.ndarray | None = PLACE,
+    s_code: int = 1,
+    qform: np.ndarray | None = PLACE,
+    q_code: int = 1,
+    unit: str | int = "mm",
+    scale: tuple[float, float] | None = None,
+    header: tuple[tuple[int, str, tuple[float, ...]], ...] = (),
+) -> Path:
+    """A NIfTI-1 file of an array [..., k, j, i]; `header` replaces bytes at offsets."""
+    image = nib.Nifti1Image(voxels.T, None, dtype=voxels.dtype)
+    image.set_qform(qform, q_code)
+    image.set_sform(sform, s_code)
+    image.header.set_xyzt_units(unit)
+    plain = bytearray(image.to_bytes())
+    if scale is not None:
+        struct.pack_into("<2f", plain, 112, *scale)
+    for offset, layout, values in header:
+        struct.pack_into(layout, plain, offset, *values)
+    data = bytes(plain)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return path
+
+
+def _scaled(factor: float) -> np.ndarray:
+    return np.diag([factor, factor, factor, 1.0]) @ PLACE
+
+
+def _shifted() -> np.ndarray:
+    moved = PLACE.copy()
+    moved[:3, 3] += (7, -5, 12)
+    return moved
+
+
+def _sheared() -> np.ndarray:
+    return PLACE @ np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def _permuted() -> np.ndarray:
+    """The first axis of the file runs as the third of `PLACE`."""
+    return PLACE[:, [2, 0, 1, 3]]
+
+
+def _not_finite() -> np.ndarray:
+    voxels = VOXELS.astype(np.float32)
+    voxels[:, :3] = np.nan
+    voxels[9, 12, 9] = np.inf
+    return voxels
+
+
+def _labels() -> np.ndarray:
+    return np.where(VOXELS > 550, 3, VOXELS > 300).astype(np.uint8)
+
+
+def _truncated(path: Path) -> None:
+    data = nifti(path).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+NIFTI: dict[str, Callable[[Path], object]] = {
+    "reference.nii.gz": nifti,
+    "qform_says_flipped.nii.gz": lambda path: nifti(
+        path, s_code=2, qform=np.diag([-1, 1, 1, 1]) @ PLACE
+    ),
+    "qform_says_shifted.nii.gz": lambda path: nifti(path, sform=_shifted(), s_code=4),
+    "sform_only.nii.gz": lambda path: nifti(path, q_code=0, qform=None, s_code=2),
+    "qform_only.nii.gz": lambda path: nifti(path, s_code=0, sform=None),
+    "no_forms.nii.gz": lambda path: nifti(path, s_code=0, q_code=0),
+    "micrometres.nii.gz": lambda path: nifti(
+        path, sform=_scaled(1e3), qform=_scaled(1e3), unit="micron"
+    ),
+    "metres.nii.gz": lambda path: nifti(
+        path, sform=_scaled(1e-3), qform=_scaled(1e-3), unit="meter"
+    ),
+    "slope_negative.nii.gz": lambda path: nifti(
+        path, (600 - 2 * VOXELS).astype(np.int16), scale=(-0.5, 300)
+    ),
+    "slope_nan.nii.gz": lambda path: nifti(path, scale=(np.nan, 0)),
+    "slope_zero.nii.gz": lambda path: nifti(path, scale=(0, 0)),
+    "nan_and_inf.nii.gz": lambda path: nifti(path, _not_finite()),
+    "sheared_sform.nii.gz": lambda path: nifti(path, sform=_sheared(), q_code=0, qform=None),
+    "axes_permuted.nii.gz": lambda path: nifti(
+        path, np.ascontiguousarray(VOXELS.transpose(1, 2, 0)), sform=_permuted(), qform=_permuted()
+    ),
+    "4d_one_volume.nii.gz": lambda path: nifti(path, VOXELS[None]),
+    "4d_three_volumes.nii.gz": lambda path: nifti(path, np.stack([VOXELS + t for t in range(3)])),
+    "5d_vector.nii.gz": lambda path: nifti(path, np.stack([VOXELS[None], VOXELS[None]])),
+    "one_slice.nii.gz": lambda path: nifti(path, VOXELS[8:9]),
+    "constant.nii.gz": lambda path: nifti(path, np.full_like(VOXELS, 100)),
+    "uint64.nii.gz": lambda path: nifti(path, VOXELS.astype(np.uint64)),
+    "label_map.nii.gz": lambda path: nifti(path, _labels()),
+    "truncated.nii.gz": _truncated,
+    "not_gzipped.nii.gz": lambda path: path.write_bytes(
+        nifti(path.with_name("plain.nii")).read_bytes()
+    ),
+    "lfs_pointer.nii.gz": lambda path: path.write_text(
+        "version https://git-lfs.github.com/spec/v1\n"
+        "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+    ),
+}
+
+# NRRD
+
+_KINDS = {"<i2": "int16", ">i2": "int16", "<u1": "uint8", "|u1": "uint8", "<f4": "float"}
+
+
+def nrrd(path: Path, voxels: np.ndarray, *fields: str, encoding: str = "gzip") -> Path:
+    """A NRRD file of an array [..., j, i] with these lines in its header."""
+    data = voxels.tobytes()
+    lines = [
+        "NRRD0005",
+        f"type: {_KINDS[voxels.dtype.str]}",
+        f"dimension: {voxels.ndim}",
+        f"sizes: {' '.join(map(str, voxels.shape[::-1]))}",
+        f"endian: {'big' if voxels.dtype.str[0] == '>' else 'little'}",
+        f"encoding: {encoding}",
+        *fields,
+    ]
+    packed = gzip.compress(data, mtime=0) if encoding == "gzip" else data
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + packed)
+    return path
+
+
+def directions(place: np.ndarray, *before: str) -> tuple[str, str]:
+    """The header lines of a matrix, after the directions of earlier axes."""
+    vectors = [f"({','.join(map(repr, map(float, column)))})" for column in place[:3].T]
+    return (
+        f"space directions: {' '.join([*before, *vectors[:3]])}",
+        f"space origin: {vectors[3]}",
+    )
+
+
+LPS = np.diag([-1.0, -1, 1, 1]) @ PLACE
+LAS = np.diag([-1.0, 1, 1, 1]) @ PLACE
+_IN_LPS = ("space: left-posterior-superior", *directions(LPS))
+
+NRRD: dict[str, Callable[[Path], object]] = {
+    "lps.nrrd": lambda path: nrrd(path, VOXELS, *_IN_LPS),
+    "ras.nrrd": lambda path: nrrd(
+        path, VOXELS, "space: right-anterior-superior", *directions(PLACE)
+    ),
+    "las.nrrd": lambda path: nrrd(path, VOXELS, "space: left-anterior-superior", *directions(LAS)),
+    "spacings_only.nrrd": lambda path: nrrd(path, VOXELS, "spacings: 2.5 2.5 2.5"),
+    "space_dimension_only.nrrd": lambda path: nrrd(
+        path, VOXELS, "space dimension: 3", *directions(PLACE)
+    ),
+    "list_axis_first.nrrd": lambda path: nrrd(
+        path,
+        np.stack([VOXELS, VOXELS + 1], axis=-1),
+        "space: left-posterior-superior",
+        *directions(LPS, "none"),
+        "kinds: list domain domain domain",
+    ),
+    "big_endian_raw.nrrd": lambda path: nrrd(path, VOXELS.astype(">i2"), *_IN_LPS, encoding="raw"),
+}
+
+# MetaImage
+
+
+def _meta(path: Path, **options: bool) -> Path:
+    image = sitk.GetImageFromArray(VOXELS)
+    image.SetSpacing([2.5, 2.5, 2.5])
+    image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+    image.SetOrigin(LPS[:3, 3].tolist())
+    sitk.WriteImage(image, str(path), **options)
+    return path
+
+
+META: dict[str, Callable[[Path], object]] = {
+    "compressed.mha": lambda path: _meta(path, useCompression=True),
+    "detached.mhd": _meta,
+}
+
+for _name, _maker in (NIFTI | NRRD | META).items():
+    MAKERS[f"x_derived/{_name}"] = _maker
