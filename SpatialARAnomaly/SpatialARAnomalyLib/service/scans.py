@@ -32,12 +32,16 @@ from SpatialARAnomalyLib.service.array_files import (
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSource(Spec):
-    """The place of one scan: `path` (and `series`), or `voxels` and `affine`."""
+    """The place of one scan: `path` (and which scan in it), or `voxels` and `affine`."""
 
     path: Path | None = None
-    """A volume file, or a folder with a DICOM series."""
+    """A volume file, a DICOM file, or a folder with a DICOM series."""
     series: str | None = None
     """Number or UID of the series, where the folder holds several."""
+    volume: int | None = None
+    """Number of the volume from 1, where the series or file holds several (times, echoes)."""
+    allow_gaps: bool = False
+    """Read a DICOM series with a few missing slices."""
     voxels: Path | None = None
     """A `.npy` file of an array [k, j, i], for a scan of Slicer's scene."""
     affine: Affine | None = None

@@ -30,6 +30,31 @@ def _spacing_mm(volume: Volume, orientation: PlaneOrientation) -> tuple[float, f
     return spacing_kji[slice_axis], spacing_kji[row_axis], spacing_kji[column_axis]
 
 
+def _without_outside(
+    volume: Volume, orientation: PlaneOrientation
+) -> tuple[Num[np.ndarray, "k j i"], Num[np.ndarray, "k j i"]]:
+    """Return the voxels with those outside at the lowest value; and missing slices filled, too.
+
+    The second array is for masks only: each missing slice repeats the nearest one, so that the
+    body stays connected. Raises `InputError` if slices are missing and the plane cuts them.
+    """
+    if volume.outside is None:
+        return volume.voxels, volume.voxels
+    lowest = volume.voxels[~volume.outside].min()
+    voxels = np.where(volume.outside, lowest, volume.voxels)
+    missing = volume.outside.all(axis=(1, 2))
+    if not missing.any():
+        return voxels, voxels
+    if orientation.axes[0] != 0:
+        raise InputError(
+            "dicom-gap-plane",
+            "Slices are missing, and the model's plane cuts across them: its images would have "
+            "black lines.",
+        )
+    nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return voxels, voxels[nearest[0]]
+
+
 class PlaneVolume:
     """View of a volume's voxels as [slice, row, column], with the region that a model looks at.
 
@@ -40,13 +65,16 @@ class PlaneVolume:
         self, volume: Volume, plane: Plane, modality: Modality, region: Region = Region.BODY
     ) -> None:
         self.orientation = PlaneOrientation.of(volume.ras_from_voxel, plane)
-        self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(volume.voxels)
+        voxels, filled = _without_outside(volume, self.orientation)
+        self.voxels: Num[np.ndarray, "n r c"] = self.orientation.apply(voxels)
         self.spacing_mm = _spacing_mm(volume, self.orientation)
         """Distance between slices, rows and columns in mm."""
         self.voxel_ml = volume.voxel_ml
-        self.notices: list[tuple[str, str]] = []
-        """Notices about the region: code and sentence of each."""
-        self.body: Bool[np.ndarray, "n r c"] = body_mask(self.voxels, self.spacing_mm, modality)
+        self.notices: list[tuple[str, str]] = list(volume.notices)
+        """Notices about the scan and the region: code and sentence of each."""
+        self.body: Bool[np.ndarray, "n r c"] = body_mask(
+            self.orientation.apply(filled), self.spacing_mm, modality
+        )
         """Voxels that intensities, field of view and positions rest on, whatever the region.
 
         The bright scalp steadies percentiles: those of brains alone are shifted by a large
@@ -63,6 +91,9 @@ class PlaneVolume:
             self.region = mask
         elif region is Region.HEAD_INTERIOR:
             self.region = self._find_head_interior(volume, modality)
+        if volume.outside is not None:
+            inside = ~self.orientation.apply(volume.outside)
+            self.body, self.region = self.body & inside, self.region & inside
         self.counted: Bool[np.ndarray, "n r c"] = self.region
         """Voxels of the region that have a score: those in the volume's mask, if it has one."""
         if mask is not None:
@@ -79,7 +110,8 @@ class PlaneVolume:
     def _find_head_interior(self, volume: Volume, modality: Modality) -> Bool[np.ndarray, "n r c"]:
         # In axial slices, so that it is the same in every plane.
         axial = PlaneOrientation.of(volume.ras_from_voxel, Plane.AXIAL)
-        voxels, spacing_mm = axial.apply(volume.voxels), _spacing_mm(volume, axial)
+        voxels = axial.apply(_without_outside(volume, self.orientation)[1])
+        spacing_mm = _spacing_mm(volume, axial)
         body = body_mask(voxels, spacing_mm, modality)
         interior = head_interior(voxels, body, spacing_mm, modality)
         if interior is None:

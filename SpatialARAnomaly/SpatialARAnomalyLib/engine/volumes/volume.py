@@ -47,6 +47,11 @@ class Volume:
     """Modality that the file declares; None if it declares none."""
     mask: Bool[np.ndarray, "k j i"] | None = None
     """Voxels to look at; None for all. It is no part of the content (`content_sha256`)."""
+    outside: Bool[np.ndarray, "k j i"] | None = None
+    """Voxels without a measurement (padding, missing slices), which are never body; None for
+    none."""
+    notices: tuple[tuple[str, str], ...] = ()
+    """Notices about how the scan was read: code and sentence of each."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)

@@ -30,13 +30,24 @@ EPILOG = "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out 
 def detect(
     input_: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="A NIfTI, NRRD or MHA file, or a DICOM folder."),
+        typer.Argument(
+            metavar="INPUT", help="A NIfTI, NRRD, MHA or DICOM file, or a DICOM folder."
+        ),
     ],
     model: ModelOption,
     out: ResultsOption,
     series: Annotated[
         str | None, typer.Option("--series", help="Number or UID of a DICOM series in the folder.")
     ] = None,
+    volume: Annotated[
+        int | None,
+        typer.Option(
+            "--volume", min=1, help="Number of the volume, where there are several (times, echoes)."
+        ),
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Score a series in which a few slices are missing.")
+    ] = False,
     mask: Annotated[
         Path | None,
         typer.Option("--mask", help="A label map of where to look: any label counts."),
@@ -72,6 +83,8 @@ def detect(
             model=model,
             out=out,
             series=series,
+            volume=volume,
+            allow_gaps=allow_gaps,
             mask=mask,
             name=name,
             encoder=encoder,

@@ -36,6 +36,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "device-missing": "Use --device auto or --device cpu, or install a torch for this device.",
     "dicom-4d": "Export one time point or contrast, or choose another series with --series.",
     "dicom-gap": _EXPORT_SERIES,
+    "dicom-gap-plane": "Use a model of the plane in which the scan was taken.",
     "dicom-geometry": _EXPORT_SERIES,
     "dicom-inverted": _CONVERT_SERIES,
     "dicom-multiframe": _CONVERT_SERIES,

@@ -58,6 +58,11 @@ class DetectRequest(ModelRequest):
 
     input: Path
     series: str | None = None
+    """Number or UID of the DICOM series, where the folder holds several."""
+    volume: int | None = None
+    """Number of the volume from 1, where the series or file holds several."""
+    allow_gaps: bool = False
+    """Read a DICOM series with a few missing slices."""
     mask: Path | None = None
     """Label map of where to look; None for the whole scan."""
     name: str | None = None
@@ -79,7 +84,11 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     report.stage("read", 1, 4)
     card = read_card(request.model)
     start_imports()  # while the scan is read
-    source = find_one_scan(request.input, request.series, request.mask, report.check_cancelled)
+    source = dataclasses.replace(
+        find_one_scan(request.input, request.series, request.mask, report.check_cancelled),
+        volume=request.volume,
+        allow_gaps=request.allow_gaps,
+    )
     name, volume = source.read(report.check_cancelled, report)
     scan = prepare_scan(volume, card, request.allow_mismatch, report)
     files = result_names(name if request.name is None else request.name)

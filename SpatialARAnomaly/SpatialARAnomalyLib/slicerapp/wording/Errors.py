@@ -87,6 +87,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "device-missing": _("Choose Automatic or CPU as 'Device' under 'Advanced'."),
         "dicom-4d": _("Export one time point or contrast as a series of its own."),
         "dicom-gap": exportSeries,
+        "dicom-gap-plane": _("Choose a model of the plane in which the scan was taken."),
         "dicom-geometry": exportSeries,
         "dicom-inverted": convertSeries,
         "dicom-multiframe": convertSeries,
