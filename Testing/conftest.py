@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import jaxtyping
 import pytest
+from tqdm import tqdm
 
 # Installed before anything of ours is imported, so that every annotated
 # function of these packages checks its arguments and results.
@@ -25,7 +26,16 @@ sys.path.insert(0, str(GUARD))
 
 from network_guard import LOG, install  # noqa: E402
 
+# Its thread may run the garbage collector, which then deletes Qt's objects in that thread: the
+# event loop of the main thread crashes.
+tqdm.monitor_interval = 0
+
 HEADER_PACKAGES = ("torch", "transformers", "numpy", "scipy", "SimpleITK", "nibabel", "pydicom")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """End the run when a process crashes: pytest-xdist would wait for the rest of its file."""
+    config.option.maxworkerrestart = 0
 
 
 def pytest_report_header() -> str:
