@@ -68,6 +68,8 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # Slicer does not enter a reloaded module again
+            self.panel.enter()
 
     def cleanup(self):
         """Stop all work when the module is unloaded or Slicer quits."""
@@ -79,12 +81,14 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         """Update the panel whenever the user opens the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
+        if self.panel is not None:  # None after an error in `setup`
+            self.initializeParameterNode()
+            self.panel.enter()
 
     def exit(self):
         """Deactivate the panel whenever the user leaves the module; running tasks continue."""
-        self.panel.exit()
+        if self.panel is not None:
+            self.panel.exit()
 
     def onSceneStartClose(self, caller, event):
         """Unbind the panel before the scene's nodes are removed."""

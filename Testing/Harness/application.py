@@ -57,10 +57,14 @@ class Application(QObject):
     ):
         QObject.__init__(self)
         self._scene, self._logic, self._folder = scene, logic, folder
-        self._testing = True
+        self._testing = False
         self._modules = ModuleManager()
         self._file_io = FileIO(scene, logic, folder / "cache")
         self._layout = LayoutManager(scene, logic, size_px) if with_window else None
+        self._window = None
+        if with_window:
+            self._window = qt.QMainWindow()
+            self._window.setObjectName("qSlicerMainWindow")
 
     temporaryPath = _folder("temporary")
     slicerHome = _folder("home")
@@ -111,10 +115,13 @@ class Application(QObject):
 
     def topLevelWidgets(self) -> tuple:
         """The widgets without parents."""
-        return tuple(qt.QApplication.topLevelWidgets())
+        hidden = "qSlicerMainWindow" if self._window is None else None
+        widgets = qt.QApplication.topLevelWidgets()
+        return tuple(widget for widget in widgets if widget.objectName != hidden)
 
-    def mainWindow(self) -> None:
-        """None: the harness has no main window."""
+    def mainWindow(self) -> Any:
+        """The main window, which is empty and not shown; None without one."""
+        return self._window
 
     def settings(self) -> Any:
         """The application's settings."""
@@ -242,8 +249,9 @@ def start(
 def without_main_window() -> Iterator[None]:
     """Within the block the application has no main window: `layoutManager()` is None."""
     app = slicer.app
-    layout, app._layout = app._layout, None
+    kept = app._layout, app._window
+    app._layout = app._window = None
     try:
         yield
     finally:
-        app._layout = layout
+        app._layout, app._window = kept

@@ -32,8 +32,10 @@ def _no_slot_errors(app: Any) -> Iterator[None]:
 
 @pytest.fixture
 def scene(app: Any) -> Iterator[Any]:
-    """The scene with its default nodes only."""
+    """The scene with its default nodes and layout only."""
     app.mrmlScene().Clear(False)
+    if app.layoutManager() is not None:
+        app.layoutManager().setLayout(3)
     yield app.mrmlScene()
     app.mrmlScene().Clear(False)
 

@@ -75,9 +75,9 @@ def color_scheme(scheme: Literal["light", "dark"]) -> Iterator[None]:
 def _asked_height(widget: Any, width_px: int) -> int:
     layout = widget.layout()
     if layout is None or not layout.hasHeightForWidth():
-        return widget.sizeHint.height()
+        return int(widget.property("sizeHint").height())
     layout.activate()
-    return max(widget.sizeHint.height(), layout.heightForWidth(width_px))
+    return max(int(widget.property("sizeHint").height()), layout.heightForWidth(width_px))
 
 
 def grab(

@@ -80,8 +80,12 @@ class SliceView:
         self.logic.SetMRMLApplicationLogic(application_logic)
         application_logic.GetSliceLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(scene)
-        self.node = self.logic.AddSliceNode(name)
-        self.node.SetOrientation(orientation)
+        self.node = scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if self.node is None:
+            self.node = self.logic.AddSliceNode(name)
+            self.node.SetOrientation(orientation)
+        else:  # the layout's logic has made it
+            self.logic.SetSliceNode(self.node)
         self.node.SetMappedInLayout(1)
         self.logic.ResizeSliceNode(*size_px)
 

@@ -13,7 +13,7 @@ from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
-from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import removeLegend
+from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import removeFromViews
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     NLL_FILE,
     DemonstrationModel,
@@ -28,6 +28,9 @@ from SpatialARAnomalyLib.slicerapp.tasks.FindingsUpdate import FindingsUpdate
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess, sharedWorker
+
+BEFORE_SLICER = 10.0
+"""Priority of an observer that is called before those of Slicer's widgets."""
 
 
 class Task(Protocol):
@@ -53,7 +56,9 @@ class Logic:
         self._findingsUpdate = FindingsUpdate(worker, self._files)
         scene = slicer.mrmlScene
         self._observed = [
-            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved),
+            scene.AddObserver(
+                scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved, BEFORE_SLICER
+            ),
             scene.AddObserver(scene.StartCloseEvent, self._onSceneStartClose),
         ]
 
@@ -158,6 +163,8 @@ class Logic:
         overwrite: bool = False,
     ) -> None:
         """Write a result into a folder; raises `SpatialARError` where that cannot begin."""
+        if not folder.is_absolute():
+            raise InputError("export-folder", _("Expected a folder to export to; none is chosen."))
         if format_ is ExportFormat.DICOM_SEG:
             exportDicomSeg(result, folder, withRejected=withRejected)
             onEnd(Outcome(), [folder])
@@ -192,7 +199,7 @@ class Logic:
         if result is not None:
             self._findingsUpdate.cancel()
             self._files.forget(result.id)
-            removeLegend(result.volume)
+            removeFromViews(result.volume)
 
     def _onSceneStartClose(self, scene: "slicer.vtkMRMLScene", event: str) -> None:
         self._findingsUpdate.cancel()

@@ -30,6 +30,16 @@ class Connections:
         self._pairs = ()
 
 
+def pathText(edit: "qt.QWidget") -> str:
+    """Return the text of a path field."""
+    return str(edit.property("currentPath") or "").strip()
+
+
+def pathChanges(edit: "qt.QWidget", slot: Slot) -> tuple[tuple[Any, Slot], ...]:
+    """Return the connections that report every change: of a cleared field, only the second does."""
+    return (edit.currentPathChanged, slot), (edit.validInputChanged, slot)
+
+
 def enable(button: "qt.QWidget", problem: str | None, toolTip: str) -> None:
     """Enable a button unless there is a problem, which is then its tooltip."""
     button.setEnabled(problem is None)
@@ -82,7 +92,10 @@ def fillTable(table: "qt.QTableWidget", rows: Sequence[Sequence["qt.QTableWidget
 
 
 class KeyedTable:
-    """A table whose rows have keys; the user chooses one of them."""
+    """A table whose rows have keys; the user chooses one of them.
+
+    `onChosen` is also called when the chosen row is chosen again.
+    """
 
     def __init__(
         self,
@@ -93,8 +106,12 @@ class KeyedTable:
         stretched: int | None = None,
     ) -> None:
         self.table = table
+        self._onChosen = onChosen
         prepareTable(table, columns, stretched)
-        self._connections = Connections((table.itemSelectionChanged, lambda *_unused: onChosen()))
+        self._connections = Connections(
+            (table.itemSelectionChanged, lambda *_unused: onChosen()),
+            (table.cellClicked, lambda *_unused: onChosen()),
+        )
 
     def cleanup(self) -> None:
         """Disconnect from the table."""
@@ -108,7 +125,7 @@ class KeyedTable:
         for key, items in rows.items():
             items[0].setData(qt.Qt.UserRole, key)
         fillTable(self.table, list(rows.values()))
-        self.choose(chosen)
+        self._select(self.rowOf(chosen))
         self.table.blockSignals(blocked)
 
     def keyAt(self, row: int) -> Any:
@@ -132,7 +149,15 @@ class KeyedTable:
 
     def choose(self, key: Hashable) -> None:
         """Choose the row of a key, as a click does; without such a row choose none."""
-        row = self.rowOf(key)
+        self._chooseRow(self.rowOf(key))
+
+    def _chooseRow(self, row: int) -> None:
+        blocked = self.table.blockSignals(True)
+        self._select(row)
+        self.table.blockSignals(blocked)
+        self._onChosen()
+
+    def _select(self, row: int) -> None:
         if row < 0:
             self.table.clearSelection()
             return
@@ -145,7 +170,7 @@ class KeyedTable:
         if count:
             chosen = self.chosenRow()
             row = chosen + by if chosen >= 0 else (0 if by > 0 else count - 1)
-            self.table.selectRow(min(max(row, 0), count - 1))
+            self._chooseRow(min(max(row, 0), count - 1))
 
 
 class PictureLabel(qt.QLabel):

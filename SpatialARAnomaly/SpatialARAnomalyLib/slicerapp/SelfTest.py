@@ -24,7 +24,7 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
 from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import LESION, requestSampleHead
 
 TIMEOUT_MS = 600_000
-"""Milliseconds for one step; the training takes about a minute on two cores."""
+"""Milliseconds for one step; the training takes some minutes on two cores."""
 
 NOT_INSTALLED = ("package-missing", "torch-missing")
 """Errors of a Slicer without the packages of this extension, as on its build machines."""

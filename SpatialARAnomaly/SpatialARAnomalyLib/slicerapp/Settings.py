@@ -54,8 +54,8 @@ def modelsFolder() -> Path:
     return Path(_value("ModelsFolder") or models_folder())
 
 
-def setModelsFolder(folder: Path) -> None:
-    """Set the folder of the user's models."""
+def setModelsFolder(folder: Path | str) -> None:
+    """Set the folder of the user's models; an empty text stands for the default."""
     _setValue("ModelsFolder", str(folder))
 
 

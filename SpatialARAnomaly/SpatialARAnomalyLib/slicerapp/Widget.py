@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.slicerapp.panels.SetupPanel import SetupPanel
 from SpatialARAnomalyLib.slicerapp.panels.TrainPanel import TrainPanel
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
 from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing, singleShotTimer
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
@@ -59,6 +60,8 @@ class Panel:
         self._nodeAddedTag = scene.AddObserver(scene.NodeAddedEvent, self._onNodeAdded)
 
     def _onResultChosen(self, result: Result | None) -> None:
+        self._hideResults()
+        self.detect.resultChanged(result)
         self.export.setResult(result)
         self.evaluate.setResult(result)
 
@@ -90,11 +93,23 @@ class Panel:
         self._sceneTimer.start()
 
     def _onSceneTimer(self) -> None:
+        self._hideResults()
         if self._imported:
             self._imported = False
             self.setParameters(self._parameters)
         else:
             self._chooseScan()
+
+    def _hideResults(self) -> None:
+        """Leave the nodes of results out of where the user chooses a scan, mask or truth."""
+        hidden = [
+            node.GetID()
+            for kind in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode")
+            for node in slicer.util.getNodesByClass(kind)
+            if node.GetAttribute(ROLE)
+        ]
+        for selector in (self.ui.inputSelector, self.ui.maskSelector, self.ui.truthSelector):
+            selector.sortFilterProxyModel().setHiddenNodeIDs(hidden)
 
     def _chooseScan(self) -> None:
         if self._parameters is not None and self._parameters.inputVolume is None:

@@ -30,6 +30,7 @@ _writable: dict[type, dict[str, bool]] = {}
 # PythonQt keeps these as methods.
 _NEVER_PROPERTIES = {(QTimer, "singleShot")}
 # Properties of Qt 6 that are methods in Qt 5: only setting them is right in both.
+_SIZE_HINTS = ("sizeHint", "minimumSizeHint")
 _QT6_PROPERTIES = {"contentsMargins"}
 
 
@@ -122,6 +123,10 @@ def _read_property(self: QObject, cls: type, name: str) -> Any:
         name = "objectName"
     if declared := _declared_by_stand_in(cls, name):
         return qt_value(declared.fget(self))
+    if name == "toolTip":
+        # Slicer makes rich text of the tooltips of widgets, so that they are wrapped.
+        text = _accessor(cls, "toolTip")(self)
+        return f"<p>{text}</p>" if text and not text.startswith("<") else text
     capital = _capitalized(name)
     getter = _accessor(cls, name, "is" + capital, "has" + capital)
     try:
@@ -165,9 +170,14 @@ def _write_property(self: QObject, cls: type, name: str, value: Any) -> None:
 
 
 def _of_python_subclass(cls: type, name: str) -> bool:
-    """Return True if a Python subclass defines the name, which then hides Qt's."""
+    """Return True if a Python subclass defines the name, which then hides Qt's.
+
+    So does a size hint of a stand-in: Qt's layouts must find the method.
+    """
     for base in cls.__mro__:
-        if is_cpp_class(base):
+        if is_stand_in(base) and name in _SIZE_HINTS and name in vars(base):
+            return True
+        if is_cpp_class(base) and not (is_stand_in(base) and name in _SIZE_HINTS):
             return False
         if name in vars(base):
             return True

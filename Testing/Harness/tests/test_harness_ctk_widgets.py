@@ -36,15 +36,46 @@ def test_a_collapsible_button_hides_its_contents_and_shows_the_same_again(ctk, g
     assert got == [True, False]
 
 
-def test_a_click_on_the_header_collapses(ctk) -> None:
+def test_a_click_on_the_header_collapses_in_the_order_of_ctk(ctk, got) -> None:
     button = ctk.ctkCollapsibleButton("Inputs")
     button.resize(200, 100)
+    button.contentsCollapsed.connect(lambda *_: got.append("contentsCollapsed"))
+    button.toggled.connect(lambda *_: got.append("toggled"))
+    button.clicked.connect(lambda *_: got.append("clicked"))
     at = qt.QPointF(20.0, 8.0)
-    event = qt.QMouseEvent(
-        qt.QEvent.MouseButtonRelease, at, at, qt.Qt.LeftButton, qt.Qt.LeftButton, qt.Qt.NoModifier
-    )
-    qt.QApplication.sendEvent(button, event)
+    for kind in (qt.QEvent.MouseButtonPress, qt.QEvent.MouseButtonRelease):
+        left = qt.Qt.LeftButton
+        event = qt.QMouseEvent(kind, at, at, left, left, qt.Qt.NoModifier)
+        qt.QApplication.sendEvent(button, event)
     assert button.collapsed
+    assert got == ["contentsCollapsed", "toggled", "clicked"]
+
+
+def test_what_is_shown_while_collapsed_appears_with_the_contents(ctk) -> None:
+    button = ctk.ctkCollapsibleButton("Inputs")
+    label = qt.QLabel("late")
+    qt.QVBoxLayout(button).addWidget(label)
+    label.hide()
+    button.show()
+    button.collapsed = True
+    label.show()
+    assert label.isHidden()
+    button.collapsed = False
+    assert not label.isHidden()
+
+
+def test_a_wrapped_label_makes_a_section_as_wide_as_its_hint(ctk) -> None:
+    """The horizontal policy is Minimum, so that a layout never makes it narrower than its hint."""
+    window, button = qt.QWidget(), ctk.ctkCollapsibleButton("Inputs")
+    qt.QVBoxLayout(window).addWidget(button)
+    label = qt.QLabel("many words " * 60)
+    label.setWordWrap(True)
+    qt.QVBoxLayout(button).addWidget(label)
+    assert window.minimumSizeHint.width() >= label.sizeHint.width() > 300
+    label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
+    window.show()
+    run_events()
+    assert window.minimumSizeHint.width() < 150
 
 
 def test_the_contents_lie_below_the_header(ctk, tmp_path: Path) -> None:
@@ -133,6 +164,13 @@ def test_a_path_is_text_and_its_history_is_a_setting(ctk, got, settings) -> None
     edit.currentPathChanged.connect(got.append)
     edit.currentPath = "/data/ct.nii.gz"
     assert got == ["/data/ct.nii.gz"]
+    valid = []
+    edit.validInputChanged.connect(valid.append)
+    edit.setCurrentPath("")
+    # An emptied path is no acceptable one.
+    assert (got, valid) == (["/data/ct.nii.gz"], [False])
+    edit.setCurrentPath("/data/ct.nii.gz")
+    assert valid == [False, True]
     edit.addCurrentPathToHistory()
     edit.setCurrentPath("")
     again = ctk.ctkPathLineEdit()
@@ -155,6 +193,8 @@ def test_a_message_box_remembers_not_to_come_again(ctk, settings) -> None:
     box = ctk.ctkMessageBox()
     box.dontShowAgainSettingsKey = "Harness/again"
     box.dontShowAgain = True
+    with pytest.raises(RuntimeError, match="wait for ever"):
+        box.exec_()
     other = ctk.ctkMessageBox()
     other.setDontShowAgainSettingsKey("Harness/again")
     assert other.dontShowAgain

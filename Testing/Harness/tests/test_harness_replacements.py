@@ -44,7 +44,15 @@ def test_packages_are_checked_by_their_metadata(app, requirement: str, expected)
         assert checked is expected
 
 
-def test_a_test_installs_nothing(app) -> None:
+@pytest.fixture
+def testing(app):
+    """The application as Slicer's own test runs start it."""
+    app.setTestingEnabled(True)
+    yield
+    app.setTestingEnabled(False)
+
+
+def test_a_test_installs_nothing(testing) -> None:
     from packaging.requirements import Requirement
     from slicer.packaging import pip_check, pip_ensure
 
@@ -151,12 +159,15 @@ def test_processes_run_this_interpreter(app) -> None:
     assert done.stdout.strip() == sys.prefix
 
 
-def test_messages_are_logged_in_tests(app, caplog) -> None:
+def test_messages_are_logged_in_tests_and_wait_else(testing, app, caplog) -> None:
     import slicer
 
     with caplog.at_level("INFO"):
         slicer.util.infoDisplay("all is well")
     assert "all is well" in caplog.text
+    app.setTestingEnabled(False)
+    with pytest.raises(RuntimeError, match="wait for ever"):
+        slicer.util.infoDisplay("all is well")
 
 
 def test_quitting_is_told(app) -> None:
@@ -175,8 +186,9 @@ def test_there_may_be_no_main_window(app) -> None:
     import slicer
     from Harness import without_main_window
 
-    assert slicer.util.mainWindow() is None
+    assert slicer.util.mainWindow().className() == "QMainWindow"
     with without_main_window():
+        assert slicer.util.mainWindow() is None
         assert app.layoutManager() is None
     assert app.layoutManager() is not None
 

@@ -81,10 +81,12 @@ def test_surfaces_are_shown_on_demand(segmentation) -> None:
     assert not button.enabled
     button.setSegmentationNode(segmentation)
     assert (button.enabled, button.checked) == (True, False)
-    button.click()
+    with pytest.raises(RuntimeError, match="setChecked"):
+        button.click()
+    button.setChecked(True)
     name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     assert segmentation.GetSegmentation().ContainsRepresentation(name)
-    button.click()
+    button.setChecked(False)
     assert not segmentation.GetSegmentation().ContainsRepresentation(name)
 
 

@@ -57,7 +57,7 @@ def test_properties_of_stand_ins_are_set(app, tmp_path: Path) -> None:
     )
     widget = _load(tmp_path, [("ctkSliderWidget", "size", properties)])
     slider = widget.findChild(qt.QWidget, "size")
-    assert (slider.minimum, slider.suffix, slider.toolTip) == (-2.5, " mm", "How large")
+    assert (slider.minimum, slider.suffix, slider.toolTip) == (-2.5, " mm", "<p>How large</p>")
     assert slider.property("SlicerParameterName") == "size"
 
 

@@ -38,12 +38,12 @@ def box(views):
 
 def test_there_are_three_views(app) -> None:
     manager = app.layoutManager()
-    assert manager.sliceViewNames() == ("Red", "Yellow", "Green")
+    assert manager.sliceViewNames() == ("Yellow", "Green", "Red")
     orientations = [
         manager.sliceWidget(name).mrmlSliceNode().GetOrientation()
         for name in manager.sliceViewNames()
     ]
-    assert orientations == ["Axial", "Sagittal", "Coronal"]
+    assert orientations == ["Sagittal", "Coronal", "Axial"]
     assert manager.sliceWidget("Blue") is None
     assert manager.threeDViewCount == 0
 
@@ -105,3 +105,59 @@ def test_the_widgets_reach_slicers_own_logic(views, box) -> None:
     assert widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() == box[0].GetID()
     assert widget.sliceView().renderWindow() is widget.view.window
     widget.sliceController().fitSliceToBackground()
+
+
+def test_the_view_of_a_removed_foreground_takes_another_volume(views, box, scene) -> None:
+    import slicer
+
+    volume, _ = box
+    over = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4)), name="over")
+    slicer.util.setSliceViewerLayers(foreground=over)
+    scene.RemoveNode(over)
+    assert views["Red"].mrmlSliceCompositeNode().GetForegroundVolumeID() == volume.GetID()
+
+
+def test_a_layout_makes_its_views(app, scene) -> None:
+    import slicer
+
+    manager = app.layoutManager()
+    node = manager.layoutLogic().GetLayoutNode()
+    view = '<item><view class="vtkMRMLSliceNode" singletontag="{}"/></item>'
+    views = "".join(view.format(name) for name in ("Red", "Beside"))
+    node.AddLayoutDescription(5123, f'<layout type="horizontal">{views}</layout>')
+    manager.setLayout(5123)
+    mapped = [
+        name
+        for name in manager.sliceViewNames()
+        if manager.sliceWidget(name).mrmlSliceNode().IsMappedInLayout()
+    ]
+    assert mapped == ["Red", "Beside"]
+    assert slicer.util.getNode("vtkMRMLSliceNodeBeside").GetLayoutName() == "Beside"
+
+
+def test_a_plot_view_fits_its_chart_once(app, scene) -> None:
+    import slicer
+
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.array([[1.0, 5.0]]), ["x", "y"])
+    series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("x")
+    series.SetYColumnName("y")
+    series.SetPlotType(series.PlotTypeScatter)
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    manager = app.layoutManager()
+    before = manager.layout
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    assert manager.layout != before
+    view = manager.plotWidget(0).plotView()
+    assert view.chart() is chart
+    assert view.brokenLines() == 1
+    slicer.util.updateTableFromArray(table, np.array([[1.0, 5.0], [2.0, 3.0]]), ["x", "y"])
+    assert (view.hiddenPoints(), view.brokenLines()) == (1, 0)
+    chart.SetXAxisRangeAuto(False)
+    chart.SetXAxisRange(0, 3)
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(0, 6)
+    assert view.hiddenPoints() == 0

@@ -55,11 +55,15 @@ class ctkDoubleSlider(qt.QWidget):
     sliderMoved = Signal(float)
     sliderPressed = Signal()
     sliderReleased = Signal()
+    rangeChanged = Signal(float, float)
 
     singleStep = stored(float, 1.0, applied="_show")
     pageStep = stored(float, 10.0)
     tickInterval = stored(float, 0.0)
     orientation = stored(int, 1)
+    tickPosition = stored(int, 0)
+    invertedAppearance = forwarded(bool, "_slider", "invertedAppearance")
+    invertedControls = forwarded(bool, "_slider", "invertedControls")
 
     def __init__(self, orientation=None, parent=None):
         if hasattr(orientation, "isWidgetType"):
@@ -101,11 +105,15 @@ class ctkDoubleSlider(qt.QWidget):
         self.valueChanged.emit(value)
 
     def _set_limits(self, minimum, maximum):
+        changed = (minimum, maximum) != (self._minimum, self._maximum)
         self._minimum, self._maximum = minimum, maximum
         self._set_value(self._value)
         self._show()
+        if changed:
+            self.rangeChanged.emit(minimum, maximum)
 
     value = Property(float, lambda self: self._value, _set_value)
+    sliderPosition = Property(float, lambda self: self._value, _set_value)
     minimum = Property(
         float,
         lambda self: self._minimum,
@@ -129,10 +137,14 @@ class ctkSliderWidget(qt.QWidget):
 
     valueChanged = Signal(float)
     valueIsChanging = Signal(float)
+    decimalsChanged = Signal(int)
 
     spinBoxVisible = stored(bool, True, applied="_show_box")
     tracking = stored(bool, True)
     popupSlider = stored(bool, False)
+    synchronizeSiblings = stored(int, 0)
+    tickPosition = forwarded(int, "_slider", "tickPosition")
+    spinBoxAlignment = stored(int, 4)
 
     def __init__(self, parent=None):
         qt.QWidget.__init__(self, parent)

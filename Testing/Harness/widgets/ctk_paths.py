@@ -12,7 +12,13 @@ from .properties import stand_in, stored
 
 @stand_in
 class ctkPathLineEdit(qt.QWidget):
-    """A path to type or choose, with the paths chosen before."""
+    """A path to type or choose, with the paths chosen before.
+
+    As in CTK, an emptied path is not acceptable input: `currentPathChanged` is not emitted, only
+    `validInputChanged(False)`. A path that does not exist is acceptable.
+    """
+
+    AdjustToContents, AdjustToContentsOnFirstShow, AdjustToMinimumContentsLength = 0, 1, 2
 
     Dirs, Files, Drives = 1, 2, 4
     Readable, Writable, Executable = 16, 32, 64
@@ -27,10 +33,14 @@ class ctkPathLineEdit(qt.QWidget):
     showBrowseButton = stored(bool, True, applied="_show_buttons")
     showHistoryButton = stored(bool, True)
     label = stored(str, "")
+    options = stored(int, 0)
+    sizeAdjustPolicy = stored(int, 1)
+    minimumContentsLength = stored(int, 0)
 
     def __init__(self, parent=None):
         qt.QWidget.__init__(self, parent)
         self._edit, self._browse = qt.QComboBox(), qt.QToolButton()
+        self._valid = False
         self._edit.setEditable(True)
         self._edit.setInsertPolicy(qt.QComboBox.NoInsert)
         self._edit.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
@@ -39,7 +49,14 @@ class ctkPathLineEdit(qt.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._edit)
         layout.addWidget(self._browse)
-        self._edit.editTextChanged.connect(calling(self, "currentPathChanged"))
+        self._edit.editTextChanged.connect(calling(self, "_check"))
+
+    def _check(self, path):
+        was, self._valid = self._valid, bool(path)
+        if self._valid:
+            self.currentPathChanged.emit(path)
+        if self._valid != was:
+            self.validInputChanged.emit(self._valid)
 
     def _show_buttons(self):
         self._browse.setVisible(self.showBrowseButton)

@@ -62,6 +62,10 @@ class ctkMessageBox(qt.QMessageBox):
     dontShowAgain = stored(bool, False, applied="_remember")
     dontShowAgainSettingsKey = stored(str, "", applied="_recall")
 
+    def exec(self):
+        """Real Slicer waits for the answer; a test replaces the module's dialogs."""
+        raise RuntimeError(f"a message would wait for ever: {self.text}")
+
     def _remember(self):
         if self.dontShowAgainSettingsKey:
             qt.QSettings().setValue(self.dontShowAgainSettingsKey, str(self.dontShowAgain))

@@ -65,6 +65,7 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._widget = None
         self._entered = False
 
+    moduleName = Property(str, lambda self: self._module_name)
     isEntered = Property(bool, lambda self: self._entered)
 
     def self(self):

@@ -6,11 +6,21 @@ from typing import ClassVar
 import qt
 import slicer
 import vtk
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Property, QObject, Signal
 
 from .observing import Observers, calling
 from .properties import stand_in, stored
 from .qmrml_base import qMRMLWidget
+
+
+@stand_in
+class qMRMLSortFilterProxyModel(QObject):
+    """What a combo box of nodes leaves out."""
+
+    hiddenNodeIDs = stored("QStringList", (), applied="_filter")
+
+    def _filter(self):
+        self.parent()._list_nodes()
 
 
 @stand_in
@@ -32,6 +42,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
     nodeActivated = Signal(object)
     nodeAdded = Signal(object)
     nodeAddedByUser = Signal(object)
+    nodeAddedByUserAction = Signal(object)
     nodeAboutToBeRemoved = Signal(object)
     nodeAboutToBeEdited = Signal(object)
     currentNodeRenamed = Signal(str)
@@ -57,10 +68,15 @@ class qMRMLNodeComboBox(qMRMLWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
         self._ids, self._current = [], ""
+        self._filter = qMRMLSortFilterProxyModel(self)
         self._attributes, self._labels, self._base_names = {}, {}, {}
         self._scene_observers, self._node_observers = Observers(self), {}
         self._box.currentIndexChanged.connect(calling(self, "_choose"))
         self._box.activated.connect(calling(self, "_activate"))
+
+    def sortFilterProxyModel(self):
+        """What is left out."""
+        return self._filter
 
     # --- what is listed
 
@@ -97,6 +113,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
     def _is_listed(self, node):
         if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        if node.GetID() in self._filter.hiddenNodeIDs:
             return False
         return all(
             node.GetAttribute(name) is not None and value in (None, node.GetAttribute(name))

@@ -153,6 +153,10 @@ class qMRMLSegmentationShow3DButton(ctkMenuButton):
         self.setEnabled(False)
         self.toggled.connect(calling(self, "_show_surfaces"))
 
+    def click(self):
+        """Real Slicer opens the button's menu; a test uses `setChecked`."""
+        raise RuntimeError("the button's menu would wait for ever: use setChecked")
+
     def segmentationNode(self):
         """The segmentation, or None."""
         return self._node

@@ -4,6 +4,7 @@ import pytest
 from engine import dinov3_examples as examples
 from Harness import run_events, wait_until
 from service.loopback_hub import HUB_ID, half_files, only_hub
+from slicerapp.tooltips import tip
 from SpatialARAnomalyLib.service.encoders import dinov3_license, registry
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder
@@ -69,13 +70,13 @@ def test_get_check_remove(panel, dialogs, hub, own_worker):
     panel.worker = own_worker
     changed = []
     panel.onChanged = lambda: changed.append(1)
-    assert panel._ui.encodersCheckButton.toolTip == "It is not on this machine: get it first."
+    assert tip(panel._ui.encodersCheckButton) == "It is not on this machine: get it first."
     assert click(panel, "Get") == "Downloaded. Click Check to test it."
     assert dialogs.licenses == [True]
     assert dinov3_license.is_accepted()
     assert cached_folder(HUB_ID) is not None
     assert cell(panel, 4) == "✓ 1.33 MB"
-    assert panel._ui.encodersGetButton.toolTip == "It is on this machine."
+    assert tip(panel._ui.encodersGetButton) == "It is on this machine."
     assert "which you accepted" in panel._ui.encodersLicenseLabel.text
     hub.requests.clear()
     text = click(panel, "Check")
@@ -103,7 +104,7 @@ def test_progress_cancel_and_again(panel, hub):
     ui = panel._ui
     ui.encodersGetButton.click()
     assert ui.encodersGetButton.text == "Cancel"
-    assert ui.encodersCheckButton.toolTip == "Wait for the running task."
+    assert tip(ui.encodersCheckButton) == "Wait for the running task."
     wait_until(half_files, WAIT_S, "half of the weights")
     assert status(panel).startswith("Downloading: ")
     assert " of 1.33 MB" in status(panel)
@@ -187,7 +188,7 @@ def test_leading_to_an_encoder(panel):
     assert ui.encodersGetButton.isEnabled()
     panel.obtain("vits16-local")
     assert "'vits16-local' came from a folder or file." in status(panel)
-    assert ui.encodersGetButton.toolTip == "Choose an encoder in the table."
+    assert tip(ui.encodersGetButton) == "Choose an encoder in the table."
     panel.reload()
     run_events()
 

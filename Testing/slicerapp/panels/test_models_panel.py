@@ -9,6 +9,7 @@ import pytest
 from Harness import grab, run_events, wait_until
 from service.model_folders import add_model, change_byte
 from service.small_site import tree
+from slicerapp.tooltips import tip
 from SpatialARAnomalyLib.engine.model.model_file import read_card, verify_model
 from SpatialARAnomalyLib.service.encoders import registry
 
@@ -73,7 +74,7 @@ class Models:
     def reason(self, name: str) -> str | None:
         """Why a button cannot be clicked."""
         button = getattr(self.ui, f"models{name}Button")
-        return None if button.isEnabled() else button.toolTip
+        return None if button.isEnabled() else tip(button)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from service.wheel_examples import GOOD
 from slicerapp.conftest import MODULE
 from slicerapp.dialogs import make_answers
 from slicerapp.setup.test_installation import FakeWorker
+from slicerapp.tooltips import tip
 from SpatialARAnomalyLib.service.setup.packages import names
 
 
@@ -156,17 +157,17 @@ def test_the_section_opens_by_itself_once_where_something_is_missing(bench):
 def test_what_cannot_be_clicked_says_why(bench):
     at = bench()
     assert not at.ui.setupInstallButton.isEnabled()
-    assert at.ui.setupInstallButton.toolTip == "Everything is installed."
+    assert tip(at.ui.setupInstallButton) == "Everything is installed."
     assert "Check again first" in at.ui.setupRepairButton.toolTip
     at.ui.setupCheckButton.click()
-    assert at.ui.setupRepairButton.toolTip == "There is nothing to repair."
+    assert tip(at.ui.setupRepairButton) == "There is nothing to repair."
     at.dependencies._isBusy = lambda: True
     at.panel.refresh()
     assert "running task" in at.ui.setupFolderButton.toolTip
     at.dependencies._isBusy = lambda: False
     at.dependencies._nameTorchProblem = lambda: "No PyTorch for this computer."
     at.panel.refresh()
-    assert at.ui.setupFolderButton.toolTip == "No PyTorch for this computer."
+    assert tip(at.ui.setupFolderButton) == "No PyTorch for this computer."
     assert "No PyTorch for this computer." in at.ui.setupStateLabel.text
 
 

@@ -11,6 +11,7 @@ from Harness import gui_gap, load_scripted_module, run_events, wait_until
 from slicerapp.conftest import MODULE
 from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
+from slicerapp.tooltips import tip
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
@@ -120,15 +121,15 @@ class TestScans:
     def test_buttons_say_what_is_missing(self, opened):
         ui = opened.ui
         assert ui.trainSurveyButton.isEnabled()
-        assert ui.trainButton.toolTip == "Survey the scans first."
-        assert ui.trainPauseButton.toolTip == "No training is running."
-        assert ui.trainPlotButton.toolTip == "No epoch is done yet."
+        assert tip(ui.trainButton) == "Survey the scans first."
+        assert tip(ui.trainPauseButton) == "No training is running."
+        assert tip(ui.trainPlotButton) == "No epoch is done yet."
         ui.trainFolderEdit.setCurrentPath(ui.trainFolderEdit.currentPath + "/none")
-        assert ui.trainSurveyButton.toolTip == "The folder does not exist."
+        assert tip(ui.trainSurveyButton) == "The folder does not exist."
         ui.trainFolderEdit.setCurrentPath("")
         for button in (ui.trainSurveyButton, ui.trainButton):
             assert not button.isEnabled()
-            assert button.toolTip == "Choose a folder, or tick loaded scans first."
+            assert tip(button) == "Choose a folder, or tick loaded scans first."
 
     def test_the_list_follows_the_scene_and_holds_scans_only(self, opened, scene):
         import slicer
@@ -216,7 +217,7 @@ class TestScans:
         ticked(opened, "Large")
         opened.ui.trainSurveyButton.click()
         assert opened.ui.trainSurveyButton.text == "Stop survey"
-        assert opened.ui.trainButton.toolTip == "The survey is running."
+        assert tip(opened.ui.trainButton) == "The survey is running."
         opened.ui.trainSurveyButton.click()
         assert status(opened) == "Cancelled."
         assert opened.ui.trainSurveyButton.text == "Survey scans"
@@ -230,13 +231,13 @@ class TestScans:
         assert ui.trainButton.isEnabled()
         assert "survey again for an estimate" in ui.trainEstimateLabel.text
         ui.trainPlaneSelector.setCurrentIndex(1)
-        assert ui.trainButton.toolTip == ("The choice of scans has changed: survey them again.")
+        assert tip(ui.trainButton) == ("The choice of scans has changed: survey them again.")
         survey(opened)
         assert ui.trainButton.isEnabled()
 
     def test_a_name_that_is_taken_is_refused_at_once(self, opened, tmp_path):
         survey(opened)
-        assert opened.ui.trainButton.toolTip == "Give the model a name."
+        assert tip(opened.ui.trainButton) == "Give the model a name."
         (tmp_path / "models").mkdir()
         (tmp_path / "models/Heads_T1.safetensors").touch()
         opened.ui.trainNameEdit.setText("Heads T1")
@@ -262,9 +263,10 @@ class TestScans:
 
     def test_an_encoder_of_ones_own_asks_for_its_files(self, opened, tmp_path):
         ui = opened.ui
+        ui.trainSection.collapsed = False
         ui.trainEncoderSelector.setCurrentIndex(ui.trainEncoderSelector.property("count") - 1)
         assert ui.trainEncoderPathEdit.isVisibleTo(ui.trainSection)
-        assert ui.trainSurveyButton.toolTip == "Choose the folder or file of the encoder."
+        assert tip(ui.trainSurveyButton) == "Choose the folder or file of the encoder."
         ui.trainEncoderPathEdit.setCurrentPath(str(tmp_path))
         assert ui.trainSurveyButton.isEnabled()
         assert opened.widget.panel.train.form.spec().encoder == str(tmp_path)

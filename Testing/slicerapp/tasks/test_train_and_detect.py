@@ -9,6 +9,7 @@ import pytest
 from Harness import run_events, wait_until
 from service.small_site import SHAPE_KJI, SPACING_MM
 from slicerapp.heads import add_head, detected
+from slicerapp.tooltips import tip
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -126,7 +127,7 @@ def test_from_a_folder_to_a_finding(panel, trainer, models_folder, monkeypatch):
     done = len(training.curve)
     assert panel.ui.trainUnfinishedBox.isVisibleTo(panel.ui.trainSection)
     assert "Eight heads" in panel.ui.trainUnfinishedSelector.currentText
-    assert panel.ui.trainButton.toolTip.startswith("An unfinished training has this name")
+    assert tip(panel.ui.trainButton).startswith("An unfinished training has this name")
 
     # Slicer is started again: another worker, another panel, the same line.
     trainer.stop()

@@ -1,5 +1,6 @@
 """The curves of an evaluation and their picture: the model beside plain intensity."""
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 500
 """Points of a curve in files and picture; those left out lie closest together."""
+
+HEADING_WIDTH = {1: 48, 2: 110}
+"""Characters of a line of the heading, by the number of columns."""
 
 # Okabe and Ito's colors, distinct for color-blind readers; line styles are distinct in gray.
 _LINES: dict[str, dict[str, Any]] = {
@@ -59,7 +63,8 @@ def write_picture(path: Path, evaluated: Evaluated, columns: int = 2) -> None:
             axis.text(0.5, 0.5, "undefined for these scans", ha="center", color=_GRAY,
                       transform=axis.transAxes)  # fmt: skip
     separator = " " if columns == 2 else "\n"
-    figure.suptitle(_heading(evaluated), fontsize=11, parse_math=False)
+    heading = textwrap.fill(_heading(evaluated), HEADING_WIDTH[columns])
+    figure.suptitle(heading, fontsize=11, parse_math=False)
     figure.supxlabel(
         f"Dotted: chance. Cross: the calibrated threshold.{separator}{RESEARCH_NOTICE}",
         color=_GRAY,

@@ -17,7 +17,13 @@ from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs, openModelsFolder
 from SpatialARAnomalyLib.slicerapp.panels.ModelsView import explainMissingEncoder
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
-from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections, doNothing, enable
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    doNothing,
+    enable,
+    pathChanges,
+    pathText,
+)
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import readRows
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import checkScan
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
@@ -71,6 +77,8 @@ class DetectPanel:
         self.onMissingPackage: Callable[[], None] = doNothing
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
+        self._reported: tuple[str, list[str]] | None = None
+        """Id of the result that the status speaks of, and its notices."""
         for device, name in (
             (Device.AUTO, _("Automatic")),
             (Device.CPU, _("CPU")),
@@ -81,9 +89,7 @@ class DetectPanel:
         ui.deviceSelector.setCurrentIndex(ui.deviceSelector.findData(Settings.device().value))
         ui.modelsFolderEdit.setCurrentPath(str(Settings.modelsFolder()))
         menu = qt.QMenu(ui.modelMenuButton)
-        self.demonstrationAction = menu.addAction(
-            _("Make the demonstration model (about a minute)")
-        )
+        self.demonstrationAction = menu.addAction(_("Make the demonstration model (some minutes)"))
         reloadAction = menu.addAction(_("Reload the models"))
         openAction = menu.addAction(_("Open the models folder"))
         ui.modelMenuButton.setMenu(menu)
@@ -101,7 +107,7 @@ class DetectPanel:
             (ui.maskSelector.currentNodeChanged, self.refresh),
             (ui.modelSelector.currentIndexChanged, self._modelChosen),
             (ui.deviceSelector.currentIndexChanged, self._deviceChosen),
-            (ui.modelsFolderEdit.currentPathChanged, self._modelsFolderChosen),
+            *pathChanges(ui.modelsFolderEdit, self._modelsFolderChosen),
         )
         logic.onProgress = self._showProgress
         self.reloadModels()
@@ -188,9 +194,9 @@ class DetectPanel:
         Settings.setDevice(Device(value))
 
     def _modelsFolderChosen(self, *_unused: object) -> None:
-        folder = self._ui.modelsFolderEdit.property("currentPath")
-        if folder and folder != str(Settings.modelsFolder()):
-            Settings.setModelsFolder(Path(folder))
+        before = Settings.modelsFolder()
+        Settings.setModelsFolder(pathText(self._ui.modelsFolderEdit))
+        if Settings.modelsFolder() != before:
             self.reloadModels()
 
     def refresh(self, *_unused: object) -> None:
@@ -270,17 +276,27 @@ class DetectPanel:
 
     def _detected(self, outcome: Outcome) -> None:
         if outcome.result is not None:
-            count = len(readRows(outcome.result.table))
-            text = {0: _("No findings."), 1: _("1 finding.")}.get(
-                count, _("{count} findings.").format(count=count)
-            )
             self._onResult(outcome.result)
             cautions = outcome.result.cautions
             others = [one for one in outcome.notices if one not in cautions]
-            self._report(" ".join([*(f"⚠ {one}" for one in cautions), text, *others]))
+            self._log(" ".join([_countText(outcome.result), *cautions, *others]))
+            self._reported = (outcome.result.id, others)
+            self.resultChanged(outcome.result)
         else:
             self.reportEnd(outcome, _("Cancelled. The scene is as it was."))
         self.refresh()
+
+    def resultChanged(self, result: Result | None) -> None:
+        """Update a status that speaks of a result, or remove it with the result."""
+        if self._reported is None:
+            return
+        resultId, notices = self._reported
+        if result is None or result.id != resultId:
+            self._showStatus("")
+            return
+        cautions = [f"⚠ {one}" for one in result.cautions]
+        self._showStatus(" ".join([*cautions, _countText(result), *notices]))
+        self._reported = (resultId, notices)
 
     def _makeDemonstrationModel(self, *_unused: object) -> None:
         folder = Settings.modelsFolder()
@@ -323,7 +339,15 @@ class DetectPanel:
         self._log(text)
 
     def _showStatus(self, text: str) -> None:
+        self._reported = None
         self._ui.statusLabel.setText(text)
+
+
+def _countText(result: Result) -> str:
+    count = len(readRows(result.table))
+    return {0: _("No findings."), 1: _("1 finding.")}.get(
+        count, _("{count} findings.").format(count=count)
+    )
 
 
 def _describeModel(entry: ModelEntry | None) -> str:

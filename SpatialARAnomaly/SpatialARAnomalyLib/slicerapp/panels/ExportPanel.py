@@ -7,7 +7,12 @@ from slicer.i18n import tr as _
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
-from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections, enable
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    enable,
+    pathChanges,
+    pathText,
+)
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
 from SpatialARAnomalyLib.slicerapp.tasks.Export import ExportFormat, nameDicomSegProblem
@@ -29,7 +34,7 @@ class ExportPanel:
         self._connections = Connections(
             (ui.exportButton.clicked, self._export),
             (ui.exportFormatSelector.currentIndexChanged, self.refresh),
-            (ui.exportFolderEdit.currentPathChanged, self.refresh),
+            *pathChanges(ui.exportFolderEdit, self.refresh),
         )
         self.refresh()
 
@@ -38,7 +43,10 @@ class ExportPanel:
         self._connections.close()
 
     def setResult(self, result: Result | None) -> None:
-        """Set the result to export."""
+        """Set the result to export; a message about another one goes."""
+        before, now = (one.id if one else None for one in (self._result, result))
+        if before != now:
+            self._showStatus("")
         self._result = result
         self.refresh()
 
@@ -47,7 +55,7 @@ class ExportPanel:
         return ExportFormat[selector.itemData(selector.property("currentIndex"))]
 
     def _folder(self) -> str:
-        return str(self._ui.exportFolderEdit.property("currentPath") or "").strip()
+        return pathText(self._ui.exportFolderEdit)
 
     def refresh(self, *_unused: object) -> None:
         """Enable the button, or show the problem in its tooltip."""

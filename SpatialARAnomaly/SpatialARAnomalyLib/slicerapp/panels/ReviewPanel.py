@@ -193,10 +193,17 @@ class ReviewPanel:
         ui = self._ui
         ui.thresholdSlider.setEnabled(result is not None)
         ui.show3DButton.setSegmentationNode(result.segmentation if result is not None else None)
-        segments = result is not None and result.segmentation is not None
+        # The button disables itself without segments, but stays pressed.
+        segments = (
+            result is not None
+            and result.segmentation is not None
+            and result.segmentation.GetSegmentation().GetNumberOfSegments() > 0
+        )
+        if not segments:
+            ui.show3DButton.setChecked(False)
         enable(
             ui.show3DButton,
-            None if segments else _("No result to show in 3D."),
+            None if segments else _("No finding to show in 3D."),
             _("Show the findings as surfaces in the 3D view."),
         )
         enable(
@@ -366,6 +373,7 @@ class ReviewPanel:
         ):
             return
         result = self._result
+        restoreLayers(self._parameters.parameterNode)
         for node in (result.table, result.segmentation, result.volume):
             if node is not None:
                 slicer.mrmlScene.RemoveNode(node)

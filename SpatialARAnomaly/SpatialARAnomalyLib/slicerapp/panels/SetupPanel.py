@@ -17,6 +17,8 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     doNothing,
     enable,
     fillTable,
+    pathChanges,
+    pathText,
     prepareTable,
     singleShotTimer,
 )
@@ -165,7 +167,7 @@ class SetupPanel:
             (ui.setupFolderButton.clicked, self._installFromFolder),
             (ui.setupCheckButton.clicked, lambda *_unused: self.check()),
             (ui.setupCopyButton.clicked, self._copy),
-            (ui.setupPythonEdit.currentPathChanged, self._pythonChosen),
+            *pathChanges(ui.setupPythonEdit, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),
             (self._paintTimer.timeout, self._doWork),
             (self._pollTimer.timeout, self.refresh),
@@ -470,7 +472,7 @@ class SetupPanel:
         return progressCallback(lambda progress: self._showStatus(progress.text))
 
     def _pythonChosen(self, *_unused: object) -> None:
-        program = str(self._ui.setupPythonEdit.property("currentPath") or "").strip()
+        program = pathText(self._ui.setupPythonEdit)
         if program == Settings.workerPython():
             return
         Settings.setWorkerPython(program)

@@ -11,7 +11,11 @@ from SpatialARAnomalyLib.service.encoders.library import list_encoders
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
-from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    pathChanges,
+    pathText,
+)
 
 PATCH_PX = 16
 """Patch of the encoders in pixels; the resolution is a multiple of it."""
@@ -64,7 +68,7 @@ class TrainForm:
         )
         self._connections = Connections(
             *((selector.currentIndexChanged, self._remember) for selector in self._widgets[:4]),
-            (ui.trainEncoderPathEdit.currentPathChanged, self._remember),
+            *pathChanges(ui.trainEncoderPathEdit, self._remember),
             (ui.trainSizeSpinBox.valueChanged, self._remember),
             (ui.trainSizeSpinBox.editingFinished, self._roundSize),
             (ui.trainEpochsSpinBox.valueChanged, self._remember),
@@ -102,7 +106,7 @@ class TrainForm:
         ui = self._ui
         encoder = _value(ui.trainEncoderSelector)
         if encoder == OWN_FILES:
-            encoder = str(ui.trainEncoderPathEdit.property("currentPath") or "").strip()
+            encoder = pathText(ui.trainEncoderPathEdit)
         modality = _value(ui.trainModalitySelector)
         sizePx = int(ui.trainSizeSpinBox.property("value"))
         return TrainSpec(

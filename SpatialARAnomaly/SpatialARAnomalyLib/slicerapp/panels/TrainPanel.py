@@ -21,6 +21,7 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     Connections,
     doNothing,
     enable,
+    pathChanges,
     singleShotTimer,
 )
 from SpatialARAnomalyLib.slicerapp.scene.TrainingPlot import TrainingPlot
@@ -213,7 +214,7 @@ class TrainPanel:
         self.scans = TrainScans(ui, self.trainer, self.refresh, self._surveyed)
         self._connections = Connections(
             (self._refreshTimer.timeout, self._showTraining),
-            (ui.modelsFolderEdit.currentPathChanged, self._reloadUnfinished),
+            *pathChanges(ui.modelsFolderEdit, self._reloadUnfinished),
             (ui.trainSurveyButton.clicked, self._surveyOrCancel),
             (ui.trainButton.clicked, self._trainOrCancel),
             (ui.trainPauseButton.clicked, self._pauseOrResume),

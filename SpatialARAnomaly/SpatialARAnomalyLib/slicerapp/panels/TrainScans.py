@@ -22,6 +22,8 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     Connections,
     doNothing,
     fillTable,
+    pathChanges,
+    pathText,
     prepareTable,
     singleShotTimer,
 )
@@ -81,7 +83,7 @@ class TrainScans:
         self._connections = Connections(
             (self._sceneTimer.timeout, self.listVolumes),
             (ui.trainVolumesList.itemChanged, lambda *_unused: self._onChange()),
-            (ui.trainFolderEdit.currentPathChanged, lambda *_unused: self._onChange()),
+            *pathChanges(ui.trainFolderEdit, lambda *_unused: self._onChange()),
         )
         scene = slicer.mrmlScene
         self._observed = [
@@ -210,7 +212,7 @@ class TrainScans:
         self._onChange()
 
     def _folder(self) -> str:
-        return str(self._ui.trainFolderEdit.property("currentPath") or "").strip()
+        return pathText(self._ui.trainFolderEdit)
 
     def _tickedIds(self) -> list[str]:
         volumes = self._ui.trainVolumesList

@@ -75,9 +75,8 @@ def prepareOverlay(result: Result) -> None:
 
 def _colorNode() -> "slicer.vtkMRMLColorTableNode":
     """Return the scene's color table of NLL, added at the first call."""
-    for node in getNodesByClass("vtkMRMLColorTableNode"):
-        if node.GetAttribute(COLOR_MAP):
-            return node
+    for node in _colorNodes():
+        return node
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", NLL)
     node.SetAttribute(COLOR_MAP, NLL)
     node.SetAttribute("Category", "SpatialARAnomaly")
@@ -88,6 +87,11 @@ def _colorNode() -> "slicer.vtkMRMLColorTableNode":
         color = _colorAt(index / (COLORS - 1))
         node.SetColor(index, _("NLL {index}").format(index=index), *color, 1.0)
     return node
+
+
+def _colorNodes() -> "list[slicer.vtkMRMLColorTableNode]":
+    nodes = getNodesByClass("vtkMRMLColorTableNode")
+    return [node for node in nodes if node.GetAttribute(COLOR_MAP)]
 
 
 def _colorAt(position: float) -> list[float]:
@@ -146,10 +150,19 @@ def setOpacity(opacity: float) -> None:
             view.SetForegroundOpacity(opacity)
 
 
-def removeLegend(volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Remove the legend of a volume that is about to be deleted; Slicer would keep it."""
+def removeFromViews(volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Remove an overlay that is about to be deleted from the views, with its legend and colors.
+
+    Slicer would keep the legend, and show another volume, mostly the scan, over the scan.
+    """
+    for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if view.GetForegroundVolumeID() == volume.GetID():
+            view.SetForegroundVolumeID(None)
     for legend in _legends(volume):
         slicer.mrmlScene.RemoveNode(legend)
+    if all(other.id == volume.GetID() for other in Result.all()):
+        for node in _colorNodes():
+            slicer.mrmlScene.RemoveNode(node)
 
 
 def _legends(

@@ -29,6 +29,10 @@ SERIES = (
 )
 
 
+LEGEND_SHARE = 0.35
+"""Room above the curves for the legend, as a share of their height."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """Losses of one epoch."""
@@ -65,6 +69,7 @@ class TrainingPlot:
         """Write the curve to the chart's nodes, adding those missing; return the chart."""
         chart, table, best = _nodes() or _newNodes()
         _write(table, curve)
+        _scale(chart, curve)
         chart.SetTitle(_("Training of {name}").format(name=name))
         best.SetName(_("best: epoch {epoch}").format(epoch=_best(curve).number if curve else 0))
         return chart
@@ -114,13 +119,35 @@ def _newNodes() -> Nodes:
         series.SetYColumnName(y)
         series.SetPlotType(series.PlotTypeScatter)
         marks = y == BEST
-        series.SetLineStyle(series.LineStyleNone if marks else series.LineStyleSolid)
+        series.SetLineStyle(series.LineStyleNone)
         series.SetMarkerStyle(series.MarkerStyleDiamond if marks else series.MarkerStyleCircle)
         series.SetMarkerSize(14.0 if marks else 6.0)
         series.SetColor(*color)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
     chart.SetAttribute(ROLE, CHART)
     return chart, table, series
+
+
+def _scale(chart: "slicer.vtkMRMLPlotChartNode", curve: Sequence[Epoch]) -> None:
+    """Fit the axes, which Slicer's plot views do only once, and leave room for the legend above.
+
+    A line needs two points: VTK warns of shorter ones.
+    """
+    losses = [loss for epoch in curve for loss in (epoch.trainNll, epoch.heldOutNll)]
+    for index, (_x, y, _color) in enumerate(SERIES):
+        series = chart.GetNthPlotSeriesNode(index)
+        line = len(curve) > 1 and y != BEST
+        series.SetLineStyle(series.LineStyleSolid if line else series.LineStyleNone)
+    if not curve:
+        return
+    low, high = min(losses), max(losses)
+    span = high - low or 1.0
+    modified = chart.StartModify()
+    chart.SetXAxisRangeAuto(False)
+    chart.SetXAxisRange(curve[0].number - 0.5, curve[-1].number + 0.5)
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(low - 0.05 * span, high + LEGEND_SHARE * span)
+    chart.EndModify(modified)
 
 
 def _added(kind: str, name: str) -> "slicer.vtkMRMLNode":

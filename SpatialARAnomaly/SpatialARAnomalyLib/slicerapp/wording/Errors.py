@@ -145,6 +145,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         ),
         "encoder-wrong-bytes": _("Try again. A proxy or mirror may change the files."),
         "exchange-failed": _("Free disk space in Slicer's temporary folder and try again."),
+        "export-folder": _("Choose a folder under 'Export'."),
         "input-damaged": _("Copy or export it again."),
         "input-data-file": _("Save the scan as one file (.nrrd or .mha)."),
         "input-empty": _("Choose a folder with volume files or a DICOM series."),

@@ -225,7 +225,13 @@ class WorkerProcess:
     def _start(self) -> None:
         # With a parent, Qt deletes the process, and not while it emits a signal.
         process = qt.QProcess(self._idle)
-        environment = qt.QProcessEnvironment.systemEnvironment()
+        # Slicer's own environment leads another Python to Slicer's library.
+        foreign = self._command is None and Settings.workerPython()
+        environment = (
+            slicer.app.startupEnvironment()
+            if foreign
+            else qt.QProcessEnvironment.systemEnvironment()
+        )
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONUTF8", "1")
         # Slicer's ITK plugins fit Slicer's ITK, not SimpleITK's.
