@@ -14,7 +14,7 @@ from .qmrml_base import qMRMLWidget
 
 
 @stand_in
-class qMRMLSortFilterProxyModel(QObject):
+class SortFilterProxyModel(QObject):
     """What a combo box of nodes leaves out."""
 
     hiddenNodeIDs = stored("QStringList", (), applied="_filter")
@@ -68,7 +68,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
         self._ids, self._current = [], ""
-        self._filter = qMRMLSortFilterProxyModel(self)
+        self._filter = SortFilterProxyModel(self)
         self._attributes, self._labels, self._base_names = {}, {}, {}
         self._scene_observers, self._node_observers = Observers(self), {}
         self._box.currentIndexChanged.connect(calling(self, "_choose"))
