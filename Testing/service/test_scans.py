@@ -97,7 +97,10 @@ def test_series_is_read_beside_volume_files(tmp_path, head):
     series = small_series(slices=4)
     series.write(tmp_path / "study")
     write_nifti(tmp_path / "study" / "converted.nii", head)
-    assert find_one_scan(tmp_path / "study").path.name == "converted.nii"
+    with pytest.raises(InputError) as caught:
+        find_one_scan(tmp_path / "study")
+    assert caught.value.code == "input-mixed"
+    assert "holds 'converted.nii' beside DICOM images" in caught.value.message
     _, volume = find_one_scan(tmp_path / "study", "1").read()
     np.testing.assert_array_equal(volume.voxels, series.stored)
 

@@ -13,7 +13,9 @@ from scipy import ndimage
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
-from SpatialARAnomalyLib.engine.volumes.dicom import choose_series, list_series, read_series
+from SpatialARAnomalyLib.engine.volumes.dicom import read_series
+from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
+from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
@@ -86,13 +88,15 @@ class ScanSource(Spec):
             check_cancelled()
             name = self.label
             volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
-        elif path.is_dir():
-            series = list_series(path, check_cancelled)
+        elif path.is_dir() or is_dicom(path):
+            series = list_series(path if path.is_dir() else [path], check_cancelled)
             chosen = choose_series(series, self.series)
-            name = path.resolve().name
+            name = path.resolve().name if path.is_dir() else path.stem
             if len(series) > 1 and chosen.number is not None:
                 name = f"{name}_series{chosen.number}"
-            volume = read_series(chosen, check_cancelled)
+            volume = read_series(
+                chosen, check_cancelled, volume=self.volume, allow_gaps=self.allow_gaps
+            )
         else:
             check_cancelled()
             name, volume = volume_name(path), read_volume_file(path)
@@ -142,6 +146,15 @@ def find_scans(
         raise InputError(
             "series-of-file", f"A series can be chosen in a DICOM folder only; {name!r} is a file."
         )
+    if len(files) == 1 and series is None:
+        for one in path.rglob("*"):
+            check_cancelled()
+            if one not in files and one.is_file() and is_dicom(one):
+                raise InputError(
+                    "input-mixed",
+                    f"Expected one scan; the folder {name!r} holds {files[0].name!r} beside "
+                    "DICOM images.",
+                )
     if files and series is None:
         return [ScanSource(path=one) for one in files]
     if is_folder and not entries:
@@ -171,23 +184,30 @@ def read_volume(
     path: Path | str,
     series: str | None = None,
     *,
+    volume: int | None = None,
+    allow_gaps: bool = False,
     mask: Path | str | None = None,
     report: Reporter = SilentReporter(),
 ) -> Volume:
-    """Read a scan: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
+    """Read a scan: a NIfTI, NRRD, MetaImage or DICOM file, or a folder with a DICOM series.
 
     Args:
         path: The file or folder.
         series: Number or UID of the series, where the folder holds several.
+        volume: Number of the volume from 1, where the series or file holds several.
+        allow_gaps: Read a DICOM series with a few missing slices.
         mask: A label map file: where to look. Any label counts (`read_mask`).
         report: Receives a notice where the mask is on another grid.
 
     Raises:
         InputError: The path does not hold exactly one readable scan, or the mask does not fit it.
     """
-    source = find_one_scan(Path(path), series, None if mask is None else Path(mask))
-    _, volume = source.read(report=report)
-    return volume
+    source = replace(
+        find_one_scan(Path(path), series, None if mask is None else Path(mask)),
+        volume=volume,
+        allow_gaps=allow_gaps,
+    )
+    return source.read(report=report)[1]
 
 
 MIN_MASK_INSIDE = 0.5

@@ -52,7 +52,7 @@ def folder_without_images(folder):
 
 
 def two_series(folder):
-    shutil.copytree(DICOM / "98892001", folder / "study")
+    shutil.copytree(DICOM / "98892003", folder / "study")
     return folder / "study"
 
 

@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 from Data.template_cohort import template_head, template_head_with_lesion
 from service.small_site import run
-from SpatialARAnomalyLib.engine.volumes.dicom import list_series, read_series
+from SpatialARAnomalyLib.engine.volumes.dicom import read_series
+from SpatialARAnomalyLib.engine.volumes.dicom_series import list_series
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,13 @@ from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Region
-from SpatialARAnomalyLib.engine.volumes.dicom import (
+from SpatialARAnomalyLib.engine.volumes.dicom import read_series
+from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
+from SpatialARAnomalyLib.engine.volumes.dicom_series import (
+    KINDS,
     DicomSeries,
     choose_series,
     list_series,
-    read_series,
 )
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
 from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
@@ -114,7 +116,9 @@ class ScanReader:
         if series is None:
             _, volume = source.read(check_cancelled, notices)
         else:
-            volume = read_series(series, check_cancelled)
+            volume = read_series(
+                series, check_cancelled, volume=source.volume, allow_gaps=source.allow_gaps
+            )
             check_scan(volume)
             volume = source.masked(volume, notices)
         if self._region is Region.MASK and volume.mask is None:
@@ -341,7 +345,7 @@ def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> 
     kind = "NIfTI"
     if source.path is None:
         kind = "scene"
-    elif os.path.isdir(source.path):
+    elif os.path.isdir(source.path) or is_dicom(source.path):
         kind = DICOM
     elif suffix in ITK_SUFFIXES:
         kind = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
@@ -364,8 +368,12 @@ def _dicom_candidates(
     for path in files:
         by_folder[path.parent].append(path)
     parts: dict[str, list[tuple[Path, DicomSeries]]] = {}
+    others: Counter[str] = Counter()
     for place, paths in by_folder.items():
         for series in list_series(counted(paths), report.check_cancelled):
+            if not series.has_images:
+                others[series.modality] += len(series.files)
+                continue
             known = parts.setdefault(series.uid, [])
             for number, (earlier_place, earlier) in enumerate(known):
                 if not earlier.image_names & series.image_names:
@@ -374,6 +382,14 @@ def _dicom_candidates(
                     break
             else:
                 known.append((place, series))
+    if others:
+        named = [
+            f"{count} × {KINDS.get(modality, modality) or 'DICOM without an image'}"
+            for modality, count in sorted(others.items())
+        ]
+        report.notice(
+            "files-skipped", f"Other DICOM files, which hold no scan: {', '.join(named)}."
+        )
     found = [one for known in parts.values() for one in known]
     candidates = []
     for place, series in sorted(found, key=lambda one: (str(one[0]), one[1].number or 0)):

@@ -45,6 +45,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     A `{fact}` stands for one of the error's facts. Of several hints, the first is shown
     whose facts the error has.
     """
+    chooseVolume = _("Export one time point or contrast as a series of its own.")
     convertSeries = _("Load the series in Slicer and choose it there.")
     copyModel = _("Import the model again from its source.")
     discard = _("Click 'Discard' and train again.")
@@ -85,15 +86,19 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "checkpoint-other": discard,
         "constraints": _("Make the list on that computer: PythonSlicer -m pip freeze > list.txt"),
         "device-missing": _("Choose Automatic or CPU as 'Device' under 'Advanced'."),
-        "dicom-4d": _("Export one time point or contrast as a series of its own."),
+        "dicom-4d": chooseVolume,
+        "dicom-compression": _("Decompress the files, for example with gdcmconv."),
         "dicom-gap": exportSeries,
         "dicom-gap-plane": _("Choose a model of the plane in which the scan was taken."),
         "dicom-geometry": exportSeries,
         "dicom-inverted": convertSeries,
+        "dicom-localizer": _("Choose another series."),
+        "dicom-mixed": chooseVolume,
+        "dicom-mosaic": _("Convert the series to NIfTI with dcm2niix."),
         "dicom-multiframe": convertSeries,
+        "dicom-no-image": exportScan,
         "dicom-seg": _("Choose another format."),
         "dicom-seg-failed": _("Choose another format, or see Slicer's own log."),
-        "dicom-size": exportSeries,
         "encoder-architecture": _("Choose DINOv3 weights of transformers, timm or Meta."),
         "encoder-busy": _("Wait until that download has ended."),
         "encoder-cache": _("Make room there, or start Slicer with HF_HOME set to another folder."),
@@ -151,6 +156,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "input-empty": _("Choose a folder with volume files or a DICOM series."),
         "input-format": _("Choose a folder of DICOM images, or convert the file to NRRD."),
         "input-in-output": _("Move the scans, or choose another name for the model."),
+        "input-mixed": _("Choose a folder with one kind of scan."),
         "input-missing": _("Choose it again: it may have been moved."),
         "input-name": _("Rename it."),
         "input-several": _("Choose one of them."),
@@ -254,6 +260,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-missing": _("Load a scan and choose it as 'Volume'."),
         "volume-result": _("Choose the scan itself."),
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
+        "volume-number": _("Choose another volume of the series."),
         "voxels-not-finite": _("Replace them, for example by the value of air."),
         "window-not-ct": _("Choose CT as 'Modality'."),
         "worker-died": (_("Try again. See the log below.\n{logTail}"), tryAgain),
