@@ -26,17 +26,6 @@ def _picture() -> np.ndarray:
 
 VOXELS = _picture()
 
-MAKERS: dict[str, Callable[[Path], object]] = {}
-"""Writes the file of a name, for every name."""
-
-
-def make(name: str, folder: Path) -> Path:
-    """Write a file of `MAKERS` into a folder; return its path."""
-    path = folder / Path(name).name
-    MAKERS[name](path)
-    return path
-
-
 # NIfTI
 
 
@@ -53,7 +42,7 @@ def nifti(
     header: tuple[tuple[int, str, tuple[float, ...]], ...] = (),
 ) -> Path:
     """A NIfTI-1 file of an array [..., k, j, i]; `header` replaces bytes at offsets."""
-    image = nib.Nifti1Image(voxels.T, None, dtype=voxels.dtype)
+    image = nib.Nifti1Image(voxels.T, sform if sform is not None else qform, dtype=voxels.dtype)
     image.set_qform(qform, q_code)
     image.set_sform(sform, s_code)
     image.header.set_xyzt_units(unit)
@@ -117,7 +106,7 @@ NIFTI: dict[str, Callable[[Path], object]] = {
     "metres.nii.gz": lambda path: nifti(
         path, sform=_scaled(1e-3), qform=_scaled(1e-3), unit="meter"
     ),
-    "slope_negative.nii.gz": lambda path: nifti(
+    "slope_below_zero.nii.gz": lambda path: nifti(
         path, (600 - 2 * VOXELS).astype(np.int16), scale=(-0.5, 300)
     ),
     "slope_nan.nii.gz": lambda path: nifti(path, scale=(np.nan, 0)),
@@ -216,5 +205,13 @@ META: dict[str, Callable[[Path], object]] = {
     "detached.mhd": _meta,
 }
 
-for _name, _maker in (NIFTI | NRRD | META).items():
-    MAKERS[f"x_derived/{_name}"] = _maker
+
+MAKERS = NIFTI | NRRD | META
+"""Writes the file of a name, for every name."""
+
+
+def make(name: str, folder: Path) -> Path:
+    """Write a file of `MAKERS` into a folder; return its path."""
+    path = folder / name
+    MAKERS[name](path)
+    return path

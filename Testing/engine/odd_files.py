@@ -22,7 +22,7 @@ class Case:
     """An odd file, and what must happen to it."""
 
     input: str
-    """File or folder, under `ODD` or `ELSEWHERE`, or a name of `odd_examples.MAKERS`."""
+    """File or folder under `ODD` or `ELSEWHERE`, or one of `odd_examples.MAKERS`."""
     kind: str
     what: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -56,8 +56,8 @@ class Case:
             return stored
         if ELSEWHERE and (elsewhere := Path(ELSEWHERE) / self.input).exists():
             return elsewhere
-        if self.input in odd_examples.MAKERS:
-            return odd_examples.make(self.input, folder)
+        if (name := Path(self.input).name) in odd_examples.MAKERS:
+            return odd_examples.make(name, folder)
         pytest.skip("needs the files of SPATIALAR_ODD_DATA")
 
     @property

@@ -196,7 +196,7 @@ def test_series_of_a_file_makes_no_sense(tmp_path, head):
     ("voxels", "code"),
     [
         (np.full((3, 4, 5), 7, np.int16), "volume-constant"),
-        (np.where(np.arange(60) > 9, np.inf, 1).reshape(3, 4, 5), "voxels-not-finite"),
+        (np.full((3, 4, 5), np.inf), "voxels-not-finite"),
         ((np.arange(60).reshape(3, 4, 5) > 30).astype(np.uint8), "label-map"),
     ],
     ids=["constant", "infinite", "mask"],

@@ -31,6 +31,13 @@ class Modality(StrEnum):
     CT = "CT"
 
 
+class Orientation(StrEnum):
+    """The matrices by which a NIfTI header places voxels."""
+
+    SFORM = "sform"
+    QFORM = "qform"
+
+
 class Region(StrEnum):
     """Part of a scan that a model looks at; whatever else is there has no score."""
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
-from SpatialARAnomalyLib.engine.specs import Modality, Spec
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
@@ -44,6 +44,8 @@ class ScanSource(Spec):
     """Number of the volume from 1, where the series or file holds several (times, echoes)."""
     allow_gaps: bool = False
     """Read a DICOM series with a few missing slices."""
+    orientation: Orientation | None = None
+    """The form of a NIfTI file that counts, where its two disagree."""
     voxels: Path | None = None
     """A `.npy` file of an array [k, j, i], for a scan of Slicer's scene."""
     affine: Affine | None = None
@@ -99,9 +101,9 @@ class ScanSource(Spec):
             )
         else:
             check_cancelled()
-            name, volume = volume_name(path), read_volume_file(path)
-        check_scan(volume)
-        return name, self.masked(volume, report)
+            name = volume_name(path)
+            volume = read_volume_file(path, volume=self.volume, orientation=self.orientation)
+        return name, self.masked(check_scan(volume), report)
 
     def masked(self, volume: Volume, report: Reporter) -> Volume:
         """Return the scan's volume with its mask, if it has one; raises as `read` does."""
@@ -186,6 +188,7 @@ def read_volume(
     *,
     volume: int | None = None,
     allow_gaps: bool = False,
+    orientation: Orientation | str | None = None,
     mask: Path | str | None = None,
     report: Reporter = SilentReporter(),
 ) -> Volume:
@@ -196,6 +199,7 @@ def read_volume(
         series: Number or UID of the series, where the folder holds several.
         volume: Number of the volume from 1, where the series or file holds several.
         allow_gaps: Read a DICOM series with a few missing slices.
+        orientation: The form of a NIfTI file that counts, where its two disagree.
         mask: A label map file: where to look. Any label counts (`read_mask`).
         report: Receives a notice where the mask is on another grid.
 
@@ -206,6 +210,7 @@ def read_volume(
         find_one_scan(Path(path), series, None if mask is None else Path(mask)),
         volume=volume,
         allow_gaps=allow_gaps,
+        orientation=None if orientation is None else Orientation(orientation),
     )
     return source.read(report=report)[1]
 

@@ -10,7 +10,7 @@ from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, scan_notices
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.scans import read_volume
 
@@ -47,8 +47,9 @@ def test_odd_file(case, tmp_path, capfd):
         check_message(error.message, case, path)
         return
     volume = read(case, path, report)
-    assert sorted(report.texts) == sorted(case.notices)
-    for text in report.texts.values():
+    texts = report.texts | dict(scan_notices(volume))
+    assert sorted(texts) == sorted(case.notices)
+    for text in texts.values():
         check_message(text, case, path)
     assert volume.voxels.dtype.kind in "iuf"
     assert capfd.readouterr().err == ""  # of C libraries

@@ -7,8 +7,14 @@ import pytest
 from Data.template_cohort import template_head
 from engine.grids import random_grid
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
-from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
+from SpatialARAnomalyLib.engine.volumes.volume import (
+    Volume,
+    check_scan,
+    infer_modality,
+    scan_notices,
+)
 from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, normal_head
 
 
@@ -163,12 +169,43 @@ def refused(voxels: np.ndarray) -> InputError:
 @pytest.mark.parametrize(
     ("value", "count"), [(np.nan, 1), (np.inf, 2), (-np.inf, 3)], ids=["nan", "inf", "-inf"]
 )
-def test_voxels_that_are_not_finite_are_counted(value, count):
+def test_voxels_that_are_not_finite_are_background(value, count):
     voxels = np.random.RandomState(0).rand(4, 5, 6).astype(np.float32)
-    voxels.flat[:count] = value
-    error = refused(voxels)
+    lowest = voxels.flat[count:].min()
+    bad = np.arange(120).reshape(4, 5, 6) < count
+    voxels[bad] = value
+    volume = check_scan(Volume(voxels, np.eye(4)))
+    np.testing.assert_array_equal(volume.outside, bad)
+    np.testing.assert_array_equal(volume.voxels, np.where(bad, lowest, voxels))
+    ((code, text),) = scan_notices(volume)
+    assert code == "voxels-not-finite"
+    assert text.startswith(f"{count} of 120 voxels are NaN or infinite")
+    assert not PlaneVolume(volume, Plane.AXIAL, Modality.MR).counted.all()
+
+
+def test_a_scan_without_finite_voxels_is_refused():
+    error = refused(np.full((3, 4, 5), np.nan, np.float32))
     assert error.code == "voxels-not-finite"
-    assert f"{count} of 120 are NaN or infinite" in error.message
+
+
+def test_background_that_is_nan_changes_nothing_else():
+    """Brains are often stored with NaN around them, by programs such as SPM."""
+    head = normal_head(0).voxels.astype(np.float32)
+    outside = np.zeros(head.shape, dtype=bool)
+    outside[:, :12] = True
+    in_nan = check_scan(Volume(np.where(outside, np.nan, head), np.eye(4)))
+    lowest = Volume(np.where(outside, head[~outside].min(), head), np.eye(4))
+    one, other = (PlaneVolume(v, Plane.AXIAL, Modality.MR) for v in (in_nan, lowest))
+    np.testing.assert_array_equal(one.voxels, other.voxels)
+    np.testing.assert_array_equal(one.body, other.body & ~one.orientation.apply(outside))
+
+
+def test_a_sheared_grid_has_a_notice_with_its_tilt():
+    tilted = np.eye(4)
+    tilted[1, 2] = np.tan(np.radians(14))
+    ((code, text),) = scan_notices(Volume(normal_head(0).voxels, tilted))
+    assert (code, "tilted by 14.00°" in text) == ("grid-sheared", True)
+    assert scan_notices(Volume(normal_head(0).voxels, np.diag([1.0, 2, 3, 1]))) == ()
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])

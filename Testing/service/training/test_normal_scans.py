@@ -284,12 +284,12 @@ def test_an_empty_folder_has_an_empty_survey(tmp_path):
 def test_an_odd_error_of_a_reader_stops_nothing(archive, monkeypatch):
     read = read_volume_file
 
-    def odd(path):
+    def odd(path, **choices):
         if path.name == "head 2.nii.gz":
             raise ZeroDivisionError
         if path.name == "head 3.nii.gz":
             raise MemoryError
-        return read(path)
+        return read(path, **choices)
 
     monkeypatch.setattr("SpatialARAnomalyLib.service.scans.read_volume_file", odd)
     found = survey_of(archive / "a")

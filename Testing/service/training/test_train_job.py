@@ -166,9 +166,9 @@ class Readings:
         self.count = Counter()
         monkeypatch.setattr(inputs, "read_volume_file", self._read)
 
-    def _read(self, path):
+    def _read(self, path, **choices):
         self.count[path.name] += 1
-        return read_volume_file(path)
+        return read_volume_file(path, **choices)
 
 
 @pytest.mark.parametrize("settings", [{}, {"skip_unusable": True}])

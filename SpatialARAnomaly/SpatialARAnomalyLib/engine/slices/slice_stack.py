@@ -21,7 +21,7 @@ from SpatialARAnomalyLib.engine.slices.head_interior import head_interior
 from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
 from SpatialARAnomalyLib.engine.specs import IntensitySpec, Modality, Plane, Region, SliceSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import PlaneOrientation
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, scan_notices
 
 
 def _spacing_mm(volume: Volume, orientation: PlaneOrientation) -> tuple[float, float, float]:
@@ -70,7 +70,7 @@ class PlaneVolume:
         self.spacing_mm = _spacing_mm(volume, self.orientation)
         """Distance between slices, rows and columns in mm."""
         self.voxel_ml = volume.voxel_ml
-        self.notices: list[tuple[str, str]] = list(volume.notices)
+        self.notices: list[tuple[str, str]] = list(scan_notices(volume))
         """Notices about the scan and the region: code and sentence of each."""
         self.body: Bool[np.ndarray, "n r c"] = body_mask(
             self.orientation.apply(filled), self.spacing_mm, modality

@@ -5,6 +5,7 @@ Arrays are indexed [k, j, i]; `ras_from_voxel` maps the homogeneous index
 z Superior), as in Slicer and NIfTI. DICOM and ITK use LPS: x and y negated.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -26,6 +27,10 @@ MIN_AXIS_VOLUME = 1e-3
 SAME_GRID_VOXELS = 0.05
 """Largest distance of the corners of equal grids, as a share of the smallest spacing.
 NIfTI stores affines in single precision, and some programs round them further."""
+
+MAX_SHEAR = 1e-4
+"""Largest cosine between two axes of a grid without shear; ITK, too, takes such a NIfTI sform
+for orthogonal."""
 
 # For every plane: the anatomical axis (0 R–L, 1 P–A, 2 I–S) and the sign in
 # which slices, rows and columns advance, in radiological convention:
@@ -75,15 +80,34 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
         )
     spacing_mm = voxel_spacing_mm(ras_from_voxel)
     if min(spacing_mm) < MIN_SPACING_MM:
-        found = " × ".join(f"{value:g}" for value in spacing_mm)
         raise InputError(
-            "spacing-zero", f"Voxel spacing must be positive along every axis; found {found} mm."
+            "spacing-zero",
+            f"Voxel spacing must be positive along every axis; found {size_text(spacing_mm)} mm.",
         )
     axes = ras_from_voxel[:3, :3] / np.asarray(spacing_mm)
     if abs(np.linalg.det(axes)) < MIN_AXIS_VOLUME:
         raise InputError(
             "affine-singular", "The volume's three axes must span space; its affine is singular."
         )
+
+
+def shear(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
+    """Return the largest cosine between two voxel axes, which is 0 for an orthogonal grid."""
+    axes = ras_from_voxel[:3, :3] / np.asarray(voxel_spacing_mm(ras_from_voxel))
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def tilt_degrees(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
+    """Return the angle by which the axes of a sheared grid miss the right angle."""
+    return float(np.degrees(np.arcsin(min(shear(ras_from_voxel), 1.0))))
+
+
+def size_text(values: Iterable[float], digits: int = 3) -> str:
+    """Return lengths as "0.5 × 0.5 × 5", rounded to significant digits but never to powers."""
+    return " × ".join(
+        np.format_float_positional(value, digits, unique=False, fractional=False, trim="-")
+        for value in values
+    )
 
 
 def _anatomical_axes(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[int, int, int]:

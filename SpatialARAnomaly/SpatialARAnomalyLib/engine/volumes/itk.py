@@ -8,16 +8,20 @@ import math
 import os
 import re
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes import refusals
+from SpatialARAnomalyLib.engine.volumes.formats import Format, find_format
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS, voxel_spacing_mm
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
@@ -27,25 +31,45 @@ TEXT_RATIO = 4
 HEADER_BYTES = 1 << 20
 """Longest text header of a NRRD or MetaImage file that is read."""
 
-_NRRD, _META = "NrrdImageIO", "MetaImageIO"
-_READERS = {".nrrd": _NRRD, ".nhdr": _NRRD, ".mha": _META, ".mhd": _META}
-ITK_SUFFIXES = tuple(_READERS)
+_IMAGE_IO = {Format.NRRD: "NrrdImageIO", Format.METAIMAGE: "MetaImageIO"}
 
 # The fields of a NRRD or MetaImage header, as bytes: binary voxels may follow.
 _INVALID_POSITION = re.compile(
     rb"^(space (directions|origin)|spacings|Element(Spacing|Size)|Offset|Origin|Position"
-    rb"|TransformMatrix|Rotation|Orientation)\s*[:=].*\b(nan|inf|none)\b",
+    rb"|TransformMatrix|Rotation|Orientation)\s*[:=].*\b(nan|inf)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_COMPRESSED = re.compile(
-    rb"^(encoding:\s*(gz|bz)|CompressedData\s*=\s*True)", re.IGNORECASE | re.MULTILINE
-)
+_COMPRESSED = re.compile(rb"^(encoding:\s*gz|CompressedData\s*=\s*True)", re.I | re.MULTILINE)
 _DATA_FILE = {
-    _NRRD: re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
-    _META: re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
+    Format.NRRD: re.compile(rb"(?<![^\r\n])data ?file: ([^\r\n]*)", re.IGNORECASE),
+    Format.METAIMAGE: re.compile(rb"(?<![^\r\n])[ \t]*ElementDataFile\s*[=:]([^\n]*)\n?"),
 }
 _NRRD_END = re.compile(rb"\n\r?\n|\r\r")
+_NRRD_FIELD = re.compile(rb"^([A-Za-z][A-Za-z ]*):(?!=) ?([^\r\n]*)", re.MULTILINE)
+_META_FIELD = re.compile(rb"^[ \t]*(\w+)[ \t]*[=:][ \t]*([^\r\n]*)", re.MULTILINE)
 _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)
+
+_ANATOMICAL_SPACES = {
+    f"{name}{time}"
+    for names, time in (
+        (("right-anterior-superior", "left-anterior-superior", "left-posterior-superior"), "-time"),
+        (("ras", "las", "lps"), "t"),
+    )
+    for name in names
+    for time in ("", time)
+}
+_META_ORIENTATIONS = ("transformmatrix", "rotation", "orientation")
+
+_SERIES_KINDS = ("list", "none", "???", "time", "domain", "space", "point", "scalar", "stub")
+"""NRRD kinds of an axis without a direction that counts volumes; others hold vectors."""
+
+_MM_PER_UNIT = {
+    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), 1000.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-6),
+}
+"""Other words are unknown units, which count as mm."""
 
 
 @contextmanager
@@ -75,20 +99,118 @@ def native_stderr_silenced() -> Iterator[None]:
 def _check_position(start: bytes) -> None:
     """Raise `InputError` for numbers that ITK would silently replace by 0 or 1 mm."""
     if _INVALID_POSITION.search(start):
+        raise _not_finite_error()
+
+
+def _not_finite_error() -> InputError:
+    return InputError(
+        "affine-not-finite",
+        "The volume's origin, spacing and directions must be finite; its header holds "
+        "NaN, infinity or none.",
+    )
+
+
+def _fields(start: bytes, format_: Format) -> dict[str, str]:
+    """Return the fields of a header by their names in lower case, without spaces."""
+    if format_ is Format.NRRD:
+        end = _NRRD_END.search(start)
+        found = _NRRD_FIELD.findall(start[: end.start() if end else len(start)])
+    else:
+        found = _META_FIELD.findall(start.partition(b"ElementDataFile")[0])
+    return {
+        name.decode().lower().replace(" ", ""): value.decode(errors="replace").strip()
+        for name, value in found
+    }
+
+
+def _check_encoding(fields: dict[str, str]) -> None:
+    """Raise `InputError` for NRRD voxels that ITK cannot decode, saying which these are."""
+    encoding = fields.get("encoding", "raw").lower()
+    if encoding.startswith("bz"):
         raise InputError(
-            "affine-not-finite",
-            "The volume's origin, spacing and directions must be finite; its header holds "
-            "NaN, infinity or none.",
+            "input-encoding", "Expected voxels that are raw or compressed with gzip; found bzip2."
+        )
+    for field, name, least in (("byteskip", "byte skip", -1), ("lineskip", "line skip", 0)):
+        skip = fields.get(field, "0")
+        if not skip.lstrip("+-").isdigit() or int(skip) < least:
+            raise refusals.damaged_error(f"its {name} of {skip} is not defined")
+
+
+@dataclass(frozen=True)
+class _NrrdAxes:
+    """The axes of a NRRD header."""
+
+    sizes: list[str]
+    directions: list[str]
+    """A vector or "none" for every axis; empty without them."""
+    kinds: list[str]
+    """In lower case; empty without them."""
+
+    @classmethod
+    def of(cls, fields: dict[str, str]) -> "_NrrdAxes":
+        directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
+        return cls(
+            fields.get("sizes", "").split(), directions, fields.get("kinds", "").lower().split()
         )
 
+    @property
+    def series(self) -> list[int]:
+        """The axes without a direction."""
+        return [axis for axis, one in enumerate(self.directions) if one == "none"]
 
-def _data_file(path: Path, start: bytes, format_: str) -> tuple[Path, int]:
+    def check(self) -> None:
+        """Raise `InputError` unless three axes have a direction and the others count volumes."""
+        vectors = len(self.directions) - len(self.series)
+        if self.series and vectors < 3:
+            raise _not_finite_error() if len(self.sizes) == 3 else refusals.plane_error(self.sizes)
+        for axis, kind in enumerate(self.kinds):
+            if kind not in _SERIES_KINDS and self.sizes[axis : axis + 1] != ["1"]:
+                raise refusals.color_error()
+
+    @property
+    def is_unknown_to_itk(self) -> bool:
+        """True where ITK fails: for an axis without a direction that it takes for one of space."""
+        return any(self.kinds[axis : axis + 1] != ["list"] for axis in self.series)
+
+
+@contextmanager
+def _readable_nrrd(
+    path: Path, start: bytes, fields: dict[str, str], axes: _NrrdAxes
+) -> Iterator[Path]:
+    """Yield a NRRD header that ITK understands: axes without a direction are of kind "list"."""
+    end = _NRRD_END.search(start)
+    if not axes.is_unknown_to_itk or end is None:
+        yield path
+        return
+    kinds = ["list" if axis in axes.series else "domain" for axis in range(len(axes.sizes))]
+    lines = [
+        line
+        for line in start[: end.start()].decode(errors="replace").splitlines()
+        if not re.match(r"(kinds|centerings|labels|units|data ?file|line ?skip):", line, re.I)
+    ]
+    skipped = int(fields.get("lineskip", "0"))
+    if "datafile" in fields:
+        voxels = path.parent / fields["datafile"]
+    else:
+        voxels, skipped = path, skipped + start[: end.end()].count(b"\n")
+    lines += [
+        f"kinds: {' '.join(kinds)}",
+        f"line skip: {skipped}",
+        f"data file: {voxels.resolve()}",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        header = Path(folder, "header.nhdr")
+        header.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        yield header
+
+
+def _data_file(path: Path, start: bytes, format_: Format) -> tuple[Path, int]:
     """Return the file that holds the header's voxels, and their offset in it.
 
     Raises `InputError` unless it is the header itself or a file beside it: a header from
     an unknown source must not make ITK open another file of this computer or of a server.
     """
-    is_meta = format_ == _META
+    is_meta = format_ is Format.METAIMAGE
     # Every such field is checked, because ITK decides which of several it uses.
     fields = list(_DATA_FILE[format_].finditer(start))
     if is_meta and not fields:
@@ -128,6 +250,19 @@ def _sibling_name(name: str) -> str:
     )
 
 
+def _check_no_header(file: Path) -> None:
+    """Raise `InputError` for voxels in a file with a header, which ITK would take for voxels."""
+    try:
+        found = find_format(file)
+    except InputError:
+        return
+    raise InputError(
+        "input-data-file",
+        f"Expected a header that names a file of voxels alone; it names a {found} file without "
+        "skipping the header of that.",
+    )
+
+
 def _check_zlib(path: Path, offset: int) -> None:
     """Raise `InputError` for damaged voxels: MetaIO would leave them unset, or never return."""
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # a header of zlib or gzip
@@ -139,38 +274,44 @@ def _check_zlib(path: Path, offset: int) -> None:
         raise refusals.damaged_error("its compressed voxels are damaged")
 
 
-def read_itk(path: Path, labels: bool = False) -> Volume:
-    """Read a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
-    import SimpleITK as sitk
+def _mm_per_unit(fields: dict[str, str]) -> float:
+    """Return the length of the header's unit in mm."""
+    words = re.findall(r'[^\s"]+', fields.get("spaceunits", fields.get("distanceunits", "")))
+    scales = {_MM_PER_UNIT.get(word.lower(), 1.0) for word in words} or {1.0}
+    if len(scales) > 1:
+        raise refusals.damaged_error("its axes have different units of length")
+    return scales.pop()
 
+
+def _is_oriented(fields: dict[str, str], format_: Format) -> bool:
+    """Return True if the header states where left and right are."""
+    if format_ is Format.NRRD:
+        return fields.get("space", "").lower() in _ANATOMICAL_SPACES
+    return any(name in fields for name in _META_ORIENTATIONS)
+
+
+def read_itk(
+    path: Path, format_: Format, labels: bool = False, volume: int | None = None
+) -> Volume:
+    """Read a NRRD or MetaImage file; raises `InputError` as `read_volume_file` does."""
     with path.open("rb") as stream:
         start = stream.read(HEADER_BYTES)
-    name, format_ = refusals.unicode_name(path), _READERS[path.suffix.lower()]
-    if format_ == _META and not _DIMENSIONS.search(start):
+    refusals.unicode_name(path)
+    if format_ is Format.METAIMAGE and not _DIMENSIONS.search(start):
         raise refusals.damaged_error("it is truncated or damaged")  # MetaIO would end the process
     data_file, offset = _data_file(path, start, format_)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(name)
-    reader.SetImageIO(format_)  # ITK itself recognizes lower-case suffixes only
+    fields = _fields(start, format_)
+    axes = _NrrdAxes.of(fields if format_ is Format.NRRD else {})
+    if format_ is Format.NRRD:
+        if not labels and b"\nSegment0_" in start:
+            raise refusals.label_map_error("a Slicer segmentation")
+        _check_encoding(fields)
+        axes.check()
+    if data_file != path and not {"byteskip", "lineskip", "headersize"} & fields.keys():
+        _check_no_header(data_file)
     try:
-        with native_stderr_silenced():
-            reader.ReadImageInformation()
-            if not labels and any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
-                raise refusals.label_map_error("a Slicer segmentation")
-            refusals.check_dimensions(reader.GetSize()[::-1])
-            if reader.GetNumberOfComponents() != 1:
-                raise refusals.color_error()
-            _check_position(start)
-            voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-            compressed = _COMPRESSED.search(start)
-            refusals.check_size(
-                math.prod(reader.GetSize()) * voxel_bytes,
-                data_file.stat().st_size,
-                refusals.DEFLATE_RATIO if compressed else TEXT_RATIO,
-            )
-            if compressed and format_ == _META:
-                _check_zlib(data_file, offset)
-            image = reader.Execute()
+        with native_stderr_silenced(), _readable_nrrd(path, start, fields, axes) as header:
+            image, channel = _read_image(header, start, format_, (data_file, offset), volume)
     except RuntimeError as error:
         _check_position(start)
         text = str(error)
@@ -182,11 +323,54 @@ def read_itk(path: Path, labels: bool = False) -> Volume:
                 "The volume's three axes must span space; its directions are singular.",
             ) from None
         raise refusals.damaged_error("it is truncated or damaged") from None
+    import SimpleITK as sitk
+
     lps_from_voxel = np.eye(4)
     lps_from_voxel[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps_from_voxel[:3, 3] = image.GetOrigin()
+    lps_from_voxel[:3] *= _mm_per_unit(fields)
     voxels = sitk.GetArrayFromImage(image)
-    return Volume(refusals.single_precision(voxels), LPS_FROM_RAS @ lps_from_voxel)
+    if voxels.ndim == 4:
+        voxels = np.ascontiguousarray(voxels[..., channel])
+    return Volume(
+        refusals.single_precision(voxels),
+        LPS_FROM_RAS @ lps_from_voxel,
+        notices=() if _is_oriented(fields, format_) else (refusals.unstated_notice(),),
+    )
+
+
+def _read_image(
+    header: Path, start: bytes, format_: Format, data: tuple[Path, int], volume: int | None
+) -> tuple[Any, int]:
+    """Return an image of ITK, and which of its channels is the chosen volume."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(header))
+    reader.SetImageIO(_IMAGE_IO[format_])  # ITK itself goes by the name of the file
+    reader.ReadImageInformation()
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    frames = math.prod(size[3:])
+    refusals.check_dimensions(size)
+    if channels > 1 and (frames > 1 or format_ is Format.METAIMAGE):
+        raise refusals.color_error()
+    _check_position(start)
+    voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    data_file, offset = data
+    compressed = _COMPRESSED.search(start)
+    refusals.check_size(
+        math.prod(size) * channels * voxel_bytes,
+        data_file.stat().st_size,
+        refusals.DEFLATE_RATIO if compressed else TEXT_RATIO,
+    )
+    if compressed and format_ is Format.METAIMAGE:
+        _check_zlib(data_file, offset)
+    index = refusals.choose_volume(frames * channels, volume, size[:3])
+    if len(size) > 3:
+        frame = np.unravel_index(index if channels == 1 else 0, size[3:], order="F")
+        reader.SetExtractIndex([0, 0, 0, *(int(one) for one in frame)])
+        reader.SetExtractSize([*size[:3], *[0] * len(frame)])
+    return reader.Execute(), index
 
 
 def write_nrrd(

@@ -1,6 +1,8 @@
 """NIfTI files through nibabel: sheared and left-handed affines are kept as stored."""
 
+import gzip
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -9,22 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float, Float32, Float64, Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.specs import Orientation
 from SpatialARAnomalyLib.engine.volumes import refusals
-from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm
+from SpatialARAnomalyLib.engine.volumes.geometry import (
+    MAX_SHEAR,
+    grids_apart_mm,
+    shear,
+    size_text,
+    tilt_degrees,
+    voxel_spacing_mm,
+)
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-
 MAX_FORMS_APART_MM = 0.1
-"""Largest distance of a voxel between qform and sform; the rounding of quaternions is smaller."""
+"""Largest distance of a voxel between two placements; rounding is smaller."""
 
 NIFTI_INTENT_LABEL = 1002
 """The NIfTI-1 intent code of a label map."""
 
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+CIFTI_INTENTS = range(3000, 3100)
+"""The NIfTI-2 intent codes of CIFTI files."""
+
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+"""By the code of the unit of length: meters and micrometers; others are unknown, or mm."""
 
 
 @contextmanager
@@ -41,9 +53,13 @@ def _nibabel_silenced() -> Iterator[None]:
         logger.disabled = was_disabled
 
 
-def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
-    """Read nibabel's array proxy, scaled in double precision and returned in single."""
-    voxels = np.ascontiguousarray(stored.get_unscaled().reshape(shape, order="F").T)
+def _voxels(stored: Any, shape: tuple[int, ...], index: int) -> Num[np.ndarray, "k j i"]:
+    """Read a volume of nibabel's array proxy, scaled in double precision, as single precision."""
+    if len(shape) > 3:
+        whole = np.asarray(stored.get_unscaled()).reshape(shape, order="F")[..., index]
+    else:
+        whole = stored.get_unscaled().reshape(shape, order="F")
+    voxels = np.ascontiguousarray(whole.T)
     if (stored.slope, stored.inter) == (1.0, 0.0):
         return refusals.single_precision(voxels)
     scaled: Float32[np.ndarray, "k j i"] = np.empty(voxels.shape, dtype=np.float32)
@@ -54,77 +70,195 @@ def _voxels(stored: Any, shape: tuple[int, ...]) -> Num[np.ndarray, "k j i"]:
     return scaled
 
 
-def _check_forms(image: Any, shape: tuple[int, ...]) -> None:
-    """Raise `InputError` if qform and sform disagree: programs differ in which one they use."""
-    (qform, q_code), (sform, s_code) = image.get_qform(coded=True), image.get_sform(coded=True)
-    if not (q_code > 0 and s_code > 0):
-        return
-    apart_mm = grids_apart_mm(qform, sform, shape[::-1])
-    if apart_mm > MAX_FORMS_APART_MM:
-        raise InputError(
-            "affine-ambiguous",
-            f"The header's qform and sform must agree; they put voxels {apart_mm:.3g} mm apart.",
-        )
+def _place(
+    header: Any,
+    shape: tuple[int, ...],
+    wanted: Orientation | None,
+    pixdim: Float64[np.ndarray, " 3"],
+) -> tuple[Float64[np.ndarray, "4 4"], tuple[tuple[str, str], ...]]:
+    """Return the matrix by which all programs place the voxels, or that of the wanted form.
+
+    In the header's unit of length, with the notices about it. `pixdim` is as stored, before
+    nibabel's repairs. Raises `InputError` where sform, qform and pixdim disagree: nibabel takes
+    the sform; ITK and Slicer may take the qform, and the voxel sizes of pixdim.
+    """
+    stated = _stated_forms(header)
+    if wanted is not None:
+        if wanted not in stated:
+            found = f"only a {next(iter(stated))}" if stated else "neither"
+            raise InputError(
+                "orientation-missing", f"The header must state a {wanted}; it states {found}."
+            )
+        return stated[wanted], ()
+    if 0 in pixdim:
+        raise refusals.spacing_error()
+    if not stated:
+        # As ITK and Slicer do. nibabel would turn x around, and center the volume.
+        place = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.diag([*np.abs(pixdim), 1.0])
+        return place, (refusals.unstated_notice(),)
+    first = next(iter(stated.values()))
+    if len(stated) == 2:
+        qform = stated[Orientation.QFORM]
+        apart = grids_apart_mm(first, qform, shape[::-1])
+        if not apart <= MAX_FORMS_APART_MM:
+            raise _forms_error(first, qform, apart)
+    sizes = np.linalg.norm(first[:3, :3], axis=0)
+    if np.isfinite(first).all() and sizes.all():
+        by_pixdim = first @ np.diag([*(pixdim / sizes), 1.0])
+        apart = grids_apart_mm(first, by_pixdim, shape[::-1])
+        # ITK refuses a sheared sform, so nothing is placed by its pixdim.
+        if not (apart <= MAX_FORMS_APART_MM or (shear(first) > MAX_SHEAR and pixdim.min() > 0)):
+            raise InputError(
+                "affine-ambiguous",
+                f"The header states two voxel sizes: {size_text(sizes)} in its "
+                f"{next(iter(stated))}, and {size_text(pixdim)} as pixdim.",
+            )
+    return first, ()
 
 
-def read_nifti(path: Path, labels: bool = False) -> Volume:
-    """Read a NIfTI file; raises `InputError` as `read_volume_file` does."""
-    import nibabel
+def _stated_forms(header: Any) -> dict[Orientation, Float64[np.ndarray, "4 4"]]:
+    """Return the forms that a header states, the sform first; NaN where one is invalid."""
+    stated = {}
+    if header["sform_code"] > 0:
+        stated[Orientation.SFORM] = np.array(header.get_sform(), dtype=np.float64)
+    if header["qform_code"] > 0:
+        try:
+            stated[Orientation.QFORM] = np.array(header.get_qform(), dtype=np.float64)
+        except ValueError:  # its quaternion is no rotation
+            stated[Orientation.QFORM] = np.full((4, 4), np.nan)
+    return stated
 
-    format_errors = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
+
+def _forms_error(
+    sform: Float64[np.ndarray, "4 4"], qform: Float64[np.ndarray, "4 4"], apart: float
+) -> InputError:
+    """Make the error of two forms that disagree."""
+    if not np.isfinite(apart):
+        found = "one of them is invalid"
+    else:
+        found = f"voxels are up to {size_text([apart])} mm apart"
+        if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
+            found += ", left and right exchanged"
+    tilted = np.isfinite(sform).all() and shear(sform) > MAX_SHEAR
+    return InputError(
+        "affine-ambiguous",
+        f"The header states two orientations, its sform and its qform; {found}.",
+        **({"tilt_degrees": round(tilt_degrees(sform), 1)} if tilted else {}),
+    )
+
+
+def _header_class(magic: bytes) -> Any:
+    """Return nibabel's class of a header with these first 348 bytes."""
+    from nibabel import nifti1, nifti2
+
+    if magic[4:7] in (b"n+2", b"ni2"):
+        return nifti2.Nifti2Header if magic[4:7] == b"n+2" else nifti2.Nifti2PairHeader
+    return nifti1.Nifti1Header if magic[344:347] == b"n+1" else nifti1.Nifti1PairHeader
+
+
+def _voxel_file(path: Path, header: Any) -> Path:
+    """Return the file that holds the voxels: the header's own, or the .img file beside it."""
+    if header.is_single:
+        return path
+    stem = re.sub(r"\.(hdr|nii)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    for suffix in (".img", ".img.gz", ".IMG"):
+        if (file := path.with_name(stem + suffix)).is_file():
+            return file
+    raise refusals.damaged_error("the .img file with its voxels is missing")
+
+
+def _opened(path: Path) -> Any:
+    """Open a file that is compressed with gzip, or not, whatever its name."""
+    with path.open("rb") as stream:
+        gzipped = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if gzipped else path.open("rb")
+
+
+def _check_kind(header: Any, shape: tuple[int, ...], labels: bool) -> None:
+    """Raise `InputError` unless the header is of one or several volumes of real numbers."""
+    kind, intent = header.get_data_dtype(), int(header["intent_code"])
+    if intent in CIFTI_INTENTS:
+        raise refusals.format_error("a CIFTI matrix, which is no volume")
+    refusals.check_dimensions(shape)
+    if kind.fields is not None or len(shape) > 4:
+        raise refusals.color_error()
+    if kind.kind == "c":
+        raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
+    if not labels and intent == NIFTI_INTENT_LABEL:
+        raise refusals.label_map_error("its NIfTI intent says so")
+
+
+def read_nifti(
+    path: Path,
+    labels: bool = False,
+    volume: int | None = None,
+    orientation: Orientation | None = None,
+) -> Volume:
+    """Read a NIfTI file, or the pair of a header; raises `InputError` as `read_volume_file`."""
+    from nibabel.arrayproxy import ArrayProxy
+    from nibabel.spatialimages import HeaderDataError
+
     try:
-        with _nibabel_silenced():
-            image: Any = nibabel.load(path, mmap=False)
-            if not isinstance(image, nibabel.Nifti1Pair):
-                raise refusals.damaged_error("it is not a NIfTI volume")
-            header = image.header
-            with nibabel.openers.ImageOpener(str(path)) as stream:
-                stored_header = type(header).from_fileobj(stream, check=False)
-            shape = tuple(int(size) for size in image.shape)
+        with _nibabel_silenced(), _opened(path) as stream:
+            header_class = _header_class(stream.read(348))
+            stream.seek(0)
+            header = header_class.from_fileobj(stream)
+            stream.seek(0)
+            raw_pixdim = header_class.from_fileobj(stream, check=False)["pixdim"][1:4]
+            shape = tuple(int(size) for size in header.get_data_shape())
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
-            refusals.check_dimensions(shape)
-            if image.get_data_dtype().fields is not None:
-                raise refusals.color_error()
-            if image.get_data_dtype().kind == "c":
-                raise InputError("volume-complex", "Expected real voxels; found complex numbers.")
-            if not labels and int(header["intent_code"]) == NIFTI_INTENT_LABEL:
-                raise refusals.label_map_error("its NIfTI intent says so")
-            _check_forms(image, shape)
-            if 0 in stored_header["pixdim"][1:4]:
-                raise refusals.spacing_error()
-            refusals.check_size(
-                math.prod(shape) * image.get_data_dtype().itemsize,
-                path.stat().st_size,
-                refusals.DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1,
-            )
-            voxels = _voxels(image.dataobj, shape)
-            mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, *format_errors):
+            _check_kind(header, shape, labels)
+            place, notices = _place(header, shape[:3], orientation, raw_pixdim.astype(np.float64))
+            index = refusals.choose_volume((*shape, 1)[3], volume, shape[:3])
+            voxel_file = _voxel_file(path, header)
+            with _opened(voxel_file) as data:
+                refusals.check_size(
+                    math.prod(shape) * header.get_data_dtype().itemsize,
+                    voxel_file.stat().st_size,
+                    refusals.DEFLATE_RATIO if isinstance(data, gzip.GzipFile) else 1,
+                )
+                voxels = _voxels(ArrayProxy(data, header, mmap=False), shape, index)
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, HeaderDataError):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
-    ras_from_voxel = np.array(image.affine, dtype=np.float64)
-    ras_from_voxel[:3] *= mm_per_unit
-    return Volume(voxels, ras_from_voxel)
+    place[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return Volume(voxels, place, notices=notices)
 
 
 def write_nifti_labels(
     path: Path, labels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
 ) -> None:
     """Write a NIfTI-1 label map; its affine is stored in single precision."""
-    import nibabel
-
-    image = nibabel.Nifti1Image(labels.T, ras_from_voxel, dtype=labels.dtype)
+    image = _image(labels, ras_from_voxel)
     image.header.set_intent("label", name="anomalies")
-    image.header.set_xyzt_units("mm")
-    image.set_sform(ras_from_voxel, code="scanner")
-    image.set_qform(ras_from_voxel, code="scanner", strip_shears=True)
-    nibabel.save(image, path)
+    _save(image, path)
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
     """Write a scan as NIfTI-1; its affine is stored in single precision."""
+    _save(_image(volume.voxels, volume.ras_from_voxel), path)
+
+
+def _save(image: Any, path: Path) -> None:
     import nibabel
 
-    image = nibabel.Nifti1Image(volume.voxels.T, volume.ras_from_voxel, dtype=volume.voxels.dtype)
-    image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
+
+
+def _image(voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]) -> Any:
+    """Return an image whose forms agree: a qform, which cannot be sheared, is left out then.
+
+    ITK and Slicer place a file with a qform beside a sheared sform by the qform, without the
+    shear. They refuse one without.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image(voxels.T, ras_from_voxel, dtype=voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    image.header["pixdim"][1:4] = voxel_spacing_mm(ras_from_voxel)
+    image.set_sform(ras_from_voxel, code="scanner")
+    if shear(ras_from_voxel) > MAX_SHEAR:
+        image.set_qform(None, code="unknown")
+    else:
+        image.set_qform(ras_from_voxel, code="scanner")
+    return image

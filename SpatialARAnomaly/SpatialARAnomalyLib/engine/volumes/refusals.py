@@ -1,5 +1,6 @@
 """Errors and checks that the readers of all file formats share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,23 @@ def label_map_error(evidence: str) -> InputError:
     return InputError("label-map", f"Expected a scan; found a label map ({evidence}).")
 
 
+def format_error(found: str) -> InputError:
+    """Make the error of a file in another format."""
+    return InputError(
+        "input-format",
+        f"Expected a NIfTI, NRRD or MetaImage file, or a DICOM series; found {found}.",
+    )
+
+
+def unstated_notice() -> tuple[str, str]:
+    """Return the notice about a file that does not state where left and right are."""
+    return (
+        "orientation-unstated",
+        "The file does not state its orientation: it is placed as Slicer does, and left and "
+        "right may be exchanged.",
+    )
+
+
 def unicode_name(path: Path) -> str:
     """Return the path as text; raise `InputError` if it is not Unicode."""
     name = str(path)
@@ -55,18 +73,39 @@ def unicode_name(path: Path) -> str:
 
 
 def check_dimensions(shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless `shape` is that of one 3-D volume."""
-    size = " × ".join(map(str, shape))
+    """Raise `InputError` unless `shape` is that of one or several 3-D volumes."""
     if min(shape, default=0) < 1:
-        raise InputError("volume-empty", f"The volume must hold voxels; its size is {size}.")
+        raise InputError(
+            "volume-empty", f"The volume must hold voxels; its size is {_size(shape)}."
+        )
     if len(shape) < 3:
+        raise plane_error(shape)
+
+
+def plane_error(shape: Sequence[object]) -> InputError:
+    """Make the error of an image of fewer than three dimensions."""
+    found = f"a {len(shape)}-D image ({_size(shape)})"
+    return InputError("volume-2d", f"Expected a 3-D volume; found {found}.")
+
+
+def choose_volume(count: int, wanted: int | None, size: tuple[int, ...]) -> int:
+    """Return the index of the wanted one of `count` volumes, or of the only one.
+
+    Raises `InputError` if the choice is open, or there is no such volume.
+    """
+    if wanted is None and count > 1:
         raise InputError(
-            "volume-2d", f"Expected a 3-D volume; found a {len(shape)}-D image ({size})."
+            "volume-4d", f"Expected one 3-D volume; found {count} volumes of {_size(size)} voxels."
         )
-    if len(shape) > 3:
+    if wanted is not None and not 1 <= wanted <= count:
         raise InputError(
-            "volume-4d", f"Expected one 3-D volume; found {len(shape)} dimensions ({size})."
+            "volume-number", f"Volume {wanted} was asked for; the numbers are 1 to {count}."
         )
+    return (wanted or 1) - 1
+
+
+def _size(shape: Sequence[object]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def check_size(needed_bytes: int, stored_bytes: int, ratio: int) -> None:

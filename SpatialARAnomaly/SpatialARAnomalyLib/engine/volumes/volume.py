@@ -10,8 +10,11 @@ from jaxtyping import Bool, Float, Num, Shaped
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
 from SpatialARAnomalyLib.engine.volumes.geometry import (
+    MAX_SHEAR,
     PlaneOrientation,
     check_ras_from_voxel,
+    shear,
+    tilt_degrees,
     voxel_ml,
     voxel_spacing_mm,
 )
@@ -106,18 +109,39 @@ def infer_modality(volume: Volume) -> Modality:
     return Modality.CT if float(volume.voxels.min()) < CT_AIR_HU else Modality.MR
 
 
-def check_scan(volume: Volume) -> None:
-    """Raise `InputError` for voxels that are not finite, are constant or are a label map."""
+def scan_notices(volume: Volume) -> tuple[tuple[str, str], ...]:
+    """Return the notices about a scan as it was read, and about a sheared grid."""
+    if shear(volume.ras_from_voxel) <= MAX_SHEAR:
+        return volume.notices
+    text = (
+        f"The slices are tilted by {tilt_degrees(volume.ras_from_voxel):.2f}° against the line in "
+        "which they are stacked. ITK and Slicer refuse to open a tilted label map in NIfTI: use "
+        "the segmentation."
+    )
+    return *volume.notices, ("grid-sheared", text)
+
+
+def check_scan(volume: Volume) -> Volume:
+    """Return the scan with voxels that are not finite at the lowest value, as background.
+
+    Raises `InputError` if all voxels have one value, or are a label map.
+    """
     voxels = volume.voxels
     if voxels.size == 0:
         raise InputError("volume-empty", "The volume must hold voxels; it is empty.")
-    if not np.issubdtype(voxels.dtype, np.integer):
+    if np.issubdtype(voxels.dtype, np.floating):
         finite = np.isfinite(voxels)
-        if not finite.all():
-            bad = voxels.size - int(np.count_nonzero(finite))
-            raise InputError(
-                "voxels-not-finite",
-                f"All voxels must be finite; {bad} of {voxels.size} are NaN or infinite.",
+        bad = voxels.size - int(np.count_nonzero(finite))
+        if bad == voxels.size:
+            raise InputError("voxels-not-finite", "All voxels are NaN or infinite.")
+        if bad:
+            voxels = np.where(finite, voxels, voxels[finite].min())
+            text = f"{bad:,} of {voxels.size:,} voxels are NaN or infinite: they are background."
+            volume = replace(
+                volume,
+                voxels=voxels,
+                outside=~finite if volume.outside is None else volume.outside | ~finite,
+                notices=(*volume.notices, ("voxels-not-finite", text)),
             )
     if voxels.min() == voxels.max():
         raise InputError(
@@ -130,6 +154,7 @@ def check_scan(volume: Volume) -> None:
             "Expected a scan; found what looks like a label map "
             f"({np.unique(voxels).size} distinct integers, most beside an equal one).",
         )
+    return volume
 
 
 def _is_label_map(voxels: Num[np.ndarray, "k j i"]) -> bool:

@@ -16,6 +16,7 @@ import typer
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
+from SpatialARAnomalyLib.engine.specs import Orientation
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.events import (
     PROTOCOL,
@@ -54,6 +55,12 @@ MismatchOption = Annotated[
     bool,
     typer.Option(
         "--allow-mismatch", help="Score scans of another modality, spacing or size as well."
+    ),
+]
+OrientationOption = Annotated[
+    Orientation | None,
+    typer.Option(
+        "--orientation", help="Which form of a NIfTI file counts, where its two disagree."
     ),
 ]
 ModelOption = Annotated[Path, typer.Option("--model", help="The model file.")]

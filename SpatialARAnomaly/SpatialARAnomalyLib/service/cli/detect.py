@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     MismatchOption,
     ModelEncoderOption,
     ModelOption,
+    OrientationOption,
     Outcome,
     OverwriteOption,
     RefineOption,
@@ -48,6 +49,7 @@ def detect(
     allow_gaps: Annotated[
         bool, typer.Option("--allow-gaps", help="Score a series in which a few slices are missing.")
     ] = False,
+    orientation: OrientationOption = None,
     mask: Annotated[
         Path | None,
         typer.Option("--mask", help="A label map of where to look: any label counts."),
@@ -85,6 +87,7 @@ def detect(
             series=series,
             volume=volume,
             allow_gaps=allow_gaps,
+            orientation=orientation,
             mask=mask,
             name=name,
             encoder=encoder,

@@ -16,7 +16,10 @@ _TRUTH = "Save the truth as a label map on the scan's own voxels."
 _UNGATED = "the ungated 'timm/vit_small_patch16_dinov3.lvd1689m'"
 
 HINTS: dict[str, str | tuple[str, ...]] = {
-    "affine-ambiguous": "Save the scan again from the program it is viewed in.",
+    "affine-ambiguous": (
+        "The sform is tilted by {tilt_degrees}°, as of a tilted gantry: give the DICOM series.",
+        "Find out which one is right in a viewer, and choose it with --orientation sform or qform.",
+    ),
     "affine-not-affine": _EXPORT_AGAIN,
     "affine-not-finite": _EXPORT_AGAIN,
     "affine-singular": "Export the scan again, or correct its header.",
@@ -115,6 +118,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "input-damaged": "Copy or export it again.",
     "input-data-file": "Save the scan as one file (.nrrd or .mha), or keep both in one folder.",
     "input-empty": "Give a folder with volume files or a DICOM series.",
+    "input-encoding": "Save it again from Slicer or another program, with gzip or uncompressed.",
     "input-format": (
         "For DICOM give the folder that holds the series; convert anything else to NRRD."
     ),
@@ -123,6 +127,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "input-mixed": "Give the volume file, or choose the series with --series.",
     "input-name": "Rename it.",
     "input-several": "Give one of them.",
+    "input-stand-in": "Download the file itself: with `git lfs pull`, or after signing in.",
     "input-unreadable": "Check that you may read it and that its drive is connected.",
     "internal": _REPORT,
     "job-unknown": _OTHER_PROGRAM,
@@ -183,6 +188,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "normal-changed": "Start the training again.",
     "normal-unusable": "Leave it out, or exclude all such scans with --skip-unusable.",
     "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
+    "orientation-missing": "Choose the other one, or leave --orientation out.",
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
@@ -232,7 +238,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "truth-values": _TRUTH,
     "uv-missing": 'Install it: pip install "spatial-ar-anomaly[kit]"',
     "volume-2d": "Save it as a 3-D volume with its position in the patient; one slice is enough.",
-    "volume-4d": "Extract one time point or channel and use that.",
+    "volume-4d": "Choose one with --volume of `detect`, or save it as a file of its own.",
     "volume-color": "Convert it to gray values, or give another scan.",
     "volume-complex": "Save the magnitude of the image and use that.",
     "volume-constant": "Give another scan.",

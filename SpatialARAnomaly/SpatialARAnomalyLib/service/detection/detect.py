@@ -116,7 +116,7 @@ def prepare_scan(
     voxels = single_precision(volume.voxels)
     if voxels is not volume.voxels:
         volume = dataclasses.replace(volume, voxels=np.asarray(voxels))
-    check_scan(volume)
+    volume = check_scan(volume)
     plane_volume = PlaneVolume(volume, card.slices.plane, card.modality, card.region)
     for code, text in plane_volume.notices:
         report.notice(code, text)

@@ -20,7 +20,7 @@ from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.service.detection.detect import Clock, Detection, detect, prepare_scan
 from SpatialARAnomalyLib.service.detection.findings_table import (
@@ -63,6 +63,8 @@ class DetectRequest(ModelRequest):
     """Number of the volume from 1, where the series or file holds several."""
     allow_gaps: bool = False
     """Read a DICOM series with a few missing slices."""
+    orientation: Orientation | None = None
+    """The form of a NIfTI file that counts, where its two disagree."""
     mask: Path | None = None
     """Label map of where to look; None for the whole scan."""
     name: str | None = None
@@ -88,6 +90,7 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
         find_one_scan(request.input, request.series, request.mask, report.check_cancelled),
         volume=request.volume,
         allow_gaps=request.allow_gaps,
+        orientation=request.orientation,
     )
     name, volume = source.read(report.check_cancelled, report)
     scan = prepare_scan(volume, card, request.allow_mismatch, report)

@@ -24,8 +24,11 @@ from SpatialARAnomalyLib.engine.volumes.dicom_series import (
     choose_series,
     list_series,
 )
-from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix
-from SpatialARAnomalyLib.engine.volumes.itk import ITK_SUFFIXES
+from SpatialARAnomalyLib.engine.volumes.formats import (
+    VOLUME_SUFFIXES,
+    Format,
+    has_volume_suffix,
+)
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service import scan_table
@@ -119,8 +122,7 @@ class ScanReader:
             volume = read_series(
                 series, check_cancelled, volume=source.volume, allow_gaps=source.allow_gaps
             )
-            check_scan(volume)
-            volume = source.masked(volume, notices)
+            volume = source.masked(check_scan(volume), notices)
         if self._region is Region.MASK and volume.mask is None:
             raise InputError("mask-missing", "Every normal scan must have a mask; it has none.")
         inferred = infer_modality(volume)
@@ -342,13 +344,11 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate
 def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> Candidate:
     """Return the candidate of a single scan."""
     suffix = "" if source.path is None else source.path.suffix.lower()
-    kind = "NIfTI"
+    kind = VOLUME_SUFFIXES.get(suffix, Format.NIFTI).value
     if source.path is None:
         kind = "scene"
     elif os.path.isdir(source.path) or is_dicom(source.path):
         kind = DICOM
-    elif suffix in ITK_SUFFIXES:
-        kind = "NRRD" if suffix in (".nrrd", ".nhdr") else "MetaImage"
     return Candidate(name=name, kind=kind, source=source, folders=folders)
 
 

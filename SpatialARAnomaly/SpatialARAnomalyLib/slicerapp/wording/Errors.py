@@ -66,7 +66,10 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     truth = _("Save the truth as a label map on the scan's own voxels.")
     tryAgain = _("Try again. See the log below.")
     return {
-        "affine-ambiguous": _("Save the scan again from the program it is viewed in."),
+        "affine-ambiguous": (
+            _("Its sform is tilted by {tilt_degrees}°: load the DICOM series instead."),
+            _("Load it in Slicer, check left and right, and choose that volume."),
+        ),
         "affine-not-affine": _("Correct the volume's place in the module Volumes, or reload it."),
         "affine-not-finite": exportScan,
         "affine-singular": exportScan,
@@ -154,12 +157,14 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "input-damaged": _("Copy or export it again."),
         "input-data-file": _("Save the scan as one file (.nrrd or .mha)."),
         "input-empty": _("Choose a folder with volume files or a DICOM series."),
+        "input-encoding": _("Load it in another program and save it with gzip."),
         "input-format": _("Choose a folder of DICOM images, or convert the file to NRRD."),
         "input-in-output": _("Move the scans, or choose another name for the model."),
         "input-mixed": _("Choose a folder with one kind of scan."),
         "input-missing": _("Choose it again: it may have been moved."),
         "input-name": _("Rename it."),
         "input-several": _("Choose one of them."),
+        "input-stand-in": _("Download the file itself: with git lfs pull, or after signing in."),
         "input-unreadable": _("Check that you may read it and that its drive is connected."),
         "install-not-now": _("'Set-up' shows what is needed."),
         "internal": report,
@@ -198,6 +203,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "normal-changed": _("Start the training again."),
         "normal-unusable": _("Survey the scans again."),
         "out-of-memory": _("Close other programs, or choose CPU as 'Device' under 'Advanced'."),
+        "orientation-missing": _("Choose the other orientation."),
         "output-exists": _("Choose another folder or name."),
         "output-folder": otherFolder,
         "output-incomplete": report,
@@ -258,6 +264,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-empty": _("Load the scan again."),
         "volume-label-map": labelMap,
         "volume-missing": _("Load a scan and choose it as 'Volume'."),
+        "volume-number": _("Choose another volume of the file."),
         "volume-result": _("Choose the scan itself."),
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
         "volume-number": _("Choose another volume of the series."),

@@ -1,0 +1,130 @@
+"""What a volume file is, by its first bytes: the names of files are often wrong."""
+
+import gzip
+import re
+import zlib
+from enum import StrEnum
+from pathlib import Path
+
+from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.volumes import refusals
+
+SNIFFED_BYTES = 1024
+
+
+class Format(StrEnum):
+    """The formats of volume files."""
+
+    NIFTI = "NIfTI"
+    NRRD = "NRRD"
+    METAIMAGE = "MetaImage"
+
+
+VOLUME_SUFFIXES = {
+    ".nii": Format.NIFTI,
+    ".nii.gz": Format.NIFTI,
+    ".hdr": Format.NIFTI,
+    ".nrrd": Format.NRRD,
+    ".nhdr": Format.NRRD,
+    ".mha": Format.METAIMAGE,
+    ".mhd": Format.METAIMAGE,
+}
+"""Endings by which volume files are found in a folder, and what they promise."""
+
+
+_META = re.compile(rb"^[ \t]*(ObjectType|NDims|DimSize|ElementType)[ \t]*[=:]", re.MULTILINE)
+_NIFTI_MAGIC = ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0"))
+_HEADER_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")
+"""Length of a header of Analyze 7.5 (348), in both byte orders."""
+
+_STAND_INS = (
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
+    (re.compile(rb"[./\\]*[^\n]{0,200}[/\\]annex[/\\]objects[/\\]"), "a git-annex pointer"),
+    (re.compile(rb"\s*(<!DOCTYPE html|<html|<head)", re.IGNORECASE), "a web page"),
+    (re.compile(rb"\s*(<\?xml|<Error|\{\s*\")"), "the answer of a web server"),
+)
+"""Beginnings of what downloads leave in the place of a file."""
+
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (128, b"DICM", "a DICOM image"),
+    (0, b"CDF", "a MINC volume"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, perhaps a MINC volume"),
+    (0, b"# === DATA DESCRIPTION FILE", "a Philips PAR/REC header"),
+    (0, b"ENVI", "an ENVI header"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"7z\xbc\xaf", "a 7-Zip archive"),
+    (0, b"Rar!", "a RAR archive"),
+    (257, b"ustar", "a TAR archive"),
+    (0, b"BZh", "a file compressed with bzip2"),
+    (0, b"\xfd7zXZ", "a file compressed with xz"),
+    (0, b"\x28\xb5\x2f\xfd", "a file compressed with Zstandard"),
+    (0, b"\x93NUMPY", "a NumPy array, which has no positions"),
+    (0, b"MATLAB", "a MATLAB file"),
+    (0, b"\x89PNG", "a PNG picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
+    (0, b"%PDF", "a PDF document"),
+)
+"""Offset, bytes and name of other formats."""
+
+_BY_SUFFIX = {
+    ".mgh": "a FreeSurfer volume",
+    ".mgz": "a FreeSurfer volume",
+    ".head": "an AFNI header",
+    ".brik": "the voxels of an AFNI volume",
+    ".brik.gz": "the voxels of an AFNI volume",
+    ".rec": "the voxels of a Philips PAR/REC volume",
+    ".raw": "voxels without their header",
+    ".zraw": "voxels without their header",
+    ".mrb": "a Slicer scene",
+    ".mrml": "a Slicer scene",
+}
+"""Formats that their first bytes do not show."""
+
+
+def has_volume_suffix(path: Path) -> bool:
+    """Return True if the file name ends as that of a NIfTI, NRRD or MetaImage file."""
+    return path.name.lower().endswith(tuple(VOLUME_SUFFIXES))
+
+
+def find_format(path: Path) -> Format:
+    """Return the format of a volume file; raise `InputError` that names any other content."""
+    with path.open("rb") as stream:
+        start = stream.read(SNIFFED_BYTES)
+    gzipped = start.startswith(b"\x1f\x8b")
+    if gzipped:
+        try:
+            with gzip.open(path) as unpacked:
+                start = unpacked.read(SNIFFED_BYTES)
+        except (OSError, EOFError, zlib.error):
+            raise refusals.damaged_error("its gzip stream is truncated or damaged") from None
+    if any(start[at : at + len(magic)] == magic for at, magic in _NIFTI_MAGIC):
+        return Format.NIFTI
+    named = _named(path, start)
+    if start.startswith(b"NRRD") or (_META.search(start) and named is None):
+        format_ = Format.NRRD if start.startswith(b"NRRD") else Format.METAIMAGE
+        if gzipped:
+            raise refusals.format_error(f"a {format_} file compressed with gzip")
+        return format_
+    if named is not None:
+        raise refusals.format_error(named)
+    if has_volume_suffix(path):
+        raise refusals.damaged_error("it is truncated, or no NIfTI, NRRD or MetaImage file")
+    raise refusals.format_error(f"a file of another kind ({path.suffix or 'without a suffix'})")
+
+
+def _named(path: Path, start: bytes) -> str | None:
+    """Return the name of another format; raise `InputError` for what stands in for a file."""
+    for beginning, kind in _STAND_INS:
+        if beginning.match(start):
+            raise InputError(
+                "input-stand-in", f"Expected a volume file; found {kind} in place of the file."
+            )
+    for at, magic, kind in _OTHERS:
+        if start[at : at + len(magic)] == magic:
+            return kind
+    if len(start) >= 348 and start[:4] in _HEADER_SIZES:
+        return "an Analyze 7.5 header, which does not state left and right"
+    name = path.name.lower()
+    return next((kind for suffix, kind in _BY_SUFFIX.items() if name.endswith(suffix)), None)
