@@ -104,7 +104,7 @@ def test_an_array_in_double_precision_is_the_same_scan(site, model):
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda voxels: np.where(voxels > 100, np.nan, voxels), "voxels-not-finite"),
+        (lambda voxels: np.full(voxels.shape, np.nan), "voxels-not-finite"),
         (lambda voxels: np.zeros_like(voxels), "volume-constant"),
         (lambda voxels: (voxels > 100).astype(np.int16), "label-map"),
     ],

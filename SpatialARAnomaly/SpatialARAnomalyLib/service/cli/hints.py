@@ -244,7 +244,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "volume-constant": "Give another scan.",
     "volume-empty": "Export the scan again, or give another one.",
     "volume-number": "Choose one of these with --volume.",
-    "voxels-not-finite": "Replace them, for example by the value of air, and export it again.",
+    "voxels-not-finite": "Export the scan again, or give another one.",
     "window-not-ct": "Leave out --window-hu.",
 }
 """Hints by error code.

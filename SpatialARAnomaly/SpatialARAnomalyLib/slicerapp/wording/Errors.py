@@ -267,7 +267,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-result": _("Choose the scan itself."),
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
         "volume-number": _("Choose another volume of the series."),
-        "voxels-not-finite": _("Replace them, for example by the value of air."),
+        "voxels-not-finite": _("Choose another volume."),
         "window-not-ct": _("Choose CT as 'Modality'."),
         "worker-died": (_("Try again. See the log below.\n{logTail}"), tryAgain),
         "worker-ended": tryAgain,
