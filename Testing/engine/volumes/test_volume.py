@@ -150,10 +150,17 @@ def test_modality_is_what_the_file_says():
 
 
 @pytest.mark.parametrize(
-    ("darkest", "modality"), [(-1024, Modality.CT), (-300, Modality.MR), (0, Modality.MR)]
+    ("darkest", "dark", "modality"),
+    [
+        (-1024, 20, Modality.CT),
+        (-1024, 19, Modality.MR),  # ringing of splines
+        (-300, 900, Modality.MR),
+        (0, 900, Modality.MR),
+    ],
 )
-def test_modality_is_ct_where_voxels_are_as_dark_as_air(darkest, modality):
-    voxels = np.array([[[darkest, 0, 900]]], np.int16)
+def test_modality_is_ct_where_a_share_of_voxels_is_as_dark_as_air(darkest, dark, modality):
+    voxels = np.full((10, 10, 10), 500, np.int16)
+    voxels.ravel()[:dark] = darkest
     assert infer_modality(Volume(voxels, np.eye(4))) is modality
 
 

@@ -114,9 +114,12 @@ def test_a_ct_is_no_mr_as_its_header_says():
 def test_a_ct_is_no_mr_as_its_air_says():
     volume = scan()
     volume.voxels[:] -= 1000.0
-    assert "looks like CT (its darkest voxels are as dark as air" in mismatches(volume)[0]
+    assert "of its voxels are as dark as air in Hounsfield units)" in mismatches(volume)[0]
 
 
 def test_an_mr_is_no_ct():
     card = dataclasses.replace(AXIAL, modality=Modality.CT)
-    assert "expects CT; the volume looks like MR (nothing in" in errors(scan(), card)[0].message
+    assert (
+        "expects CT; the volume looks like MR (0.0 % of its voxels are as dark"
+        in errors(scan(), card)[0].message
+    )

@@ -84,6 +84,8 @@ class NormalsSummary(Spec):
     training_patients: int | None = None
     """Number of patients of the training scans; None in models that did not count them."""
     held_out_patients: int | None = None
+    stated_modality: int | None = None
+    """Number of scans whose files state their modality; that of others is told from values."""
 
 
 @dataclass(frozen=True, kw_only=True)

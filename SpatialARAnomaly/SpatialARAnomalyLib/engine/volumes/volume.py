@@ -35,8 +35,11 @@ PLACE_STEP_MM = 1e-3
 """Rounding of affines before hashing: copies of a scan may differ by less."""
 
 CT_AIR_HU = -400.0
-"""CT if the darkest voxel is below this (air is −1000 HU). MR phase images are an
-exception; magnitude images have no such values."""
+"""Voxels below this are air or lung, if they are in Hounsfield units (air is −1000 HU)."""
+
+CT_AIR_SHARE = 0.02
+"""Share of air from which voxels are those of a CT. Interpolation by splines makes a few dark
+voxels in MR; MR phase images, half of whose voxels may be that low, are an exception."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +106,15 @@ class Volume:
 
 
 def infer_modality(volume: Volume) -> Modality:
-    """Return the file's modality, else CT if voxels are as dark as air in HU, else MR."""
+    """Return the file's modality, else CT if enough voxels are as dark as air in HU, else MR."""
     if volume.modality is not None:
         return volume.modality
-    return Modality.CT if float(volume.voxels.min()) < CT_AIR_HU else Modality.MR
+    return Modality.CT if air_share(volume) >= CT_AIR_SHARE else Modality.MR
+
+
+def air_share(volume: Volume) -> float:
+    """Return the share of voxels that are as dark as air, if they are in Hounsfield units."""
+    return int(np.count_nonzero(volume.voxels < CT_AIR_HU)) / max(volume.voxels.size, 1)
 
 
 def scan_notices(volume: Volume) -> tuple[tuple[str, str], ...]:

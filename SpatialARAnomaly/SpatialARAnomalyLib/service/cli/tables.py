@@ -55,6 +55,14 @@ def _print_files(files: dict[str, Path]) -> None:
         print(f"{kind:13}{path}")
 
 
+def _modality_text(card: ModelCard) -> str:
+    scans = len(card.normals.training_sha256) + len(card.normals.held_out_sha256)
+    stated = card.normals.stated_modality
+    if stated is None or stated == scans:
+        return card.modality.value
+    return f"{card.modality} (stated by {stated} of {scans} scans, else told from their values)"
+
+
 def _normals_text(normals: NormalsSummary) -> str:
     training = f"{len(normals.training_sha256)} trained on"
     held_out = f"{len(normals.held_out_sha256)} held out"
@@ -72,7 +80,7 @@ def print_card(card: ModelCard) -> None:
     best_nll = card.curve[card.best_epoch - 1].held_out_nll
     _print_pairs(
         [
-            ("modality", card.modality.value),
+            ("modality", _modality_text(card)),
             ("plane", slices.plane.value),
             (
                 "field of view",

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from SpatialARAnomalyLib.engine.errors import ModelError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import Modality, Region
-from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
+from SpatialARAnomalyLib.engine.specs import Region
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, air_share, infer_modality
 
 MAX_FACTOR = 2.0
 """Factor by which a spacing or size may lie outside the range of the model's normal scans."""
@@ -28,9 +28,7 @@ def _modality_mismatch(card: ModelCard, volume: Volume) -> Iterator[ModelError]:
     reason = (
         "as its DICOM header says"
         if volume.modality is not None
-        else "its darkest voxels are as dark as air in Hounsfield units"
-        if found is Modality.CT
-        else "nothing in it is as dark as air in Hounsfield units"
+        else f"{100 * air_share(volume):.1f} % of its voxels are as dark as air in Hounsfield units"
     )
     yield ModelError(
         "model-modality",

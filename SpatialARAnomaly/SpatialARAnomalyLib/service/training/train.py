@@ -515,6 +515,7 @@ def _summary(
         extent_mm=(min(extents), max(extents)),
         training_patients=len({scans[index].patient for index in training_indices}),
         held_out_patients=len({scans[index].patient for index in held_out_indices}),
+        stated_modality=sum(scan.stated is not None for scan in scans),
     )
 
 

@@ -1,0 +1,115 @@
+"""An independent reading of DICOM by pydicom alone: where each pixel lies, and its value."""
+
+import gzip
+import io
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
+
+PLACE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image as its header says."""
+
+    origin: np.ndarray
+    """Center of the first pixel in LPS mm."""
+    along_column_index: np.ndarray
+    """Step in mm from one column to the next."""
+    along_row_index: np.ndarray
+    """Step in mm from one row to the next."""
+    pixels: np.ndarray
+    """Rescaled values [row, column]."""
+    step: float
+    """One stored step."""
+
+    def value_at(self, lps: np.ndarray) -> float | None:
+        """The value of the pixel whose center is there; None if there is none."""
+        axes = np.stack(
+            [
+                self.along_column_index,
+                self.along_row_index,
+                np.cross(self.along_column_index, self.along_row_index),
+            ],
+            axis=1,
+        )
+        column, row, _ = np.linalg.solve(axes, lps - self.origin)
+        column, row = round(column), round(row)
+        place = self.origin + column * self.along_column_index + row * self.along_row_index
+        inside = 0 <= row < self.pixels.shape[0] and 0 <= column < self.pixels.shape[1]
+        if not inside or np.linalg.norm(place - lps) > PLACE_MM:
+            return None
+        return float(self.pixels[row, column])
+
+
+def read_images(paths: Iterable[Path]) -> list[Image]:
+    """Every image of the files; those of multi-frame objects by their functional groups."""
+    images = []
+    for path in paths:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        with warnings.catch_warnings(action="ignore"):
+            header = pydicom.dcmread(io.BytesIO(data), force=True)
+            if len(header) < 2:  # a byte before the first element
+                header = pydicom.dcmread(io.BytesIO(data[1:]), force=True)
+            if "Rows" not in header:
+                continue
+            if "TransferSyntaxUID" not in header.file_meta:
+                header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+            frames = np.asarray(header.pixel_array)
+        if "PerFrameFunctionalGroupsSequence" not in header:
+            images.append(_image(header, header, header, header, frames))
+            continue
+        frames = frames.reshape(-1, header.Rows, header.Columns)
+        shared = header.get("SharedFunctionalGroupsSequence", [pydicom.Dataset()])[0]
+        for own, pixels in zip(header.PerFrameFunctionalGroupsSequence, frames, strict=True):
+
+            def group(name: str, own=own, shared=shared) -> pydicom.Dataset:
+                found = own.get(name) or shared.get(name)
+                return found[0] if found else pydicom.Dataset()
+
+            images.append(
+                _image(
+                    group("PlanePositionSequence"),
+                    group("PlaneOrientationSequence"),
+                    group("PixelMeasuresSequence"),
+                    group("PixelValueTransformationSequence"),
+                    pixels,
+                )
+            )
+    return images
+
+
+def _image(position, orientation, measures, rescale, pixels) -> Image:
+    cosines = np.array(orientation.ImageOrientationPatient, float)
+    between_rows, between_columns = map(float, measures.PixelSpacing)
+    slope = float(rescale.get("RescaleSlope", 1))
+    return Image(
+        np.array(position.ImagePositionPatient, float),
+        cosines[:3] * between_columns,
+        cosines[3:] * between_rows,
+        pixels * slope + float(rescale.get("RescaleIntercept", 0)),
+        abs(slope),
+    )
+
+
+def check_volume(volume: Volume, images: list[Image], voxels: int = 100) -> None:
+    """Random voxels have the value of a pixel within 1e-3 mm, to one stored step."""
+    random = np.random.RandomState(0)
+    k, j, i = (random.randint(size, size=voxels) for size in volume.voxels.shape)
+    places = (volume.ras_from_voxel @ np.stack([i, j, k, np.ones(voxels)]))[:3].T * [-1, -1, 1]
+    for index, place in enumerate(places):
+        if volume.outside is not None and volume.outside[k[index], j[index], i[index]]:
+            continue
+        found = [(one, value) for one in images if (value := one.value_at(place)) is not None]
+        assert found, f"no pixel at {place}"
+        read = float(volume.voxels[k[index], j[index], i[index]])
+        apart = min(abs(value - read) / one.step for one, value in found)
+        assert apart <= 1, f"{read} where {[value for _, value in found]}"
