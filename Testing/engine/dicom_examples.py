@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -91,6 +97,50 @@ class Series:
 
     def with_(self, **changes: Any) -> "Series":
         return replace(self, **changes)
+
+
+def item(**attributes: Any) -> Sequence:
+    """A sequence of one data set; values that are dictionaries are such sequences, too."""
+    data_set = Dataset()
+    for name, value in attributes.items():
+        setattr(data_set, name, item(**value) if isinstance(value, dict) else value)
+    return Sequence([data_set])
+
+
+def multi_frame(
+    volumes: list[Series], own: list[dict[str, Any]], shared: dict[str, Any], **attributes: Any
+) -> Dataset:
+    """An Enhanced MR object of all volumes' images, shuffled.
+
+    `own` are functional groups of the frames of each volume, beside their positions, and
+    `shared` those of all frames, beside pixel measures and orientation.
+    """
+    first = volumes[0]
+    frames = [(n, k) for n, volume in enumerate(volumes) for k in range(len(volume.stored))]
+    np.random.RandomState(0).shuffle(frames)
+    image = first.image(0, Modality="MR", **attributes)
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = EnhancedMRImageStorage
+    image.NumberOfFrames = len(frames)
+    del image.ImagePositionPatient, image.ImageOrientationPatient, image.PixelSpacing
+    (common,) = item(
+        PixelMeasuresSequence={"PixelSpacing": list(first.pixel_spacing)},
+        PlaneOrientationSequence={
+            "ImageOrientationPatient": [f"{value:.10g}" for value in first.orientation]
+        },
+        **shared,
+    )
+    image.SharedFunctionalGroupsSequence = Sequence([common])
+    image.PerFrameFunctionalGroupsSequence = Sequence(
+        item(
+            PlanePositionSequence={
+                "ImagePositionPatient": list(volumes[n].image(k).ImagePositionPatient)
+            },
+            **own[n],
+        )[0]
+        for n, k in frames
+    )
+    image.PixelData = b"".join(volumes[n].stored[k].tobytes() for n, k in frames)
+    return image
 
 
 def save(image: Dataset, path: Path) -> Path:

@@ -154,8 +154,8 @@ def _modality(series: DicomSeries) -> Modality | None:
     if series.uid == UNKNOWN:
         raise InputError(
             "dicom-no-image",
-            f"Expected DICOM images; {len(series.files)} file(s) look like DICOM, without the "
-            "attributes of an image (damaged, or of another kind).",
+            f"Expected DICOM images; found {len(series.files)} that look like DICOM and lack the "
+            "attributes of an image (damaged files, or of another kind).",
         )
     if not series.modality:
         return None

@@ -79,7 +79,7 @@ def _read_native(
     count = rows * columns * bits // 8
     start = file.pixels_at
     if file.syntax == DEFLATED:
-        stream, start = io.BytesIO(pydicom.dcmread(stream).PixelData), 0
+        stream, start = io.BytesIO(pydicom.dcmread(stream, force=True).PixelData), 0
     dtype = np.dtype(f"{'>' if file.swapped else '<'}u{bits // 8}")
     for index in indices:
         stream.seek(start + index * count)

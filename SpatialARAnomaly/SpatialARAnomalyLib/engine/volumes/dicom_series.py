@@ -12,6 +12,7 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
     DicomFile,
+    is_dicom,
     open_dicom,
     read_header,
 )
@@ -55,7 +56,7 @@ class DicomSeries:
         kind = KINDS.get(self.modality)
         modality = f"{self.modality} ({kind})" if kind else self.modality
         if self.uid == UNKNOWN:
-            return f"–: {images} files that look like DICOM, without an image"
+            return f"–: {images} that look like DICOM, without the attributes of an image"
         return f"{number}: {modality} {self.description!r}, {count}" + (
             f" ({remark})" if remark and not kind else ""
         )
@@ -124,7 +125,7 @@ def list_series(
         try:
             file = read_header(path) if path.is_file() else None
         except Exception:  # pydicom raises anything on what is half DICOM
-            file = DicomFile(path, header={}, syntax="")
+            file = DicomFile(path, header={}, syntax="") if is_dicom(path) else None
         if file is None or file.is_directory:
             continue
         earlier = seen[file.text("SOPInstanceUID") or str(path)]

@@ -192,8 +192,10 @@ def _split_repeats(
             continue  # it differs between positions, not at one
         labels = _labels(trait, by_value)
         found, used = [], [trait.name]
-        ordered = list(by_value)  # words in the order of the images
-        if not all(map(_is_words, ordered)):
+        ordered = list(by_value)
+        if all(map(_is_words, ordered)):  # in the order of the images, after the magnitude
+            ordered.sort(key=lambda one: "magnitude" not in (one or ()))
+        else:
             ordered.sort(key=lambda one: (one is None, one or 0))
         for value in ordered:
             parts, more = _split_repeats(by_value[value], traits[number + 1 :])
