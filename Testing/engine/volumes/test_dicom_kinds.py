@@ -165,7 +165,7 @@ def test_one_scan_beside_what_is_none_needs_no_choice(tmp_path):
     other(tmp_path, "MR", "1.6")
     error = refused(tmp_path)
     assert error.code == "series-ambiguous"
-    for part in ("SEG (segmentation) 'thin', 2 images;", "2 images (localizer)",
+    for part in ("SEG 'thin', 2 images (segmentation);", "2 images (localizer)",
                  "2 images (without positions)", "2 images (color)"):  # fmt: skip
         assert part in error.message
 

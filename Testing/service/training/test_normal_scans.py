@@ -5,9 +5,11 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pydicom.data
 import pytest
 from engine.dicom_examples import Series
 from service.small_site import SHAPE_KJI, SPACING_MM, run
@@ -33,6 +35,8 @@ from SpatialARAnomalyLib.service.training.survey import (
     survey,
 )
 from SpatialARAnomalyLib.service.training.train import train
+
+DICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
 
 BAD = {
     "b/truncated.nii.gz": "unreadable",
@@ -596,3 +600,21 @@ def test_training_refuses_what_a_survey_excludes(archive, tmp_path, name):
     assert refused.exit_code == 2
     assert name.split("/")[1] in refused.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_files_of_other_kinds_are_counted(tmp_path):
+    for name in ("test-SR.dcm", "rtstruct.dcm", "reportsi.dcm", "no_meta_group_length.dcm"):
+        shutil.copy(DICOM_FILES / name, tmp_path)
+    (tmp_path / "a.mnc").write_bytes(b"CDF\1")
+    (tmp_path / "notes.txt").write_text("none")
+    told = {}
+
+    class Notices(SilentReporter):
+        def notice(self, code, text):
+            told[code] = text
+
+    assert find_candidates([tmp_path], (), Notices()) == []
+    assert told == {
+        "files-skipped": "Files of other kinds are left out: 1 × DICOM without an image, "
+        "1 × MINC volume, 1 × radiotherapy structures, 2 × report."
+    }

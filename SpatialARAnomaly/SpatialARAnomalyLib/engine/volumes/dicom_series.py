@@ -48,17 +48,22 @@ class DicomSeries:
     modality: str
     files: tuple[DicomFile, ...]
 
+    @property
+    def kind(self) -> str:
+        """What the files hold, in words."""
+        if self.uid == UNKNOWN:
+            return "DICOM without an image"
+        return KINDS.get(self.modality, self.modality or "DICOM")
+
     def __str__(self) -> str:
         number = "–" if self.number is None else str(self.number)
         images = sum(file.frames for file in self.files)
         count = f"{images} image{'' if images == 1 else 's'}"
-        remark = self.not_a_scan
-        kind = KINDS.get(self.modality)
-        modality = f"{self.modality} ({kind})" if kind else self.modality
         if self.uid == UNKNOWN:
             return f"–: {images} that look like DICOM, without the attributes of an image"
-        return f"{number}: {modality} {self.description!r}, {count}" + (
-            f" ({remark})" if remark and not kind else ""
+        remark = self.kind if self.kind != self.modality else self.not_a_scan
+        return f"{number}: {self.modality} {self.description!r}, {count}" + (
+            f" ({remark})" if remark else ""
         )
 
     @cached_property

@@ -45,8 +45,10 @@ _STAND_INS = (
 )
 """Beginnings of what downloads leave in the place of a file."""
 
+DICOM_IMAGE = "a DICOM image"
+
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (128, b"DICM", "a DICOM image"),
+    (128, b"DICM", DICOM_IMAGE),
     (0, b"CDF", "a MINC volume"),
     (0, b"\x89HDF\r\n", "an HDF5 file, perhaps a MINC volume"),
     (0, b"# === DATA DESCRIPTION FILE", "a Philips PAR/REC header"),
@@ -112,6 +114,18 @@ def find_format(path: Path) -> Format:
     if has_volume_suffix(path):
         raise refusals.damaged_error("it is truncated, or no NIfTI, NRRD or MetaImage file")
     raise refusals.format_error(f"a file of another kind ({path.suffix or 'without a suffix'})")
+
+
+def other_format(path: Path) -> str | None:
+    """Return the name of a file's format, if it holds images that are not read here."""
+    try:
+        with path.open("rb") as stream:
+            named = _named(path, stream.read(SNIFFED_BYTES))
+    except (OSError, InputError):
+        return None
+    if named is None or named == DICOM_IMAGE or "voxels" in named:
+        return None
+    return named.split(",")[0].removeprefix("a ").removeprefix("an ")
 
 
 def _named(path: Path, start: bytes) -> str | None:

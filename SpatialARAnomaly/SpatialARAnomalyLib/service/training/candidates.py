@@ -19,7 +19,6 @@ from SpatialARAnomalyLib.engine.specs import Modality, Plane, Region
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import (
-    KINDS,
     DicomSeries,
     choose_series,
     list_series,
@@ -28,6 +27,7 @@ from SpatialARAnomalyLib.engine.volumes.formats import (
     VOLUME_SUFFIXES,
     Format,
     has_volume_suffix,
+    other_format,
 )
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
@@ -255,8 +255,9 @@ def find_candidates(
     """Return the candidates below all folders among the paths, then the files, then the sources.
 
     They are in order of their names, DICOM series after volume files. Other files in a folder
-    are skipped. A folder that cannot be listed is an excluded candidate. A file may also be a
-    table (CSV) with the columns `scan`, `patient` and `mask`; paths in it start at its own folder.
+    are skipped; a notice counts those of known kinds. A folder that cannot be listed is an
+    excluded candidate. A file may also be a table (CSV) with the columns `scan`, `patient` and
+    `mask`; paths in it start at its own folder.
     """
     folders = [path for path in paths if os.path.isdir(path)]
     several = len(folders) > 1
@@ -275,8 +276,13 @@ def find_candidates(
             done += 1
             report.progress(done, total, "file")
 
+    skipped: Counter[str] = Counter()
     for folder, rest in others:
-        found += _dicom_candidates(folder, rest, counted, several, report)
+        found += _dicom_candidates(folder, rest, counted, several, report, skipped)
+        skipped.update(kind for path in rest if (kind := other_format(path)) is not None)
+    if skipped:
+        counts = ", ".join(f"{count} × {kind}" for kind, count in sorted(skipped.items()))
+        report.notice("files-skipped", f"Files of other kinds are left out: {counts}.")
     files = [path for path in paths if path not in folders]
     tables = [path for path in files if path.suffix.lower() == scan_table.SUFFIX]
     named = [Path(os.path.abspath(path)) for path in files if path not in tables]
@@ -358,21 +364,21 @@ def _dicom_candidates(
     counted: Callable[[Iterable[Path]], Iterator[Path]],
     several: bool,
     report: Reporter,
+    skipped: Counter[str],
 ) -> list[Candidate]:
     """Return the series among the files, which are in order of their folders.
 
     A series that an archive spread over several folders is one candidate. A copy of it is
-    another, which the survey excludes as a duplicate.
+    another, which the survey excludes as a duplicate. `skipped` counts files without images.
     """
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for path in files:
         by_folder[path.parent].append(path)
     parts: dict[str, list[tuple[Path, DicomSeries]]] = {}
-    others: Counter[str] = Counter()
     for place, paths in by_folder.items():
         for series in list_series(counted(paths), report.check_cancelled):
             if not series.has_images:
-                others[series.modality] += len(series.files)
+                skipped[series.kind] += len(series.files)
                 continue
             known = parts.setdefault(series.uid, [])
             for number, (earlier_place, earlier) in enumerate(known):
@@ -382,14 +388,6 @@ def _dicom_candidates(
                     break
             else:
                 known.append((place, series))
-    if others:
-        named = [
-            f"{count} × {KINDS.get(modality, modality) or 'DICOM without an image'}"
-            for modality, count in sorted(others.items())
-        ]
-        report.notice(
-            "files-skipped", f"Other DICOM files, which hold no scan: {', '.join(named)}."
-        )
     found = [one for known in parts.values() for one in known]
     candidates = []
     for place, series in sorted(found, key=lambda one: (str(one[0]), one[1].number or 0)):
