@@ -65,6 +65,8 @@ def read_images(paths: Iterable[Path]) -> list[Image]:
                 header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             frames = np.asarray(header.pixel_array)
         if "PerFrameFunctionalGroupsSequence" not in header:
+            if "ImagePositionPatient" not in header:
+                continue
             images.append(_image(header, header, header, header, frames))
             continue
         frames = frames.reshape(-1, header.Rows, header.Columns)

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from engine.odd_dicom import DICOM
 
 PLACE = np.array([[2.5, 0, 0, -30], [0, 2.5, 0, -40], [0, 0, 2.5, -20], [0, 0, 0, 1.0]])
 """`ras_from_voxel` of what the files show."""
@@ -206,7 +207,7 @@ META: dict[str, Callable[[Path], object]] = {
 }
 
 
-MAKERS = NIFTI | NRRD | META
+MAKERS = NIFTI | NRRD | META | DICOM
 """Writes the file of a name, for every name."""
 
 

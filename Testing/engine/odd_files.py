@@ -48,7 +48,15 @@ class Case:
 
     @property
     def name(self) -> str:
-        return " ".join([self.input, *(f"--{key} {value}" for key, value in self.options.items())])
+        return " ".join([self.input, *self.command_options])
+
+    @property
+    def command_options(self) -> list[str]:
+        """The options as the command line has them."""
+        return [
+            f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}")
+            for key, value in self.options.items()
+        ]
 
     def find(self, folder: Path) -> Path:
         """Return the case's file or folder; one that is made is written into `folder`."""
@@ -84,7 +92,7 @@ def table() -> str:
     """The table of `Resources/Docs/inputs.md`."""
     rows = ["| kind | file | what happens |", "| --- | --- | --- |"]
     for case in CASES:
-        options = "".join(f", `--{key} {value}`" for key, value in case.options.items())
+        options = "".join(f", `{option}`" for option in case.command_options)
         row = f"| {case.kind} | {case.what}{options} | {case.result} |"
         if row not in rows:
             rows.append(row)

@@ -9,12 +9,14 @@ import pydicom
 import pytest
 from engine.dicom_examples import Series, item, save, small_series
 from engine.dicom_oracle import check_volume, read_images
+from engine.odd_files import CASES
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom import check_positions, read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.scans import read_volume
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -27,6 +29,25 @@ def refused(folder: Path, **choice) -> InputError:
     with pytest.raises(InputError) as caught:
         read(folder, **choice)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name)
+        for case in CASES
+        if case.kind.startswith("DICOM") and case.refused is None
+        if "inverted" not in case.notices
+    ],
+)
+def test_odd_files_equal_an_independent_reading(case, tmp_path):
+    path = case.find(tmp_path)
+    volume = read_volume(path, **case.options)
+    try:
+        images = read_images([path] if path.is_file() else filter(Path.is_file, path.rglob("*")))
+    except RuntimeError:
+        pytest.skip("pydicom has no decoder for it here")
+    check_volume(volume, images)
 
 
 # Files that are DICOM by content
