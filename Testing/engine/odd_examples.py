@@ -3,6 +3,7 @@
 All show one picture, `VOXELS` at `PLACE`, unless their kind forbids it.
 """
 
+import bz2
 import gzip
 import struct
 from collections.abc import Callable
@@ -57,8 +58,8 @@ def nifti(
     return path
 
 
-def _scaled(factor: float) -> np.ndarray:
-    return np.diag([factor, factor, factor, 1.0]) @ PLACE
+def _scaled(factor: float, place: np.ndarray = PLACE) -> np.ndarray:
+    return np.diag([factor, factor, factor, 1.0]) @ place
 
 
 def _shifted() -> np.ndarray:
@@ -87,9 +88,28 @@ def _labels() -> np.ndarray:
     return np.where(VOXELS > 550, 3, VOXELS > 300).astype(np.uint8)
 
 
+def _pair(path: Path) -> None:
+    """A header and the file of its voxels, as SPM writes them."""
+    image = nib.Nifti1Pair(VOXELS.T, PLACE, dtype=VOXELS.dtype)
+    image.set_qform(PLACE, 1)
+    image.set_sform(PLACE, 1)
+    nib.save(image, path)
+
+
 def _truncated(path: Path) -> None:
     data = nifti(path).read_bytes()
     path.write_bytes(data[: len(data) // 2])
+
+
+def _renamed(path: Path, written_as: str, maker: Callable[[Path], object]) -> None:
+    """A file of another name than its format has."""
+    other = path.with_name(written_as)
+    maker(other)
+    other.rename(path)
+
+
+def _scaled_first_axis() -> np.ndarray:
+    return PLACE @ np.diag([1.2, 1, 1, 1])
 
 
 NIFTI: dict[str, Callable[[Path], object]] = {
@@ -128,6 +148,24 @@ NIFTI: dict[str, Callable[[Path], object]] = {
     "not_gzipped.nii.gz": lambda path: path.write_bytes(
         nifti(path.with_name("plain.nii")).read_bytes()
     ),
+    "gzipped.nii": lambda path: _renamed(path, "x.nii.gz", nifti),
+    "nrrd.nii": lambda path: _renamed(path, "x.nrrd", NRRD["lps.nrrd"]),
+    "pair.hdr": _pair,
+    "sform_of_other_scale.nii.gz": lambda path: nifti(
+        path, sform=_scaled_first_axis(), q_code=0, header=((80, "<f", (2.5,)),)
+    ),
+    "negative_pixdim.nii.gz": lambda path: nifti(path, q_code=0, header=((80, "<f", (-2.5,)),)),
+    "undefined_unit.nii.gz": lambda path: nifti(path, header=((123, "<B", (5,)),)),
+    "unknown_unit.nii.gz": lambda path: nifti(path, unit=0),
+    "tilted_beside_a_qform.nii.gz": lambda path: nifti(path, sform=_sheared()),
+    "zero_sform.nii.gz": lambda path: nifti(path, header=((280, "<12f", (0.0,) * 12),)),
+    "color.nii.gz": lambda path: nib.save(
+        nib.Nifti1Image(np.zeros((5, 4, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")]), PLACE), path
+    ),
+    "web_page.nii.gz": lambda path: path.write_text(
+        "\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n" * 20
+    ),
+    "git_annex.nii.gz": lambda path: path.write_text("/annex/objects/SHA256E-s1--ab.nii.gz\n"),
     "lfs_pointer.nii.gz": lambda path: path.write_text(
         "version https://git-lfs.github.com/spec/v1\n"
         "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
@@ -151,7 +189,8 @@ def nrrd(path: Path, voxels: np.ndarray, *fields: str, encoding: str = "gzip") -
         f"encoding: {encoding}",
         *fields,
     ]
-    packed = gzip.compress(data, mtime=0) if encoding == "gzip" else data
+    pack = {"gzip": lambda raw: gzip.compress(raw, mtime=0), "bzip2": bz2.compress}
+    packed = pack.get(encoding, bytes)(data)
     path.write_bytes("\n".join([*lines, "", ""]).encode() + packed)
     return path
 
@@ -167,7 +206,11 @@ def directions(place: np.ndarray, *before: str) -> tuple[str, str]:
 
 LPS = np.diag([-1.0, -1, 1, 1]) @ PLACE
 LAS = np.diag([-1.0, 1, 1, 1]) @ PLACE
-_IN_LPS = ("space: left-posterior-superior", *directions(LPS))
+_LPS = "space: left-posterior-superior"
+_IN_LPS = (_LPS, *directions(LPS))
+_SERIES = (_LPS, directions(LPS)[0] + " none", directions(LPS)[1])
+TWO = np.stack([VOXELS, VOXELS + 1])
+"""Two volumes, one after the other."""
 
 NRRD: dict[str, Callable[[Path], object]] = {
     "lps.nrrd": lambda path: nrrd(path, VOXELS, *_IN_LPS),
@@ -186,6 +229,46 @@ NRRD: dict[str, Callable[[Path], object]] = {
         *directions(LPS, "none"),
         "kinds: list domain domain domain",
     ),
+    "list_axis_last.nrrd": lambda path: nrrd(
+        path, TWO, *_SERIES, "kinds: domain domain domain list"
+    ),
+    "time_axis_last.nrrd": lambda path: nrrd(
+        path, TWO, *_SERIES, "kinds: domain domain domain time"
+    ),
+    "one_time_point.nrrd": lambda path: nrrd(
+        path, VOXELS[None], *_SERIES, "kinds: domain domain domain time"
+    ),
+    "sequence.seq.nrrd": lambda path: nrrd(
+        path,
+        np.stack([VOXELS, VOXELS + 1], axis=-1),
+        _LPS,
+        *directions(LPS, "none"),
+        "kinds: list domain domain domain",
+        "DataNodeClassName:=vtkMRMLScalarVolumeNode",
+        "axis 0 index type:=numeric",
+    ),
+    "vectors.nrrd": lambda path: nrrd(
+        path,
+        np.stack([VOXELS] * 3, axis=-1),
+        _LPS,
+        *directions(LPS, "none"),
+        "kinds: vector domain domain domain",
+    ),
+    "kinds_none.nrrd": lambda path: nrrd(path, VOXELS, *_IN_LPS, "kinds: none none none"),
+    "micrometers.nrrd": lambda path: nrrd(
+        path, VOXELS, _LPS, *directions(_scaled(1e3, LPS)), 'space units: "um" "um" "um"'
+    ),
+    "scanner_space.nrrd": lambda path: nrrd(path, VOXELS, "space: scanner-xyz", *directions(LPS)),
+    "bzip2.nrrd": lambda path: nrrd(path, VOXELS, *_IN_LPS, encoding="bzip2"),
+    "segmentation.seg.nrrd": lambda path: nrrd(
+        path, _labels(), *_IN_LPS, "Segment0_ID:=Segment_1", "Segment0_LabelValue:=1"
+    ),
+    "nan_direction.nrrd": lambda path: nrrd(
+        path, VOXELS, _LPS, "space directions: (nan,nan,nan) (0,-2.5,0) (0,0,2.5)"
+    ),
+    "packed.nrrd.gz": lambda path: path.write_bytes(
+        gzip.compress(nrrd(path.with_name("x.nrrd"), VOXELS, *_IN_LPS).read_bytes())
+    ),
     "big_endian_raw.nrrd": lambda path: nrrd(path, VOXELS.astype(">i2"), *_IN_LPS, encoding="raw"),
 }
 
@@ -201,13 +284,52 @@ def _meta(path: Path, **options: bool) -> Path:
     return path
 
 
+def _meta_text(path: Path, voxels: np.ndarray, *fields: str) -> None:
+    """A MetaImage file of an array [..., j, i] with these lines in its header."""
+    sizes = " ".join(map(str, voxels.shape[::-1]))
+    lines = [
+        "ObjectType = Image",
+        f"NDims = {voxels.ndim}",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = False",
+        *fields,
+        f"DimSize = {sizes}",
+        "ElementType = MET_SHORT",
+        "ElementDataFile = LOCAL",
+    ]
+    path.write_bytes("\n".join([*lines, ""]).encode() + voxels.tobytes())
+
+
+_META_4D = (
+    "TransformMatrix = -1 0 0 0 0 -1 0 0 0 0 1 0 0 0 0 1",
+    "Offset = 30 40 -20 0",
+    "ElementSpacing = 2.5 2.5 2.5 1",
+)
+
 META: dict[str, Callable[[Path], object]] = {
     "compressed.mha": lambda path: _meta(path, useCompression=True),
     "detached.mhd": _meta,
+    "4d_one_volume.mha": lambda path: _meta_text(path, VOXELS[None], *_META_4D),
+    "4d_two_volumes.mha": lambda path: _meta_text(path, TWO, *_META_4D),
+    "no_orientation.mha": lambda path: _meta_text(path, VOXELS, "ElementSpacing = 2.5 2.5 2.5"),
+    "micrometers.mha": lambda path: _meta_text(
+        path,
+        VOXELS,
+        "TransformMatrix = -1 0 0 0 -1 0 0 0 1",
+        "Offset = 30000 40000 -20000",
+        "ElementSpacing = 2500 2500 2500",
+        "DistanceUnits = um",
+    ),
 }
 
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "scans.zip": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)),
+    "picture.png": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40)),
+    "voxels.raw": lambda path: path.write_bytes(VOXELS.tobytes()),
+}
 
-MAKERS = NIFTI | NRRD | META | DICOM
+MAKERS = NIFTI | NRRD | META | OTHERS | DICOM
 """Writes the file of a name, for every name."""
 
 

@@ -59,7 +59,10 @@ def read_labels(path: Path) -> UInt16[np.ndarray, "k j i"]:
 
 def read_truth(path: Path) -> Bool[np.ndarray, "k j i"]:
     """Read a ground truth as a mask (above zero); raises `InputError` as `read_voxels` does."""
-    return np.asarray(_read(path, "truth", "iufb") > 0)
+    truth = _read(path, "truth", "iufb")
+    if truth.dtype.kind in "if" and truth.min(initial=0) < 0:
+        raise InputError("truth-values", "The truth must hold labels; it holds negative values.")
+    return np.asarray(truth > 0)
 
 
 def read_mask_array(path: Path) -> Shaped[np.ndarray, "k j i"]:

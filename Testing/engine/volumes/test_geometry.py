@@ -10,8 +10,10 @@ from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.engine.volumes.geometry import (
     PlaneOrientation,
     check_ras_from_voxel,
+    size_text,
     voxel_spacing_mm,
 )
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
 
 # RAS directions in which slices, rows and columns of a plane advance.
 ADVANCE = {
@@ -104,3 +106,22 @@ def test_a_sheared_affine_is_accepted():
     affine = np.eye(4)
     affine[1, 2] = np.tan(np.deg2rad(30))  # a gantry tilted by 30 degrees
     check_ras_from_voxel(affine)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_volume_is_turned_to_the_axes_of_a_grid(seed):
+    """Every order and direction of the axes gives the grid's own array."""
+    grid = random_grid(seed, plane=Plane.AXIAL, slices=4, largest_mm=70.0)
+    voxels = np.random.RandomState(seed).rand(*grid.shape_kji)
+    for stored, place in copies(voxels, grid.ras_from_voxel):
+        turned = Volume(stored, place).turned(grid.ras_from_voxel)
+        np.testing.assert_array_equal(turned.voxels, voxels)
+        np.testing.assert_allclose(turned.ras_from_voxel, grid.ras_from_voxel, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [((1180.0, 0.1), "1180 × 0.1"), ((0.46875, 5.0), "0.469 × 5"), ((12345.6,), "12300")],
+)
+def test_sizes_are_written_without_powers_of_ten(values, text):
+    assert size_text(values) == text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from service.small_site import SHAPE_KJI, SPACING_MM, run, tree
 from sklearn.metrics import average_precision_score, roc_auc_score
+from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import METRICS
 from SpatialARAnomalyLib.engine.model.model_file import load_model
 from SpatialARAnomalyLib.engine.progress import SilentReporter
@@ -340,6 +341,43 @@ def test_a_truth_must_lie_on_the_scan_s_voxels(make, code, cases, site, tmp_path
     assert (refused.exit_code, last["code"]) == (2, code)
     assert last["text"].startswith("Case 1 (a.nii): ")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (2, 0, 1)])
+def test_a_truth_in_another_axis_order_is_turned_onto_its_scan(order, cases, tmp_path):
+    """A truth stored in another order, and from the other end, is of the same voxels."""
+    head = read_volume_file(cases / "Müller 20.nii.gz")
+    write_nifti(tmp_path / "a.nii", head)
+    truth = read_volume_file(cases / "Müller 20_truth.nii.gz", labels=True)
+    image = nib.Nifti1Image(truth.voxels.T, truth.ras_from_voxel)
+    other = image.as_reoriented(np.array([[axis, -1.0] for axis in order]))
+    assert other.shape != image.shape
+    nib.save(other, tmp_path / "b.nii.gz")
+    (tmp_path / "cases.csv").write_text("scan,truth\na.nii,b.nii.gz\n")
+    _, found = find_cases(tmp_path / "cases.csv")[0].read()
+    np.testing.assert_array_equal(found, truth.voxels > 0)
+
+
+def test_a_truth_at_fault_is_named(cases, tmp_path):
+    head = read_volume_file(cases / "Müller 20.nii.gz")
+    write_nifti(tmp_path / "a.nii", head)
+    (tmp_path / "b.nii").write_bytes(b"\0" * 400)
+    (tmp_path / "cases.csv").write_text("scan,truth\na.nii,b.nii\n")
+    with pytest.raises(InputError, match=r"^The truth b\.nii: The volume file cannot be read"):
+        find_cases(tmp_path / "cases.csv")[0].read()
+
+
+def test_a_truth_of_negative_values_is_refused(cases, tmp_path):
+    head = read_volume_file(cases / "Müller 20.nii.gz")
+    write_nifti(tmp_path / "a.nii", head)
+    labels = np.where(head.voxels > 100, -1, 0).astype("i2")
+    write_nrrd(tmp_path / "b.nrrd", labels, head.ras_from_voxel)
+    (tmp_path / "cases.csv").write_text("scan,truth\na.nii,b.nrrd\n")
+    with pytest.raises(InputError, match="holds negative values") as caught:
+        find_cases(tmp_path / "cases.csv")[0].read()
+    assert caught.value.code == "truth-values"
+    with pytest.raises(InputError, match="The mask must hold labels; it holds negative values"):
+        head.masked(labels)
 
 
 def test_a_segmentation_of_slicer_is_a_truth(cases, tmp_path):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pydicom.data
 import pytest
@@ -17,7 +18,7 @@ from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
@@ -118,7 +119,7 @@ class Found:
 def survey_of(*paths, **settings):
     spec = TrainSpec(**{"size_px": 112} | settings)
     candidates = find_candidates(paths, [], SilentReporter())
-    read_candidates(candidates, ScanReader(spec.plane, spec.modality), SilentReporter())
+    read_candidates(candidates, ScanReader.of(spec), SilentReporter())
     return Found(candidates, select_usable(candidates, spec))
 
 
@@ -225,6 +226,52 @@ def test_spacing_is_judged_in_the_plane(tmp_path):
     write_nifti(tmp_path / "within.nii.gz", small_head(6, (6, 30, 30), (7.7, 7.7, 20.0)))
     expected = {"thick.nii.gz", "thin.nii.gz"}
     assert {name for name, code in codes(survey_of(tmp_path)).items() if code} == expected
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 10.0, 1e3])
+def test_a_scan_in_a_wrong_unit_is_the_one_that_is_excluded(tmp_path, scale):
+    """Also where it is the first of two, and no majority tells which one is wrong."""
+    head = small_head(1)
+    in_unit = head.ras_from_voxel.copy()
+    in_unit[:3] *= scale
+    write_nifti(tmp_path / "a.nii.gz", Volume(head.voxels, in_unit))
+    write_nifti(tmp_path / "b.nii.gz", small_head(2))
+    found = survey_of(tmp_path)
+    assert codes(found)["b.nii.gz"] is None
+    assert codes(found)["a.nii.gz"] in ("unreadable", "other-spacing", "too-small")
+    assert "e+" not in found.rows[0].reason
+
+
+def test_scans_that_do_not_state_their_orientation_are_excluded(tmp_path):
+    for number in range(2):
+        write_nifti(tmp_path / f"stated {number}.nii.gz", small_head(number))
+    head = small_head(2)
+    image = nib.Nifti1Image(head.voxels.T, head.ras_from_voxel, dtype=head.voxels.dtype)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "unstated.nii.gz")
+    found = survey_of(tmp_path)
+    assert list(codes(found).values()) == [None, None, "no-orientation"]
+    assert "left and right may be exchanged" in found.rows[2].reason
+    told = survey_of(tmp_path, allow_unstated_orientation=True)
+    assert list(codes(told).values()) == [None, None, None]
+    assert "does not state its orientation" in told.rows[2].notes[0]
+
+
+def test_of_two_orientations_the_wanted_one_counts(tmp_path):
+    for number in range(2):
+        head = small_head(number)
+        image = nib.Nifti1Image(head.voxels.T, head.ras_from_voxel, dtype=head.voxels.dtype)
+        moved = head.ras_from_voxel.copy()
+        moved[0, 3] += 9.0
+        image.set_sform(moved, code=4)
+        image.set_qform(head.ras_from_voxel, code=1)
+        nib.save(image, tmp_path / f"{number}.nii.gz")
+    assert set(codes(survey_of(tmp_path)).values()) == {"unreadable"}
+    found = survey_of(tmp_path, orientation=Orientation.QFORM)
+    assert set(codes(found).values()) == {None}
+    _, volume = found.used[0].source.read()
+    np.testing.assert_allclose(volume.ras_from_voxel, small_head(0).ras_from_voxel, atol=1e-4)
 
 
 def test_series_of_one_folder_are_several_and_one_in_parts_is_one(tmp_path):

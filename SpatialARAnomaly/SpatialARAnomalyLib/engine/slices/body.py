@@ -22,6 +22,9 @@ AIR_SHARE = 0.08
 CLOSING_MM = 6.0
 """Half the width of the widest gap that is closed (skull, sulci)."""
 
+MAX_REACH = 64
+"""Largest radius of a ball in blocks; blocks are smaller than `COARSE_MM` in tiny scans only."""
+
 MIN_SHARE = 0.02
 """Smallest share of the volume that is a body; otherwise the whole volume is the mask."""
 
@@ -95,7 +98,7 @@ def block_mean(
 
 
 def _ball(radius_mm: float, spacing_mm: list[float]) -> Bool[np.ndarray, "a b c"]:
-    reach = [int(radius_mm / mm) for mm in spacing_mm]
+    reach = [min(int(radius_mm / mm), MAX_REACH) for mm in spacing_mm]
     grid = np.meshgrid(
         *(np.arange(-n, n + 1) * mm for n, mm in zip(reach, spacing_mm, strict=True)),
         indexing="ij",

@@ -84,8 +84,7 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
             "spacing-zero",
             f"Voxel spacing must be positive along every axis; found {size_text(spacing_mm)} mm.",
         )
-    axes = ras_from_voxel[:3, :3] / np.asarray(spacing_mm)
-    if abs(np.linalg.det(axes)) < MIN_AXIS_VOLUME:
+    if abs(np.linalg.det(_axes(ras_from_voxel))) < MIN_AXIS_VOLUME:
         raise InputError(
             "affine-singular", "The volume's three axes must span space; its affine is singular."
         )
@@ -93,7 +92,7 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
 
 def shear(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
     """Return the largest cosine between two voxel axes, which is 0 for an orthogonal grid."""
-    axes = ras_from_voxel[:3, :3] / np.asarray(voxel_spacing_mm(ras_from_voxel))
+    axes = _axes(ras_from_voxel)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
 
@@ -110,12 +109,19 @@ def size_text(values: Iterable[float], digits: int = 3) -> str:
     )
 
 
-def _anatomical_axes(ras_from_voxel: Float[np.ndarray, "4 4"]) -> tuple[int, int, int]:
-    """Return for R, A and S the nearest voxel axis (0 i, 1 j, 2 k), each used once."""
-    cosines = np.abs(ras_from_voxel[:3, :3]) / np.asarray(voxel_spacing_mm(ras_from_voxel))
+def _axes(ras_from_voxel: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3 3"]:
+    """Return the unit vectors of the voxel axes as columns."""
+    axes: Float[np.ndarray, "3 3"] = ras_from_voxel[:3, :3] / np.asarray(
+        voxel_spacing_mm(ras_from_voxel)
+    )
+    return axes
+
+
+def _nearest_axes(cosines: Float[np.ndarray, "3 3"]) -> tuple[int, int, int]:
+    """Return for every row the column of the nearest axis, each used once."""
     best = max(
         permutations(range(3)),
-        key=lambda axes: round(sum(cosines[ras, axis] for ras, axis in enumerate(axes)), 9),
+        key=lambda axes: round(sum(abs(cosines[row, one]) for row, one in enumerate(axes)), 9),
     )
     return best[0], best[1], best[2]
 
@@ -136,13 +142,24 @@ class PlaneOrientation:
     @classmethod
     def of(cls, ras_from_voxel: Float[np.ndarray, "4 4"], plane: Plane) -> "PlaneOrientation":
         """Return the orientation whose slices run along the voxel axes nearest to `plane`."""
-        voxel_axis_of = _anatomical_axes(ras_from_voxel)
+        voxel_axis_of = _nearest_axes(_axes(ras_from_voxel))
         axes, against = [], []
         for anatomical, sign in _PLANE_AXES[plane]:
             voxel_axis = voxel_axis_of[anatomical]
             axes.append(2 - voxel_axis)
             against.append(bool(ras_from_voxel[anatomical, voxel_axis] * sign < 0))
         return cls((axes[0], axes[1], axes[2]), (against[0], against[1], against[2]))
+
+    @classmethod
+    def towards(
+        cls, ras_from_voxel: Float[np.ndarray, "4 4"], grid: Float[np.ndarray, "4 4"]
+    ) -> "PlaneOrientation":
+        """Return the orientation that puts axes in the order and direction of another grid's."""
+        cosines = _axes(grid).T @ _axes(ras_from_voxel)
+        nearest = _nearest_axes(cosines)
+        k, j, i = nearest[::-1]
+        against = [bool(cosines[row, nearest[row]] < 0) for row in (2, 1, 0)]
+        return cls((2 - k, 2 - j, 2 - i), (against[0], against[1], against[2]))
 
     @property
     def _flip(self) -> tuple[slice, ...]:

@@ -14,6 +14,7 @@ from SpatialARAnomalyLib.engine.volumes.geometry import (
     PlaneOrientation,
     check_ras_from_voxel,
     shear,
+    size_text,
     tilt_degrees,
     voxel_ml,
     voxel_spacing_mm,
@@ -33,6 +34,9 @@ tissue classes 0.4 across the slices."""
 
 PLACE_STEP_MM = 1e-3
 """Rounding of affines before hashing: copies of a scan may differ by less."""
+
+MIN_EXTENT_MM, MAX_EXTENT_MM = 1.0, 1e4
+"""Least and largest extent of a scan; others come from headers in a wrong unit of length."""
 
 CT_AIR_HU = -400.0
 """Voxels below this are air or lung, if they are in Hounsfield units (air is −1000 HU)."""
@@ -77,6 +81,8 @@ class Volume:
         inside = np.asarray(mask != 0)
         if np.issubdtype(mask.dtype, np.floating) and np.isnan(mask).any():
             raise InputError("mask-values", "The mask must hold labels; it holds NaN.")
+        if mask.dtype.kind in "if" and (mask < 0).any():
+            raise InputError("mask-values", "The mask must hold labels; it holds negative values.")
         if not inside.any():
             raise InputError("mask-empty", "The mask must have a voxel above zero; it is empty.")
         return replace(self, mask=inside)
@@ -90,6 +96,13 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in milliliters."""
         return voxel_ml(self.ras_from_voxel)
+
+    def turned(self, grid: Float[np.ndarray, "4 4"]) -> "Volume":
+        """Return the volume with axes in the order and direction of another grid's."""
+        orientation = PlaneOrientation.towards(self.ras_from_voxel, grid)
+        shape = (self.voxels.shape[0], self.voxels.shape[1], self.voxels.shape[2])
+        place = orientation.ras_from_plane(self.ras_from_voxel, shape)
+        return Volume(orientation.apply(self.voxels), place)
 
     def content_sha256(self) -> str:
         """Return a hash of voxels and affine that copies in another orientation share."""
@@ -137,6 +150,13 @@ def check_scan(volume: Volume) -> Volume:
     voxels = volume.voxels
     if voxels.size == 0:
         raise InputError("volume-empty", "The volume must hold voxels; it is empty.")
+    extent_mm = np.array(volume.spacing_mm) * voxels.shape[::-1]
+    if not MIN_EXTENT_MM <= extent_mm.max() <= MAX_EXTENT_MM:
+        raise InputError(
+            "scan-extent",
+            f"A scan must be at most {MAX_EXTENT_MM / 1000:g} m and at least {MIN_EXTENT_MM:g} mm "
+            f"long; it has {size_text(extent_mm)} mm. Its unit of length may be wrong.",
+        )
     if np.issubdtype(voxels.dtype, np.floating):
         finite = np.isfinite(voxels)
         bad = voxels.size - int(np.count_nonzero(finite))

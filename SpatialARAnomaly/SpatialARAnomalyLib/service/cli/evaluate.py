@@ -16,6 +16,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     MismatchOption,
     ModelEncoderOption,
     ModelOption,
+    OrientationOption,
     Outcome,
     OverwriteOption,
     ResultsOption,
@@ -37,6 +38,7 @@ def evaluate(
     ],
     model: ModelOption,
     out: ResultsOption,
+    orientation: OrientationOption = None,
     encoder: ModelEncoderOption = None,
     false_positive_rate: FalsePositiveRateOption = EvaluationSpec.false_positive_rate,
     min_volume_ml: MinVolumeOption = EvaluationSpec.min_volume_ml,
@@ -74,6 +76,7 @@ def evaluate(
             cases=cases,
             model=model,
             out=out,
+            orientation=orientation,
             encoder=encoder,
             spec=EvaluationSpec(
                 false_positive_rate=false_positive_rate,

@@ -189,6 +189,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "normal-unusable": "Leave it out, or exclude all such scans with --skip-unusable.",
     "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
     "orientation-missing": "Choose the other one, or leave --orientation out.",
+    "orientation-unstated": (
+        "Check the scan in a viewer; --allow-unstated-orientation uses such scans as they are."
+    ),
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
@@ -210,6 +213,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "pip-permission": "Run it as a user who may write to this Python's folder.",
     "protocol-unknown": _OTHER_PROGRAM,
     "request-unreadable": _OTHER_PROGRAM,
+    "scan-extent": "Correct the unit of length in its header, or export it again.",
     "scan-table": "Write one row per scan, with the same word for all scans of a patient.",
     "scores-not-finite": "Make the scores again.",
     "series-ambiguous": "Choose one with --series NUMBER or UID, or give a folder with only one.",

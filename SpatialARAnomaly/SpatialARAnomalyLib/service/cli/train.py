@@ -22,11 +22,12 @@ NORMALS_EPILOG = "Example: spatial-ar-anomaly normals archive/healthy --size-px 
 
 NORMALS_OPTIONS = (
     "modality", "plane", "region", "preset", "encoder", "fov_mm", "size_px", "epochs", "batch_size",
-    "device",
+    "orientation", "allow_unstated_orientation", "device",
 )  # fmt: skip
 TRAIN_OPTIONS = (
     "name", "modality", "plane", "region", "preset", "encoder", "precision", "fov_mm", "size_px",
-    "window_hu", "epochs", "batch_size", "learning_rate", "held_out_share", "seed", "device",
+    "window_hu", "epochs", "batch_size", "learning_rate", "held_out_share", "seed", "orientation",
+    "allow_unstated_orientation", "device",
     "allow_download", "overwrite", "restart", "skip_unusable",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,13 @@ from jaxtyping import Bool, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError, ModelError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
+from SpatialARAnomalyLib.engine.specs import Orientation
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
     volume_name,
 )
-from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid
+from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid, size_text
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.scan_table import TableProblem, read_scan_table
@@ -37,6 +38,8 @@ class Case:
     """Name that the scans of one patient share, used in no report; "": the patient's only scan."""
     mask: Path | str | None = None
     """A label map of where to look; None for the whole scan, or a volume with its own mask."""
+    orientation: Orientation | None = None
+    """The form of NIfTI files that counts, where two disagree."""
 
     def read(self, report: Reporter = SilentReporter()) -> tuple[Volume, Bool[np.ndarray, "k j i"]]:
         """Read the scan with its mask, and which of its voxels are lesion.
@@ -44,7 +47,10 @@ class Case:
         Raises `InputError` where one cannot be read, or they do not have the same voxels;
         `report` receives a notice where the mask is on another grid.
         """
-        volume = self.scan if isinstance(self.scan, Volume) else read_volume_file(Path(self.scan))
+        if isinstance(self.scan, Volume):
+            volume = self.scan
+        else:
+            volume = read_volume_file(Path(self.scan), orientation=self.orientation)
         if self.mask is not None:
             volume = read_mask(Path(self.mask), volume, report)
         if self.truth is None:
@@ -52,7 +58,10 @@ class Case:
         if isinstance(self.truth, np.ndarray):
             truth = Volume(np.asarray(self.truth, dtype=np.float32), volume.ras_from_voxel)
         else:
-            truth = read_volume_file(Path(self.truth), labels=True)
+            with _named(f"The truth {Path(self.truth).name}: "):
+                truth = read_volume_file(
+                    Path(self.truth), labels=True, orientation=self.orientation
+                ).turned(volume.ras_from_voxel)
         check_on_grid(volume, truth)
         return volume, truth.voxels > 0
 
@@ -61,15 +70,19 @@ class Case:
         """Name of the scan's file, without suffix; empty for a volume in memory."""
         return "" if isinstance(self.scan, Volume) else volume_name(Path(self.scan))
 
-    @contextmanager
-    def named(self, number: int) -> Iterator[None]:
+    def named(self, number: int) -> AbstractContextManager[None]:
         """Put the case's number (and file name) before the message of an error in the block."""
         file = "" if isinstance(self.scan, Volume) else f" ({Path(self.scan).name})"
-        try:
-            yield
-        except (InputError, ModelError) as error:
-            message = f"Case {number}{file}: {error.message}"
-            raise type(error)(error.code, message, **error.facts) from None
+        return _named(f"Case {number}{file}: ")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a name before the message of an error in the block."""
+    try:
+        yield
+    except (InputError, ModelError) as error:
+        raise type(error)(error.code, name + error.message, **error.facts) from None
 
 
 def check_on_grid(volume: Volume, truth: Volume) -> None:
@@ -84,10 +97,13 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
         apart_mm = grids_apart_mm(volume.ras_from_voxel, truth.ras_from_voxel, shape)
         raise InputError(
             "truth-place",
-            f"The truth must lie on the scan's voxels; it lies up to {apart_mm:.3g} mm from them.",
+            "The truth must lie on the scan's voxels; it lies up to "
+            f"{size_text([apart_mm])} mm from them.",
         )
     if not np.isfinite(truth.voxels).all():
         raise InputError("truth-values", "The truth must hold labels; it holds NaN.")
+    if truth.voxels.min() < 0:
+        raise InputError("truth-values", "The truth must hold labels; it holds negative values.")
 
 
 def find_cases(path: Path, report: Reporter = SilentReporter()) -> list[Case]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
 )
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import EvaluationSpec
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
 from SpatialARAnomalyLib.service.detection.detect import Clock, Detection
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
@@ -61,6 +61,8 @@ class EvaluateRequest(ModelRequest):
 
     cases: Path
     """A CSV table or a folder (`find_cases`)."""
+    orientation: Orientation | None = None
+    """The form of NIfTI files that counts, where two disagree."""
     keep: bool = False
     """Also write the NLL volume and the review picture of every scan."""
     spec: EvaluationSpec = EvaluationSpec()
@@ -79,7 +81,9 @@ def evaluate_to_files(
     clock = Clock()
     _check_replaceable(request)
     report.stage("check", 1, 4)
-    found = find_cases(request.cases, report)
+    found = [
+        replace(case, orientation=request.orientation) for case in find_cases(request.cases, report)
+    ]
     kept = [_kept_names(*one) for one in enumerate(found, start=1)] if request.keep else []
     names = [*EVALUATION_FILES.values(), *(name for one in kept for name in one)]
     with write_atomically(request.out, names, overwrite=request.overwrite) as new:

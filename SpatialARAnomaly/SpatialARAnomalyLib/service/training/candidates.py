@@ -15,7 +15,7 @@ from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import Modality, Plane, Region
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Region
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import (
@@ -33,7 +33,7 @@ from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service import scan_table
 from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
-from SpatialARAnomalyLib.service.training.request import ScanRow
+from SpatialARAnomalyLib.service.training.request import ScanRow, TrainSpec
 
 DICOM = "DICOM"
 
@@ -96,10 +96,26 @@ class ScanReader:
         modality: Modality | None,
         region: Region = Region.BODY,
         kept_bytes: int = 0,
+        *,
+        orientation: Orientation | None = None,
+        allow_unstated_orientation: bool = False,
     ) -> None:
         self._plane, self._modality, self._region = plane, modality, region
+        self.orientation, self._allows_unstated = orientation, allow_unstated_orientation
         self._free_bytes = kept_bytes
         self._kept: dict[str, PlaneVolume] = {}
+
+    @classmethod
+    def of(cls, spec: TrainSpec, kept_bytes: int = 0) -> "ScanReader":
+        """Return the reader of a training's scans."""
+        return cls(
+            spec.plane,
+            spec.modality,
+            spec.region,
+            kept_bytes,
+            orientation=spec.orientation,
+            allow_unstated_orientation=spec.allow_unstated_orientation,
+        )
 
     def read(
         self,
@@ -123,6 +139,11 @@ class ScanReader:
                 series, check_cancelled, volume=source.volume, allow_gaps=source.allow_gaps
             )
             volume = source.masked(check_scan(volume), notices)
+        if "orientation-unstated" in dict(volume.notices) and not self._allows_unstated:
+            raise InputError(
+                "orientation-unstated",
+                "The file does not state its orientation: left and right may be exchanged.",
+            )
         if self._region is Region.MASK and volume.mask is None:
             raise InputError("mask-missing", "Every normal scan must have a mask; it has none.")
         inferred = infer_modality(volume)

@@ -18,6 +18,7 @@ from SpatialARAnomalyLib.engine.specs import (
     AutoregressiveSpec,
     IntensitySpec,
     Modality,
+    Orientation,
     Plane,
     Precision,
     Preset,
@@ -28,7 +29,8 @@ from SpatialARAnomalyLib.engine.specs import (
 )
 
 _WITHOUT_EFFECT = {
-    "name", "encoder", "device", "allow_download", "overwrite", "restart", "skip_unusable"
+    "name", "encoder", "device", "allow_download", "overwrite", "restart", "skip_unusable",
+    "orientation", "allow_unstated_orientation",
 }  # fmt: skip
 """Fields that do not change the model; the encoder counts by the hash of its weights."""
 
@@ -72,6 +74,10 @@ class TrainSpec(TrainingSpec):
     """Replace an existing model of the same name."""
     restart: bool = False
     """Discard an unfinished training instead of resuming it."""
+    orientation: Orientation | None = None
+    """Which form of a NIfTI file counts, where its two disagree; by default neither."""
+    allow_unstated_orientation: bool = False
+    """Also use scans whose files do not state where left and right are."""
     skip_unusable: bool = False
     """Search folders with all that is below them; exclude unusable scans, with a notice."""
 
@@ -168,7 +174,8 @@ class ScanRow(Spec):
     """`used` or `excluded`."""
     code: str | None = None
     """Why it is excluded: `unreadable`, `duplicate`, `other-modality`, `other-spacing`,
-    `too-small` or `too-many`; `unlike` for a used scan that does not look like the others."""
+    `no-orientation`, `too-small` or `too-many`; `unlike` for a used scan that does not look like
+    the others."""
     reason: str | None = None
     """The reason as a sentence."""
 

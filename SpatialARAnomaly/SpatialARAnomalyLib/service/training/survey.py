@@ -5,10 +5,9 @@ places: the panel shows them, and sends them back to train on.
 """
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialAREr
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import distances_from_others
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
+from SpatialARAnomalyLib.engine.volumes.geometry import size_text
 from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.text import unlike_text
@@ -45,6 +45,9 @@ MIN_SLICES = 3
 
 MIN_TOKENS = 2.0
 """Width of the body in tokens; a narrower one may lie between the tokens' centers."""
+
+USUAL_EXTENT_MM = 250.0
+"""Extent of a body (a head is smaller, a trunk larger), to tell which of two units is wrong."""
 
 MAX_FACTOR = 2.0
 """Largest factor between the spacing of a scan and the median spacing."""
@@ -106,7 +109,7 @@ def plan_training(
     report.stage("list", 1, 3)
     candidates = find_candidates(paths, sources, report)
     report.stage("read", 2, 3)
-    reader = ScanReader(spec.plane, spec.modality, spec.region)
+    reader = ScanReader.of(spec)
     read_candidates(candidates, reader, report)
     report.stage("estimate", 3, 3)
     encoder, estimate, problem = None, None, None
@@ -209,14 +212,19 @@ def read_candidates(
         report.progress(done, len(candidates), "volume")
 
 
+_CODES = {"modality-unsupported": "other-modality", "orientation-unstated": "no-orientation"}
+"""Why a scan is excluded (`ScanRow.code`), by the code of the error."""
+
+
 def _read(candidate: Candidate, reader: ScanReader, report: Reporter) -> None:
+    if candidate.source.path is not None:
+        candidate.source = replace(candidate.source, orientation=reader.orientation)
     try:
         candidate.scan = reader.read(candidate.source, report.check_cancelled, candidate.series)
     except Cancelled:
         raise
     except SpatialARError as error:
-        other = error.code == "modality-unsupported"
-        candidate.exclude("other-modality" if other else "unreadable", error.message, error)
+        candidate.exclude(_CODES.get(error.code, "unreadable"), error.message, error)
     except MemoryError:
         candidate.exclude("unreadable", "The scan is too large for the memory of this machine.")
     except Exception as error:  # the readers' libraries raise anything for damaged files
@@ -252,8 +260,8 @@ def select_usable(
         if min(scan.extent_mm) < MIN_TOKENS * token_mm:
             candidate.exclude(
                 "too-small",
-                f"The body must be wider than {MIN_TOKENS:g} tokens of {token_mm:.3g} mm; it "
-                f"has {min(scan.extent_mm):.3g} mm.",
+                f"The body must be wider than {MIN_TOKENS:g} tokens of {size_text([token_mm])} mm; "
+                f"it has {size_text([min(scan.extent_mm)])} mm.",
             )
     name_patients([candidate for candidate, _ in _remaining(candidates)])
     _doubt_unlike(_remaining(candidates))
@@ -324,14 +332,26 @@ def _exclude_other_spacing(candidates: Sequence[Candidate]) -> None:
     remaining = _remaining(candidates)
     if not remaining:
         return
-    # `median_low` is a value that occurs: of two scans, one has the usual spacing.
-    pixel_mm = statistics.median_low([mm for _, one in remaining for mm in one.pixel_mm])
-    slice_mm = statistics.median_low([one.slice_mm for _, one in remaining])
+    scans = [scan for _, scan in remaining]
+    pixel_mm = _usual_mm([(mm, max(one.extent_mm)) for one in scans for mm in one.pixel_mm])
+    slice_mm = _usual_mm([(one.slice_mm, max(one.extent_mm)) for one in scans])
     for candidate, scan in remaining:
         measures = [("Pixels", mm, pixel_mm) for mm in scan.pixel_mm]
         for what, found, usual in (*measures, ("Slices", scan.slice_mm, slice_mm)):
             if candidate.code is None and not usual / MAX_FACTOR <= found <= usual * MAX_FACTOR:
                 candidate.exclude(
                     "other-spacing",
-                    f"{what} are {found:.3g} mm apart; most scans have {usual:.3g} mm.",
+                    f"{what} are {size_text([found])} mm apart; most scans have "
+                    f"{size_text([usual])} mm.",
                 )
+
+
+def _usual_mm(found: list[tuple[float, float]]) -> float:
+    """Return the median of distances, each given with the extent of its scan's body in mm.
+
+    Of two in the middle it is that of the more usual extent: of two scans, the one in a wrong
+    unit of length is not the usual one.
+    """
+    ordered = sorted(found)
+    middle = ordered[(len(found) - 1) // 2], ordered[len(found) // 2]
+    return min(middle, key=lambda one: abs(math.log(one[1] / USUAL_EXTENT_MM)))[0]

@@ -127,7 +127,7 @@ def train(
                     find_one_scan(place).read(report.check_cancelled)  # raises what it lacks
             if sources and not folder.checkpoint.exists():
                 _record(spec, sources, folder)
-        reader = ScanReader(spec.plane, spec.modality, spec.region, KEPT_BYTES)
+        reader = ScanReader.of(spec, KEPT_BYTES)
         scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)

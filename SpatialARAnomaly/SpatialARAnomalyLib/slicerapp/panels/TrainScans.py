@@ -300,6 +300,7 @@ def exclusionText(code: str) -> str:
         "duplicate": _("duplicate"),
         "other-modality": _("other modality"),
         "other-spacing": _("other spacing"),
+        "no-orientation": _("no orientation"),
         "too-small": _("too small"),
         "too-many": _("too many"),
         "unlike": _("used ⚠"),
