@@ -150,6 +150,14 @@ def look_alikes(path: Path) -> None:
         (path / str(n)).write_bytes(bytes(128) + b"DICM" + bytes(n))
 
 
+def other_kinds(path: Path) -> None:
+    path.mkdir()
+    for n in range(2):
+        (path / f"{n}.mnc").write_bytes(b"CDF\1")
+    (path / "scan.mgz").write_bytes(gzip.compress(bytes(300)))
+    (path / "notes.txt").write_text("none")
+
+
 def padded(path: Path) -> None:
     series = mr()
     stored = series.stored.copy()
@@ -168,6 +176,7 @@ DICOM: dict[str, Callable[[Path], object]] = {
     "dicom_two_scans": two_scans,
     "dicom_beside_nifti": beside_a_volume_file,
     "dicom_look_alikes": look_alikes,
+    "other_kinds": other_kinds,
     "dicom_no_series_uid": written(SeriesInstanceUID=None),
     "dicom_equal_sop_uids": equal_uids,
     "dicom_headless": changed(without_head),

@@ -21,6 +21,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
     read_volume_file,
     volume_name,
 )
+from SpatialARAnomalyLib.engine.volumes.formats import count_text, other_formats
 from SpatialARAnomalyLib.engine.volumes.geometry import same_grid
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
@@ -90,8 +91,10 @@ class ScanSource(Spec):
             check_cancelled()
             name = self.label
             volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
-        elif path.is_dir() or is_dicom(path):
+        elif path.is_dir() or (not has_volume_suffix(path) and is_dicom(path)):
             series = list_series(path if path.is_dir() else [path], check_cancelled)
+            if not series:
+                raise _no_images_error(path)
             chosen = choose_series(series, self.series)
             name = path.resolve().name if path.is_dir() else path.stem
             if len(series) > 1 and chosen.number is not None:
@@ -120,6 +123,15 @@ class ScanSource(Spec):
             if values[name] is not None:
                 values[name] = os.path.abspath(values[name])
         return {key: value for key, value in values.items() if value is not None}
+
+
+def _no_images_error(folder: Path) -> InputError:
+    kinds = other_formats(path for path in folder.rglob("*") if path.is_file())
+    return InputError(
+        "input-empty",
+        "Expected a folder with volume files or DICOM images; found no DICOM images in it"
+        f"{f', but {count_text(kinds)}' if kinds else ''}.",
+    )
 
 
 def find_scans(

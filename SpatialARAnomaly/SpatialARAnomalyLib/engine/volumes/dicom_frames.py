@@ -100,6 +100,7 @@ class Trait:
 
 
 _COMPONENTS = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
+_DIXON = {"W": "water", "F": "fat", "IP": "in phase", "OP": "opposed phase"}
 
 
 def _image_type(frame: Frame) -> tuple[str, ...] | None:
@@ -120,7 +121,7 @@ def _word(value: str) -> str:
         for letter, word in _COMPONENTS.items():
             if part in (letter, word.upper()):
                 return word
-    return " ".join(parts).lower()
+    return _DIXON.get(value.strip().upper(), " ".join(parts).lower())
 
 
 def _number_of(value: Any) -> float | None:

@@ -24,7 +24,7 @@ FIRST_PIXEL_TAG = 0x7FE00008
 ENCAPSULATED = 0xFFFFFFFF
 """Length of compressed Pixel Data (DICOM PS3.5 A.4)."""
 
-START_BYTES = 1024
+START_BYTES = 256
 """Bytes of a file in which its first data element is looked for."""
 
 TAGS: tuple[str | int, ...] = (
@@ -48,14 +48,18 @@ TAGS: tuple[str | int, ...] = (
 _EXPLICIT_START = re.compile(
     rb"(?:[\x02\x08]\x00[\x00-\x20]\x00|\x00[\x02\x08]\x00[\x00-\x20])(?:UL|CS|UI|DA|TM|LO|SH|OB)"
 )
-# Or, implicit and thus little endian, with a length below 256.
-_IMPLICIT_START = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00[\x00-\xff]\x00\x00\x00")
+# Or, implicit and thus little endian: two elements of group 0008, the first below 256 bytes.
+_IMPLICIT_START = re.compile(rb"\x08\x00([\x00-\x20])\x00([\x00-\xff])\x00\x00\x00")
 
 
 def _start(data: bytes) -> int | None:
     """Return where DICOM begins in the first bytes of a file; None if it is not DICOM."""
-    if data[128:132] == b"DICM" or _IMPLICIT_START.match(data):
+    if data[128:132] == b"DICM":
         return 0
+    first = _IMPLICIT_START.match(data)
+    if first is not None:
+        second = _IMPLICIT_START.match(data, 8 + first[2][0])
+        return 0 if second is not None and second[1] > first[1] else None
     found = _EXPLICIT_START.search(data)
     return None if found is None else found.start()
 

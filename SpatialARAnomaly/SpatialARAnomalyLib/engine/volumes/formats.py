@@ -3,6 +3,8 @@
 import gzip
 import re
 import zlib
+from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
@@ -116,16 +118,23 @@ def find_format(path: Path) -> Format:
     raise refusals.format_error(f"a file of another kind ({path.suffix or 'without a suffix'})")
 
 
-def other_format(path: Path) -> str | None:
-    """Return the name of a file's format, if it holds images that are not read here."""
-    try:
-        with path.open("rb") as stream:
-            named = _named(path, stream.read(SNIFFED_BYTES))
-    except (OSError, InputError):
-        return None
-    if named is None or named == DICOM_IMAGE or "voxels" in named:
-        return None
-    return named.split(",")[0].removeprefix("a ").removeprefix("an ")
+def other_formats(paths: Iterable[Path]) -> Counter[str]:
+    """Count the files of formats that are not read here, by name; others are not counted."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                named = _named(path, stream.read(SNIFFED_BYTES))
+        except (OSError, InputError):
+            continue
+        if named is not None and named != DICOM_IMAGE and "voxels" not in named:
+            counts[named.split(",")[0].removeprefix("a ").removeprefix("an ")] += 1
+    return counts
+
+
+def count_text(counts: Counter[str]) -> str:
+    """Return numbers and names of kinds of files as text."""
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
 
 
 def _named(path: Path, start: bytes) -> str | None:

@@ -42,7 +42,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "dicom-gap": (
         "Export the series with its missing slices ({missing}), or score it as it is with "
         "--allow-gaps.",
-        _EXPORT_SERIES,
+        "Export the complete series again; slices at two distances need a resampling to one.",
     ),
     "dicom-gap-plane": "Use a model of the plane in which the scan was taken.",
     "dicom-geometry": _EXPORT_SERIES,

@@ -26,8 +26,9 @@ from SpatialARAnomalyLib.engine.volumes.dicom_series import (
 from SpatialARAnomalyLib.engine.volumes.formats import (
     VOLUME_SUFFIXES,
     Format,
+    count_text,
     has_volume_suffix,
-    other_format,
+    other_formats,
 )
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
@@ -300,10 +301,9 @@ def find_candidates(
     skipped: Counter[str] = Counter()
     for folder, rest in others:
         found += _dicom_candidates(folder, rest, counted, several, report, skipped)
-        skipped.update(kind for path in rest if (kind := other_format(path)) is not None)
+        skipped.update(other_formats(rest))
     if skipped:
-        counts = ", ".join(f"{count} × {kind}" for kind, count in sorted(skipped.items()))
-        report.notice("files-skipped", f"Files of other kinds are left out: {counts}.")
+        report.notice("files-skipped", f"Files of other kinds are left out: {count_text(skipped)}.")
     files = [path for path in paths if path not in folders]
     tables = [path for path in files if path.suffix.lower() == scan_table.SUFFIX]
     named = [Path(os.path.abspath(path)) for path in files if path not in tables]
@@ -374,7 +374,9 @@ def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> 
     kind = VOLUME_SUFFIXES.get(suffix, Format.NIFTI).value
     if source.path is None:
         kind = "scene"
-    elif os.path.isdir(source.path) or is_dicom(source.path):
+    elif os.path.isdir(source.path) or (
+        not has_volume_suffix(source.path) and is_dicom(source.path)
+    ):
         kind = DICOM
     return Candidate(name=name, kind=kind, source=source, folders=folders)
 
