@@ -2,20 +2,28 @@
 
 import gzip
 import shutil
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from engine import odd_examples
 from engine.dicom_examples import Series, item, save, small_series
 from engine.dicom_oracle import check_volume, read_images
 from engine.odd_files import CASES
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom import check_positions, read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.scans import read_volume
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -366,3 +374,59 @@ def test_directory_of_a_disc_is_no_series(tmp_path):
     directory.DirectoryRecordSequence = item(DirectoryRecordType="PATIENT")
     save(directory, tmp_path / "DICOMDIR")
     assert list_series(tmp_path) == []
+
+
+# Damaged headers
+
+
+def headers(folder: Path) -> list[bytes]:
+    """Files to be damaged: one slice, without a head, compressed, multi-frame."""
+    image = small_series(1).image(0, SliceThickness=2, PixelPaddingValue=3)
+    plain = save(image, folder / "plain").read_bytes()
+    with warnings.catch_warnings(action="ignore"):
+        image.compress(RLELossless, generate_instance_uid=False)
+    compressed = save(image, folder / "compressed").read_bytes()
+    odd_examples.make("multi_frame_echoes", folder)
+    return [plain, without_head(plain), compressed, (folder / "multi_frame_echoes").read_bytes()]
+
+
+LIKELY_BYTES = np.frombuffer(b"0123 -.\\n\xff\x00\x01\x10", "u1")
+
+
+def damaged(data: bytes, random: np.random.RandomState) -> bytes:
+    """The data with some bytes replaced, inserted or removed, some cut or packed."""
+    changed = bytearray(data)
+    for at in random.randint(0, len(data), random.randint(1, 5)):
+        kind = random.rand()
+        if kind < 0.2:
+            del changed[at : at + random.randint(1, 6)]
+        elif kind < 0.3:
+            changed[at:at] = random.bytes(random.randint(1, 5))
+        else:
+            changed[at : at + 1] = random.choice(LIKELY_BYTES).tobytes()
+    if random.rand() < 0.05:
+        del changed[random.randint(len(changed)) :]
+    return gzip.compress(bytes(changed)) if random.rand() < 0.05 else bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "count", [200, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+def test_damaged_headers_end_as_a_volume_or_an_input_error(tmp_path, capfd, caplog, count):
+    caplog.set_level("CRITICAL", logger="pydicom")
+    whole = headers(tmp_path)
+    random = np.random.RandomState(count)
+    path, outcomes = tmp_path / "damaged", set()
+    for number in range(count):
+        path.write_bytes(damaged(whole[number % len(whole)], random))
+        begun = time.monotonic()
+        try:
+            (series,) = list_series([path]) or [None]
+            if series is not None:
+                check_scan(read_series(series, volume=1 + random.randint(2), allow_gaps=True))
+                outcomes.add("read")
+        except InputError as error:
+            outcomes.add(error.code)
+        assert time.monotonic() - begun < 20
+    assert outcomes >= {"read", "input-damaged", "dicom-no-image", "dicom-geometry"}
+    assert capfd.readouterr() == ("", "")

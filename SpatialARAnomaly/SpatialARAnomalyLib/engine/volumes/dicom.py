@@ -38,14 +38,14 @@ def read_series(
 
     Args:
         series: From `list_series`.
-        check_cancelled: Called before every image; may raise to stop.
+        check_cancelled: Called for every image; may raise to stop.
         volume: Number of the volume from 1, where the series holds several (times, echoes).
         allow_gaps: Read a series in which a few slices are missing. They are `outside`.
 
     Raises:
         InputError: Another Modality (0008,0060) than MR or CT; color; a mosaic; several volumes
-            and no number; missing, tilted-off or unevenly spaced slices; images that cannot be
-            placed or decoded.
+            and no number; missing or unevenly spaced slices; images that cannot be placed or
+            decoded.
     """
     modality = _modality(series)
     placed, notices = _place(series, volume, allow_gaps)
@@ -69,10 +69,16 @@ def read_series(
         notices.append(
             ("slices-uneven", f"Slices lie up to {placed.apart_mm:.2f} mm off their even grid.")
         )
+    if inverted and modality is not Modality.CT:  # Hounsfield units are what they are
+        highest = voxels.max() if outside is None else voxels[~outside].max(initial=0)
+        np.subtract(highest, voxels, out=voxels)
+        notices.append(
+            ("inverted", "The images are MONOCHROME1 (high is dark): they were read inverted.")
+        )
     if placed.missing:
         outside = np.zeros(voxels.shape, bool) if outside is None else outside
         outside[list(placed.missing)] = True
-        voxels[list(placed.missing)] = voxels[list(placed.slices)].min()
+        voxels[list(placed.missing)] = min(voxels[index].min() for index in placed.slices)
         notices.append(
             (
                 "gaps-allowed",
@@ -82,14 +88,6 @@ def read_series(
         )
     if outside is not None and outside.all():
         outside = None
-    if inverted and modality is not Modality.CT:  # Hounsfield units are what they are
-        np.subtract(voxels.max(), voxels, out=voxels)
-        notices.append(
-            (
-                "inverted",
-                "The images are MONOCHROME1 (high values are dark): they were read inverted.",
-            )
-        )
     return Volume(
         voxels,
         placed.ras_from_voxel,
