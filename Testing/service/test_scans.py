@@ -105,6 +105,15 @@ def test_series_is_read_beside_volume_files(tmp_path, head):
     np.testing.assert_array_equal(volume.voxels, series.stored)
 
 
+def test_one_dicom_file_is_a_scan(tmp_path):
+    series = small_series(slices=4)
+    file = sorted(series.write(tmp_path, SliceThickness=2).iterdir())[0]
+    name, volume = find_one_scan(file).read()
+    assert name == "image 001"
+    np.testing.assert_array_equal(volume.voxels, series.stored[3:])
+    assert [code for code, _ in volume.notices] == ["one-image"]
+
+
 def test_folder_named_as_a_file_is_a_folder(tmp_path):
     series = small_series(slices=4)
     name, volume = find_one_scan(series.write(tmp_path / "x.nii.gz")).read()

@@ -102,6 +102,9 @@ class ScanSource(Spec):
             volume = read_series(
                 chosen, check_cancelled, volume=self.volume, allow_gaps=self.allow_gaps
             )
+            if len(volume.voxels) == 1 and not path.is_dir():
+                text = "The file holds one image: give its folder for the whole series."
+                volume = replace(volume, notices=(*volume.notices, ("one-image", text)))
         else:
             check_cancelled()
             name = volume_name(path)

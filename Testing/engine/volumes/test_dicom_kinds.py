@@ -190,13 +190,19 @@ def test_one_scan_beside_what_is_none_needs_no_choice(tmp_path):
     other(tmp_path, "CT", "1.3", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     other(tmp_path, "CT", "1.4", ImagePositionPatient=None)
     other(tmp_path, "CT", "1.5", SamplesPerPixel=3)
+    other(tmp_path, "CT", "1.7")
+    file = next((tmp_path / "1.7").iterdir())
+    image = pydicom.dcmread(file)
+    image.ImageOrientationPatient = list(CORONAL)
+    save(image, file)
     np.testing.assert_array_equal(read(tmp_path).voxels, scan.stored)
     other(tmp_path, "MR", "1.6")
     error = refused(tmp_path)
     assert error.code == "series-ambiguous"
-    for part in ("SEG 'thin', 2 images (segmentation);", "2 images (localizer)",
-                 "2 images (without positions)", "2 images (color)"):  # fmt: skip
-        assert part in error.message
+    for remark in (
+        "segmentation", "localizer", "without positions", "color", "several orientations",
+    ):  # fmt: skip
+        assert f"2 images ({remark})" in error.message
 
 
 def test_localizers_in_a_series_are_left_out(tmp_path):

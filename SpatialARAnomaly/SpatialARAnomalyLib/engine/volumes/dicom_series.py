@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
@@ -33,6 +35,9 @@ KINDS = {
 
 LOCALIZER = "localizer"
 """Remark on a series of localizers (Image Type value 3, DICOM PS3.3 C.8.2.1.1.1)."""
+
+OTHER_ORIENTATION = 0.1
+"""Difference of direction cosines from which images of a series are of several planes."""
 
 UNKNOWN = "unknown"
 """UID of the series of files that look like DICOM and hold nothing of an image."""
@@ -79,7 +84,16 @@ class DicomSeries:
             return "without positions"
         if all("LOCALIZER" in file.image_type for file in self.files):
             return LOCALIZER
+        if self._has_several_orientations:
+            return "several orientations"
         return None
+
+    @property
+    def _has_several_orientations(self) -> bool:
+        """True for images of several planes, such as localizers that are not marked."""
+        found = [file.numbers("ImageOrientationPatient", 6) for file in self.files]
+        stated = [one for one in found if one is not None]
+        return any(np.abs(one - stated[0]).max() > OTHER_ORIENTATION for one in stated)
 
     @property
     def has_images(self) -> bool:
