@@ -311,7 +311,7 @@ def read_itk(
         _check_no_header(data_file)
     try:
         with native_stderr_silenced(), _readable_nrrd(path, start, fields, axes) as header:
-            image, channel = _read_image(header, start, format_, (data_file, offset), volume)
+            image, index = _read_image(header, start, format_, (data_file, offset), volume)
     except RuntimeError as error:
         _check_position(start)
         text = str(error)
@@ -325,13 +325,18 @@ def read_itk(
         raise refusals.damaged_error("it is truncated or damaged") from None
     import SimpleITK as sitk
 
+    count = image.GetDimension()
+    axes = np.reshape(image.GetDirection(), (count, count)) * image.GetSpacing()
     lps_from_voxel = np.eye(4)
-    lps_from_voxel[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    lps_from_voxel[:3, 3] = image.GetOrigin()
+    lps_from_voxel[:3, :3] = axes[:3, :3]
+    lps_from_voxel[:3, 3] = image.GetOrigin()[:3]
     lps_from_voxel[:3] *= _mm_per_unit(fields)
-    voxels = sitk.GetArrayFromImage(image)
-    if voxels.ndim == 4:
-        voxels = np.ascontiguousarray(voxels[..., channel])
+    voxels = sitk.GetArrayViewFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        voxels = voxels[..., index]
+    elif count > 3:
+        voxels = voxels.reshape(-1, *voxels.shape[-3:])[index]
+    voxels = np.array(voxels)
     return Volume(
         refusals.single_precision(voxels),
         LPS_FROM_RAS @ lps_from_voxel,
@@ -342,7 +347,7 @@ def read_itk(
 def _read_image(
     header: Path, start: bytes, format_: Format, data: tuple[Path, int], volume: int | None
 ) -> tuple[Any, int]:
-    """Return an image of ITK, and which of its channels is the chosen volume."""
+    """Return an image of ITK, and which of its frames or channels is the chosen volume."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -366,10 +371,7 @@ def _read_image(
     if compressed and format_ is Format.METAIMAGE:
         _check_zlib(data_file, offset)
     index = refusals.choose_volume(frames * channels, volume, size[:3])
-    if len(size) > 3:
-        frame = np.unravel_index(index if channels == 1 else 0, size[3:], order="F")
-        reader.SetExtractIndex([0, 0, 0, *(int(one) for one in frame)])
-        reader.SetExtractSize([*size[:3], *[0] * len(frame)])
+    # The whole: MetaIO ends the process where it reads a part of voxels stored as text.
     return reader.Execute(), index
 
 

@@ -71,18 +71,16 @@ def _voxels(stored: Any, shape: tuple[int, ...], index: int) -> Num[np.ndarray, 
 
 
 def _place(
-    header: Any,
-    shape: tuple[int, ...],
-    wanted: Orientation | None,
-    pixdim: Float64[np.ndarray, " 3"],
+    header: Any, stored: Any, shape: tuple[int, ...], wanted: Orientation | None
 ) -> tuple[Float64[np.ndarray, "4 4"], tuple[tuple[str, str], ...]]:
     """Return the matrix by which all programs place the voxels, or that of the wanted form.
 
-    In the header's unit of length, with the notices about it. `pixdim` is as stored, before
+    In the header's unit of length, with the notices about it. `stored` is the header before
     nibabel's repairs. Raises `InputError` where sform, qform and pixdim disagree: nibabel takes
     the sform; ITK and Slicer may take the qform, and the voxel sizes of pixdim.
     """
-    stated = _stated_forms(header)
+    pixdim = stored["pixdim"][1:4].astype(np.float64)
+    stated = _stated_forms(header, stored)
     if wanted is not None:
         if wanted not in stated:
             found = f"only a {next(iter(stated))}" if stated else "neither"
@@ -116,12 +114,12 @@ def _place(
     return first, ()
 
 
-def _stated_forms(header: Any) -> dict[Orientation, Float64[np.ndarray, "4 4"]]:
+def _stated_forms(header: Any, stored: Any) -> dict[Orientation, Float64[np.ndarray, "4 4"]]:
     """Return the forms that a header states, the sform first; NaN where one is invalid."""
     stated = {}
-    if header["sform_code"] > 0:
+    if stored["sform_code"] > 0:  # nibabel repairs undefined codes to 0, ITK takes them
         stated[Orientation.SFORM] = np.array(header.get_sform(), dtype=np.float64)
-    if header["qform_code"] > 0:
+    if stored["qform_code"] > 0:
         try:
             stated[Orientation.QFORM] = np.array(header.get_qform(), dtype=np.float64)
         except ValueError:  # its quaternion is no rotation
@@ -204,12 +202,12 @@ def read_nifti(
             stream.seek(0)
             header = header_class.from_fileobj(stream)
             stream.seek(0)
-            raw_pixdim = header_class.from_fileobj(stream, check=False)["pixdim"][1:4]
+            stored = header_class.from_fileobj(stream, check=False)
             shape = tuple(int(size) for size in header.get_data_shape())
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
             _check_kind(header, shape, labels)
-            place, notices = _place(header, shape[:3], orientation, raw_pixdim.astype(np.float64))
+            place, notices = _place(header, stored, shape[:3], orientation)
             index = refusals.choose_volume((*shape, 1)[3], volume, shape[:3])
             voxel_file = _voxel_file(path, header)
             with _opened(voxel_file) as data:
@@ -219,7 +217,7 @@ def read_nifti(
                     refusals.DEFLATE_RATIO if isinstance(data, gzip.GzipFile) else 1,
                 )
                 voxels = _voxels(ArrayProxy(data, header, mmap=False), shape, index)
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, HeaderDataError):
+    except (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error, HeaderDataError):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
     place[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Volume(voxels, place, notices=notices)

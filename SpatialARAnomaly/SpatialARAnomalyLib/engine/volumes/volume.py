@@ -174,7 +174,7 @@ def check_scan(volume: Volume) -> Volume:
     if voxels.min() == voxels.max():
         raise InputError(
             "volume-constant",
-            f"The volume must hold an image; all its voxels are {voxels.flat[0]:g}.",
+            f"The volume must hold an image; all its voxels are {size_text([float(voxels.flat[0])])}.",
         )
     if _is_label_map(voxels):
         raise InputError(
