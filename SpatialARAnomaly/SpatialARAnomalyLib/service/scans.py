@@ -129,6 +129,10 @@ class ScanSource(Spec):
 
 
 def _no_images_error(folder: Path) -> InputError:
+    if not folder.is_dir():
+        return InputError(
+            "input-empty", "Expected images; found the directory of a disc (DICOMDIR)."
+        )
     kinds = other_formats(path for path in folder.rglob("*") if path.is_file())
     return InputError(
         "input-empty",

@@ -297,6 +297,16 @@ def test_two_distances_are_named(tmp_path):
     assert "4 × 4.00 mm, 4 × 7.00 mm" in error.message
 
 
+def test_slices_beside_the_line_of_the_others(tmp_path):
+    series = small_series(9)
+    for k in range(9):
+        place = [0, 3 if k > 4 else 0, 2.5 * k]
+        save(series.image(k, ImagePositionPatient=place), tmp_path / f"{k}")
+    error = refused(tmp_path)
+    assert error.code == "dicom-gap"
+    assert "along one straight line; they lie up to 1.50 mm beside it" in error.message
+
+
 def test_positions_off_the_grid_are_told(tmp_path):
     series = small_series(9)
     for k in range(9):
@@ -378,8 +388,11 @@ def test_directory_of_a_disc_is_no_series(tmp_path):
     for name in ("Modality", "Rows", "Columns", "PixelData", "SeriesInstanceUID"):
         delattr(directory, name)
     directory.DirectoryRecordSequence = item(DirectoryRecordType="PATIENT")
-    save(directory, tmp_path / "DICOMDIR")
+    path = save(directory, tmp_path / "DICOMDIR")
     assert list_series(tmp_path) == []
+    with pytest.raises(InputError, match="found the directory of a disc") as caught:
+        read_volume(path)
+    assert caught.value.code == "input-empty"
 
 
 # Damaged headers

@@ -170,8 +170,16 @@ def _even_steps(
 def _uneven_error(
     positions: Float64[np.ndarray, "n 3"], normal: Float64[np.ndarray, " 3"]
 ) -> InputError:
-    """Make the error of uneven positions, which names the distances in mm and their numbers."""
+    """Make the error of uneven positions, with their distances in mm or how far they lie off."""
     distances = np.diff(positions @ normal)
+    if np.ptp(distances) <= POSITION_TOLERANCE * distances.min():
+        line = np.linspace(positions[0], positions[-1], len(positions))
+        beside_mm = np.linalg.norm(positions - line, axis=1).max()
+        return InputError(
+            "dicom-gap",
+            "Slices must be stacked along one straight line; they lie up to "
+            f"{beside_mm:.2f} mm beside it.",
+        )
     counted = Counter(f"{distance:.2f}" for distance in distances).most_common()
     named = [f"{count} × {value} mm" for value, count in counted[:3]]
     text = ", ".join(named)
