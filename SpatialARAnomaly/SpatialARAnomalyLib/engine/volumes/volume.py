@@ -172,9 +172,9 @@ def check_scan(volume: Volume) -> Volume:
                 notices=(*volume.notices, ("voxels-not-finite", text)),
             )
     if voxels.min() == voxels.max():
+        value = size_text([float(voxels.flat[0])])
         raise InputError(
-            "volume-constant",
-            f"The volume must hold an image; all its voxels are {size_text([float(voxels.flat[0])])}.",
+            "volume-constant", f"The volume must hold an image; all its voxels are {value}."
         )
     if _is_label_map(voxels):
         raise InputError(
