@@ -10,7 +10,7 @@ from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.engine.volumes.geometry import (
     PlaneOrientation,
     check_ras_from_voxel,
-    size_text,
+    lengths_text,
     voxel_spacing_mm,
 )
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
@@ -124,4 +124,4 @@ def test_a_volume_is_turned_to_the_axes_of_a_grid(seed):
     [((1180.0, 0.1), "1180 × 0.1"), ((0.46875, 5.0), "0.469 × 5"), ((12345.6,), "12300")],
 )
 def test_sizes_are_written_without_powers_of_ten(values, text):
-    assert size_text(values) == text
+    assert lengths_text(values) == text

@@ -114,3 +114,19 @@ def test_results_lie_on_the_scan_in_every_reader(tmp_path, seed, along):
             assert found is None
         else:
             assert apart_mm(found, stated) < PLACE_MM
+
+
+def test_labels_of_a_scan_without_orientation_state_none(tmp_path):
+    """So that nibabel, which centers such files, has both at one place, and ITK, too."""
+    labels, _ = grid(0, 0.0)
+    place = np.diag([-2.5, -2.0, 3.0, 1.0])
+    scan = nib.Nifti1Image(labels.T, None)
+    scan.header["pixdim"][1:4] = (2.5, 2.0, 3.0)
+    nib.save(scan, tmp_path / "scan.nii")
+    write_nifti_labels(tmp_path / "labels.nii", labels, place, is_stated=False)
+    for read in (in_nibabel, in_itk, in_slicer):
+        assert apart_mm(read(tmp_path / "labels.nii"), read(tmp_path / "scan.nii")) < PLACE_MM
+    assert apart_mm(in_itk(tmp_path / "labels.nii"), places(labels, place)) < PLACE_MM
+    oblique = grid(1, 0.0)[1]
+    write_nifti_labels(tmp_path / "other.nii", labels, oblique, is_stated=False)
+    assert apart_mm(in_nibabel(tmp_path / "other.nii"), places(labels, oblique)) < PLACE_MM

@@ -82,7 +82,8 @@ def check_ras_from_voxel(ras_from_voxel: Float[np.ndarray, "4 4"]) -> None:
     if min(spacing_mm) < MIN_SPACING_MM:
         raise InputError(
             "spacing-zero",
-            f"Voxel spacing must be positive along every axis; found {size_text(spacing_mm)} mm.",
+            "Voxel spacing must be positive along every axis; found "
+            f"{lengths_text(spacing_mm)} mm.",
         )
     if abs(np.linalg.det(_axes(ras_from_voxel))) < MIN_AXIS_VOLUME:
         raise InputError(
@@ -101,7 +102,7 @@ def tilt_degrees(ras_from_voxel: Float[np.ndarray, "4 4"]) -> float:
     return float(np.degrees(np.arcsin(min(shear(ras_from_voxel), 1.0))))
 
 
-def size_text(values: Iterable[float], digits: int = 3) -> str:
+def lengths_text(values: Iterable[float], digits: int = 3) -> str:
     """Return lengths as "0.5 × 0.5 × 5", rounded to significant digits but never to powers."""
     return " × ".join(
         np.format_float_positional(value, digits, unique=False, fractional=False, trim="-")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Num
+from jaxtyping import Float, Float32, Float64, Num, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Orientation
@@ -19,8 +19,8 @@ from SpatialARAnomalyLib.engine.volumes import refusals
 from SpatialARAnomalyLib.engine.volumes.geometry import (
     MAX_SHEAR,
     grids_apart_mm,
+    lengths_text,
     shear,
-    size_text,
     tilt_degrees,
     voxel_spacing_mm,
 )
@@ -91,9 +91,7 @@ def _place(
     if 0 in pixdim:
         raise refusals.spacing_error()
     if not stated:
-        # As ITK and Slicer do. nibabel would turn x around, and center the volume.
-        place = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.diag([*np.abs(pixdim), 1.0])
-        return place, (refusals.unstated_notice(),)
+        return _unstated_place(np.abs(pixdim)), (refusals.unstated_notice(),)
     first = next(iter(stated.values()))
     if len(stated) == 2:
         qform = stated[Orientation.QFORM]
@@ -108,10 +106,18 @@ def _place(
         if not (apart <= MAX_FORMS_APART_MM or (shear(first) > MAX_SHEAR and pixdim.min() > 0)):
             raise InputError(
                 "affine-ambiguous",
-                f"The header states two voxel sizes: {size_text(sizes)} in its "
-                f"{next(iter(stated))}, and {size_text(pixdim)} as pixdim.",
+                f"The header states two voxel sizes: {lengths_text(sizes)} in its "
+                f"{next(iter(stated))}, and {lengths_text(pixdim)} as pixdim.",
             )
     return first, ()
+
+
+def _unstated_place(spacing: Shaped[np.ndarray, " 3"]) -> Float64[np.ndarray, "4 4"]:
+    """Return the matrix of a header without forms, as ITK and Slicer have it.
+
+    nibabel would turn x around, and center the volume.
+    """
+    return np.diag([*(spacing * (-1.0, -1.0, 1.0)), 1.0])
 
 
 def _stated_forms(header: Any, stored: Any) -> dict[Orientation, Float64[np.ndarray, "4 4"]]:
@@ -134,7 +140,7 @@ def _forms_error(
     if not np.isfinite(apart):
         found = "one of them is invalid"
     else:
-        found = f"voxels are up to {size_text([apart])} mm apart"
+        found = f"voxels are up to {lengths_text([apart])} mm apart"
         if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
             found += ", left and right exchanged"
     tilted = np.isfinite(sform).all() and shear(sform) > MAX_SHEAR
@@ -224,10 +230,23 @@ def read_nifti(
 
 
 def write_nifti_labels(
-    path: Path, labels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]
+    path: Path,
+    labels: Num[np.ndarray, "k j i"],
+    ras_from_voxel: Float[np.ndarray, "4 4"],
+    *,
+    is_stated: bool = True,
 ) -> None:
-    """Write a NIfTI-1 label map; its affine is stored in single precision."""
+    """Write a NIfTI-1 label map; its affine is stored in single precision.
+
+    That of a scan whose orientation is not stated states none, so that every program places
+    both alike.
+    """
     image = _image(labels, ras_from_voxel)
+    spacing = np.array(voxel_spacing_mm(ras_from_voxel))
+    if not is_stated and np.array_equal(ras_from_voxel, _unstated_place(spacing)):
+        image = type(image)(labels.T, None, dtype=labels.dtype)
+        image.header.set_xyzt_units("mm")
+        image.header["pixdim"][1:4] = spacing
     image.header.set_intent("label", name="anomalies")
     _save(image, path)
 

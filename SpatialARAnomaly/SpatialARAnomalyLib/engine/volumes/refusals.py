@@ -8,6 +8,9 @@ from jaxtyping import Num
 
 from SpatialARAnomalyLib.engine.errors import InputError
 
+UNSTATED = "orientation-unstated"
+"""Code of the notice, and the error, about a file that does not state its orientation."""
+
 DEFLATE_RATIO = 1032
 """Highest possible compression of a zlib or gzip stream."""
 
@@ -54,7 +57,7 @@ def format_error(found: str) -> InputError:
 def unstated_notice() -> tuple[str, str]:
     """Return the notice about a file that does not state where left and right are."""
     return (
-        "orientation-unstated",
+        UNSTATED,
         "The file does not state its orientation: it is placed as Slicer does, and left and "
         "right may be exchanged.",
     )

@@ -13,12 +13,13 @@ from SpatialARAnomalyLib.engine.volumes.geometry import (
     MAX_SHEAR,
     PlaneOrientation,
     check_ras_from_voxel,
+    lengths_text,
     shear,
-    size_text,
     tilt_degrees,
     voxel_ml,
     voxel_spacing_mm,
 )
+from SpatialARAnomalyLib.engine.volumes.refusals import UNSTATED
 
 MAX_LABEL_VALUES = 1024
 """Number of distinct values from which an image is a scan and no label map."""
@@ -88,6 +89,11 @@ class Volume:
         return replace(self, mask=inside)
 
     @property
+    def is_oriented(self) -> bool:
+        """False if the file did not state where left and right are."""
+        return UNSTATED not in dict(self.notices)
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighboring voxels along i, j and k in mm."""
         return voxel_spacing_mm(self.ras_from_voxel)
@@ -155,7 +161,7 @@ def check_scan(volume: Volume) -> Volume:
         raise InputError(
             "scan-extent",
             f"A scan must be at most {MAX_EXTENT_MM / 1000:g} m and at least {MIN_EXTENT_MM:g} mm "
-            f"long; it has {size_text(extent_mm)} mm. Its unit of length may be wrong.",
+            f"long; it has {lengths_text(extent_mm)} mm. Its unit of length may be wrong.",
         )
     if np.issubdtype(voxels.dtype, np.floating):
         finite = np.isfinite(voxels)
@@ -172,7 +178,7 @@ def check_scan(volume: Volume) -> Volume:
                 notices=(*volume.notices, ("voxels-not-finite", text)),
             )
     if voxels.min() == voxels.max():
-        value = size_text([float(voxels.flat[0])])
+        value = lengths_text([float(voxels.flat[0])])
         raise InputError(
             "volume-constant", f"The volume must hold an image; all its voxels are {value}."
         )

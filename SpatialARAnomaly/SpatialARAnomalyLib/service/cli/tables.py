@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard, NormalsSummary
+from SpatialARAnomalyLib.engine.volumes.geometry import lengths_text
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderState
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 def _range(values: tuple[float, float]) -> str:
     low, high = values
-    return f"{low:.3g} mm" if low == high else f"{low:.3g} to {high:.3g} mm"
+    return f"{' to '.join(dict.fromkeys(lengths_text([one]) for one in (low, high)))} mm"
 
 
 def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
@@ -193,7 +194,7 @@ def print_survey(found: "SurveyResult") -> None:
             Text(row.name),
             row.modality or "",
             " × ".join(str(size) for size in reversed(row.shape_kji or ())),
-            " × ".join(f"{mm:.3g}" for mm in row.spacing_mm or ()),
+            lengths_text(row.spacing_mm or ()),
             "" if row.slices is None else str(row.slices),
             row.patient or "excluded",
         )

@@ -6,7 +6,7 @@ from SpatialARAnomalyLib.engine.errors import ModelError
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Region
-from SpatialARAnomalyLib.engine.volumes.geometry import size_text
+from SpatialARAnomalyLib.engine.volumes.geometry import lengths_text
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, air_share, infer_modality
 
 MAX_FACTOR = 2.0
@@ -56,9 +56,9 @@ def _geometry_mismatches(card: ModelCard, plane_volume: PlaneVolume) -> Iterator
     )
     for name, found, (least, largest) in measures:
         if min(found) < least / MAX_FACTOR or max(found) > largest * MAX_FACTOR:
-            trained = " to ".join(dict.fromkeys(size_text([one]) for one in (least, largest)))
+            trained = " to ".join(dict.fromkeys(lengths_text([one]) for one in (least, largest)))
             yield ModelError(
                 "model-geometry",
                 f"Model {card.name!r} was trained with a {name} of {trained} mm; the volume has "
-                f"{size_text(found)} mm.",
+                f"{lengths_text(found)} mm.",
             )

@@ -119,7 +119,9 @@ def write_results(
         "segmentation": lambda path: write_segmentation(
             path, detection.labels, ras_from_voxel, list(map(_segment, detection.findings))
         ),
-        "labels": lambda path: write_nifti_labels(path, detection.labels, ras_from_voxel),
+        "labels": lambda path: write_nifti_labels(
+            path, detection.labels, ras_from_voxel, is_stated=detection.volume.is_oriented
+        ),
         "findings": lambda path: write_table(
             path, FINDING_COLUMNS, [finding_row(finding) for finding in detection.findings]
         ),

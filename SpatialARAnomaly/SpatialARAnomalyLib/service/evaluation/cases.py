@@ -17,7 +17,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
     read_volume_file,
     volume_name,
 )
-from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, same_grid, size_text
+from SpatialARAnomalyLib.engine.volumes.geometry import grids_apart_mm, lengths_text, same_grid
 from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.scan_table import TableProblem, read_scan_table
@@ -98,7 +98,7 @@ def check_on_grid(volume: Volume, truth: Volume) -> None:
         raise InputError(
             "truth-place",
             "The truth must lie on the scan's voxels; it lies up to "
-            f"{size_text([apart_mm])} mm from them.",
+            f"{lengths_text([apart_mm])} mm from them.",
         )
     if not np.isfinite(truth.voxels).all():
         raise InputError("truth-values", "The truth must hold labels; it holds NaN.")

@@ -30,7 +30,7 @@ from SpatialARAnomalyLib.engine.volumes.formats import (
     has_volume_suffix,
     other_formats,
 )
-from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
+from SpatialARAnomalyLib.engine.volumes.refusals import UNSTATED, unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service import scan_table
 from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
@@ -140,9 +140,9 @@ class ScanReader:
                 series, check_cancelled, volume=source.volume, allow_gaps=source.allow_gaps
             )
             volume = source.masked(check_scan(volume), notices)
-        if "orientation-unstated" in dict(volume.notices) and not self._allows_unstated:
+        if not (volume.is_oriented or self._allows_unstated):
             raise InputError(
-                "orientation-unstated",
+                UNSTATED,
                 "The file does not state its orientation: left and right may be exchanged.",
             )
         if self._region is Region.MASK and volume.mask is None:

@@ -17,7 +17,8 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, InputError, SpatialAREr
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import distances_from_others
 from SpatialARAnomalyLib.engine.specs import Modality, Spec
-from SpatialARAnomalyLib.engine.volumes.geometry import size_text
+from SpatialARAnomalyLib.engine.volumes.geometry import lengths_text
+from SpatialARAnomalyLib.engine.volumes.refusals import UNSTATED
 from SpatialARAnomalyLib.service.events import as_user_error, missing_package
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.text import unlike_text
@@ -212,7 +213,7 @@ def read_candidates(
         report.progress(done, len(candidates), "volume")
 
 
-_CODES = {"modality-unsupported": "other-modality", "orientation-unstated": "no-orientation"}
+_CODES = {"modality-unsupported": "other-modality", UNSTATED: "no-orientation"}
 """Why a scan is excluded (`ScanRow.code`), by the code of the error."""
 
 
@@ -260,8 +261,8 @@ def select_usable(
         if min(scan.extent_mm) < MIN_TOKENS * token_mm:
             candidate.exclude(
                 "too-small",
-                f"The body must be wider than {MIN_TOKENS:g} tokens of {size_text([token_mm])} mm; "
-                f"it has {size_text([min(scan.extent_mm)])} mm.",
+                f"The body must be wider than {MIN_TOKENS:g} tokens of "
+                f"{lengths_text([token_mm])} mm; it has {lengths_text([min(scan.extent_mm)])} mm.",
             )
     name_patients([candidate for candidate, _ in _remaining(candidates)])
     _doubt_unlike(_remaining(candidates))
@@ -341,8 +342,8 @@ def _exclude_other_spacing(candidates: Sequence[Candidate]) -> None:
             if candidate.code is None and not usual / MAX_FACTOR <= found <= usual * MAX_FACTOR:
                 candidate.exclude(
                     "other-spacing",
-                    f"{what} are {size_text([found])} mm apart; most scans have "
-                    f"{size_text([usual])} mm.",
+                    f"{what} are {lengths_text([found])} mm apart; most scans have "
+                    f"{lengths_text([usual])} mm.",
                 )
 
 
