@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from Harness import grab, load_scripted_module, run_events, start, wait_until
+from Harness import color_scheme, grab, load_scripted_module, run_events, start, wait_until
 from PIL import Image
 from service.small_site import SHAPE_KJI, SPACING_MM
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
@@ -61,14 +61,17 @@ def grab_both(module: object, name: str, work: Path) -> None:
     """Write the panel in the light and the dark palette."""
     for scheme in ("light", "dark"):
         path = work / f"{scheme}.png"
+        with color_scheme(scheme):
+            module.enter()  # icons follow the colors
         grab(module.panel, path, scheme=scheme)
         save(Image.open(path), SCREENSHOTS / f"{name}_{scheme}.png")
 
 
 def open_only(module: object, *names: str) -> None:
-    """Open these sections of the panel and close the others."""
+    """Open these sections of the panel, on their tab, and close the others."""
     for name in ("detect", "review", "export", "evaluate", "train", "models", "encoders", "setup"):
         getattr(module.ui, f"{name}Section").collapsed = name not in names
+    module.widget.panel.tabs.setCurrentIndex(0 if "detect" in names else 1)
     run_events(0.3)
 
 
@@ -175,7 +178,7 @@ def make(models: Path | None, work: Path) -> None:
     Settings.setModelsFolder(folder)
     module = load_scripted_module(ROOT / "SpatialARAnomaly/SpatialARAnomaly.py")
     module.enter()
-    open_only(module, "detect", "review", "export")
+    open_only(module, "detect", "review")
     if models is None:
         module.widget.panel.detect.demonstrationAction.trigger()
         wait_until(lambda: not module.widget.logic.busy, WAIT_S, "the demonstration model")

@@ -38,6 +38,14 @@ def number_text(number: float, least: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.{1 if number < 1 else 2}g}"
 
 
+def position_text(ras: tuple[float, float, float]) -> str:
+    """Return a position in RAS mm as text: `L 20, A 14, S 26`."""
+    return ", ".join(
+        f"{positive if value >= 0 else negative} {abs(value):.0f}"
+        for value, positive, negative in zip(ras, "RAS", "LPI", strict=True)
+    )
+
+
 def count_findings(findings: Sized) -> str:
     """Return `no findings`, `1 finding`, `2 findings`."""
     count = len(findings)

@@ -161,8 +161,12 @@ class Logic:
         *,
         withRejected: bool = False,
         overwrite: bool = False,
+        inScene: bool = False,
     ) -> None:
-        """Write a result into a folder; raises `SpatialARError` where that cannot begin."""
+        """Write a result into a folder; raises `SpatialARError` where that cannot begin.
+
+        Positions are those of the scan's own space, or of the scene (`inScene`).
+        """
         if not folder.is_absolute():
             raise InputError("export-folder", _("Expected a folder to export to; none is chosen."))
         if format_ is ExportFormat.DICOM_SEG:
@@ -178,6 +182,7 @@ class Logic:
             onEnd,
             withRejected=withRejected,
             overwrite=overwrite,
+            inScene=inScene,
         )
 
     def evaluate(

@@ -5,8 +5,8 @@ from typing import Any
 
 import qt
 
-ROW_PX = 24
-"""Height of a table row."""
+ROW_PADDING_PX = 6
+"""Height of a table row above that of its letters."""
 
 Slot = Callable[..., None]
 
@@ -63,7 +63,22 @@ def prepareTable(
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
     table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(ROW_PX)
+    table.verticalHeader().setDefaultSectionSize(rowHeight(table))
+
+
+def rowHeight(table: "qt.QTableWidget") -> int:
+    """Return the height of a row, which grows with the font."""
+    return int(table.fontMetrics().height()) + ROW_PADDING_PX
+
+
+def fitTable(table: "qt.QTableWidget", atLeast: int, atMost: int) -> None:
+    """Make a table as high as its rows, within limits."""
+    rows = min(max(int(table.property("rowCount")), atLeast), atMost)
+    table.setFixedHeight(
+        int(table.horizontalHeader().property("sizeHint").height())
+        + rows * rowHeight(table)
+        + 2 * int(table.property("frameWidth"))
+    )
 
 
 def tableItem(value: object, toolTip: str = "", editable: bool = False) -> "qt.QTableWidgetItem":

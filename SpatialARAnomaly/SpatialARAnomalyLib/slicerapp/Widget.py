@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import qt
 import slicer
+from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.panels.Appearance import nameControls, showIcons
 from SpatialARAnomalyLib.slicerapp.panels.DetectPanel import DetectPanel, LogPanel
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.panels.EncodersPanel import EncodersPanel
@@ -22,8 +25,11 @@ from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
 from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer
 
-MORE_SECTIONS = ("Evaluate", "Train", "Models", "Encoders", "Setup")
-"""The .ui files of the sections below Detect, Review and Export, in order."""
+MORE_SECTIONS = ("Train", "Models", "Evaluate", "Encoders", "Setup")
+"""The .ui files of the sections of the second tab, in order."""
+
+FIND_TAB, MAKE_TAB = 0, 1
+"""Tabs: detect and review; train, evaluate and set up."""
 
 
 class Panel:
@@ -39,6 +45,12 @@ class Panel:
         logic.worker.log = self.log.append
         self.dialogs = dialogs = dialogs or Dialogs(ui.detectSection)
         log = self.log.append
+        self.tabs = qt.QTabBar(ui.tabBarBox)
+        self.tabs.addTab(_("Find anomalies"))
+        self.tabs.addTab(_("Train and set up"))
+        self.tabs.setAccessibleName(_("Parts of the panel"))
+        ui.tabBarBox.layout().addWidget(self.tabs)
+        self.tabs.currentChanged.connect(self._onTabChosen)
         self.export = ExportPanel(ui, logic, dialogs)
         self.evaluate = EvaluatePanel(ui, logic, dialogs)
         self.review = ReviewPanel(ui, logic, self._onResultChosen, dialogs)
@@ -50,7 +62,11 @@ class Panel:
         packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
         self.setup = SetupPanel(ui, packages, dialogs)
         for section in (self.detect, self.train, self.encoders):
-            section.onMissingPackage = self.setup.open
+            section.onMissingPackage = self.openSetup
+        self.detect.packagesAreMissing = lambda: not packages.external and bool(packages.missing())
+        self.detect.onOpenSetup = self.openSetup
+        self.detect.onImportModel = self._importModel
+        self.models.onUse = lambda: self.tabs.setCurrentIndex(FIND_TAB)
         self._remembered = RememberedParameters()
         # A node that was just added has no voxels yet: wait for the next turn of the event loop.
         self._sceneTimer = singleShotTimer(0)
@@ -64,6 +80,20 @@ class Panel:
         self.detect.resultChanged(result)
         self.export.setResult(result)
         self.evaluate.setResult(result)
+
+    def _onTabChosen(self, index: int) -> None:
+        self.ui.findPage.setVisible(index == FIND_TAB)
+        self.ui.makePage.setVisible(index == MAKE_TAB)
+
+    def openSetup(self) -> None:
+        """Show the section *Set-up* and check the packages."""
+        self.tabs.setCurrentIndex(MAKE_TAB)
+        self.setup.open()
+
+    def _importModel(self) -> None:
+        self.tabs.setCurrentIndex(MAKE_TAB)
+        self.ui.modelsSection.setProperty("collapsed", False)
+        self.models.importModel()
 
     def _onEncodersChanged(self) -> None:
         self.detect.reloadModels()
@@ -122,8 +152,9 @@ class Panel:
 
     def enter(self) -> None:
         """Update the sections when the user opens the module."""
-        self.detect.reloadModels()
+        showIcons(self.ui)  # the style may have changed
         self.setup.enter()
+        self.detect.reloadModels()
         self.models.reload()
         self.encoders.reload()
         self.train.enter()
@@ -140,6 +171,7 @@ class Panel:
         self._sceneTimer.stop()
         self._sceneTimer.timeout.disconnect(self._onSceneTimer)
         self.setParameters(None)
+        self.tabs.currentChanged.disconnect(self._onTabChosen)
         self.logic.worker.log = doNothing
         for section in (self.review, self.models, self.detect, self.train):
             section.cleanup()
@@ -172,4 +204,5 @@ def loadPanel(resourcePath: Callable[[str], str]) -> tuple[object, object]:
         section.setMRMLScene(slicer.mrmlScene)
         for key, widget in vars(slicer.util.childWidgetVariables(section)).items():
             setattr(ui, key, widget)
+    nameControls(ui)
     return panel, ui

@@ -110,8 +110,9 @@ def test_every_file_holds_what_the_scene_does(kind, opened, tmp_path):
 
     table = pd.read_csv(out / f"{stem}_findings.csv", keep_default_na=False)
     rows = rows_of(result)
-    assert list(table.columns) == list(rows[0])
-    for column in table.columns:
+    assert list(table.columns) == [*rows[0], "space"]
+    assert set(table["space"]) == {"scan"}
+    for column in rows[0]:
         written = list(table[column])
         if column == "comment":
             # A spreadsheet must not compute what a reviewer wrote.

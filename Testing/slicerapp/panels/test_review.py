@@ -96,7 +96,7 @@ def test_reviews_follow_their_places_and_come_back(reviewed):
     module.ui.acceptButton.click()
     view.choose(2)
     module.ui.rejectButton.click()
-    module.ui.findingsTable.item(view.rowOf(2), 7).setText('Fäden, "hell"')
+    module.ui.findingsTable.item(view.rowOf(2), 5).setText('Fäden, "hell"')
     places = {row["rank"]: (row["status"], row["comment"]) for row in rows_of(result)}
     assert places[1] == ("accepted", "")
     assert places[2] == ("rejected", 'Fäden, "hell"')
@@ -125,7 +125,7 @@ def test_undo_steps_back_through_everything(reviewed):
     assert not ui.undoButton.isEnabled()
     view.choose(1)
     ui.acceptButton.click()
-    ui.findingsTable.item(0, 7).setText("first")
+    ui.findingsTable.item(0, 5).setText("first")
     view.choose(2)
     ui.rejectButton.click()
     seen = []
@@ -265,7 +265,7 @@ def ours(scene) -> set[str]:
     import slicer
 
     kinds = (
-        "vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLColorLegendDisplayNode",
+        "vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLMarkupsFiducialNode",
         "vtkMRMLScalarVolumeNode",
     )  # fmt: skip
     return {node.GetID() for kind in kinds for node in slicer.util.getNodesByClass(kind)}
@@ -285,11 +285,11 @@ def test_deleting_a_result_asks_and_removes_all_of_it(reviewed, scene):
     assert not module.ui.deleteResultButton.isEnabled()
 
 
-def test_an_overlay_deleted_elsewhere_leaves_no_legend(reviewed, scene):
+def test_an_overlay_deleted_elsewhere_leaves_no_numbers(reviewed, scene):
     module, result = reviewed
     scene.RemoveNode(result.volume)
     run_events()
-    assert scene.GetNumberOfNodesByClass("vtkMRMLColorLegendDisplayNode") == 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsFiducialNode") == 0
     assert module.ui.findingsTable.rowCount == 0
 
 
@@ -346,7 +346,7 @@ def review(module, rank: int, button: str = "", comment: str = "") -> None:
     if button:
         getattr(ui, f"{button}Button").click()
     if comment:
-        ui.findingsTable.item(view.rowOf(rank), 7).setText(comment)
+        ui.findingsTable.item(view.rowOf(rank), 5).setText(comment)
 
 
 def test_reviews_are_joined_where_findings_merge_and_part_again_with_them(shown):
@@ -358,7 +358,7 @@ def test_reviews_are_joined_where_findings_merge_and_part_again_with_them(shown)
     move_threshold(module, 1.1)
     # Who disagrees leaves the whole open; nothing that was written is lost.
     assert said(result) == [("", 'left, sure; artefact; "ring"'), ("", "")]
-    assert module.ui.findingsTable.item(0, 7).text() == 'left, sure; artefact; "ring"'
+    assert module.ui.findingsTable.item(0, 5).text() == 'left, sure; artefact; "ring"'
     move_threshold(module, 2.0)
     assert said(result) == parted
 

@@ -86,7 +86,8 @@ def finding_row(finding: "Finding") -> dict[str, float | int | None]:
     return dict(zip(FINDING_COLUMNS, values, strict=True))
 
 
-# Okabe and Ito's palette without black: distinct for color-blind readers and on gray.
+# Okabe and Ito's palette without black, distinct for color-blind readers and on gray; then those
+# of CIELAB that lie farthest from all before them (at least 26 apart, lightness 45 to 92).
 _PALETTE = (
     (0.835, 0.369, 0.000),
     (0.337, 0.706, 0.914),
@@ -95,6 +96,19 @@ _PALETTE = (
     (0.800, 0.475, 0.655),
     (0.902, 0.624, 0.000),
     (0.000, 0.447, 0.698),
+    (0.600, 0.100, 1.000),
+    (0.000, 1.000, 0.000),
+    (1.000, 0.000, 0.400),
+    (1.000, 0.100, 0.800),
+    (0.500, 0.400, 0.900),
+    (0.000, 1.000, 0.600),
+    (0.400, 0.500, 0.000),
+    (0.000, 1.000, 1.000),
+    (0.900, 0.700, 0.500),
+    (0.200, 0.700, 0.000),
+    (0.700, 0.900, 0.600),
+    (1.000, 0.000, 0.100),
+    (1.000, 0.500, 0.500),
 )
 
 

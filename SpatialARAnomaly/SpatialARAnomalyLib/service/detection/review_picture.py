@@ -16,7 +16,12 @@ from SpatialARAnomalyLib.engine.specs import Plane
 from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
 from SpatialARAnomalyLib.service.models.wording import SHOWN_RATES, basis_text, expected_text
-from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, count_findings, rate_text
+from SpatialARAnomalyLib.service.text import (
+    RESEARCH_NOTICE,
+    count_findings,
+    position_text,
+    rate_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,12 +121,9 @@ def _slices_of(detection: Detection, findings: list[Finding]) -> list[int]:
 
 
 def _title(finding: Finding, calibration: Calibration) -> str:
-    position = ", ".join(
-        f"{positive if value >= 0 else negative} {abs(value):.0f}"
-        for value, positive, negative in zip(finding.peak_ras, "RAS", "LPI", strict=True)
-    )
     return (
-        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL at {position} mm\n"
+        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL"
+        f" at {position_text(finding.peak_ras)} mm\n"
         f"like this or stronger in a normal scan: {expected_text(finding, calibration)}"
     )
 

@@ -57,7 +57,7 @@ class DetectPanel:
     """Starts and cancels detections; `onResult` gets their results.
 
     `onModels` is called after the models were listed, `onMissingPackage` when a job failed for
-    want of a Python package.
+    want of a Python package, the others where the next step is elsewhere.
     """
 
     def __init__(
@@ -75,6 +75,9 @@ class DetectPanel:
         self._dialogs = dialogs or Dialogs(ui.detectSection)
         self.onModels: Callable[[], None] = doNothing
         self.onMissingPackage: Callable[[], None] = doNothing
+        self.onOpenSetup: Callable[[], None] = doNothing
+        self.onImportModel: Callable[[], None] = doNothing
+        self.packagesAreMissing: Callable[[], bool] = lambda: False
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
         self._reported: tuple[str, list[str]] | None = None
@@ -95,6 +98,7 @@ class DetectPanel:
         ui.modelMenuButton.setMenu(menu)
         self._menu = menu  # PythonQt deletes an object without a reference
         ui.progressBar.setVisible(False)
+        self._showStatus("")
         self._connections = Connections(
             (self.demonstrationAction.triggered, self._makeDemonstrationModel),
             (reloadAction.triggered, self.reloadModels),
@@ -103,6 +107,10 @@ class DetectPanel:
                 lambda *_unused: self._showStatus(openModelsFolder(self._dialogs)),
             ),
             (ui.detectButton.clicked, self._detectOrCancel),
+            (ui.modelDetailsButton.toggled, self._showDetails),
+            (ui.makeDemonstrationButton.clicked, self._makeDemonstrationModel),
+            (ui.importModelButton.clicked, lambda *_unused: self.onImportModel()),
+            (ui.openSetupButton.clicked, lambda *_unused: self.onOpenSetup()),
             (ui.inputSelector.currentNodeChanged, self._volumeChosen),
             (ui.maskSelector.currentNodeChanged, self.refresh),
             (ui.modelSelector.currentIndexChanged, self._modelChosen),
@@ -203,7 +211,11 @@ class DetectPanel:
         """Show the model's card; enable the button, or show its problem in the tooltip."""
         ui, logic = self._ui, self._logic
         entry = self.chosenModel()
+        ui.modelCardLineLabel.setText(_summarizeModel(entry))
         ui.modelCardLabel.setText(_describeModel(entry))
+        ui.modelDetailsButton.setEnabled(entry is not None)
+        self._showDetails()
+        self._showFirstStep()
         for widget in (
             ui.inputSelector,
             ui.maskSelector,
@@ -225,6 +237,28 @@ class DetectPanel:
             _("Search the volume for what is unlikely in normal scans."),
         )
 
+    def _showDetails(self, *_unused: object) -> None:
+        entry, details = self.chosenModel(), self._ui.modelDetailsButton
+        # What keeps a model from being used is shown in any case.
+        shown = entry is not None and (details.isChecked() or entry.card is None)
+        details.setArrowType(qt.Qt.DownArrow if shown else qt.Qt.RightArrow)
+        self._ui.modelCardLabel.setVisible(shown)
+
+    def _showFirstStep(self) -> None:
+        """Show what to do first where packages or models are missing."""
+        ui = self._ui
+        missing = self.packagesAreMissing()
+        noModel = not any(one.card is not None for one in self._models)
+        ui.firstRunBox.setVisible((missing or noModel) and not self._logic.busy)
+        ui.firstRunLabel.setText(
+            _("Install the missing Python packages first.")
+            if missing
+            else _("No model yet: make the demonstration model, or import one.")
+        )
+        ui.openSetupButton.setVisible(missing)
+        ui.makeDemonstrationButton.setVisible(not missing)
+        ui.importModelButton.setVisible(not missing)
+
     def _nameProblem(self, entry: ModelEntry | None) -> str | None:
         if self._parameters is None:
             return _("The scene is being closed.")
@@ -239,7 +273,7 @@ class DetectPanel:
         ):
             return _("The mask must be under the same transform as the volume.")
         if entry is None:
-            return _("There is no model yet: make the demonstration model with More.")
+            return _("There is no model yet: make the demonstration model, or import one.")
         return None if entry.card is not None else _("The chosen model cannot be used.")
 
     def _detectOrCancel(self, *_unused: object) -> None:
@@ -341,6 +375,7 @@ class DetectPanel:
     def _showStatus(self, text: str) -> None:
         self._reported = None
         self._ui.statusLabel.setText(text)
+        self._ui.statusLabel.setVisible(bool(text))
 
 
 def _countText(result: Result) -> str:
@@ -350,9 +385,21 @@ def _countText(result: Result) -> str:
     )
 
 
+def _summarizeModel(entry: ModelEntry | None) -> str:
+    """Return a model's card in one line."""
+    if entry is None:
+        return _("No model.")
+    card = entry.card
+    if card is None:
+        return _("⚠ This model cannot be used.")
+    count = len(card.normals.training_sha256) + len(card.normals.held_out_sha256)
+    parts = [card.modality, card.slices.plane, _("{count} scans").format(count=count)]
+    return " · ".join([*parts, _("rough")] if card.calibration.is_rough else parts)
+
+
 def _describeModel(entry: ModelEntry | None) -> str:
     if entry is None:
-        return _("No model yet. Make the demonstration model with More, or train one.")
+        return ""
     card = entry.card
     if card is None:
         return inOneLine(entry.error) if entry.error is not None else ""

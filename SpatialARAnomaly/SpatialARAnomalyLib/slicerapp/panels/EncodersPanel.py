@@ -15,11 +15,11 @@ from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.panels.JobRunner import JobRunner
 from SpatialARAnomalyLib.slicerapp.QtHelpers import (
-    ROW_PX,
     Connections,
     KeyedTable,
     doNothing,
     enable,
+    rowHeight,
     tableItem,
 )
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
@@ -56,7 +56,7 @@ class EncodersPanel:
         self._entries: list[EncoderEntry] = []
         self._requested: list[str] = []
         self._table = KeyedTable(ui.encodersTable, _columns(), self._chosenChanged, stretched=0)
-        ui.encodersTable.setMinimumHeight(ROW_PX * (ROWS_SHOWN + 1))
+        ui.encodersTable.setMinimumHeight(rowHeight(ui.encodersTable) * (ROWS_SHOWN + 1))
         self._jobs = JobRunner(ui.encodersProgressBar, self._showStatus, log, self._jobsChanged)
         self._jobs.onMissingPackage = lambda: self.onMissingPackage()
         self._connections = Connections(

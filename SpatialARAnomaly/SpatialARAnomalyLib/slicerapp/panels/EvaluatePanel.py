@@ -17,6 +17,7 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     PictureLabel,
     enable,
     fillTable,
+    fitTable,
     prepareTable,
     tableItem,
 )
@@ -159,11 +160,7 @@ class EvaluatePanel:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                     rows[-1].append(item)
         fillTable(table, rows)
-        table.setFixedHeight(
-            int(table.horizontalHeader().property("sizeHint").height())
-            + len(rows) * int(table.rowHeight(0))
-            + 2 * int(table.property("frameWidth"))
-        )
+        fitTable(table, len(rows), len(rows))
         table.setVisible(True)
 
     def _save(self, *_unused: object) -> None:

@@ -59,6 +59,8 @@ class ExportPanel:
 
     def refresh(self, *_unused: object) -> None:
         """Enable the button, or show the problem in its tooltip."""
+        dicom = self._format() is ExportFormat.DICOM_SEG
+        self._ui.inSceneSpaceCheckBox.setVisible(self._isTransformed() and not dicom)
         enable(
             self._ui.exportButton,
             self._nameProblem(),
@@ -76,6 +78,14 @@ class ExportPanel:
                 return problem
         return None if self._folder() else _("Choose a folder first.")
 
+    def _isTransformed(self) -> bool:
+        result = self._result
+        return result is not None and result.volume.GetParentTransformNode() is not None
+
+    def _isInScene(self) -> bool:
+        dicom = self._format() is ExportFormat.DICOM_SEG
+        return self._isTransformed() and not dicom and self._ui.inSceneSpaceCheckBox.isChecked()
+
     def _export(self, *_unused: object, overwrite: bool = False) -> None:
         self.exporting = True
         self._showStatus(_("Exporting…"))
@@ -88,6 +98,7 @@ class ExportPanel:
                 self._exported,
                 withRejected=self._ui.withRejectedCheckBox.isChecked(),
                 overwrite=overwrite,
+                inScene=self._isInScene(),
             )
         except Exception as error:
             self._exported(Outcome(error=asUserError(error)), [])
@@ -99,7 +110,12 @@ class ExportPanel:
         if error is None and files:
             Settings.setExportFolder(self._folder())
             names = ", ".join(file.name for file in files)
-            self._showStatus(_("Written: {names}").format(names=names))
+            text = _("Written: {names}")
+            if self._isInScene():
+                text = _("Written in the scene's space: {names}")
+            elif self._isTransformed():
+                text = _("Written in the scan's own space: {names}")
+            self._showStatus(text.format(names=names))
         elif error is None:
             self._showStatus(_("Cancelled. Nothing was written."))
         elif error.code == "output-exists" and self._dialogs.confirm(

@@ -54,6 +54,8 @@ class ModelsPanel:
         self._dialogs = dialogs or Dialogs(ui.modelsSection)
         self._models: dict[str, ListedModel] = {}
         self._verified: dict[str, tuple[ModelEntry, SpatialARError | None]] = {}
+        self.onUse: Callable[[], None] = doNothing
+        """Called after a model was chosen for *Detect*."""
         self._toChoose: str | None = None
         self._listing = ModelsListing(self._listed)
         self._view = KeyedTable(ui.modelsTable, modelColumns(), self.refresh)
@@ -67,7 +69,7 @@ class ModelsPanel:
             (ui.modelsUseButton.clicked, self._use),
             (ui.modelsVerifyButton.clicked, self._verify),
             (ui.modelsEncoderButton.clicked, self._getEncoder),
-            (ui.modelsImportButton.clicked, self._import),
+            (ui.modelsImportButton.clicked, self.importModel),
             (ui.modelsExportButton.clicked, self._export),
             (ui.modelsRenameButton.clicked, self._rename),
             (ui.modelsDeleteButton.clicked, self._delete),
@@ -166,6 +168,7 @@ class ModelsPanel:
             return
         if self._detect.chooseModel(model.entry.path):
             self._showStatus(_("{name} is chosen in Detect.").format(name=model.row.name))
+            self.onUse()
         else:
             self._showStatus(_("⚠ The model cannot be used any more."))
 
@@ -190,7 +193,8 @@ class ModelsPanel:
         if model is not None:
             self._onGetEncoder(model.row.encoder_hub_id or model.row.encoder)
 
-    def _import(self, *_unused: object) -> None:
+    def importModel(self, *_unused: object) -> None:
+        """Ask for a model file, and add it."""
         file = self._dialogs.chooseFile(_("Import a model"), _fileFilter())
         if not file:
             return

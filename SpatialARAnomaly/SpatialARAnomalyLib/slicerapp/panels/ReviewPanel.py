@@ -7,17 +7,21 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SpatialARAnomalyLib.service.text import rate_text
+from SpatialARAnomalyLib.service.detection.findings_table import rank_color
+from SpatialARAnomalyLib.service.text import position_text, rate_text
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
+from SpatialARAnomalyLib.slicerapp.panels.VoxelReadout import VoxelReadout
 from SpatialARAnomalyLib.slicerapp.ParameterNode import SpatialARAnomalyParameterNode
 from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     Connections,
     KeyedTable,
     enable,
+    fitTable,
     singleShotTimer,
     tableItem,
 )
+from SpatialARAnomalyLib.slicerapp.scene.Comparison import compare, endComparison, isComparing
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     ACCEPTED,
     OPEN,
@@ -33,6 +37,9 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import worldFromLocal
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import (
+    RARE,
+    colorGradient,
+    flicker,
     jumpTo,
     rememberLayers,
     remembersLayers,
@@ -55,10 +62,22 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 REST_MS = 300
 """Milliseconds that the threshold slider rests before the findings are updated."""
 
-KEYS = {"next": "Ctrl+Down", "previous": "Ctrl+Up", "accept": "Ctrl+Return", "reject": "Ctrl+Del"}
+KEYS = {
+    "next": "Ctrl+Down",
+    "previous": "Ctrl+Up",
+    "accept": "Ctrl+Return",
+    "reject": "Ctrl+Del",
+    "flicker": "Ctrl+Space",
+}
 
-RANK, COMMENT = 0, 7
+RANK, PLACE, COMMENT = 0, 4, 5
 """Columns of the findings table."""
+
+ROWS = 1, 6
+"""Rows that the table shows at least and at most."""
+
+SWATCH_PX = 10
+"""Side of the square in the color of a finding."""
 
 
 def _columns() -> list[tuple[str, str]]:
@@ -68,9 +87,7 @@ def _columns() -> list[tuple[str, str]]:
         (_("✓✗"), _("Your review: ✓ accepted, ✗ rejected")),
         (_("In normals"), _("Findings like this or stronger in a normal scan")),
         (_("ml"), _("Volume in milliliters")),
-        (_("R"), _("Peak position, mm to the right")),
-        (_("A"), _("Peak position, mm to the front")),
-        (_("S"), _("Peak position, mm upward")),
+        (_("Place (mm)"), _("Peak in the scene: left or right, front or back, up or down")),
         (_("Comment"), _("Double-click to edit")),
     ]
 
@@ -97,12 +114,22 @@ class ReviewPanel:
         self.view = KeyedTable(ui.findingsTable, _columns(), self._jump, stretched=COMMENT)
         ui.findingsTable.sortByColumn(RANK, qt.Qt.AscendingOrder)
         self._rest = singleShotTimer(REST_MS)
+        # A transform that is being dragged changes many times a second.
+        self._moved = singleShotTimer(REST_MS)
+        self._transformTag: int | None = None
+        ui.legendFrame.setStyleSheet(
+            f"QFrame#legendFrame {{ background: {colorGradient()}; }} "
+            "QLabel { background: transparent; color: white; } "
+            "QLabel#legendRareLabel { color: black; }"
+        )
+        ui.legendMiddleLabel.setText(rate_text(RARE))
         actions = {
             "previous": (ui.previousButton, lambda *_unused: self.view.step(-1)),
             "next": (ui.nextButton, lambda *_unused: self.view.step(1)),
             "accept": (ui.acceptButton, lambda *_unused: self._mark(ACCEPTED)),
             "reject": (ui.rejectButton, lambda *_unused: self._mark(REJECTED)),
         }
+        self._readout = VoxelReadout(ui.voxelLabel)
         # These keys work wherever the focus is while the module is open.
         window = slicer.util.mainWindow() or ui.reviewSection
         self._shortcuts = {name: qt.QShortcut(qt.QKeySequence(KEYS[name]), window) for name in KEYS}
@@ -114,7 +141,10 @@ class ReviewPanel:
             *((button.clicked, action) for button, action in actions.values()),
             *((self._shortcuts[name].activated, actions[name][1]) for name in actions),
             (self._shortcuts["undo"].activated, self._undoReview),
+            (self._shortcuts["flicker"].activated, self._flicker),
+            (ui.compareButton.clicked, self._compare),
             (self._rest.timeout, self.updateFindings),
+            (self._moved.timeout, self.refresh),
             (ui.findingsTable.itemChanged, self._itemChanged),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
             (ui.opacitySlider.valueChanged, self._opacityMoved),
@@ -126,7 +156,10 @@ class ReviewPanel:
 
     def cleanup(self) -> None:
         """Disconnect from the widgets."""
+        self._observe(None)
+        self._readout.cleanup()
         self._rest.stop()
+        self._moved.stop()
         self._connections.close()
         for shortcut in self._shortcuts.values():
             shortcut.setEnabled(False)
@@ -135,7 +168,8 @@ class ReviewPanel:
         self.view.cleanup()
 
     def setActive(self, active: bool) -> None:
-        """Enable the keys while the module is open."""
+        """Enable the keys and the read-out while the module is open."""
+        self._readout.active = active
         for shortcut in self._shortcuts.values():
             shortcut.setEnabled(active)
 
@@ -154,7 +188,9 @@ class ReviewPanel:
             return
         switched = self._result is not None and result is not None
         self._rest.stop()
+        self._observe(result)
         self._result = result
+        self._readout.setResult(result)
         self._undo = []
         self._showStatus("")
         self._showThresholdOnSlider()
@@ -165,6 +201,17 @@ class ReviewPanel:
         self._onResult(result)
         if switched:
             self._showInViews()
+
+    def _observe(self, result: Result | None) -> None:
+        """Follow the transform above a result: the table shows positions in the scene."""
+        if self._transformTag is not None:
+            self._result.volume.RemoveObserver(self._transformTag)
+            self._transformTag = None
+        if result is not None:
+            self._transformTag = result.volume.AddObserver(
+                slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+                lambda *_unused: self._moved.start(),
+            )
 
     def review(self, result: Result) -> None:
         """Show a result in the views and go to its first finding."""
@@ -188,6 +235,7 @@ class ReviewPanel:
         self.view.show(
             {int(row["rank"]): self._cells(row) for row in self._rows}, self.view.chosen()
         )
+        fitTable(self._ui.findingsTable, *ROWS)
         if result is not None:
             showReviews(result, self._rows)
         ui = self._ui
@@ -211,6 +259,12 @@ class ReviewPanel:
             None if result is not None else _("No result to delete."),
             _("Delete the overlay, segmentation and table of this result."),
         )
+        enable(
+            ui.compareButton,
+            None if result is not None and result.scan is not None else _("No result to compare."),
+            _("Show the scan beside the overlay.") + f" ({KEYS['flicker']}: " + _("flicker") + ")",
+        )
+        ui.compareButton.setChecked(isComparing())
         self._refreshButtons()
         self._showThresholdText()
         self._showCase()
@@ -243,14 +297,13 @@ class ReviewPanel:
         )
 
     def _cells(self, row: Row) -> list["qt.QTableWidgetItem"]:
-        position = [round(one, 1) for one in self._place(row)]
         calibration, expected = self._result.calibration, row["per_normal_scan"]
         return [
-            tableItem(int(row["rank"])),
+            _rankItem(int(row["rank"])),
             tableItem({ACCEPTED: "✓", REJECTED: "✗"}.get(row["status"], "")),
             tableItem(expectedCell(calibration, expected), findingTip(calibration, row)),
             tableItem(round(row["volume_ml"], 2)),
-            *(tableItem(one) for one in position),
+            tableItem(position_text(self._place(row))),
             tableItem(row["comment"], editable=True),
         ]
 
@@ -359,6 +412,20 @@ class ReviewPanel:
         self.refresh()
         self._onResult(self._result)
 
+    def _compare(self, *_unused: object) -> None:
+        if isComparing():
+            endComparison()
+        elif self._result is not None and self._result.scan is not None:
+            compare(self._result, self._parameters.overlayOpacity)
+            row = self._row(self.view.chosen())
+            if row is not None:
+                jumpTo(self._place(row))
+        self._ui.compareButton.setChecked(isComparing())
+
+    def _flicker(self, *_unused: object) -> None:
+        if self._result is not None:
+            flicker(self._result, self._parameters.overlayOpacity)
+
     def _opacityMoved(self, *_unused: object) -> None:
         setOpacity(float(self._ui.opacitySlider.property("value")))
 
@@ -374,6 +441,8 @@ class ReviewPanel:
             return
         result = self._result
         restoreLayers(self._parameters.parameterNode)
+        if isComparing():
+            endComparison()
         for node in (result.table, result.segmentation, result.volume):
             if node is not None:
                 slicer.mrmlScene.RemoveNode(node)
@@ -381,3 +450,13 @@ class ReviewPanel:
 
     def _showStatus(self, text: str) -> None:
         self._ui.reviewStatusLabel.setText(text)
+        self._ui.reviewStatusLabel.setVisible(bool(text))
+
+
+def _rankItem(rank: int) -> "qt.QTableWidgetItem":
+    """Make the cell of a rank, with a square in the color of the outline."""
+    item = tableItem(rank)
+    swatch = qt.QPixmap(SWATCH_PX, SWATCH_PX)
+    swatch.fill(qt.QColor.fromRgbF(*rank_color(rank)))
+    item.setIcon(qt.QIcon(swatch))
+    return item

@@ -31,11 +31,8 @@ from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event, hidePaths
 
 READY = PackageState.READY
 
-STATE = 3
+STATE = 2
 """Column of the package's state."""
-
-ROW_PX = 20
-"""Height of a table row."""
 
 PAINT_MS = 100
 """Milliseconds to paint the panel before Slicer stops responding."""
@@ -157,9 +154,8 @@ class SetupPanel:
         self._paintTimer = singleShotTimer(PAINT_MS)
         self._pollTimer = singleShotTimer(POLL_MS)
         self._shown: list[tuple[str, ...]] = []
-        columns = [(title, "") for title in (_("Package"), _("Needed"), _("Found"), _("State"))]
+        columns = [(title, "") for title in (_("Package"), _("Found"), _("State"))]
         prepareTable(ui.setupTable, columns, stretched=STATE)
-        ui.setupTable.verticalHeader().setDefaultSectionSize(ROW_PX)
         ui.setupPythonEdit.setProperty("currentPath", Settings.workerPython())
         self._connections = Connections(
             (ui.setupInstallButton.clicked, self._install),
@@ -254,7 +250,12 @@ class SetupPanel:
     def _fillTable(self, checks: Sequence[PackageCheck], *, tested: bool) -> None:
         checks = sorted(checks, key=lambda one: one.state is READY)
         shown = [
-            (one.package, one.needed, one.found or "–", stateText(one, tested=tested), one.error)
+            (
+                one.package,
+                one.found or "–",
+                stateText(one, tested=tested),
+                one.error or _("Needed: {version}").format(version=one.needed),
+            )
             for one in checks
         ]
         if shown == self._shown:  # filling the table takes longer than a frame

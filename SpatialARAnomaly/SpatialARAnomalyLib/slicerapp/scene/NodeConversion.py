@@ -45,6 +45,7 @@ def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
             "affine-not-affine",
             _("Expected a scan with a finite affine; that of the chosen volume is not finite."),
         )
+    sceneFromLocal(node)
     if _isSequenceProxy(node):
         raise InputError(
             "volume-sequence",
@@ -111,6 +112,36 @@ def worldFromLocal(
     )
     right, anterior, superior = transform.TransformPoint(*ras)
     return right, anterior, superior
+
+
+def localFromWorld(
+    node: "slicer.vtkMRMLTransformableNode", ras: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """Transform a point from the scene (RAS mm) to the node's own space."""
+    transform = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        None, node.GetParentTransformNode(), transform
+    )
+    right, anterior, superior = transform.TransformPoint(*ras)
+    return right, anterior, superior
+
+
+def sceneFromLocal(node: "slicer.vtkMRMLTransformableNode") -> np.ndarray:
+    """Return the affine from the node's own space to the scene.
+
+    Raises `InputError` under a transform that is not linear.
+    """
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        raise InputError(
+            "transform-nonlinear",
+            _("Expected a linear transform above the volume; found one that bends it."),
+        )
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return arrayFromVTKMatrix(matrix)
 
 
 def setRasFromVoxel(node: "slicer.vtkMRMLScalarVolumeNode", affine: np.ndarray) -> None:

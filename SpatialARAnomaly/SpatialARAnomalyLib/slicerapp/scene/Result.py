@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 
-NLL, SEGMENTATION, FINDINGS = "NLL", "Segmentation", "Findings"
+NLL, SEGMENTATION, FINDINGS, NUMBERS = "NLL", "Segmentation", "Findings", "Numbers"
 
 _PREFIX = "SpatialARAnomaly."
 _SCAN = f"{_PREFIX}Scan"
@@ -78,6 +78,16 @@ class Result:
     def table(self, node: "slicer.vtkMRMLTableNode") -> None:
         node.SetAttribute(ROLE, FINDINGS)
         self.volume.SetNodeReferenceID(f"{_PREFIX}{FINDINGS}", node.GetID())
+
+    @property
+    def numbers(self) -> "slicer.vtkMRMLMarkupsFiducialNode | None":
+        """The ranks of the findings, at their peaks in the views."""
+        return self.volume.GetNodeReference(f"{_PREFIX}{NUMBERS}")
+
+    @numbers.setter
+    def numbers(self, node: "slicer.vtkMRMLMarkupsFiducialNode") -> None:
+        node.SetAttribute(ROLE, NUMBERS)
+        self.volume.SetNodeReferenceID(f"{_PREFIX}{NUMBERS}", node.GetID())
 
     @property
     def calibration(self) -> Calibration:

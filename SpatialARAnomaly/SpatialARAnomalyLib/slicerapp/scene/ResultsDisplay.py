@@ -1,4 +1,4 @@
-"""Display of a result: overlay, color legend, segments, and the layers of the slice views."""
+"""Display of a result: overlay, segments, and the layers of the slice views."""
 
 import json
 from itertools import pairwise
@@ -9,7 +9,8 @@ from slicer.i18n import tr as _
 from slicer.util import arrayFromVTKMatrix, getNodesByClass, setSliceViewerLayers
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.service.text import rate_text
+from SpatialARAnomalyLib.slicerapp.scene.Comparison import keepScanPlain
+from SpatialARAnomalyLib.slicerapp.scene.FindingNumbers import showNumbers
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import REJECTED, Row
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 from SpatialARAnomalyLib.slicerapp.scene.Result import NLL, Result
@@ -35,11 +36,6 @@ USUAL, RARE = 0.5, 1e-4
 MAX_SHOWN_NLL = 1e30
 """Upper end of the displayed range."""
 
-LEGEND_FONT_SIZE = 10
-
-LEGEND_SIZE = (0.1, 0.4)
-"""Shares of the view's width and height."""
-
 MARGIN = 0.05
 """Border of a view, as a share of its size, in which a point counts as outside."""
 
@@ -48,7 +44,7 @@ LAYERS = "SpatialARAnomaly.Layers"
 
 
 def prepareOverlay(result: Result) -> None:
-    """Give the NLL volume its colors, range and legend."""
+    """Give the NLL volume its colors and range."""
     volume = result.volume
     scene = slicer.mrmlScene
     # `CreateDefaultDisplayNodes` would first read every voxel to set a window.
@@ -64,13 +60,15 @@ def prepareOverlay(result: Result) -> None:
     display.SetInterpolate(True)
     volume.SetAndObserveDisplayNodeID(display.GetID())
     showThreshold(result, result.falsePositiveRate)
-    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(volume)
-    legend.SetTitleText(_("Rarity in normal scans\n(middle: {rate})").format(rate=rate_text(RARE)))
-    legend.SetNumberOfLabels(0)  # NLL in nats means nothing to a reader
-    legend.SetSize(*LEGEND_SIZE)
-    legend.GetTitleTextProperty().SetFontSize(LEGEND_FONT_SIZE)
-    legend.GetLabelTextProperty().SetFontSize(LEGEND_FONT_SIZE)
-    legend.SetVisibility(True)
+
+
+def colorGradient() -> str:
+    """Return the colors of the overlay as a gradient of Qt's style sheets."""
+    stops = (
+        f"stop:{position} rgb({', '.join(str(round(255 * one)) for one in color)})"
+        for position, color in COLOR_STOPS
+    )
+    return f"qlineargradient(x1:0, y1:0, x2:1, y2:0, {', '.join(stops)})"
 
 
 def _colorNode() -> "slicer.vtkMRMLColorTableNode":
@@ -111,13 +109,14 @@ def _colorRange(calibration: Calibration) -> tuple[float, float]:
 
 def showThreshold(result: Result, falsePositiveRate: float) -> None:
     """Show only voxels at or above the threshold of this rate."""
-    display = result.volume.GetScalarVolumeDisplayNode()  # the legend is a display node, too
+    display = result.volume.GetScalarVolumeDisplayNode()
     if display is not None:
         display.SetThreshold(result.calibration.threshold(falsePositiveRate), MAX_SHOWN_NLL)
 
 
 def showReviews(result: Result, rows: list[Row]) -> None:
-    """Hide the segments of rejected findings."""
+    """Hide the segments and numbers of rejected findings."""
+    showNumbers(result, rows)
     segmentation = result.segmentation
     if segmentation is None or segmentation.GetDisplayNode() is None:
         return
@@ -137,8 +136,7 @@ def showResult(result: Result, opacity: float) -> None:
         foreground=result.volume,
         foregroundOpacity=opacity,
     )
-    for legend in _legends(result.volume):
-        legend.Modified()  # views update a legend only when it changes
+    keepScanPlain(result)
     for other in Result.all():
         _setSegmentsVisible(other, other.id == result.id)
 
@@ -151,27 +149,19 @@ def setOpacity(opacity: float) -> None:
 
 
 def removeFromViews(volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Remove an overlay that is about to be deleted from the views, with its legend and colors.
+    """Remove an overlay that is about to be deleted from the views, and its colors.
 
-    Slicer would keep the legend, and show another volume, mostly the scan, over the scan.
+    Slicer would show another volume, mostly the scan, over the scan.
     """
     for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
         if view.GetForegroundVolumeID() == volume.GetID():
             view.SetForegroundVolumeID(None)
-    for legend in _legends(volume):
-        slicer.mrmlScene.RemoveNode(legend)
+    numbers = Result(volume).numbers
+    if numbers is not None:
+        slicer.mrmlScene.RemoveNode(numbers)
     if all(other.id == volume.GetID() for other in Result.all()):
         for node in _colorNodes():
             slicer.mrmlScene.RemoveNode(node)
-
-
-def _legends(
-    volume: "slicer.vtkMRMLScalarVolumeNode",
-) -> "list[slicer.vtkMRMLColorLegendDisplayNode]":
-    nodes = [volume.GetNthDisplayNode(i) for i in range(volume.GetNumberOfDisplayNodes())]
-    return [
-        node for node in nodes if node is not None and node.IsA("vtkMRMLColorLegendDisplayNode")
-    ]
 
 
 def jumpTo(ras: tuple[float, float, float]) -> None:
@@ -182,6 +172,14 @@ def jumpTo(ras: tuple[float, float, float]) -> None:
         xy, size = (xyFromRas @ [*ras, 1.0])[:2], np.array(view.GetDimensions()[:2])
         if not ((xy > MARGIN * size) & (xy < (1 - MARGIN) * size)).all():
             view.JumpSliceByCentering(*ras)
+
+
+def flicker(result: Result, opacity: float) -> None:
+    """Hide overlay, outlines and numbers, or show them again."""
+    views = [view for view in getNodesByClass("vtkMRMLSliceCompositeNode") if _showsResult(view)]
+    hidden = all(view.GetForegroundOpacity() == 0.0 for view in views)
+    setOpacity(opacity if hidden else 0.0)
+    _setSegmentsVisible(result, hidden)
 
 
 def _showsResult(view: "slicer.vtkMRMLSliceCompositeNode") -> bool:
@@ -236,6 +234,6 @@ def _layerRole(view: "slicer.vtkMRMLSliceCompositeNode", layer: str) -> str:
 
 
 def _setSegmentsVisible(result: Result, visible: bool) -> None:
-    segmentation = result.segmentation
-    if segmentation is not None and segmentation.GetDisplayNode() is not None:
-        segmentation.GetDisplayNode().SetVisibility(visible)
+    for node in (result.segmentation, result.numbers):
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(visible)

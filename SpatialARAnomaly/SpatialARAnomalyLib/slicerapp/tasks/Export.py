@@ -11,10 +11,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
-from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import COLUMNS, REJECTED, readRows
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import COLUMNS, REJECTED, Row, readRows
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
-from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel, voxelsOf
+from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
+    rasFromVoxel,
+    sceneFromLocal,
+    voxelsOf,
+)
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.scene.Segments import (
     addSegmentation,
@@ -28,6 +32,12 @@ from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess
 
 LABELS_FILE = "labels.npy"
+
+SPACE = "space"
+"""Column of the table of findings: the space of its positions."""
+
+SCAN_SPACE, SCENE_SPACE = "scan", "scene"
+"""The scan's own space, as it was loaded, and that of the scene, under the scan's transform."""
 
 
 class ExportFormat(Enum):
@@ -62,7 +72,9 @@ def fileName(name: str) -> str:
 class Export:
     """Writes one result through the worker, on the scan's grid; all files appear at once.
 
-    Segments are exported as edited; those of rejected findings only if `withRejected`.
+    Segments are exported as edited; those of rejected findings only if `withRejected`. Positions
+    are those of the scan's own space, or with `inScene` those of the scene: the voxels are the
+    same, under an affine that includes the scan's transform.
     """
 
     def __init__(
@@ -76,6 +88,7 @@ class Export:
         *,
         withRejected: bool,
         overwrite: bool,
+        inScene: bool,
     ) -> None:
         self._worker = worker
         self._onEnd = onEnd
@@ -83,6 +96,7 @@ class Export:
         self._work = WorkFolder()
         scan = result.scan if result.scan is not None else result.volume
         try:
+            toSpace = sceneFromLocal(result.volume) if inScene else np.eye(4)
             labels, start, segments = collectSegments(
                 result, set() if withRejected else _rejectedSegments(result)
             )
@@ -95,9 +109,12 @@ class Export:
             "labels_start_kji": start,
             "size_kji": list(voxelsOf(result.volume).shape),
             "nll": None,
-            "ras_from_voxel": rasFromVoxel(result.volume).tolist(),
-            "findings": readRows(result.table),
-            "columns": list(COLUMNS),
+            "ras_from_voxel": (toSpace @ rasFromVoxel(result.volume)).tolist(),
+            "findings": [
+                moveRow(row, toSpace) | {SPACE: SCENE_SPACE if inScene else SCAN_SPACE}
+                for row in readRows(result.table)
+            ],
+            "columns": [*COLUMNS, SPACE],
             "segments": segments,
         }
         self._spec = {
@@ -138,6 +155,16 @@ class Export:
     def _end(self, outcome: Outcome, files: list[Path]) -> None:
         self._work.remove()
         self._onEnd(outcome, files)
+
+
+def moveRow(row: Row, affine: np.ndarray) -> Row:
+    """Return a row of findings with its positions transformed."""
+    moved = dict(row)
+    for point in ("centroid", "peak"):
+        names = [f"{point}_{axis}_mm" for axis in "ras"]
+        place = affine @ [*(row[name] for name in names), 1.0]
+        moved |= {name: round(float(one), 3) for name, one in zip(names, place, strict=False)}
+    return moved
 
 
 def _rejectedSegments(result: Result) -> set[str]:

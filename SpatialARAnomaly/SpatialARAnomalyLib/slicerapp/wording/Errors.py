@@ -251,6 +251,9 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "training-diverged": _("Choose another 'Network', or leave out unusual scans."),
         "training-running": _("Wait until it has ended, or cancel it."),
         "training-unwritable": _("Free disk space, then click 'Resume'."),
+        "transform-nonlinear": _(
+            "Harden the transform on a copy of the volume, then choose the copy."
+        ),
         "truth-place": truth,
         "truth-size": truth,
         "truth-values": truth,

@@ -1,0 +1,108 @@
+"""Icons of the panel's buttons, and the names of its controls for screen readers."""
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+FOLDER = Path(__file__).parents[3] / "Resources" / "Icons"
+
+ICONS = {
+    "detectButton": "Detect",
+    "previousButton": "Previous",
+    "nextButton": "Next",
+    "acceptButton": "Accept",
+    "rejectButton": "Reject",
+    "undoButton": "Undo",
+    "compareButton": "Compare",
+    "restoreViewsButton": "Restore",
+    "deleteResultButton": "Delete",
+    "exportButton": "Export",
+}
+"""Icon by button."""
+
+CONTROLS = (
+    "QAbstractButton",
+    "QComboBox",
+    "QAbstractSpinBox",
+    "QLineEdit",
+    "QAbstractItemView",
+    "QPlainTextEdit",
+    "QSlider",
+    "QProgressBar",
+    "ctkPathLineEdit",
+    "ctkSliderWidget",
+    "ctkDoubleSlider",
+    "qMRMLNodeComboBox",
+)
+"""Classes of widgets that a screen reader reads."""
+
+
+def _names() -> dict[str, str]:
+    """Return the names of the controls that have neither a text nor a label."""
+    return {
+        "previousButton": _("Previous finding"),
+        "nextButton": _("Next finding"),
+        "undoButton": _("Undo review"),
+        "restoreViewsButton": _("Restore views"),
+        "deleteResultButton": _("Delete result"),
+        "findingsTable": _("Findings"),
+        "progressBar": _("Progress of the detection"),
+        "evaluateTable": _("Metrics"),
+        "trainScansTable": _("Surveyed scans"),
+        "trainProgressBar": _("Progress of the training"),
+        "modelsTable": _("Models"),
+        "modelsProgressBar": _("Progress"),
+        "encodersTable": _("Encoders"),
+        "encodersTokenEdit": _("Token of the hub"),
+        "encodersProgressBar": _("Progress of the download"),
+        "setupTable": _("Packages"),
+        "setupProgressBar": _("Progress of the installation"),
+        "setupLogText": _("Output of the installer"),
+        "logText": _("Log"),
+    }
+
+
+COLORS = {
+    "#7a8794": ("#202020", "#f0f0f0"),
+    "#2f9e5f": ("#1a6b3c", "#5fd08f"),
+    "#d0454c": ("#b3262e", "#ff8a8f"),
+}
+"""Colors of the files, and those instead on a light and on a dark background."""
+
+
+def showIcons(ui: object) -> None:
+    """Give the buttons their icons, in colors that stand out from the present background."""
+    for name, file in ICONS.items():
+        picture = qt.QPixmap()
+        picture.loadFromData(qt.QByteArray(iconData(file)))
+        getattr(ui, name).setIcon(qt.QIcon(picture))
+
+
+def iconData(file: str) -> bytes:
+    """Return an icon's SVG in the colors for the present background of buttons."""
+    dark = slicer.app.palette().button().color().lightness() < 128
+    text = (FOLDER / f"{file}.svg").read_text(encoding="utf-8")
+    for color, (onLight, onDark) in COLORS.items():
+        text = text.replace(color, onDark if dark else onLight)
+    return text.encode()
+
+
+def nameControls(ui: object) -> None:
+    """Name every control for screen readers: as listed here, or by its text, or by its label."""
+    widgets = vars(ui).values()
+    labels = {
+        label.buddy().objectName: label.property("text").strip(" :")
+        for label in widgets
+        if label.inherits("QLabel") and label.buddy() is not None
+    }
+    names = _names()
+    for key, widget in vars(ui).items():
+        if not any(widget.inherits(kind) for kind in CONTROLS):
+            continue
+        name = names.get(key) or str(widget.property("text") or "") or labels.get(key, "")
+        widget.setAccessibleName(name)
+        for child in widget.findChildren(qt.QWidget):
+            if child.focusPolicy != qt.Qt.NoFocus and not child.accessibleName:
+                child.setAccessibleName(name)
