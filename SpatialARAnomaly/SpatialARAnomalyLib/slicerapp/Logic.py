@@ -1,4 +1,7 @@
-"""Logic of the module: detect, update findings, export, evaluate; independent of widgets."""
+"""Logic of the module: detect, update findings, export, evaluate; independent of widgets.
+
+`startDetection` and the like return at once, for the panel; `Scripting` has the blocking calls.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +91,7 @@ class Logic:
         """True while findings are being updated."""
         return self._findingsUpdate.running
 
-    def detect(
+    def startDetection(
         self,
         volume: "slicer.vtkMRMLScalarVolumeNode | None",
         settings: DetectionSettings,

@@ -64,7 +64,7 @@ def detectInSampleHead(logic: Logic, models: Path | None = None) -> Result:
             device=Device.CPU,
             allowMismatch=False,
         )
-        outcome = waitForAnswer(lambda end: logic.detect(scan, settings, end))
+        outcome = waitForAnswer(lambda end: logic.startDetection(scan, settings, end))
     assert outcome.error is None, outcome.error
     result = outcome.result
     assert result is not None, "cancelled"

@@ -324,7 +324,7 @@ def test_what_is_no_scan_is_refused_with_a_sentence(make, says, opened, scene):
         allowMismatch=True,
     )
     with pytest.raises(InputError, match=says):
-        opened.widget.logic.detect(node, settings, lambda outcome: None)
+        opened.widget.logic.startDetection(node, settings, lambda outcome: None)
     assert scene.GetNumberOfNodes() == before
     assert not opened.widget.logic.busy
 

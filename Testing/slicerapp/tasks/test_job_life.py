@@ -430,7 +430,7 @@ def test_a_logic_that_is_done_with_says_nothing_more(app, scene, warm_worker, mo
     outcomes, texts = [], []
     logic = Logic(warm_worker)
     logic.onProgress = lambda progress: texts.append(progress.text)
-    logic.detect(scan, settings, outcomes.append)
+    logic.startDetection(scan, settings, outcomes.append)
     wait_until(lambda: texts[-1].startswith(EMBEDDING), 60, EMBEDDING)
     logic.cleanup()
     wait_until(lambda: not logic.busy and not warm_worker.busy, 60, "the end")

@@ -297,7 +297,9 @@ class DetectPanel:
         self._log(f"detection with a model of {entry.card.modality} on {settings.device}")
         mask = self._ui.maskSelector.currentNode()
         self._start(
-            lambda: self._logic.detect(parameters.inputVolume, settings, self._detected, mask)
+            lambda: self._logic.startDetection(
+                parameters.inputVolume, settings, self._detected, mask
+            )
         )
 
     def _start(self, start: Callable[[], None]) -> None:

@@ -9,7 +9,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.service.training.folder import UnfinishedTraining, list_unfinished
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
@@ -26,12 +25,12 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
 )
 from SpatialARAnomalyLib.slicerapp.scene.TrainingPlot import TrainingPlot
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf
-from SpatialARAnomalyLib.slicerapp.tasks.Export import fileName
 from SpatialARAnomalyLib.slicerapp.tasks.Training import (
     State,
     Trainer,
     Training,
     TrainingRequest,
+    modelFile,
     sharedTrainer,
 )
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine, isMissingPackage
@@ -45,9 +44,6 @@ REFRESH_MS = 40
 
 MESSAGE_MS = 10_000
 """Milliseconds of a message in Slicer's status bar, for users of another module."""
-
-LONGEST_NAME = 60
-"""Characters of a model file's name, without the suffix."""
 
 
 class UnfinishedTrainings:
@@ -330,7 +326,7 @@ class TrainPanel:
             return problem
         if not spec.name:
             return _("Give the model a name.")
-        model = _modelFile(spec.name)
+        model = modelFile(spec.name, Settings.modelsFolder())
         if model.exists():
             return _("A model of this name exists: choose another name.")
         if self.unfinished.hasModel(model):
@@ -362,7 +358,7 @@ class TrainPanel:
             return
         self._begin(
             TrainingRequest(
-                model=_modelFile(spec.name or ""),
+                model=modelFile(spec.name or "", Settings.modelsFolder()),
                 sources=tuple(result.sources),
                 spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
                 files=self.scans.files(),
@@ -475,8 +471,3 @@ def _stateText(training: Training) -> str:
         State.PAUSED: _("Paused. {text}").format(text=text),
         State.CANCELLING: _("Cancelling…"),
     }.get(training.state, text)
-
-
-def _modelFile(name: str) -> Path:
-    """Return the file of a model with this name."""
-    return model_path(Settings.modelsFolder() / fileName(name)[:LONGEST_NAME])

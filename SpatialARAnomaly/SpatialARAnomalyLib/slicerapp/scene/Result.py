@@ -5,6 +5,7 @@ It consists of nodes with their attributes and references only, so it is saved w
 
 import json
 import math
+from typing import Any
 
 import slicer
 from slicer.util import getNodesByClass
@@ -12,6 +13,7 @@ from slicer.util import getNodesByClass
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import readRows
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 
 NLL, SEGMENTATION, FINDINGS, NUMBERS = "NLL", "Segmentation", "Findings", "Numbers"
@@ -88,6 +90,11 @@ class Result:
     def numbers(self, node: "slicer.vtkMRMLMarkupsFiducialNode") -> None:
         node.SetAttribute(ROLE, NUMBERS)
         self.volume.SetNodeReferenceID(f"{_PREFIX}{NUMBERS}", node.GetID())
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """The rows of the findings, the strongest first; positions in the scan's own space."""
+        return readRows(self.table)
 
     @property
     def calibration(self) -> Calibration:

@@ -53,10 +53,10 @@ class DetectionSettings:
     """The user's choices for a detection."""
 
     model: Path
-    falsePositiveRate: float
-    leastVolumeMl: float
-    device: Device
-    allowMismatch: bool
+    falsePositiveRate: float = FindingsSpec.false_positive_rate
+    leastVolumeMl: float = FindingsSpec.min_volume_ml
+    device: Device = Device.AUTO
+    allowMismatch: bool = False
     refineOutlines: bool = FindingsSpec.refine_outlines
 
 

@@ -11,10 +11,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.model.model_file import model_path
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp.QtHelpers import doNothing
 from SpatialARAnomalyLib.slicerapp.scene.TrainingPlot import Epoch
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome, outcomeOf
+from SpatialARAnomalyLib.slicerapp.tasks.Export import fileName
 from SpatialARAnomalyLib.slicerapp.tasks.Survey import Source
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, stageName, timeLeft
@@ -25,6 +27,10 @@ STAGE_SHARES = {"read": 0.04, "embed": 0.44, "fit": 0.48, "calibrate": 0.04}
 
 TRAINER_ATTRIBUTE = "spatialARAnomalyTrainer"
 """Attribute of `slicer.modules` that holds the trainer, so that it survives a module reload."""
+
+
+LONGEST_NAME = 60
+"""Characters of a model file's name, without the suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +226,11 @@ class Trainer:
         return not self.running or self.confirmQuit(
             _("A training is running and will stop. It can be resumed under Train. Quit?")
         )
+
+
+def modelFile(name: str, folder: Path) -> Path:
+    """Return the file of a model with this name."""
+    return model_path(folder / fileName(name)[:LONGEST_NAME])
 
 
 def sharedTrainer() -> Trainer:
