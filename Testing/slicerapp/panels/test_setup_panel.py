@@ -104,7 +104,7 @@ class Bench:
 
     def rows(self):
         return {
-            self.cell(row, 0): (self.cell(row, 2), self.cell(row, 3))
+            self.cell(row, 0): (self.cell(row, 1), self.cell(row, 2))
             for row in range(self.ui.setupTable.rowCount)
         }
 
