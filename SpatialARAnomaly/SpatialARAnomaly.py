@@ -13,8 +13,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SpatialARAnomalyLib.slicerapp import Scripting
-from SpatialARAnomalyLib.slicerapp.Logic import Logic
+from SpatialARAnomalyLib.slicerapp.Scripting import ScriptingLogic
 from SpatialARAnomalyLib.slicerapp.SelfTest import detectInSampleHead
 from SpatialARAnomalyLib.slicerapp.Settings import wrapParameters
 from SpatialARAnomalyLib.slicerapp.tasks.SampleHeads import registerSampleData
@@ -116,16 +115,8 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
 
-class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, Logic):
-    """The logic for the panel (`slicerapp.Logic`) and for scripts (`slicerapp.Scripting`)."""
-
-    def detect(self, volume, model, **settings):
-        """Search a volume with a model and return the result; see `Scripting.detect`."""
-        return Scripting.detect(self, volume, model, **settings)
-
-    def train(self, scans, name, **settings):
-        """Train a model on normal scans and return its file; see `Scripting.train`."""
-        return Scripting.train(scans, name, **settings)
+class SpatialARAnomalyLogic(ScriptedLoadableModuleLogic, ScriptingLogic):
+    """The logic of the panel (`slicerapp.Logic`), and for scripts `detect` and `train`."""
 
     def getParameterNode(self):
         """Return the scene's parameters."""

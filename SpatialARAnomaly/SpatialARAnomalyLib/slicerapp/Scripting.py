@@ -27,121 +27,123 @@ OnProgress = Callable[[float, str], None]
 """Receives the completed share, 0 to 1, and what is being done."""
 
 
-def detect(
-    logic: Logic,
-    volume: "slicer.vtkMRMLScalarVolumeNode",
-    model: str | Path,
-    *,
-    mask: "slicer.vtkMRMLNode | None" = None,
-    onProgress: OnProgress = doNothing,
-    **settings: Any,
-) -> Result:
-    """Search a volume and return the result when it is in the scene.
+class ScriptingLogic(Logic):
+    """The logic with blocking calls for scripts."""
 
-    Args:
-        logic: The module's logic.
-        volume: The scan.
-        model: Name of a model in the models folder, or its file.
-        mask: Label map or segmentation of where to look.
-        onProgress: Called with the completed share and a text.
-        settings: Fields of `DetectionSettings`: `falsePositiveRate`, `leastVolumeMl`, `device`,
-            `allowMismatch`, `refineOutlines`.
+    def detect(
+        self,
+        volume: "slicer.vtkMRMLScalarVolumeNode",
+        model: str | Path,
+        *,
+        mask: "slicer.vtkMRMLNode | None" = None,
+        onProgress: OnProgress = doNothing,
+        **settings: Any,
+    ) -> Result:
+        """Search a volume and return the result when it is in the scene.
 
-    Raises:
-        SpatialARError: The volume or model cannot be used, the worker failed, or the user
-            cancelled; the scene is as it was.
-    """
-    chosen = DetectionSettings(model=findModel(model), **settings)
-    before = logic.onProgress
-    logic.onProgress = lambda progress: onProgress(progress.share, progress.text)
-    try:
-        outcome: Outcome = waitFor(lambda end: logic.startDetection(volume, chosen, end, mask))
-    finally:
-        logic.onProgress = before
-    if outcome.error is not None:
-        raise outcome.error
-    if outcome.result is None:
-        raise _cancelled()
-    return outcome.result
+        Args:
+            volume: The scan.
+            model: Name of a model in the models folder, or its file.
+            mask: Label map or segmentation of where to look.
+            onProgress: Called with the completed share and a text.
+            settings: Fields of `DetectionSettings`: `falsePositiveRate`, `leastVolumeMl`, `device`,
+                `allowMismatch`, `refineOutlines`.
 
+        Raises:
+            SpatialARError: The volume or model cannot be used, the worker failed, or the user
+                cancelled; the scene is as it was.
+        """
+        chosen = DetectionSettings(model=findModel(model), **settings)
+        before = self.onProgress
+        self.onProgress = lambda progress: onProgress(progress.share, progress.text)
+        try:
+            outcome: Outcome = waitFor(lambda end: self.startDetection(volume, chosen, end, mask))
+        finally:
+            self.onProgress = before
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.result is None:
+            raise _cancelled()
+        return outcome.result
 
-def train(
-    scans: "str | Path | Sequence[slicer.vtkMRMLScalarVolumeNode]",
-    name: str,
-    *,
-    folder: str | Path | None = None,
-    onProgress: OnProgress = doNothing,
-    **settings: Any,
-) -> Path:
-    """Train a model on normal scans and return its file; an unfinished training is resumed.
+    def train(
+        self,
+        scans: "str | Path | Sequence[slicer.vtkMRMLScalarVolumeNode]",
+        name: str,
+        *,
+        folder: str | Path | None = None,
+        onProgress: OnProgress = doNothing,
+        **settings: Any,
+    ) -> Path:
+        """Train a model on normal scans and return its file; an unfinished training is resumed.
 
-    Args:
-        scans: A folder or table of normal scans, or volumes of the scene.
-        name: Name of the model; it is stored in the model.
-        folder: Folder of the model; by default the models folder.
-        onProgress: Called with the completed share and a text.
-        settings: Fields of `TrainSpec`: `preset`, `encoder`, `epochs`, `size_px`, `plane`, …
+        Args:
+            scans: A folder or table of normal scans, or volumes of the scene.
+            name: Name of the model; it is stored in the model.
+            folder: Folder of the model; by default the models folder.
+            onProgress: Called with the completed share and a text.
+            settings: Fields of `TrainSpec`: `preset`, `encoder`, `epochs`, `size_px`, `plane`, …
 
-    Raises:
-        SpatialARError: Too few scans can be used, the worker failed, or the user cancelled.
-    """
-    trainer, spec = sharedTrainer(), TrainSpec(name=name, **settings)
-    if trainer.running:
-        raise InputError("busy", _("Another training is running."))
+        Raises:
+            SpatialARError: Too few scans can be used, the worker failed, or the user cancelled.
+        """
+        trainer, spec = sharedTrainer(), TrainSpec(name=name, **settings)
+        if trainer.running:
+            raise InputError("busy", _("Another training is running."))
 
-    def report(progress: Progress) -> None:
-        onProgress(progress.share, progress.text)
+        def report(progress: Progress) -> None:
+            onProgress(progress.share, progress.text)
 
-    isFolder = isinstance(scans, str | Path)
-    surveys: list[Survey] = []
-    result: SurveyResult | None
-    result, error = waitFor(
-        lambda end: surveys.append(
-            Survey(
-                str(Path(scans).expanduser()) if isFolder else "",
-                () if isFolder else scans,
-                spec,
-                trainer.worker,
-                report,
-                lambda *ended: end(ended),
+        isFolder = isinstance(scans, str | Path)
+        surveys: list[Survey] = []
+        result: SurveyResult | None
+        result, error = waitFor(
+            lambda end: surveys.append(
+                Survey(
+                    str(Path(scans).expanduser()) if isFolder else "",
+                    () if isFolder else scans,
+                    spec,
+                    trainer.worker,
+                    report,
+                    lambda *ended: end(ended),
+                )
             )
         )
-    )
-    if error is not None:
-        raise error
-    if result is None:
-        raise _cancelled()
-    request = TrainingRequest(
-        model=modelFile(name, Settings.modelsFolder() if folder is None else Path(folder)),
-        sources=tuple(result.sources),
-        spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
-        files=surveys[0].files,
-    )
-    before = trainer.onChange
+        if error is not None:
+            raise error
+        if result is None:
+            raise _cancelled()
+        request = TrainingRequest(
+            model=modelFile(name, Settings.modelsFolder() if folder is None else Path(folder)),
+            sources=tuple(result.sources),
+            spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
+            files=surveys[0].files,
+        )
+        before = trainer.onChange
 
-    def run(end: Callable[[Outcome], None]) -> None:
-        def changed() -> None:
-            before()
-            training = trainer.training
-            if training is not None and training.running:
-                report(training.progress)
-            elif training is not None:
-                end(training.outcome or Outcome())
+        def run(end: Callable[[Outcome], None]) -> None:
+            def changed() -> None:
+                before()
+                training = trainer.training
+                if training is not None and training.running:
+                    report(training.progress)
+                elif training is not None:
+                    end(training.outcome or Outcome())
 
-        trainer.onChange = changed
-        trainer.train(request)
+            trainer.onChange = changed
+            trainer.train(request)
 
-    try:
-        outcome: Outcome = waitFor(run)
-    finally:
-        trainer.onChange = before
-        if request.files is not None:
-            trainer.releaseFiles(request.files)
-    if outcome.error is not None:
-        raise outcome.error
-    if not request.model.exists():
-        raise _cancelled()
-    return request.model
+        try:
+            outcome: Outcome = waitFor(run)
+        finally:
+            trainer.onChange = before
+            if request.files is not None:
+                trainer.releaseFiles(request.files)
+        if outcome.error is not None:
+            raise outcome.error
+        if not request.model.exists():
+            raise _cancelled()
+        return request.model
 
 
 def findModel(model: str | Path) -> Path:

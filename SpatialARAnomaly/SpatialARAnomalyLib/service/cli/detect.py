@@ -64,6 +64,13 @@ def detect(
     allow_mismatch: MismatchOption = False,
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a report (one HTML file).")
+    ] = False,
+    title: Annotated[
+        str,
+        typer.Option("--title", help="Title of the report, which else names no scan or patient."),
+    ] = "",
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +80,7 @@ def detect(
     review picture and a manifest (run.json).
     """
 
-    def job(report: EventReporter) -> Outcome:
+    def job(reporter: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.service.detection.result_files import (
             DetectRequest,
             as_result,
@@ -100,8 +107,10 @@ def detect(
             allow_download=allow_download,
             allow_mismatch=allow_mismatch,
             overwrite=overwrite,
+            report=report,
+            title=title,
         )
-        detection, files = detect_to_files(request, report)
+        detection, files = detect_to_files(request, reporter)
 
         def show() -> None:
             from SpatialARAnomalyLib.service.cli.tables import print_detection

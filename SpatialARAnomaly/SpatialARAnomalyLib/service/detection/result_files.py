@@ -30,6 +30,8 @@ from SpatialARAnomalyLib.service.detection.findings_table import (
     write_table,
 )
 from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
+from SpatialARAnomalyLib.service.detection.report import write_report
+from SpatialARAnomalyLib.service.detection.review_case import case_of
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
@@ -43,6 +45,7 @@ RESULT_SUFFIXES = {
     "labels": "_labels.nii.gz",
     "findings": "_findings.csv",
     "review": "_review.png",
+    "report": "_report.html",
 }
 """Ends of the result files' names after the name of the scan, by kind."""
 
@@ -70,6 +73,10 @@ class DetectRequest(ModelRequest):
     name: str | None = None
     """Name of the result files; by default that of the input."""
     findings: FindingsSpec = FindingsSpec()
+    report: bool = False
+    """Also write the report."""
+    title: str = ""
+    """Title of the report; by default one without a name."""
 
 
 def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
@@ -94,26 +101,34 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     )
     name, volume = source.read(report.check_cancelled, report)
     scan = prepare_scan(volume, card, request.allow_mismatch, report)
-    files = result_names(name if request.name is None else request.name)
+    files = result_names(name if request.name is None else request.name, request.report)
     with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
         model = request.load_model()
         clock.lap("read")
         detection = detect(scan, model, request.findings, report=report, clock=clock)
         report.stage("write", 4, 4)
-        write_results(detection, new, files, report)
+        write_results(detection, new, files, report, request.title)
     return detection, {kind: request.out / file for kind, file in files.items()}
 
 
-def result_names(name: str) -> dict[str, str]:
+def result_names(name: str, report: bool = False) -> dict[str, str]:
     """Return the names of the result files of a scan, by kind."""
-    return {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()} | {"run": RUN_FILE}
+    kinds = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()}
+    if not report:
+        del kinds["report"]
+    return kinds | {"run": RUN_FILE}
 
 
 def write_results(
-    detection: Detection, folder: Path, files: dict[str, str], report: Reporter
+    detection: Detection,
+    folder: Path,
+    files: dict[str, str],
+    report: Reporter,
+    title: str = "",
 ) -> None:
     """Write the result files `files` (name by kind) of a detection into `folder`."""
     ras_from_voxel = detection.volume.ras_from_voxel
+    case = case_of(detection)
     writers: dict[str, Callable[[Path], object]] = {
         "nll": lambda path: write_nrrd(path, detection.nll, ras_from_voxel),
         "segmentation": lambda path: write_segmentation(
@@ -125,10 +140,11 @@ def write_results(
         "findings": lambda path: write_table(
             path, FINDING_COLUMNS, [finding_row(finding) for finding in detection.findings]
         ),
-        "review": lambda path: write_review(path, detection),
+        "review": lambda path: write_review(path, case),
+        "report": lambda path: write_report(path, case, title),
         "run": lambda path: _write_manifest(path, detection, files),
     }
-    write_each(folder, {files[kind]: write for kind, write in writers.items()}, report)
+    write_each(folder, {file: writers[kind] for kind, file in files.items()}, report)
 
 
 def _segment(finding: Finding) -> Segment:

@@ -2,7 +2,8 @@
 
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Num
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
 from SpatialARAnomalyLib.engine.specs import Plane
-from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.findings_table import rank_color
-from SpatialARAnomalyLib.service.models.wording import SHOWN_RATES, basis_text, expected_text
+from SpatialARAnomalyLib.service.detection.review_case import ReviewCase, peak_of
+from SpatialARAnomalyLib.service.models.wording import SHOWN_RATES
 from SpatialARAnomalyLib.service.text import (
     RESEARCH_NOTICE,
     count_findings,
+    number_text,
     position_text,
     rate_text,
 )
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 MAX_ROWS = 4
-"""Findings that are shown, one per row."""
+"""Slices that are shown, one per row."""
+
+TITLE_INCHES = 0.17
+"""Height of a line above a slice."""
 
 PANEL_INCHES = 3.6
 """Longer side of one slice in inches."""
@@ -48,123 +52,147 @@ _SIDES = {
 _COLOR_MAP = "inferno"
 
 
-def overlay_range(detection: Detection) -> tuple[float, float]:
-    """Return the NLL at which the color map begins and ends: one range per model.
-
-    It begins at the NLL that one in ten normal body voxels exceeds, and ends as far above the
-    highest normal NLL as that lies above the beginning.
-    """
-    low = detection.calibration.threshold(0.1)
-    highest = detection.calibration.nll[-1]
-    return low, highest + max(highest - low, 1e-6)
+def overlay_range(case: ReviewCase) -> tuple[float, float]:
+    """Return the NLL at which the colors begin and end: the threshold, and the scan's highest."""
+    low = case.threshold_nll
+    return low, max(float(case.nll.max()), low + 1e-6)
 
 
 def write_review(
-    path: Path, detection: Detection, truth: Bool[np.ndarray, "k j i"] | None = None
+    path: Path | BytesIO,
+    case: ReviewCase,
+    truth: Bool[np.ndarray, "k j i"] | None = None,
+    most_rows: int = MAX_ROWS,
 ) -> None:
-    """Write the picture as PNG: every slice plain, and with NLL overlay and outlines.
+    """Write the picture as PNG: every slice plain, and with overlay, outlines and numbers.
 
-    Known lesions (`truth`) are outlined in white in the plain slices.
+    A slice with the peaks of several findings is drawn once. Known lesions (`truth`) are outlined
+    in white in the plain slices.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = detection.findings[:MAX_ROWS]
-    slices = _slices_of(detection, shown)
-    height_mm, width_mm = detection.stack.plane_volume.extent_mm
+    rows = rows_of(case)
+    shown = list(rows.items())[:most_rows]
+    height_mm, width_mm = case.plane_volume.extent_mm
     width, height = PANEL_INCHES / max(width_mm, height_mm) * np.array([width_mm, height_mm])
-    size = (max(2 * width, 5.0) + 1.2, len(slices) * (max(height, 1.0) + 0.5) + 0.7)
+    titles = sum(max(len(findings), 1) for _, findings in shown)
+    size = (
+        max(2 * width, 5.0) + 1.2,
+        len(shown) * (max(height, 1.0) + 0.3) + titles * TITLE_INCHES + 0.9,
+    )
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(slices), 2, squeeze=False)
+    axes = figure.subplots(len(shown), 2, squeeze=False)
     image = None
-    for row, index in enumerate(slices):
-        image = _draw_row(axes[row], detection, index, truth)
-        title = "No findings (the most unusual slice)"
-        if shown:
-            title = _title(shown[row], detection.calibration)
-        color = rank_color(shown[row].rank) if shown else "0.9"
-        axes[row][1].set_title(title, color=color, fontsize=8)
+    for row, (index, findings) in enumerate(shown):
+        image = _draw_row(axes[row], case, index, truth)
+        titles_of = [_title(one, case.calibration) for one in findings]
+        title = "\n".join(titles_of) or "No findings (the most unusual slice)"
+        axes[row][1].set_title(title, color="0.95", fontsize=8)
     assert image is not None
-    bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02, extend="max")
-    bar.set_label("how rare in normal scans; the line is the threshold", color="0.9", fontsize=9)
-    rates = {detection.calibration.threshold(rate): rate_text(rate) for rate in SHOWN_RATES}
-    bar.set_ticks(list(rates), labels=list(rates.values()))
+    bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02)
+    bar.set_label("how rare in normal scans", color="0.9", fontsize=9)
+    low, high = overlay_range(case)
+    ticks = {
+        nll: rate_text(rate)
+        for rate in SHOWN_RATES
+        if low < (nll := case.calibration.threshold(rate)) < high
+    }
+    ticks |= {
+        low: f"threshold\n{rate_text(case.spec.false_positive_rate)}",
+        high: "this scan's\nmaximum",
+    }
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.ax.tick_params(colors="0.9", labelsize=8)
-    bar.ax.axhline(detection.threshold_nll, color="cyan", linewidth=1.5)
     # A model's name is plain text, and may have letters that the font lacks.
-    cautions = [
-        textwrap.fill(f"CAUTION: {one.text}", round(LETTERS_PER_INCH * size[0]))
-        for one in detection.cautions
+    notices = [
+        textwrap.fill(f"CAUTION: {one}", round(LETTERS_PER_INCH * size[0])) for one in case.notices
     ]
+    shown_findings = sum(len(findings) for _, findings in shown)
+    heading = textwrap.fill(_heading(case, shown_findings), round(LETTERS_PER_INCH * size[0]))
     figure.suptitle(
-        "\n".join([*cautions, _heading(detection, len(shown))]),
-        color="orange" if cautions else "0.95",
+        "\n".join([*notices, heading]),
+        color="orange" if notices else "0.95",
         fontsize=10,
         parse_math=False,
     )
     figure.supxlabel(RESEARCH_NOTICE, color="0.7", fontsize=7)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(path, facecolor="black")
+        figure.savefig(path, facecolor="black", format="png")
 
 
-def _slices_of(detection: Detection, findings: list[Finding]) -> list[int]:
-    """Return the slice of every finding's peak; without findings that of the highest NLL."""
-    volume, orientation = detection.volume, detection.stack.plane_volume.orientation
-    if not findings:
-        nll = orientation.apply(detection.nll)
-        return [int(np.unravel_index(int(nll.argmax()), nll.shape)[0])]
-    k, j, i = volume.voxels.shape
-    plane_from_ras = np.linalg.inv(orientation.ras_from_plane(volume.ras_from_voxel, (k, j, i)))
-    return [round((plane_from_ras @ [*one.peak_ras, 1.0])[2]) for one in findings]
+def rows_of(case: ReviewCase) -> dict[int, list[Mapping[str, Any]]]:
+    """Return the findings by the slice of their peak, in the order of the strongest in each.
+
+    Without findings, the slice of the highest NLL.
+    """
+    if not case.findings:
+        nll = case.plane_volume.orientation.apply(case.nll)
+        return {int(np.unravel_index(int(nll.argmax()), nll.shape)[0]): []}
+    rows: dict[int, list[Mapping[str, Any]]] = {}
+    for finding in case.findings:
+        rows.setdefault(case.slice_of(finding), []).append(finding)
+    return rows
 
 
-def _title(finding: Finding, calibration: Calibration) -> str:
+def _title(row: Mapping[str, Any], calibration: Calibration) -> str:
+    number = "unknown"
+    if row["per_normal_scan"] is not None and calibration.findings is not None:
+        number = number_text(row["per_normal_scan"], calibration.findings.least)
     return (
-        f"Finding {finding.rank}: {finding.volume_ml:.1f} mL"
-        f" at {position_text(finding.peak_ras)} mm\n"
-        f"like this or stronger in a normal scan: {expected_text(finding, calibration)}"
+        f"{row['rank']}: {row['volume_ml']:.1f} mL at {position_text(peak_of(row))} mm, "
+        f"{number} in a normal scan"
     )
 
 
-def _heading(detection: Detection, shown: int) -> str:
-    heading = f"{detection.card.name} · {count_findings(detection.findings)}"
-    heading += f" ({rate_text(detection.spec.false_positive_rate)} normal voxels"
-    heading += f", first {shown} shown)" if len(detection.findings) > shown else ")"
-    if detection.calibration.is_rough:
-        heading += f" · {basis_text(detection.calibration)}"
-    return heading
+def _heading(case: ReviewCase, shown: int) -> str:
+    found = len(case.findings)
+    heading = f"{case.model['name']} · {count_findings(case.findings)}"
+    heading += f" ({rate_text(case.spec.false_positive_rate)} normal voxels"
+    return heading + (f", first {shown} shown)" if found > shown else ")")
 
 
 def _draw_row(
     axes: "Sequence[Axes]",
-    detection: Detection,
+    case: ReviewCase,
     index: int,
     truth: Bool[np.ndarray, "k j i"] | None,
 ) -> "AxesImage":
-    """Draw one slice plain, and under its overlay with every finding outlined."""
-    stack = detection.stack
-    plane_volume, plane = stack.plane_volume, detection.card.slices.plane
-    nll = plane_volume.orientation.apply(detection.nll)[index]
-    labels = plane_volume.orientation.apply(detection.labels)[index]
-    gray = scale_intensity(stack.voxels[index], stack.value_range, stack.intensity)
+    """Draw one slice plain, and under its overlay with every finding outlined and numbered."""
+    plane_volume = case.plane_volume
+    nll = plane_volume.orientation.apply(case.nll)[index]
+    labels = plane_volume.orientation.apply(case.labels)[index]
+    gray = scale_intensity(plane_volume.voxels[index], case.value_range, case.intensity)
     # Only half of the headroom is shown: with all of it, the tissue would be dim.
-    gray = gray / (1.0 - stack.intensity.headroom / 2)
+    gray = gray / (1.0 - case.intensity.headroom / 2)
     _, row_mm, column_mm = plane_volume.spacing_mm
     for axis in axes:
-        _draw_slice(axis, gray, row_mm / column_mm, plane_volume.box, _SIDES[plane])
+        _draw_slice(axis, gray, row_mm / column_mm, plane_volume.box, _SIDES[case.plane])
     axes[0].set_title(
-        f"slice {index + 1} of {len(stack.voxels)} ({plane})", color="0.75", fontsize=8
+        f"slice {index + 1} of {len(plane_volume.voxels)} ({case.plane})",
+        color="0.75",
+        fontsize=8,
     )
     if truth is not None:
         lesion = plane_volume.orientation.apply(truth)[index]
         if lesion.any() and min(lesion.shape) > 1:
             axes[0].contour(lesion, [0.5], colors="white", linewidths=0.8)
-    image = _draw_overlay(axes[1], detection, nll, row_mm / column_mm)
-    for rank in np.unique(labels[labels > 0]).tolist():
+    image = _draw_overlay(axes[1], case, nll, row_mm / column_mm)
+    for rank in case.ranks_in(index).tolist():
         if min(labels.shape) > 1:  # a line has no outline
             axes[1].contour(labels == rank, [0.5], colors=[rank_color(rank)], linewidths=1.2)
+        rows, columns = np.nonzero(labels == rank)
+        axes[1].annotate(
+            str(rank),
+            (columns.max(), rows.min()),
+            (3, 3),
+            textcoords="offset points",
+            color=rank_color(rank),
+            fontsize=9,
+            fontweight="bold",
+        )
     return image
 
 
@@ -190,17 +218,16 @@ def _draw_slice(
 
 
 def _draw_overlay(
-    axis: "Axes", detection: Detection, nll: Num[np.ndarray, "r c"], aspect: float
+    axis: "Axes", case: ReviewCase, nll: Num[np.ndarray, "r c"], aspect: float
 ) -> "AxesImage":
-    """Draw the NLL over the slice, more opaque the nearer it comes to the threshold."""
-    low, high = overlay_range(detection)
-    opacity = np.clip((nll - low) / max(detection.threshold_nll - low, 1e-6), 0, 1)
+    """Draw the NLL over the slice where it reaches the threshold."""
+    low, high = overlay_range(case)
     return axis.imshow(
-        nll,
+        np.ma.masked_less(nll, low),
         cmap=_COLOR_MAP,
         vmin=low,
         vmax=high,
-        alpha=opacity * OVERLAY_OPACITY,
+        alpha=OVERLAY_OPACITY,
         aspect=aspect,
         interpolation="nearest",
     )

@@ -29,6 +29,7 @@ from SpatialARAnomalyLib.service.detection.detect import Clock, Detection
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
 from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
 from SpatialARAnomalyLib.service.detection.result_files import RESULT_SUFFIXES, run_values
+from SpatialARAnomalyLib.service.detection.review_case import case_of
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
 from SpatialARAnomalyLib.service.evaluation.cases import Case, find_cases
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
@@ -95,7 +96,7 @@ def evaluate_to_files(
         def keep(number: int, detection: Detection, truth: Bool[np.ndarray, "k j i"]) -> None:
             nll, picture = (new / name for name in kept[number - 1])
             write_nrrd(nll, detection.nll, detection.volume.ras_from_voxel)
-            write_review(picture, detection, truth)
+            write_review(picture, case_of(detection), truth)
 
         evaluated = evaluate(
             cases, model, request.spec, report=report, clock=clock, keep=keep if kept else None

@@ -29,6 +29,7 @@ from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan, re
 from SpatialARAnomalyLib.service.detection.detect import detect as detect_in_memory
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
 from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
+from SpatialARAnomalyLib.service.detection.review_case import card_facts, card_notices
 from SpatialARAnomalyLib.service.outputs import check_names
 
 NLL_FILE = "nll.npy"
@@ -121,6 +122,8 @@ def detect(
             "weights_sha256": card.weights_sha256,
             "modality": card.modality.value,
             "plane": card.slices.plane.value,
+            "card": card_facts(card),
+            "notices": list(card_notices(card)),
         },
         "calibration": card.calibration.to_dict(),
         "token_mm": card.token_mm,

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import Float, UInt16
 
-from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import LabelBox
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
+from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     Three,
@@ -22,8 +23,14 @@ from SpatialARAnomalyLib.service.array_files import (
     check_same_size,
     read_labels,
     read_nll,
+    read_voxels,
 )
 from SpatialARAnomalyLib.service.detection.findings_table import write_table
+from SpatialARAnomalyLib.service.detection.report import (
+    ReportFacts,
+    case_from_facts,
+    write_report,
+)
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
 
@@ -36,6 +43,7 @@ class ExportFormat(StrEnum):
     SEGMENTATION = "segmentation"
     FINDINGS = "findings"
     NLL = "nll"
+    REPORT = "report"
 
 
 SUFFIXES = {
@@ -44,6 +52,7 @@ SUFFIXES = {
     ExportFormat.SEGMENTATION: "_anomalies.seg.nrrd",
     ExportFormat.FINDINGS: "_findings.csv",
     ExportFormat.NLL: "_nll.nrrd",
+    ExportFormat.REPORT: "_report.html",
 }
 """Endings of the files' names, after the name of the scan."""
 
@@ -65,6 +74,9 @@ class ExportInputs(Spec):
     columns: tuple[str, ...] = ()
     """Columns of the table, in the order of the file."""
     segments: tuple[Segment, ...] = ()
+    voxels: str | None = None
+    """A `.npy` file of the scan [k, j, i]; needed, as the NLL and the next, for a report."""
+    report: ReportFacts | None = None
 
     def __post_init__(self) -> None:
         self._require(min(self.size_kji) > 0, "size_kji must be positive")
@@ -78,7 +90,9 @@ class ExportInputs(Spec):
 class ExportSpec(Spec):
     """Formats, and the name of the files."""
 
-    formats: tuple[ExportFormat, ...] = tuple(one for one in ExportFormat if one != "nll")
+    formats: tuple[ExportFormat, ...] = tuple(
+        one for one in ExportFormat if one not in ("nll", "report")
+    )
     name: str = "scan"
     """Name of the scan, the beginning of the files' names."""
     overwrite: bool = False
@@ -113,6 +127,7 @@ def export(
         ),
         ExportFormat.FINDINGS: lambda path: write_table(path, inputs.columns, inputs.findings),
         ExportFormat.NLL: lambda path: _write_nll(path, inputs),
+        ExportFormat.REPORT: lambda path: _write_report(path, inputs, labels),
     }
     names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
     with write_atomically(output, list(names.values()), overwrite=spec.overwrite) as partial:
@@ -131,11 +146,28 @@ def _whole_labels(inputs: ExportInputs) -> UInt16[np.ndarray, "k j i"]:
     return box.on_grid(inputs.size_kji)
 
 
-def _write_nll(path: Path, inputs: ExportInputs) -> None:
+def _read_nll(inputs: ExportInputs) -> Float[np.ndarray, "k j i"]:
     if inputs.nll is None:
         raise InputError(
             "nll-missing", "The NLL volume is to be written, and is not among the inputs."
         )
     nll = read_nll(Path(inputs.nll))
     check_same_size(inputs.size_kji, nll)
-    write_nrrd(path, nll, affine_array(inputs.ras_from_voxel))
+    return nll
+
+
+def _write_nll(path: Path, inputs: ExportInputs) -> None:
+    write_nrrd(path, _read_nll(inputs), affine_array(inputs.ras_from_voxel))
+
+
+def _write_report(path: Path, inputs: ExportInputs, labels: UInt16[np.ndarray, "k j i"]) -> None:
+    facts = inputs.report
+    if inputs.voxels is None or facts is None:
+        raise SpecError("spec-value", "For a report, voxels and report must be given.")
+    volume = Volume(
+        read_voxels(Path(inputs.voxels)), affine_array(inputs.ras_from_voxel), facts.modality
+    )
+    nll = _read_nll(inputs)
+    check_same_size(nll.shape, volume.voxels, "scan")
+    case = case_from_facts(volume, nll, labels, inputs.findings, facts)
+    write_report(path, case, facts.title, facts.space)

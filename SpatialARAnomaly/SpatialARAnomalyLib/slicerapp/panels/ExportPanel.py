@@ -15,7 +15,11 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
 )
 from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
-from SpatialARAnomalyLib.slicerapp.tasks.Export import ExportFormat, nameDicomSegProblem
+from SpatialARAnomalyLib.slicerapp.tasks.Export import (
+    ExportFormat,
+    nameDicomSegProblem,
+    nameReportProblem,
+)
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 
 
@@ -74,6 +78,10 @@ class ExportPanel:
             return _("No result to export.")
         if self._format() is ExportFormat.DICOM_SEG:
             problem = nameDicomSegProblem(self._result)
+            if problem is not None:
+                return problem
+        if self._format() is ExportFormat.REPORT:
+            problem = nameReportProblem(self._result)
             if problem is not None:
                 return problem
         return None if self._folder() else _("Choose a folder first.")

@@ -141,6 +141,19 @@ class Result:
         self._setAttribute("Model", name)
 
     @property
+    def modelFacts(self) -> dict[str, Any]:
+        """Modality, plane, card in words and notices of the model; empty if unknown."""
+        try:
+            facts = json.loads(self._attribute("ModelFacts"))
+        except ValueError:
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    @modelFacts.setter
+    def modelFacts(self, facts: dict[str, Any]) -> None:
+        self._setAttribute("ModelFacts", json.dumps(facts))
+
+    @property
     def falsePositiveRate(self) -> float:
         """False-positive rate of the threshold."""
         rate = self._number("FalsePositiveRate")

@@ -263,6 +263,7 @@ class Detection:
             result.caseScore = float(event["case_score"])
             result.cautions = [str(one["text"]) for one in event["cautions"]]
             result.modelName = str(event["model"]["name"])
+            result.modelFacts = event["model"] | {"mismatches": event.get("mismatches", [])}
             result.falsePositiveRate = float(event["false_positive_rate"])
             result.leastVolumeMl = self.settings.leastVolumeMl
             if self.settings.refineOutlines:

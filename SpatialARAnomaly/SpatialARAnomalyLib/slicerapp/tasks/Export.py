@@ -49,6 +49,7 @@ class ExportFormat(Enum):
     SEGMENTATION = ("segmentation",)
     FINDINGS = ("findings",)
     NLL = ("nll",)
+    REPORT = ("report",)
     DICOM_SEG = ("dicom_seg",)
 
     def label(self) -> str:
@@ -60,6 +61,7 @@ class ExportFormat(Enum):
             ExportFormat.SEGMENTATION: _("Segmentation (.seg.nrrd)"),
             ExportFormat.FINDINGS: _("Findings (CSV)"),
             ExportFormat.NLL: _("NLL volume (NRRD)"),
+            ExportFormat.REPORT: _("Report with pictures (HTML)"),
             ExportFormat.DICOM_SEG: _("DICOM SEG"),
         }[self]
 
@@ -122,20 +124,30 @@ class Export:
             "name": fileName(scan.GetName()),
             "overwrite": overwrite,
         }
-        if "nll" not in format_.value:
+        wanted = {"nll": result.volume} if "nll" in format_.value else {}
+        if format_ is ExportFormat.REPORT:
+            wanted = {"nll": result.volume, "voxels": scan}
+            self._inputs["report"] = reportFacts(result, SCENE_SPACE if inScene else SCAN_SPACE)
+        self._provide(files, wanted)
+
+    def _provide(self, files: NllFiles, wanted: "dict[str, slicer.vtkMRMLVolumeNode]") -> None:
+        """Write the volumes that are wanted to files, one after the other, then submit the job."""
+        if not wanted:
             self._submit()
             return
-        try:
-            files.provide(result.volume, self._onProvided)
-        except OSError as problem:  # no folder for the file
-            self._onProvided(None, problem)
+        name, *others = wanted
 
-    def _onProvided(self, file: Path | None, error: Exception | None) -> None:
-        if file is None:
-            self._end(Outcome(error=asUserError(error) if error is not None else None), [])
-            return
-        self._inputs["nll"] = str(file)
-        self._submit()
+        def provided(file: Path | None, error: Exception | None) -> None:
+            if file is None:
+                self._end(Outcome(error=asUserError(error) if error is not None else None), [])
+                return
+            self._inputs[name] = str(file)
+            self._provide(files, {other: wanted[other] for other in others})
+
+        try:
+            files.provide(wanted[name], provided)
+        except OSError as problem:  # no folder for the file
+            provided(None, problem)
 
     def _submit(self) -> None:
         self._worker.submit(
@@ -155,6 +167,32 @@ class Export:
     def _end(self, outcome: Outcome, files: list[Path]) -> None:
         self._work.remove()
         self._onEnd(outcome, files)
+
+
+def nameReportProblem(result: Result) -> str | None:
+    """Say why no report of a result can be written; None if it can."""
+    if result.scan is None:
+        return _("The report needs the scan, which was deleted.")
+    if not {"plane", "modality"} <= result.modelFacts.keys():
+        return _("The report needs a result of this version: detect again.")
+    return None
+
+
+def reportFacts(result: Result, space: str) -> dict[str, Any]:
+    """Return what the report says of model, threshold and cautions."""
+    facts = result.modelFacts
+    return {
+        "plane": facts["plane"],
+        "modality": facts["modality"],
+        "calibration": result.calibration.to_dict(),
+        "false_positive_rate": result.falsePositiveRate,
+        "min_volume_ml": result.leastVolumeMl,
+        "refine_outlines": result.tokenMm is not None,
+        "case_score": result.caseScore,
+        "model": facts.get("card", {}),
+        "notices": [*result.cautions, *facts.get("mismatches", []), *facts.get("notices", [])],
+        "space": space,
+    }
 
 
 def moveRow(row: Row, affine: np.ndarray) -> Row:
