@@ -89,7 +89,7 @@ def write_review(
         image = _draw_row(axes[row], case, index, truth)
         titles_of = [_title(one, case.calibration) for one in findings]
         title = "\n".join(titles_of) or "No findings (the most unusual slice)"
-        axes[row][1].set_title(title, color="0.95", fontsize=8)
+        axes[row][1].set_title(title, color="0.95", fontsize=7, loc="left")
     assert image is not None
     bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02)
     bar.set_label("how rare in normal scans", color="0.9", fontsize=9)
@@ -143,7 +143,7 @@ def _title(row: Mapping[str, Any], calibration: Calibration) -> str:
         number = number_text(row["per_normal_scan"], calibration.findings.least)
     return (
         f"{row['rank']}: {row['volume_ml']:.1f} mL at {position_text(peak_of(row))} mm, "
-        f"{number} in a normal scan"
+        f"{number} per normal scan"
     )
 
 
