@@ -40,10 +40,7 @@ def test_there_are_three_views(app) -> None:
     manager = app.layoutManager()
     first = manager.sliceViewNames()[:3]
     assert first == ("Yellow", "Green", "Red")
-    orientations = [
-        manager.sliceWidget(name).mrmlSliceNode().GetOrientation()
-        for name in first
-    ]
+    orientations = [manager.sliceWidget(name).mrmlSliceNode().GetOrientation() for name in first]
     assert orientations == ["Sagittal", "Coronal", "Axial"]
     assert manager.sliceWidget("Blue") is None
     assert manager.threeDViewCount == 0

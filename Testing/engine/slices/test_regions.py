@@ -23,15 +23,21 @@ def affine() -> np.ndarray:
     return np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
 
 
-def head(values: dict[str, float], *, stripped: bool = False, seed: int = 0) -> Volume:
+def head(
+    values: dict[str, float],
+    *,
+    stripped: bool = False,
+    seed: int = 0,
+    radius_mm: np.ndarray = RADIUS_MM,
+) -> Volume:
     """A round head; RAS, slices toward the vertex."""
     voxels = np.select(
-        [RADIUS_MM < BRAIN_MM, RADIUS_MM < SKULL_MM, RADIUS_MM < HEAD_MM],
+        [radius_mm < BRAIN_MM, radius_mm < SKULL_MM, radius_mm < HEAD_MM],
         [values["brain"], values["bone"], values["scalp"]],
         values["air"],
     )
     if stripped:
-        voxels = np.where(RADIUS_MM < BRAIN_MM, voxels, values["air"])
+        voxels = np.where(radius_mm < BRAIN_MM, voxels, values["air"])
     noise = np.random.RandomState(seed).normal(0, 5, voxels.shape)
     return Volume((voxels + noise).astype(np.float32), affine())
 
@@ -47,6 +53,18 @@ def test_the_inside_of_a_head_is_its_brain(values, modality):
     found = region(head(values), modality)
     assert found[RADIUS_MM < BRAIN_MM - SPACING_MM].all()
     assert not found[RADIUS_MM > SKULL_MM + SPACING_MM].any()
+
+
+def test_scalp_above_the_brain_is_not_inside_where_the_scan_ends_there():
+    """A slice that cuts scalp and skull lengthwise: far from its border, but above the brain."""
+    above_mm = SPACING_MM * (Z - 10)
+    radius_mm = np.sqrt(above_mm**2 + RADIUS_MM**2 - (SPACING_MM * (Z - CENTER[0])) ** 2)
+    for first_above in (BRAIN_MM, SKULL_MM):
+        slices = int(first_above // SPACING_MM) + 12
+        volume = head(MR, radius_mm=radius_mm[:slices])
+        found = region(volume, Modality.MR)
+        assert not found[-1].any()
+        assert found[radius_mm[:slices] < BRAIN_MM - 2 * SPACING_MM].all()
 
 
 def test_a_lesion_at_the_surface_of_the_brain_stays_inside():

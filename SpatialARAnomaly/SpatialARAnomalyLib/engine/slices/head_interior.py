@@ -46,6 +46,10 @@ MARGIN_MM = 2.0
 SKIN_MM = 5.0
 """Least thickness of scalp and skull."""
 
+SEEN_SHARE = 0.3
+"""Share of the deep part of a slice that must be found as brain for all of it to belong to the
+inside: above the brain, a slice cuts scalp and skull lengthwise, and all of it seems deep."""
+
 LEAST_SHARE = 0.2
 """Share of the head below which what was found is not its inside."""
 
@@ -117,7 +121,9 @@ def _interior(
     rim = inside & ~ndimage.binary_erosion(inside)
     deep: Bool[np.ndarray, "N R C"] = depth >= np.median(depth[widest:][rim[widest:]])
     inside |= deep & _close(inside, WIDE_CLOSING_MM, 0.0, mm)
-    inside[widest:] |= deep[widest:]
+    seen = (inside & deep).sum(axis=(1, 2)) >= SEEN_SHARE * deep.sum(axis=(1, 2))
+    seen[:widest] = False
+    inside[seen] |= deep[seen]
     return np.asarray(inside & head)
 
 
