@@ -126,6 +126,7 @@ def _stated_forms(header: Any, stored: Any) -> dict[Orientation, Float64[np.ndar
     if stored["sform_code"] > 0:  # nibabel repairs undefined codes to 0, ITK takes them
         stated[Orientation.SFORM] = np.array(header.get_sform(), dtype=np.float64)
     if stored["qform_code"] > 0:
+        header["pixdim"][0] = -1 if stored["pixdim"][0] < 0 else 1  # nibabel repairs others to 1
         try:
             stated[Orientation.QFORM] = np.array(header.get_qform(), dtype=np.float64)
         except ValueError:  # its quaternion is no rotation
