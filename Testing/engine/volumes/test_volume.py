@@ -9,13 +9,16 @@ from engine.grids import random_grid
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Plane
+from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
 from SpatialARAnomalyLib.engine.volumes.volume import (
     Volume,
     check_scan,
     infer_modality,
     scan_notices,
 )
+from SpatialARAnomalyLib.service.array_files import affine_rows
 from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, normal_head
+from SpatialARAnomalyLib.service.scans import ScanSource
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,24 @@ def test_voxels_that_are_not_finite_are_background(value, count):
     assert code == "voxels-not-finite"
     assert text.startswith(f"{count} of 120 voxels are NaN or infinite")
     assert not PlaneVolume(volume, Plane.AXIAL, Modality.MR).counted.all()
+
+
+def test_voxels_that_are_not_finite_are_the_same_in_an_array_of_slicer(tmp_path):
+    """The panel sends arrays as Slicer has them; the command line reads the same file."""
+    voxels = normal_head(0).voxels.astype(np.float32)
+    voxels[:2] = np.nan
+    voxels[9, 9, 9] = np.inf
+    np.save(tmp_path / "a.npy", voxels)
+    write_nrrd(tmp_path / "a.nrrd", voxels, np.diag([1.0, 2, 3, 1]))
+    affine = affine_rows(np.diag([1.0, 2, 3, 1]))
+    sources = (
+        ScanSource(path=tmp_path / "a.nrrd"),
+        ScanSource(voxels=tmp_path / "a.npy", affine=affine),
+    )
+    one, other = (source.read()[1] for source in sources)
+    np.testing.assert_array_equal(one.voxels, other.voxels)
+    np.testing.assert_array_equal(one.outside, other.outside)
+    assert scan_notices(one) == scan_notices(other)
 
 
 def test_a_scan_without_finite_voxels_is_refused():

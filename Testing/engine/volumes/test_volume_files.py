@@ -500,7 +500,7 @@ NIFTI_FAULTS = {
         "input-damaged",
         "truncated",
     ),
-    "unknown type": (lambda f: edited(scan_nifti(f), 70, "<h", 999), "input-damaged", "NIfTI"),
+    "unknown type": (lambda f: edited(scan_nifti(f), 70, "<h", 999), "input-damaged", "code 999"),
     "NaN intercept": (
         lambda f: edited(scan_nifti(f), 112, "<2f", 2, np.nan),
         "input-damaged",

@@ -44,8 +44,9 @@ def read_volume_file(
         InputError: The file is missing, damaged, 2-D or in color, holds several volumes, places
             its voxels in two ways or in none, or has a name that is not Unicode.
     """
-    if path.name.lower().endswith(".img") and path.with_suffix(".hdr").is_file():
-        path = path.with_suffix(".hdr")
+    if path.suffix.lower() == ".img":
+        headers = (path.with_suffix(suffix) for suffix in (".hdr", ".HDR"))
+        path = next((header for header in headers if header.is_file()), path)
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():

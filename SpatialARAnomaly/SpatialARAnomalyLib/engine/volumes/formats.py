@@ -79,6 +79,7 @@ _BY_SUFFIX = {
     ".brik": "the voxels of an AFNI volume",
     ".brik.gz": "the voxels of an AFNI volume",
     ".rec": "the voxels of a Philips PAR/REC volume",
+    ".img": "voxels without their header (.hdr)",
     ".raw": "voxels without their header",
     ".zraw": "voxels without their header",
     ".mrb": "a Slicer scene",

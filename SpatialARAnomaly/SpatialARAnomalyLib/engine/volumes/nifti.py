@@ -224,7 +224,10 @@ def read_nifti(
                     refusals.DEFLATE_RATIO if isinstance(data, gzip.GzipFile) else 1,
                 )
                 voxels = _voxels(ArrayProxy(data, header, mmap=False), shape, index)
-    except (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error, HeaderDataError):
+    except HeaderDataError as error:
+        fault = str(error).partition(";")[0]
+        raise refusals.damaged_error(f"its NIfTI header is invalid ({fault})") from None
+    except (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
     place[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Volume(voxels, place, notices=notices)

@@ -148,35 +148,42 @@ def scan_notices(volume: Volume) -> tuple[tuple[str, str], ...]:
     return *volume.notices, ("grid-sheared", text)
 
 
-def check_scan(volume: Volume) -> Volume:
+def finite_scan(volume: Volume) -> Volume:
     """Return the scan with voxels that are not finite at the lowest value, as background.
 
-    Raises `InputError` if all voxels have one value, or are a label map.
+    Raises `InputError` if no voxel is finite.
     """
     voxels = volume.voxels
-    if voxels.size == 0:
+    if not np.issubdtype(voxels.dtype, np.floating):
+        return volume
+    finite = np.isfinite(voxels)
+    bad = voxels.size - int(np.count_nonzero(finite))
+    if bad == 0:
+        return volume
+    if bad == voxels.size:
+        raise InputError("voxels-not-finite", "All voxels are NaN or infinite.")
+    text = f"{bad:,} of {voxels.size:,} voxels are NaN or infinite: they are background."
+    return replace(
+        volume,
+        voxels=np.where(finite, voxels, voxels[finite].min()),
+        outside=~finite if volume.outside is None else volume.outside | ~finite,
+        notices=(*volume.notices, ("voxels-not-finite", text)),
+    )
+
+
+def check_scan(volume: Volume) -> Volume:
+    """Return `finite_scan`; raise `InputError` if all voxels have one value, or are a label map."""
+    if volume.voxels.size == 0:
         raise InputError("volume-empty", "The volume must hold voxels; it is empty.")
-    extent_mm = np.array(volume.spacing_mm) * voxels.shape[::-1]
+    extent_mm = np.array(volume.spacing_mm) * volume.voxels.shape[::-1]
     if not MIN_EXTENT_MM <= extent_mm.max() <= MAX_EXTENT_MM:
         raise InputError(
             "scan-extent",
             f"A scan must be at most {MAX_EXTENT_MM / 1000:g} m and at least {MIN_EXTENT_MM:g} mm "
             f"long; it has {lengths_text(extent_mm)} mm. Its unit of length may be wrong.",
         )
-    if np.issubdtype(voxels.dtype, np.floating):
-        finite = np.isfinite(voxels)
-        bad = voxels.size - int(np.count_nonzero(finite))
-        if bad == voxels.size:
-            raise InputError("voxels-not-finite", "All voxels are NaN or infinite.")
-        if bad:
-            voxels = np.where(finite, voxels, voxels[finite].min())
-            text = f"{bad:,} of {voxels.size:,} voxels are NaN or infinite: they are background."
-            volume = replace(
-                volume,
-                voxels=voxels,
-                outside=~finite if volume.outside is None else volume.outside | ~finite,
-                notices=(*volume.notices, ("voxels-not-finite", text)),
-            )
+    volume = finite_scan(volume)
+    voxels = volume.voxels
     if voxels.min() == voxels.max():
         value = lengths_text([float(voxels.flat[0])])
         raise InputError(

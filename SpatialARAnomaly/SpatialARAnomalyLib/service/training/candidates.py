@@ -140,11 +140,8 @@ class ScanReader:
                 series, check_cancelled, volume=source.volume, allow_gaps=source.allow_gaps
             )
             volume = source.masked(check_scan(volume), notices)
-        if not (volume.is_oriented or self._allows_unstated):
-            raise InputError(
-                UNSTATED,
-                "The file does not state its orientation: left and right may be exchanged.",
-            )
+        if not self._allows_unstated:
+            check_oriented([volume])
         if self._region is Region.MASK and volume.mask is None:
             raise InputError("mask-missing", "Every normal scan must have a mask; it has none.")
         inferred = infer_modality(volume)
@@ -194,6 +191,14 @@ class ScanReader:
     def drop(self, scan: NormalScan) -> None:
         """Free the voxels of a scan."""
         self._kept.pop(scan.sha256, None)
+
+
+def check_oriented(volumes: Iterable[Volume]) -> None:
+    """Raise `InputError` for a scan whose file did not state its orientation."""
+    if not all(volume.is_oriented for volume in volumes):
+        raise InputError(
+            UNSTATED, "The file does not state its orientation: left and right may be exchanged."
+        )
 
 
 class _Notices(SilentReporter):

@@ -52,6 +52,7 @@ from SpatialARAnomalyLib.service.training.candidates import (
     Candidate,
     NormalScan,
     ScanReader,
+    check_oriented,
     find_candidates,
 )
 from SpatialARAnomalyLib.service.training.folder import (
@@ -116,7 +117,10 @@ def train(
         if spec.restart:
             folder.discard_checkpoint()
         report.stage("read", 1, 4)
-        single = _keep([one for one in given if not isinstance(one, Path)], folder, report)
+        others = [one for one in given if not isinstance(one, Path)]
+        if not spec.allow_unstated_orientation:
+            check_oriented([one for one in others if isinstance(one, Volume)])
+        single = _keep(others, folder, report)
         candidates = find_candidates(places, single, report)
         sources = [candidate.source for candidate in candidates]
         _check_outside([source.path for source in sources if source.path is not None], folder)
@@ -163,8 +167,11 @@ def _keep(
     kept = []
     for number, scan in enumerate(scans, start=1):
         if isinstance(scan, Volume):
+            array = scan.voxels
+            if scan.outside is not None:  # an array says by NaN which voxels do not count
+                array = np.where(scan.outside, np.float32(np.nan), array.astype(np.float32))
             scan = ScanSource(
-                voxels=_keep_array(scan.voxels, folder, report),
+                voxels=_keep_array(array, folder, report),
                 affine=affine_rows(scan.ras_from_voxel),
                 name=f"volume {number}",
                 modality=scan.modality,

@@ -15,7 +15,7 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality, Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, finite_scan
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     affine_array,
@@ -154,7 +154,7 @@ def find(inputs: FindInputs, spec: FindingsSpec, output: Path, report: Reporter)
     if spec.refine_outlines:
         if inputs.voxels is None or inputs.token_mm is None:
             raise SpecError("spec-value", "To refine outlines, voxels and token_mm must be given.")
-        volume = Volume(read_voxels(Path(inputs.voxels)), ras_from_voxel)
+        volume = finite_scan(Volume(read_voxels(Path(inputs.voxels)), ras_from_voxel))
         check_same_size(nll.shape, volume.voxels, "scan")
         findings, box = refine(findings, box, nll, volume, threshold, inputs.token_mm, report)
     write_arrays(output, _label_file(box))

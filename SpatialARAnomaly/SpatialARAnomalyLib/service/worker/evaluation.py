@@ -12,7 +12,7 @@ from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.slices.intensity import intensity_range, scale_intensity
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, IntensitySpec, Modality, Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel, voxel_ml
-from SpatialARAnomalyLib.engine.volumes.volume import Volume, infer_modality
+from SpatialARAnomalyLib.engine.volumes.volume import Volume, finite_scan, infer_modality
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
     affine_array,
@@ -87,7 +87,9 @@ def evaluate(
     body = _body(nll)
     volume = None
     if inputs.voxels is not None:
-        volume = Volume(read_voxels(Path(inputs.voxels)), ras_from_voxel, inputs.modality)
+        volume = finite_scan(
+            Volume(read_voxels(Path(inputs.voxels)), ras_from_voxel, inputs.modality)
+        )
         check_same_size(nll.shape, volume.voxels, "scan")
     intensity = None if volume is None else _intensity(volume, body)
     report.check_cancelled()
