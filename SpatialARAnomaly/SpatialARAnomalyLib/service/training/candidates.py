@@ -30,7 +30,7 @@ from SpatialARAnomalyLib.engine.volumes.formats import (
     has_volume_suffix,
     other_formats,
 )
-from SpatialARAnomalyLib.engine.volumes.refusals import UNSTATED, unreadable_error
+from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service import scan_table
 from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
@@ -197,7 +197,8 @@ def check_oriented(volumes: Iterable[Volume]) -> None:
     """Raise `InputError` for a scan whose file did not state its orientation."""
     if not all(volume.is_oriented for volume in volumes):
         raise InputError(
-            UNSTATED, "The file does not state its orientation: left and right may be exchanged."
+            "orientation-unstated",
+            "The file does not state its orientation: left and right may be exchanged.",
         )
 
 
