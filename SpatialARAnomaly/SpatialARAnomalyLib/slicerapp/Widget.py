@@ -139,7 +139,7 @@ class Panel:
             if node.GetAttribute(ROLE)
         ]
         for selector in (self.ui.inputSelector, self.ui.maskSelector, self.ui.truthSelector):
-            selector.sortFilterProxyModel().setHiddenNodeIDs(hidden)
+            selector.sortFilterProxyModel().setProperty("hiddenNodeIDs", hidden)
 
     def _chooseScan(self) -> None:
         if self._parameters is not None and self._parameters.inputVolume is None:

@@ -46,6 +46,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     ),
     "dicom-gap-plane": "Use a model of the plane in which the scan was taken.",
     "dicom-geometry": _EXPORT_SERIES,
+    "dicom-grid": "Give the DICOM series itself.",
     "dicom-inverted": _CONVERT_SERIES,
     "dicom-localizer": "Choose another series with --series.",
     "dicom-mixed": "Choose one with --volume, from 1, or another series with --series.",

@@ -1,5 +1,6 @@
 """The jobs `detect` and `find` (findings at another threshold); arrays are passed in files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from jaxtyping import UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
-from SpatialARAnomalyLib.engine.errors import SpecError
+from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality, Spec
+from SpatialARAnomalyLib.engine.volumes.dicom import check_positions
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, finite_scan
 from SpatialARAnomalyLib.service.array_files import (
@@ -35,6 +37,9 @@ from SpatialARAnomalyLib.service.outputs import check_names
 NLL_FILE = "nll.npy"
 LABELS_FILE = "labels.npy"
 
+GRID_TOLERANCE = 0.01
+"""Relative difference of squared lengths, and of angles, that is rounding."""
+
 MODELS = ModelCache()
 """Keeps the model of the last detection for the next one in this process."""
 
@@ -51,6 +56,8 @@ class DetectInputs(Spec):
     """A `.npy` file of the mask [k, j, i], whose nonzero voxels count; None for the whole scan."""
     model: str
     """Path of the model's file."""
+    dicom_files: tuple[str, ...] = ()
+    """The DICOM files that the scan was loaded from: their positions must be those of the scan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,14 @@ def detect(
     )
     if inputs.mask is not None:
         volume = volume.masked(read_mask_array(Path(inputs.mask)))
+    files = [Path(one) for one in inputs.dicom_files]
+    if all(file.is_file() for file in files):
+        if files:
+            check_source(volume, files, report.check_cancelled)
+    else:
+        report.notice(
+            "dicom-unchecked", "The scan's DICOM files are gone: its positions were not checked."
+        )
     report.check_cancelled()
     scan = prepare_scan(volume, card, spec.allow_mismatch, report)
     report.check_cancelled()
@@ -132,6 +147,31 @@ def detect(
         "mismatches": list(detection.mismatches),
         "warm": dict(MODELS.reused),
     }
+
+
+def check_source(
+    volume: Volume, files: list[Path], check_cancelled: Callable[[], None] = lambda: None
+) -> None:
+    """Raise `InputError` unless a volume has the grid that its DICOM files state.
+
+    Slicer shows a gap as thick slices, and several times as several slices. Lengths and angles
+    are compared, so the volume may have been moved, cropped or flipped since.
+    """
+    placed = check_positions(files, check_cancelled)
+    shape = (placed.depth, *placed.frames[0].file.size)
+    if shape != volume.voxels.shape:
+        return
+    found, stated = (
+        np.abs(one[:3, :3].T @ one[:3, :3])
+        for one in (volume.ras_from_voxel, placed.ras_from_voxel)
+    )
+    if not np.allclose(found, stated, rtol=GRID_TOLERANCE, atol=GRID_TOLERANCE * stated.max()):
+        raise InputError(
+            "dicom-grid",
+            "Expected the volume on the grid of its DICOM files, of slices "
+            f"{np.sqrt(stated[2, 2]):.2f} mm apart{' and tilted' * (placed.tilt_degrees > 0.5)}; "
+            f"its own are {np.sqrt(found[2, 2]):.2f} mm apart.",
+        )
 
 
 def find(inputs: FindInputs, spec: FindingsSpec, output: Path, report: Reporter) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
     return modality if modality in ("MR", "CT") else None
 
 
+def dicomFilesOf(node: "slicer.vtkMRMLScalarVolumeNode") -> list[str]:
+    """Return the DICOM files that a volume was loaded from, as Slicer's database knows them."""
+    database = getattr(slicer, "dicomDatabase", None)
+    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    files = [database.fileForInstance(uid) for uid in uids] if database is not None else []
+    return [str(file) for file in files if file]
+
+
 def volumeState(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:
     """Return values that change whenever the volume's voxels or affine change."""
     image = node.GetImageData()

@@ -19,6 +19,7 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import addTable, writeFin
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import voxelize
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     checkScan,
+    dicomFilesOf,
     modalityOf,
     newImage,
     rasFromVoxel,
@@ -116,6 +117,7 @@ class Detection:
             "ras_from_voxel": self._affine.tolist(),
             "modality": modalityOf(volume),
             "model": str(settings.model),
+            "dicom_files": dicomFilesOf(volume),
         }
         works = [writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE)]
         if maskVoxels is not None:

@@ -94,6 +94,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "dicom-gap": exportSeries,
         "dicom-gap-plane": _("Choose a model of the plane in which the scan was taken."),
         "dicom-geometry": exportSeries,
+        "dicom-grid": _("Load the series again with Slicer's DICOM module."),
         "dicom-inverted": convertSeries,
         "dicom-localizer": _("Choose another series."),
         "dicom-mixed": chooseVolume,
