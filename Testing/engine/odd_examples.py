@@ -235,6 +235,12 @@ NRRD: dict[str, Callable[[Path], object]] = {
     "time_axis_last.nrrd": lambda path: nrrd(
         path, TWO, *_SERIES, "kinds: domain domain domain time"
     ),
+    "nan_for_the_list.nrrd": lambda path: nrrd(
+        path, TWO, "spacings: 2.5 2.5 2.5 NaN", "kinds: domain domain domain list"
+    ),
+    "zero_for_the_time.nrrd": lambda path: nrrd(
+        path, TWO, _LPS, directions(LPS)[0] + " (0,0,0)", directions(LPS)[1]
+    ),
     "one_time_point.nrrd": lambda path: nrrd(
         path, VOXELS[None], *_SERIES, "kinds: domain domain domain time"
     ),

@@ -117,7 +117,7 @@ class ScanSource(Spec):
             return volume
         if self.voxels is not None:
             return volume.masked(read_mask_array(self.mask))
-        return read_mask(self.mask, volume, report)
+        return read_mask(self.mask, volume, report, self.orientation)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values that are set, as JSON types and with absolute paths."""
@@ -238,7 +238,9 @@ MIN_MASK_INSIDE = 0.5
 """Share of a mask's voxels that must lie in the scan; less is the mask of another scan."""
 
 
-def read_mask(path: Path, volume: Volume, report: Reporter) -> Volume:
+def read_mask(
+    path: Path, volume: Volume, report: Reporter, orientation: Orientation | None = None
+) -> Volume:
     """Return the volume with the mask of a label map file, whose labels all count.
 
     A mask on another grid is resampled to the nearest voxel, with a notice; what it does not
@@ -247,7 +249,9 @@ def read_mask(path: Path, volume: Volume, report: Reporter) -> Volume:
     Raises:
         InputError: The file cannot be read, holds no labels, or lies elsewhere.
     """
-    labels = read_volume_file(path, labels=True)
+    labels = read_volume_file(path, labels=True, orientation=orientation)
+    for code, text in labels.notices:
+        report.notice(code, f"The mask: {text}")
     inside = labels.masked(labels.voxels).mask
     assert inside is not None
     shape = volume.voxels.shape

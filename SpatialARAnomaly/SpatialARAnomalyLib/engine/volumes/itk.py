@@ -35,7 +35,7 @@ _IMAGE_IO = {Format.NRRD: "NrrdImageIO", Format.METAIMAGE: "MetaImageIO"}
 
 # The fields of a NRRD or MetaImage header, as bytes: binary voxels may follow.
 _INVALID_POSITION = re.compile(
-    rb"^(space (directions|origin)|spacings|Element(Spacing|Size)|Offset|Origin|Position"
+    rb"^(space origin|Element(Spacing|Size)|Offset|Origin|Position"
     rb"|TransformMatrix|Rotation|Orientation)\s*[:=].*\b(nan|inf)\b",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -46,6 +46,11 @@ _DATA_FILE = {
 }
 _NRRD_END = re.compile(rb"\n\r?\n|\r\r")
 _NRRD_FIELD = re.compile(rb"^([A-Za-z][A-Za-z ]*):(?!=) ?([^\r\n]*)", re.MULTILINE)
+_REPLACED_FIELD = re.compile(
+    r"(kinds|centerings|labels|units|space directions|spacings|data ?file|line ?skip):", re.I
+)
+_ABSENT_STEP = re.compile(r"none|nan|\(\s*(nan|0(\.0*)?)(\s*,\s*(nan|0(\.0*)?))*\s*\)", re.I)
+"""Step of an axis that has none."""
 _META_FIELD = re.compile(rb"^[ \t]*(\w+)[ \t]*[=:][ \t]*([^\r\n]*)", re.MULTILINE)
 _DIMENSIONS = re.compile(rb"^NDims[ \t]*[=:][ \t]*[1-5][ \t\r]*\n", re.MULTILINE)
 
@@ -141,8 +146,8 @@ class _NrrdAxes:
     """The axes of a NRRD header."""
 
     sizes: list[str]
-    directions: list[str]
-    """A vector or "none" for every axis; empty without them."""
+    steps: list[str]
+    """Vector or spacing of every axis; empty without them."""
     kinds: list[str]
     """In lower case; empty without them."""
 
@@ -150,27 +155,41 @@ class _NrrdAxes:
     def of(cls, fields: dict[str, str]) -> "_NrrdAxes":
         directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
         return cls(
-            fields.get("sizes", "").split(), directions, fields.get("kinds", "").lower().split()
+            fields.get("sizes", "").split(),
+            directions or fields.get("spacings", "").split(),
+            fields.get("kinds", "").lower().split(),
         )
 
     @property
     def series(self) -> list[int]:
-        """The axes without a direction."""
-        return [axis for axis, one in enumerate(self.directions) if one == "none"]
+        """The axes without a place in space, beside three that have one."""
+        absent = [axis for axis, one in enumerate(self.steps) if _ABSENT_STEP.fullmatch(one)]
+        return absent if len(self.steps) - len(absent) >= 3 else []
 
     def check(self) -> None:
-        """Raise `InputError` unless three axes have a direction and the others count volumes."""
-        vectors = len(self.directions) - len(self.series)
-        if self.series and vectors < 3:
-            raise _not_finite_error() if len(self.sizes) == 3 else refusals.plane_error(self.sizes)
+        """Raise `InputError` for steps that are not finite, and for vectors in place of volumes."""
+        placed = [one for axis, one in enumerate(self.steps) if axis not in self.series]
+        if any(re.search("nan|inf|none", one, re.IGNORECASE) for one in placed):
+            raise _not_finite_error()
         for axis, kind in enumerate(self.kinds):
             if kind not in _SERIES_KINDS and self.sizes[axis : axis + 1] != ["1"]:
                 raise refusals.color_error()
 
     @property
     def is_unknown_to_itk(self) -> bool:
-        """True where ITK fails: for an axis without a direction that it takes for one of space."""
-        return any(self.kinds[axis : axis + 1] != ["list"] for axis in self.series)
+        """True where ITK would take an axis without a place for one of space."""
+        return any(
+            self.kinds[axis : axis + 1] != ["list"] or "0" in self.steps[axis]
+            for axis in self.series
+        )
+
+    def lines(self, is_directed: bool) -> list[str]:
+        """Return the lines of a header that says to ITK which axes have no place."""
+        absent = "none" if is_directed else "nan"
+        steps = [absent if axis in self.series else one for axis, one in enumerate(self.steps)]
+        kinds = ["list" if axis in self.series else "domain" for axis in range(len(self.sizes))]
+        field = "space directions" if is_directed else "spacings"
+        return [f"{field}: {' '.join(steps)}", f"kinds: {' '.join(kinds)}"]
 
 
 @contextmanager
@@ -182,22 +201,18 @@ def _readable_nrrd(
     if not axes.is_unknown_to_itk or end is None:
         yield path
         return
-    kinds = ["list" if axis in axes.series else "domain" for axis in range(len(axes.sizes))]
     lines = [
         line
         for line in start[: end.start()].decode(errors="replace").splitlines()
-        if not re.match(r"(kinds|centerings|labels|units|data ?file|line ?skip):", line, re.I)
+        if not _REPLACED_FIELD.match(line)
     ]
     skipped = int(fields.get("lineskip", "0"))
     if "datafile" in fields:
         voxels = path.parent / fields["datafile"]
     else:
         voxels, skipped = path, skipped + start[: end.end()].count(b"\n")
-    lines += [
-        f"kinds: {' '.join(kinds)}",
-        f"line skip: {skipped}",
-        f"data file: {voxels.resolve()}",
-    ]
+    lines += axes.lines("spacedirections" in fields)
+    lines += [f"line skip: {skipped}", f"data file: {voxels.resolve()}"]
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder, "header.nhdr")
         header.write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -82,13 +82,9 @@ def check_dimensions(shape: tuple[int, ...]) -> None:
             "volume-empty", f"The volume must hold voxels; its size is {_size(shape)}."
         )
     if len(shape) < 3:
-        raise plane_error(shape)
-
-
-def plane_error(shape: Sequence[object]) -> InputError:
-    """Make the error of an image of fewer than three dimensions."""
-    found = f"a {len(shape)}-D image ({_size(shape)})"
-    return InputError("volume-2d", f"Expected a 3-D volume; found {found}.")
+        raise InputError(
+            "volume-2d", f"Expected a 3-D volume; found a {len(shape)}-D image ({_size(shape)})."
+        )
 
 
 def choose_volume(count: int, wanted: int | None, size: tuple[int, ...]) -> int:

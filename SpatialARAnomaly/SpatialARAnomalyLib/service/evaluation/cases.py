@@ -52,7 +52,7 @@ class Case:
         else:
             volume = read_volume_file(Path(self.scan), orientation=self.orientation)
         if self.mask is not None:
-            volume = read_mask(Path(self.mask), volume, report)
+            volume = read_mask(Path(self.mask), volume, report, self.orientation)
         if self.truth is None:
             return volume, np.zeros(volume.voxels.shape, dtype=bool)
         if isinstance(self.truth, np.ndarray):
