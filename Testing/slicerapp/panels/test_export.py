@@ -38,7 +38,7 @@ def reviewed_result(module, kind: str = "plain"):
 
 def comment(module, rank: int, text: str) -> None:
     view = module.widget.panel.review.view
-    module.ui.findingsTable.item(view.rowOf(rank), 7).setText(text)
+    module.ui.findingsTable.item(view.rowOf(rank), 5).setText(text)
 
 
 def export(module, folder, format_: str = "EVERYTHING") -> str:

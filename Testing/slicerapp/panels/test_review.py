@@ -182,7 +182,7 @@ def test_a_click_leads_all_views_to_the_peak(reviewed, scene):
 def test_keys_work_only_while_the_module_is_open(reviewed):
     module, _result = reviewed
     shortcuts = list(module.widget.panel.review._shortcuts.values())
-    assert len(shortcuts) == 5
+    assert len(shortcuts) == 6
     assert all(shortcut.isEnabled() for shortcut in shortcuts)
     module.exit()
     assert not any(shortcut.isEnabled() for shortcut in shortcuts)
