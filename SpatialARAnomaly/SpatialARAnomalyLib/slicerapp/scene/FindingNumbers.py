@@ -17,6 +17,9 @@ TEXT_SCALE, POINT_SCALE = 3.5, 0.5
 
 COLOR = (1.0, 1.0, 0.6)
 
+BACKGROUND_OPACITY = 0.6
+"""Opacity of the black behind a number, which a bright lesion would hide."""
+
 
 def showNumbers(result: Result, rows: Sequence[Row]) -> None:
     """Show the number of every finding that is not rejected; the strongest come first."""
@@ -54,6 +57,9 @@ def _addNumbers(result: Result) -> "slicer.vtkMRMLMarkupsFiducialNode":
     display.SetPointLabelsVisibility(True)
     display.SetGlyphScale(POINT_SCALE)
     display.SetTextScale(TEXT_SCALE)
+    text = display.GetTextProperty()
+    text.SetBackgroundColor(0.0, 0.0, 0.0)
+    text.SetBackgroundOpacity(BACKGROUND_OPACITY)
     display.SetColor(*COLOR)
     display.SetSelectedColor(*COLOR)
     result.numbers = node
