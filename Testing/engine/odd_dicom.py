@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-from engine.dicom_examples import Series, multi_frame, save, small_series
+from engine.dicom_examples import AXIAL, Series, multi_frame, save, small_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -93,6 +93,35 @@ def study(path: Path) -> None:
     small_series(2, uid="1.2.8").write(path / "screen", ImagePositionPatient=None)
 
 
+def one_series_uid(path: Path) -> None:
+    """A study whose anonymizer gave all series one UID."""
+    mr().write(path / "scan")
+    for modality in ("PT", "SEG", "SR"):
+        mr().write(path / modality, Modality=modality, SeriesNumber=2, SOPInstanceUID="1.2.3")
+
+
+def beside_a_survey(path: Path) -> None:
+    """A scan beside a multi-frame object of two orientations, which is not called a localizer."""
+    mr().write(path / "scan")
+    planes = [
+        {"PlaneOrientationSequence": {"ImageOrientationPatient": list(one)}}
+        for one in (AXIAL, CORONAL)
+    ]
+    save(multi_frame(echoes(), planes, {}, SeriesInstanceUID="1.2.7"), path / "survey")
+
+
+def damaged_file(path: Path) -> None:
+    """The last image is cut off within its header."""
+    mr().write(path)
+    last = path / "image 001.dcm"
+    last.write_bytes(last.read_bytes()[:300])
+
+
+def in_subfolder(path: Path) -> None:
+    (path / "patient").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(mr().stored.astype(np.int16), np.eye(4)), path / "patient/scan.nii")
+
+
 def two_scans(path: Path) -> None:
     mr().write(path / "a")
     small_series(4, "u1", uid="1.2.5").write(path / "b", SeriesNumber=2)
@@ -173,6 +202,11 @@ LOCALIZER = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
 
 DICOM: dict[str, Callable[[Path], object]] = {
     "dicom_study": study,
+    "dicom_one_series_uid": one_series_uid,
+    "dicom_beside_survey": beside_a_survey,
+    "dicom_damaged_file": damaged_file,
+    "dicom_named_nii": changed(bytes, ".nii"),
+    "in_subfolder": in_subfolder,
     "dicom_two_scans": two_scans,
     "dicom_beside_nifti": beside_a_volume_file,
     "dicom_look_alikes": look_alikes,

@@ -6,6 +6,7 @@ All show one picture, `VOXELS` at `PLACE`, unless their kind forbids it.
 import bz2
 import gzip
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def _truncated(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
+def _other_checksum(path: Path) -> None:
+    """Compressed voxels that were damaged, so that they unpack to other ones."""
+    data = nifti(path).read_bytes()
+    path.write_bytes(data[:-8] + bytes(4) + data[-4:])
+
+
+def _packed_pair(path: Path) -> None:
+    _pair(path.with_name("pair.hdr"))
+    for name, file in (("pair.hdr", path.with_name("packed.hdr.gz")), ("pair.img", path)):
+        file.write_bytes(gzip.compress(path.with_name(name).read_bytes()))
+
+
 def _renamed(path: Path, written_as: str, maker: Callable[[Path], object]) -> None:
     """A file of another name than its format has."""
     other = path.with_name(written_as)
@@ -155,6 +168,12 @@ NIFTI: dict[str, Callable[[Path], object]] = {
         path, sform=_scaled_first_axis(), q_code=0, header=((80, "<f", (2.5,)),)
     ),
     "negative_pixdim.nii.gz": lambda path: nifti(path, q_code=0, header=((80, "<f", (-2.5,)),)),
+    "no_forms_negative_pixdim.nii.gz": lambda path: nifti(
+        path, s_code=0, q_code=0, header=((80, "<f", (-2.5,)),)
+    ),
+    "voxels_within_header.nii.gz": lambda path: nifti(path, header=((108, "<f", (0,)),)),
+    "other_checksum.nii.gz": _other_checksum,
+    "packed.img.gz": _packed_pair,
     "undefined_unit.nii.gz": lambda path: nifti(path, header=((123, "<B", (5,)),)),
     "unknown_unit.nii.gz": lambda path: nifti(path, unit=0),
     "tilted_beside_a_qform.nii.gz": lambda path: nifti(path, sform=_sheared()),
@@ -290,7 +309,9 @@ def _meta(path: Path, **options: bool) -> Path:
     return path
 
 
-def _meta_text(path: Path, voxels: np.ndarray, *fields: str) -> None:
+def _meta_text(
+    path: Path, voxels: np.ndarray, *fields: str, pack: Callable[[bytes], bytes] = bytes
+) -> None:
     """A MetaImage file of an array [..., j, i] with these lines in its header."""
     sizes = " ".join(map(str, voxels.shape[::-1]))
     lines = [
@@ -298,13 +319,13 @@ def _meta_text(path: Path, voxels: np.ndarray, *fields: str) -> None:
         f"NDims = {voxels.ndim}",
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
-        "CompressedData = False",
+        f"CompressedData = {pack is not bytes}",
         *fields,
         f"DimSize = {sizes}",
         "ElementType = MET_SHORT",
         "ElementDataFile = LOCAL",
     ]
-    path.write_bytes("\n".join([*lines, ""]).encode() + voxels.tobytes())
+    path.write_bytes("\n".join([*lines, ""]).encode() + pack(voxels.tobytes()))
 
 
 _META_4D = (
@@ -316,6 +337,13 @@ _META_4D = (
 META: dict[str, Callable[[Path], object]] = {
     "compressed.mha": lambda path: _meta(path, useCompression=True),
     "detached.mhd": _meta,
+    "compressed_size_missing.mha": lambda path: _meta_text(path, VOXELS, pack=zlib.compress),
+    "compressed_size_too_small.mha": lambda path: _meta_text(
+        path, VOXELS, "CompressedDataSize = 50", pack=zlib.compress
+    ),
+    "compressed_too_few.mha": lambda path: _meta_text(
+        path, VOXELS, "CompressedDataSize = 9999", pack=lambda data: zlib.compress(data[:1000])
+    ),
     "4d_one_volume.mha": lambda path: _meta_text(path, VOXELS[None], *_META_4D),
     "4d_two_volumes.mha": lambda path: _meta_text(path, TWO, *_META_4D),
     "no_orientation.mha": lambda path: _meta_text(path, VOXELS, "ElementSpacing = 2.5 2.5 2.5"),

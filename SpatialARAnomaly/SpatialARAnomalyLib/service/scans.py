@@ -15,7 +15,7 @@ from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
-from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
+from SpatialARAnomalyLib.engine.volumes.dicom_series import UNKNOWN, choose_series, list_series
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
@@ -91,7 +91,7 @@ class ScanSource(Spec):
             check_cancelled()
             name = self.label
             volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
-        elif path.is_dir() or (not has_volume_suffix(path) and is_dicom(path)):
+        elif path.is_dir() or is_dicom(path):
             series = list_series(path if path.is_dir() else [path], check_cancelled)
             if not series:
                 raise _no_images_error(path)
@@ -102,6 +102,12 @@ class ScanSource(Spec):
             volume = read_series(
                 chosen, check_cancelled, volume=self.volume, allow_gaps=self.allow_gaps
             )
+            unread = sum(len(one.files) for one in series if one.uid == UNKNOWN)
+            if unread and chosen.uid != UNKNOWN:
+                text = (
+                    f"Files that look like DICOM and are damaged: {unread}. Slices may be missing."
+                )
+                volume = replace(volume, notices=(*volume.notices, ("files-unread", text)))
             if len(volume.voxels) == 1 and not path.is_dir():
                 text = "The file holds one image: give its folder for the whole series."
                 volume = replace(volume, notices=(*volume.notices, ("one-image", text)))
@@ -128,12 +134,24 @@ class ScanSource(Spec):
         return {key: value for key, value in values.items() if value is not None}
 
 
+def _is_volume_file(path: Path) -> bool:
+    # macOS leaves hidden companions (._scan.nii) on drives of other systems.
+    is_named = has_volume_suffix(path) and not path.name.startswith(".")
+    return is_named and path.is_file() and not is_dicom(path)
+
+
 def _no_images_error(folder: Path) -> InputError:
     if not folder.is_dir():
         return InputError(
             "input-empty", "Expected images; found the directory of a disc (DICOMDIR)."
         )
-    kinds = other_formats(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    kinds = other_formats(files)
+    kinds.update(
+        "volume file in a subfolder"
+        for path in files
+        if path.parent != folder and _is_volume_file(path)
+    )
     return InputError(
         "input-empty",
         "Expected a folder with volume files or DICOM images; found no DICOM images in it"
@@ -155,8 +173,7 @@ def find_scans(
         files = []
         for one in entries:
             check_cancelled()
-            # macOS leaves hidden companions (._scan.nii) on drives of other systems.
-            if has_volume_suffix(one) and not one.name.startswith(".") and one.is_file():
+            if _is_volume_file(one):
                 files.append(one)
     except OSError as error:
         raise unreadable_error(error) from None

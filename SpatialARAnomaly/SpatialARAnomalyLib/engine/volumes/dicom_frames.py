@@ -49,6 +49,13 @@ class Frame:
         """Distance of rows, then of columns in mm; None if it is not stated."""
         return as_numbers(self.find("PixelSpacing", "PixelMeasuresSequence"), 2)
 
+    @cached_property
+    def order(self) -> tuple[float, ...]:
+        """Dimension Index Values (0020,9157): its numbers in the dimensions of its object."""
+        found = self.find("DimensionIndexValues", "FrameContentSequence")
+        listed = found if hasattr(found, "__iter__") else [found]
+        return tuple(number for one in listed if (number := _number_of(one)) is not None)
+
     @property
     def thickness_mm(self) -> float | None:
         """Distance from one slice to the next that the header states; None if it states none."""
@@ -108,9 +115,9 @@ def _image_type(frame: Frame) -> tuple[str, ...] | None:
     for sequence in sequences if frame.groups else ():
         kind = frame.find("FrameType", sequence)
         component = frame.find("ComplexImageComponent", sequence)
-        if component is not None:
-            found = (*([kind] if isinstance(kind, str) else kind or ()), component)
-            return tuple(dict.fromkeys(_word(str(one)) for one in found))
+        if kind is not None or component is not None:
+            found = (*([kind] if isinstance(kind, str) else kind or ()), component or "")
+            return tuple(dict.fromkeys(_word(str(one)) for one in found if one))
     return tuple(dict.fromkeys(_word(one) for one in frame.file.image_type)) or None
 
 

@@ -1,5 +1,6 @@
 """Pixels of DICOM frames, as they are stored: read here if native, by GDCM if compressed."""
 
+import gzip
 import io
 import tempfile
 import warnings
@@ -65,6 +66,8 @@ def _read_file(
             yield from _decode(file, stream, indices, scratch)
         else:
             yield from _read_native(file, stream, indices)
+        while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
+            pass  # to its end, where its checksum is compared
 
 
 def _read_native(

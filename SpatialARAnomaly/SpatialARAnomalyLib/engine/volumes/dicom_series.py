@@ -12,6 +12,7 @@ import numpy as np
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.volumes.dicom_frames import list_frames
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
     DicomFile,
     is_dicom,
@@ -91,7 +92,10 @@ class DicomSeries:
     @property
     def _has_several_orientations(self) -> bool:
         """True for images of several planes, such as localizers that are not marked."""
-        found = [file.numbers("ImageOrientationPatient", 6) for file in self.files]
+        try:
+            found = [frame.orientation for frame in list_frames(self.files)]
+        except InputError:
+            return False
         stated = [one for one in found if one is not None]
         return any(np.abs(one - stated[0]).max() > OTHER_ORIENTATION for one in stated)
 
@@ -157,7 +161,9 @@ def list_series(
             uid = UNKNOWN
         # Without UID: the images of one folder with one number.
         folder = os.path.abspath(path.parent)
-        groups[(uid,) if uid else ("", folder, file.text("SeriesNumber"))].append(file)
+        place = () if uid else (folder, file.text("SeriesNumber"))
+        # Broken anonymizers give all series of a study one UID.
+        groups[(uid, file.text("Modality"), *place)].append(file)
     series = [
         DicomSeries(
             uid=key[0] or f"without-uid-{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}",
@@ -232,6 +238,9 @@ def choose_series(series: list[DicomSeries], wanted: str | None) -> DicomSeries:
             "series-missing",
             f"No series has the number or UID {wanted}; the folder holds {listing}.",
         )
+    scans = [one for one in chosen if one.not_a_scan is None]
+    if len(scans) == 1:
+        return scans[0]
     if len(chosen) > 1:
         raise InputError(
             "series-ambiguous",

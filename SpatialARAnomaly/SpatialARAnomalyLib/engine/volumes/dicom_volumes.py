@@ -211,9 +211,9 @@ def _split_repeats(
     return found, ["the order of their numbers only"]
 
 
-def _order(placed: tuple[int, Frame]) -> tuple[int, int]:
+def _order(placed: tuple[int, Frame]) -> tuple[int, tuple[float, ...], int]:
     frame = placed[1]
-    return frame.file.integer("InstanceNumber") or 0, frame.index
+    return frame.file.integer("InstanceNumber") or 0, frame.order, frame.index
 
 
 def _labels(trait: Trait, values: Iterable[Any]) -> dict[Any, str]:

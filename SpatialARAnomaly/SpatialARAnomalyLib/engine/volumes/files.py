@@ -1,5 +1,6 @@
 """Reading and writing volumes as NIfTI, NRRD and MetaImage files."""
 
+import re
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -44,8 +45,8 @@ def read_volume_file(
         InputError: The file is missing, damaged, 2-D or in color, holds several volumes, places
             its voxels in two ways or in none, or has a name that is not Unicode.
     """
-    if path.suffix.lower() == ".img":
-        headers = (path.with_suffix(suffix) for suffix in (".hdr", ".HDR"))
+    if voxels := re.fullmatch(r"(.*)\.img(\.gz)?", path.name, re.IGNORECASE):
+        headers = (path.with_name(voxels[1] + suffix) for suffix in (".hdr", ".hdr.gz", ".HDR"))
         path = next((header for header in headers if header.is_file()), path)
     try:
         size_bytes = path.stat().st_size

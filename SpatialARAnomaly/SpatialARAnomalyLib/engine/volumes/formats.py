@@ -42,7 +42,7 @@ _HEADER_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")
 _STAND_INS = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
     (re.compile(rb"[./\\]*[^\n]{0,200}[/\\]annex[/\\]objects[/\\]"), "a git-annex pointer"),
-    (re.compile(rb"\s*(<!DOCTYPE html|<html|<head)", re.IGNORECASE), "a web page"),
+    (re.compile(rb"(\xef\xbb\xbf)?\s*(<!DOCTYPE html|<!--|<html|<head)", re.I), "a web page"),
     (re.compile(rb"\s*(<\?xml|<Error|\{\s*\")"), "the answer of a web server"),
 )
 """Beginnings of what downloads leave in the place of a file."""
@@ -81,6 +81,7 @@ _BY_SUFFIX = {
     ".rec": "the voxels of a Philips PAR/REC volume",
     ".img": "voxels without their header (.hdr)",
     ".raw": "voxels without their header",
+    ".img.gz": "voxels without their header (.hdr)",
     ".zraw": "voxels without their header",
     ".mrb": "a Slicer scene",
     ".mrml": "a Slicer scene",
@@ -104,7 +105,7 @@ def find_format(path: Path) -> Format:
                 start = unpacked.read(SNIFFED_BYTES)
         except (OSError, EOFError, zlib.error):
             raise refusals.damaged_error("its gzip stream is truncated or damaged") from None
-    if any(start[at : at + len(magic)] == magic for at, magic in _NIFTI_MAGIC):
+    if _is_nifti(start):
         return Format.NIFTI
     named = _named(path, start)
     if start.startswith(b"NRRD") or (_META.search(start) and named is None):
@@ -138,6 +139,10 @@ def count_text(counts: Counter[str]) -> str:
     return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
 
 
+def _is_nifti(start: bytes) -> bool:
+    return any(start[at : at + len(magic)] == magic for at, magic in _NIFTI_MAGIC)
+
+
 def _named(path: Path, start: bytes) -> str | None:
     """Return the name of another format; raise `InputError` for what stands in for a file."""
     for beginning, kind in _STAND_INS:
@@ -148,7 +153,7 @@ def _named(path: Path, start: bytes) -> str | None:
     for at, magic, kind in _OTHERS:
         if start[at : at + len(magic)] == magic:
             return kind
-    if len(start) >= 348 and start[:4] in _HEADER_SIZES:
+    if len(start) >= 348 and start[:4] in _HEADER_SIZES and not _is_nifti(start):
         return "an Analyze 7.5 header, which does not state left and right"
     name = path.name.lower()
     return next((kind for suffix, kind in _BY_SUFFIX.items() if name.endswith(suffix)), None)

@@ -278,15 +278,27 @@ def _check_no_header(file: Path) -> None:
     )
 
 
-def _check_zlib(path: Path, offset: int) -> None:
-    """Raise `InputError` for damaged voxels: MetaIO would leave them unset, or never return."""
+def _check_zlib(path: Path, offset: int, fields: dict[str, str], needed: int) -> None:
+    """Raise `InputError` for damaged voxels: MetaIO would leave them unset, or never return.
+
+    It does so, too, where the header states less than the length of the compressed voxels, or
+    where these, behind the header, are of no stated length, or fewer than `needed` bytes.
+    """
+    unpacked = packed = 0
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # a header of zlib or gzip
     with suppress(zlib.error), path.open("rb") as file:
         file.seek(offset)
         while not stream.eof and (chunk := file.read(1 << 16)):
-            stream.decompress(chunk)
-    if not stream.eof:
+            unpacked += len(stream.decompress(chunk))
+        packed = file.tell() - offset - len(stream.unused_data)
+    if not stream.eof or unpacked < needed:
         raise refusals.damaged_error("its compressed voxels are damaged")
+    try:
+        stated = float(fields.get("compresseddatasize", "nan" if offset else "inf"))
+    except ValueError:
+        stated = math.nan
+    if not stated >= packed:
+        raise refusals.damaged_error("its CompressedDataSize is missing or too small")
 
 
 def _mm_per_unit(fields: dict[str, str]) -> float:
@@ -378,13 +390,14 @@ def _read_image(
     voxel_bytes = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     data_file, offset = data
     compressed = _COMPRESSED.search(start)
+    needed = math.prod(size) * channels * voxel_bytes
     refusals.check_size(
-        math.prod(size) * channels * voxel_bytes,
+        needed,
         data_file.stat().st_size,
         refusals.DEFLATE_RATIO if compressed else TEXT_RATIO,
     )
     if compressed and format_ is Format.METAIMAGE:
-        _check_zlib(data_file, offset)
+        _check_zlib(data_file, offset, _fields(start, format_), needed)
     index = refusals.choose_volume(frames * channels, volume, size[:3])
     # The whole: MetaIO ends the process where it reads a part of voxels stored as text.
     return reader.Execute(), index

@@ -91,7 +91,7 @@ def _place(
     if 0 in pixdim:
         raise refusals.spacing_error()
     if not stated:
-        return _unstated_place(np.abs(pixdim)), (refusals.unstated_notice(),)
+        return _unstated_place(pixdim), (refusals.unstated_notice(),)
     first = next(iter(stated.values()))
     if len(stated) == 2:
         qform = stated[Orientation.QFORM]
@@ -115,7 +115,7 @@ def _place(
 def _unstated_place(spacing: Shaped[np.ndarray, " 3"]) -> Float64[np.ndarray, "4 4"]:
     """Return the matrix of a header without forms, as ITK and Slicer have it.
 
-    nibabel would turn x around, and center the volume.
+    nibabel would turn x around, and center the volume. A size below zero turns its axis around.
     """
     return np.diag([*(spacing * (-1.0, -1.0, 1.0)), 1.0])
 
@@ -214,6 +214,9 @@ def read_nifti(
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
             _check_kind(header, shape, labels)
+            if header.is_single and header.get_data_offset() < header.single_vox_offset:
+                # Every program begins elsewhere: nibabel at 0, ITK at 348.
+                raise refusals.damaged_error("its vox_offset does not state where voxels begin")
             place, notices = _place(header, stored, shape[:3], orientation)
             index = refusals.choose_volume((*shape, 1)[3], volume, shape[:3])
             voxel_file = _voxel_file(path, header)
@@ -224,10 +227,14 @@ def read_nifti(
                     refusals.DEFLATE_RATIO if isinstance(data, gzip.GzipFile) else 1,
                 )
                 voxels = _voxels(ArrayProxy(data, header, mmap=False), shape, index)
+                while isinstance(data, gzip.GzipFile) and data.read(1 << 20):
+                    pass  # to its end, where its checksum is compared
     except HeaderDataError as error:
         fault = str(error).partition(";")[0]
         raise refusals.damaged_error(f"its NIfTI header is invalid ({fault})") from None
-    except (OSError, EOFError, KeyError, ValueError, OverflowError, zlib.error):
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise refusals.damaged_error("its gzip stream is truncated or damaged") from None
+    except (OSError, KeyError, ValueError, OverflowError):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
     place[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Volume(voxels, place, notices=notices)

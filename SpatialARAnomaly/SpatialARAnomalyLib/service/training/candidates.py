@@ -365,7 +365,7 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate
                 continue  # macOS leaves hidden companions on drives of other systems
             if os.path.exists(path) and not os.path.isfile(path):
                 continue  # a pipe or a device could be read for ever
-            if has_volume_suffix(path):
+            if has_volume_suffix(path) and not is_dicom(path):
                 name = _name_within(path, folder, several)
                 inside_folder = (str(folder), *path.relative_to(folder).parts[:-1])
                 found.append(_candidate(ScanSource(path=path), name, inside_folder))
@@ -380,9 +380,7 @@ def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> 
     kind = VOLUME_SUFFIXES.get(suffix, Format.NIFTI).value
     if source.path is None:
         kind = "scene"
-    elif os.path.isdir(source.path) or (
-        not has_volume_suffix(source.path) and is_dicom(source.path)
-    ):
+    elif os.path.isdir(source.path) or is_dicom(source.path):
         kind = DICOM
     return Candidate(name=name, kind=kind, source=source, folders=folders)
 
@@ -403,13 +401,13 @@ def _dicom_candidates(
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for path in files:
         by_folder[path.parent].append(path)
-    parts: dict[str, list[tuple[Path, DicomSeries]]] = {}
+    parts: dict[tuple[str, str], list[tuple[Path, DicomSeries]]] = {}
     for place, paths in by_folder.items():
         for series in list_series(counted(paths), report.check_cancelled):
             if not series.has_images:
                 skipped[series.kind] += len(series.files)
                 continue
-            known = parts.setdefault(series.uid, [])
+            known = parts.setdefault((series.uid, series.modality), [])
             for number, (earlier_place, earlier) in enumerate(known):
                 if not earlier.image_names & series.image_names:
                     common = Path(os.path.commonpath([earlier_place, place]))
