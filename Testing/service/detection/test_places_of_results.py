@@ -8,7 +8,11 @@ import slicer
 import vtk
 from engine.grids import random_grid
 from SpatialARAnomalyLib.engine.specs import Plane
-from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
+from SpatialARAnomalyLib.engine.volumes.files import (
+    read_volume_file,
+    write_nifti_labels,
+    write_nrrd,
+)
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS, MAX_SHEAR, shear
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 
@@ -130,3 +134,24 @@ def test_labels_of_a_scan_without_orientation_state_none(tmp_path):
     oblique = grid(1, 0.0)[1]
     write_nifti_labels(tmp_path / "other.nii", labels, oblique, is_stated=False)
     assert apart_mm(in_nibabel(tmp_path / "other.nii"), places(labels, oblique)) < PLACE_MM
+
+
+@pytest.mark.parametrize(("unit", "unit_mm"), [("micron", 1e-3), ("meter", 1e3)])
+def test_labels_have_the_unit_of_their_scan(tmp_path, unit, unit_mm):
+    """nibabel leaves the numbers as they are, ITK and Slicer turn them into mm."""
+    labels, place = grid(2, 0.0)
+    in_unit = place.copy()
+    in_unit[:3] /= unit_mm
+    scan = nib.Nifti1Image(labels.T, in_unit)
+    scan.header.set_xyzt_units(unit)
+    nib.save(scan, tmp_path / "scan.nii")
+    volume = read_volume_file(tmp_path / "scan.nii", labels=True)
+    write_nifti_labels(
+        tmp_path / "labels.nii", labels, volume.ras_from_voxel, unit_mm=volume.unit_mm
+    )
+    for read in (in_nibabel, in_itk, in_slicer):
+        found, stated = read(tmp_path / "labels.nii"), read(tmp_path / "scan.nii")
+        np.testing.assert_allclose(found, stated, rtol=1e-6, atol=1e-5)
+    assert apart_mm(in_itk(tmp_path / "labels.nii"), places(labels, place)) < PLACE_MM
+    written = read_volume_file(tmp_path / "labels.nii", labels=True)
+    assert apart_mm(places(labels, written.ras_from_voxel), places(labels, place)) < PLACE_MM

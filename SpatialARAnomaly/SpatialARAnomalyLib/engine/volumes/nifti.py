@@ -236,8 +236,9 @@ def read_nifti(
         raise refusals.damaged_error("its gzip stream is truncated or damaged") from None
     except (OSError, KeyError, ValueError, OverflowError):
         raise refusals.damaged_error("it is truncated, or not a NIfTI file") from None
-    place[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return Volume(voxels, place, notices=notices)
+    unit_mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    place[:3] *= unit_mm
+    return Volume(voxels, place, notices=notices, unit_mm=unit_mm)
 
 
 def write_nifti_labels(
@@ -246,18 +247,14 @@ def write_nifti_labels(
     ras_from_voxel: Float[np.ndarray, "4 4"],
     *,
     is_stated: bool = True,
+    unit_mm: float = 1.0,
 ) -> None:
     """Write a NIfTI-1 label map; its affine is stored in single precision.
 
-    That of a scan whose orientation is not stated states none, so that every program places
-    both alike.
+    That of a scan states what the scan does, so that every program places both alike: no
+    orientation where the scan has none, and the scan's unit of length, which nibabel ignores.
     """
-    image = _image(labels, ras_from_voxel)
-    spacing = np.array(voxel_spacing_mm(ras_from_voxel))
-    if not is_stated and np.array_equal(ras_from_voxel, _unstated_place(spacing)):
-        image = type(image)(labels.T, None, dtype=labels.dtype)
-        image.header.set_xyzt_units("mm")
-        image.header["pixdim"][1:4] = spacing
+    image = _image(labels, ras_from_voxel, is_stated, unit_mm)
     image.header.set_intent("label", name="anomalies")
     _save(image, path)
 
@@ -273,7 +270,12 @@ def _save(image: Any, path: Path) -> None:
     nibabel.save(image, path)
 
 
-def _image(voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "4 4"]) -> Any:
+def _image(
+    voxels: Num[np.ndarray, "k j i"],
+    ras_from_voxel: Float[np.ndarray, "4 4"],
+    is_stated: bool = True,
+    unit_mm: float = 1.0,
+) -> Any:
     """Return an image whose forms agree: a qform, which cannot be sheared, is left out then.
 
     ITK and Slicer place a file with a qform beside a sheared sform by the qform, without the
@@ -281,12 +283,16 @@ def _image(voxels: Num[np.ndarray, "k j i"], ras_from_voxel: Float[np.ndarray, "
     """
     import nibabel
 
-    image = nibabel.Nifti1Image(voxels.T, ras_from_voxel, dtype=voxels.dtype)
-    image.header.set_xyzt_units("mm")
-    image.header["pixdim"][1:4] = voxel_spacing_mm(ras_from_voxel)
-    image.set_sform(ras_from_voxel, code="scanner")
-    if shear(ras_from_voxel) > MAX_SHEAR:
-        image.set_qform(None, code="unknown")
-    else:
-        image.set_qform(ras_from_voxel, code="scanner")
+    place = ras_from_voxel.copy()
+    place[:3] /= unit_mm
+    spacing = np.array(voxel_spacing_mm(ras_from_voxel))
+    has_forms = is_stated or not np.array_equal(ras_from_voxel, _unstated_place(spacing))
+    image = nibabel.Nifti1Image(voxels.T, place if has_forms else None, dtype=voxels.dtype)
+    codes = {mm: code for code, mm in _MM_PER_UNIT.items()}
+    image.header.set_xyzt_units(codes.get(unit_mm, "mm"))
+    image.header["pixdim"][1:4] = spacing / unit_mm
+    if has_forms:
+        image.set_sform(place, code="scanner")
+        sheared = shear(place) > MAX_SHEAR
+        image.set_qform(None if sheared else place, code="unknown" if sheared else "scanner")
     return image

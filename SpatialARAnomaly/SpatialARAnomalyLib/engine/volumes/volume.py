@@ -63,6 +63,8 @@ class Volume:
     none."""
     notices: tuple[tuple[str, str], ...] = ()
     """Notices about how the scan was read: code and sentence of each."""
+    unit_mm: float = 1.0
+    """Length in mm of the unit in which a NIfTI file states its place."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)

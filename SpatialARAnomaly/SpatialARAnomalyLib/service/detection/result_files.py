@@ -135,7 +135,11 @@ def write_results(
             path, detection.labels, ras_from_voxel, list(map(_segment, detection.findings))
         ),
         "labels": lambda path: write_nifti_labels(
-            path, detection.labels, ras_from_voxel, is_stated=detection.volume.is_oriented
+            path,
+            detection.labels,
+            ras_from_voxel,
+            is_stated=detection.volume.is_oriented,
+            unit_mm=detection.volume.unit_mm,
         ),
         "findings": lambda path: write_table(
             path, FINDING_COLUMNS, [finding_row(finding) for finding in detection.findings]
