@@ -7,7 +7,14 @@ import pytest
 import typer.main
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import SpecError
-from SpatialARAnomalyLib.engine.specs import Modality, Plane, Precision, Preset, Region
+from SpatialARAnomalyLib.engine.specs import (
+    Modality,
+    Orientation,
+    Plane,
+    Precision,
+    Preset,
+    Region,
+)
 from SpatialARAnomalyLib.service.cli.main import app
 from SpatialARAnomalyLib.service.cli.train import NORMALS_OPTIONS, TRAIN_OPTIONS
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -26,6 +33,7 @@ DECISIVE = {
 INDIFFERENT = {
     "name": "brain", "encoder": "elsewhere/it", "device": Device.CPU, "allow_download": True,
     "overwrite": True, "restart": True, "skip_unusable": True,
+    "orientation": Orientation.SFORM, "allow_unstated_orientation": True,
 }  # fmt: skip
 
 

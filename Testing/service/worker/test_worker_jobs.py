@@ -23,6 +23,7 @@ from SpatialARAnomalyLib.service.demo.phantom import (
     normal_head,
 )
 from SpatialARAnomalyLib.service.detection.findings_table import FINDING_COLUMNS
+from SpatialARAnomalyLib.service.detection.review_case import card_facts, card_notices
 from SpatialARAnomalyLib.service.setup.packages import (
     REQUIREMENTS,
     names,
@@ -175,6 +176,8 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
         "weights_sha256": card["weights_sha256"],
         "modality": "MR",
         "plane": "axial",
+        "card": card_facts(read_card(site.model)),
+        "notices": list(card_notices(read_card(site.model))),
     }
     assert result["calibration"] == card["calibration"]
     assert (result["device"], result["false_positive_rate"]) == ("cpu", 0.05)
@@ -264,7 +267,7 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
         (
             {"scan": 1},
             "spec-unknown-key",
-            "its keys are: voxels, ras_from_voxel, modality, mask, model.",
+            "its keys are: voxels, ras_from_voxel, modality, mask, model, dicom_files.",
         ),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),
