@@ -40,6 +40,12 @@ PANEL_INCHES = 3.6
 LETTERS_PER_INCH = 13
 """Letters of a line of the heading."""
 
+TITLE_LETTERS_PER_INCH = 17
+"""Letters of a line above a slice."""
+
+LEAST_PANEL_INCHES = 2.5
+"""Least width of one slice in inches."""
+
 OVERLAY_OPACITY = 0.65
 
 _SIDES = {
@@ -76,20 +82,20 @@ def write_review(
     shown = list(rows.items())[:most_rows]
     height_mm, width_mm = case.plane_volume.extent_mm
     width, height = PANEL_INCHES / max(width_mm, height_mm) * np.array([width_mm, height_mm])
-    titles = sum(max(len(findings), 1) for _, findings in shown)
+    letters = round(TITLE_LETTERS_PER_INCH * max(width, LEAST_PANEL_INCHES))
+    titles = ["\n".join(_titles(findings, case.calibration, letters)) for _, findings in shown]
+    lines = sum(title.count("\n") + 1 for title in titles)
     size = (
-        max(2 * width, 5.0) + 1.2,
-        len(shown) * (max(height, 1.0) + 0.3) + titles * TITLE_INCHES + 0.9,
+        2 * max(width, LEAST_PANEL_INCHES) + 1.2,
+        len(shown) * (max(height, 1.0) + 0.3) + lines * TITLE_INCHES + 0.9,
     )
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(shown), 2, squeeze=False)
     image = None
-    for row, (index, findings) in enumerate(shown):
+    for row, (index, _) in enumerate(shown):
         image = _draw_row(axes[row], case, index, truth)
-        titles_of = [_title(one, case.calibration) for one in findings]
-        title = "\n".join(titles_of) or "No findings (the most unusual slice)"
-        axes[row][1].set_title(title, color="0.95", fontsize=7, loc="left")
+        axes[row][1].set_title(titles[row], color="0.95", fontsize=7, loc="left")
     assert image is not None
     bar = figure.colorbar(image, ax=axes.ravel().tolist(), aspect=40, pad=0.02)
     bar.set_label("how rare in normal scans", color="0.9", fontsize=9)
@@ -135,6 +141,15 @@ def rows_of(case: ReviewCase) -> dict[int, list[Mapping[str, Any]]]:
     for finding in case.findings:
         rows.setdefault(case.slice_of(finding), []).append(finding)
     return rows
+
+
+def _titles(
+    findings: Sequence[Mapping[str, Any]], calibration: Calibration, letters: int
+) -> list[str]:
+    """Return the lines above a slice, each of at most so many letters."""
+    titles = [_title(one, calibration) for one in findings]
+    titles = titles or ["No findings (the most unusual slice)"]
+    return [line for title in titles for line in textwrap.wrap(title, letters)]
 
 
 def _title(row: Mapping[str, Any], calibration: Calibration) -> str:
