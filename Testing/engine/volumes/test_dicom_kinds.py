@@ -16,6 +16,7 @@ from engine.odd_files import CASES
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
 )
@@ -101,6 +102,20 @@ def test_dicom_is_found_by_content(tmp_path, syntax, wrapping):
     volume = read(tmp_path)
     np.testing.assert_array_equal(volume.voxels, series.stored)
     np.testing.assert_allclose(volume.ras_from_voxel, series.ras_from_voxel, atol=1e-8)
+
+
+@pytest.mark.parametrize("written", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_the_meta_header_may_state_another_syntax(tmp_path, written):
+    series = small_series(3)
+    (stated,) = {ImplicitVRLittleEndian, ExplicitVRLittleEndian} - {written}
+    for k in range(3):
+        image, meta = (series.image(k) for _ in range(2))
+        meta.file_meta.TransferSyntaxUID = stated
+        body = without_head(recoded(image, written, tmp_path / f"{k}").read_bytes())
+        head = recoded(meta, stated, tmp_path / f"{k}").read_bytes()
+        head = head[: len(head) - len(without_head(head))]
+        (tmp_path / f"{k}").write_bytes(head + body)
+    np.testing.assert_array_equal(read(tmp_path).voxels, series.stored)
 
 
 @pytest.mark.parametrize(

@@ -192,15 +192,15 @@ def read_header(path: Path) -> DicomFile | None:
         if not found:
             return DicomFile(path, header, syntax)
         vr, length, is_pixels = found[0]
-        implicit, little_endian = header.original_encoding
-        at = stream.tell() + (8 if implicit or vr not in _LONG_VRS else 12)
+        # By the element itself: some meta headers state another syntax.
+        at = stream.tell() + (12 if vr in _LONG_VRS else 8)
     return DicomFile(
         path,
         header,
         syntax,
         pixels_at=at,
         pixel_bytes=length if is_pixels else 0,
-        swapped=not little_endian,
+        swapped=header.original_encoding[1] is False,
     )
 
 
