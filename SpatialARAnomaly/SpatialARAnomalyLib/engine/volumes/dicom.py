@@ -82,7 +82,7 @@ def read_series(
         notices.append(
             (
                 "gaps-allowed",
-                f"In the series, {placed.describe_missing()}: this place has no scores. Results "
+                f"In the series, {placed.describe_missing()}: no scores there. Results "
                 "are on a grid with these slices, so that they lie where the scan lies.",
             )
         )

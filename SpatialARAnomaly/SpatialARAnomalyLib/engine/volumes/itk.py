@@ -349,8 +349,8 @@ def read_itk(
                 "affine-singular",
                 "The volume's three axes must span space; its directions are singular.",
             ) from None
-        fault = "its header is invalid" if "ReadImageInfo" in text else "it is truncated or damaged"
-        raise refusals.damaged_error(fault) from None
+        fault = " (its header is invalid)" if "ReadImageInformation" in text else ""
+        raise refusals.damaged_error(f"it is truncated or damaged{fault}") from None
     import SimpleITK as sitk
 
     count = image.GetDimension()
