@@ -115,6 +115,17 @@ def test_repeats_are_named_and_chosen(tmp_path, trait, files):
     assert caught.value.code == "volume-number"
 
 
+def test_repeats_without_numbers_are_in_the_order_of_their_times(tmp_path):
+    both = volumes(2)
+    for n, one in enumerate(both):
+        for k in range(4):  # the times of slices differ, and names run against them in part
+            image = one.image(k, InstanceNumber=None, AcquisitionTime=f"10{n:02}{k:02}")
+            image.SOPInstanceUID = f"1.2.{n}.{k}"
+            save(image, tmp_path / f"{k}{(n + k) % 2}")
+    for n, one in enumerate(both):
+        np.testing.assert_array_equal(read(tmp_path, volume=n + 1).voxels, one.stored)
+
+
 @pytest.mark.parametrize("sequence", ["MRImageFrameTypeSequence", "CTImageFrameTypeSequence"])
 def test_frame_types_without_a_complex_component_tell_volumes_apart(tmp_path, sequence):
     both = volumes(2)

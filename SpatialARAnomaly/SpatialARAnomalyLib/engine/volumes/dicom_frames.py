@@ -49,8 +49,14 @@ class Frame:
         """Distance of rows, then of columns in mm; None if it is not stated."""
         return as_numbers(self.find("PixelSpacing", "PixelMeasuresSequence"), 2)
 
-    @cached_property
-    def order(self) -> tuple[float, ...]:
+    @property
+    def order(self) -> tuple[int, tuple[float, ...], str, int]:
+        """What puts repeats in an order: number of the image, dimension indices, time, place."""
+        number = self.file.integer("InstanceNumber") or 0
+        return number, self._dimensions, _time(self) or "", self.index
+
+    @property
+    def _dimensions(self) -> tuple[float, ...]:
         """Dimension Index Values (0020,9157): its numbers in the dimensions of its object."""
         found = self.find("DimensionIndexValues", "FrameContentSequence")
         listed = found if hasattr(found, "__iter__") else [found]
@@ -186,7 +192,9 @@ def _number(keyword: str, sequence: str | None = None, other: str | None = None)
 
 
 def _time(frame: Frame) -> str | None:
-    found = frame.find("FrameAcquisitionDateTime", "FrameContentSequence")
+    found = None
+    for keyword in ("FrameAcquisitionDateTime", "FrameReferenceDateTime"):
+        found = found or frame.find(keyword, "FrameContentSequence")
     for keyword in ("AcquisitionDateTime", "AcquisitionTime", "ContentTime"):
         found = found or frame.file.value(keyword)
     return str(found) if found else None

@@ -204,16 +204,11 @@ def _split_repeats(
         return found, used
     by_order: list[list[Frame]] = [[] for _ in range(repeats)]
     at: Counter[int] = Counter()
-    for position, frame in sorted(placed, key=_order):
+    for position, frame in sorted(placed, key=lambda one: one[1].order):
         by_order[at[position]].append(frame)
         at[position] += 1
     found = [([f"repeat {place}"], frames) for place, frames in enumerate(by_order, start=1)]
-    return found, ["the order of their numbers only"]
-
-
-def _order(placed: tuple[int, Frame]) -> tuple[int, tuple[float, ...], int]:
-    frame = placed[1]
-    return frame.file.integer("InstanceNumber") or 0, frame.order, frame.index
+    return found, ["the order of their numbers or times only"]
 
 
 def _labels(trait: Trait, values: Iterable[Any]) -> dict[Any, str]:
