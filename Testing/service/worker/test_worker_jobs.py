@@ -171,6 +171,7 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
         "false_positive_rate", "supported", "model", "calibration", "device", "seconds",
         "mismatches", "warm", "case_score", "case_p_value", "token_mm", "cautions", "suitability",
     }  # fmt: skip
+    words, notices = result["model"].pop("card"), result["model"].pop("notices")
     assert result["model"] == {
         "name": "model",
         "weights_sha256": card["weights_sha256"],
@@ -179,6 +180,8 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
         "card": card_facts(read_card(site.model)),
         "notices": list(card_notices(read_card(site.model))),
     }
+    assert (words["name"], words["encoder"]) == ("model", card["encoder"]["name"])
+    assert notices[0] == "Demonstration encoder: for trying only."
     assert result["calibration"] == card["calibration"]
     assert (result["device"], result["false_positive_rate"]) == ("cpu", 0.05)
     assert set(result["seconds"]) == {"read", "embed", "find", "write"}

@@ -50,6 +50,7 @@ def add_segmentation(labels: np.ndarray, affine=AFFINE):
 
 def evaluate(module, truth) -> None:
     """Choose a truth, click *Evaluate* and wait."""
+    module.ui.evaluateSection.collapsed = False
     module.ui.truthSelector.setCurrentNode(truth)
     assert module.ui.evaluateButton.isEnabled(), module.ui.evaluateButton.toolTip
     module.ui.evaluateButton.click()
@@ -93,7 +94,7 @@ def test_figures_are_those_of_the_voxels(shown, kind, tmp_path):
     assert float(figures["false findings a scan"][0]) >= 1
     assert "scan AUROC" not in figures
     assert "Lesions: 1" in module.ui.evaluateStatusLabel.text
-    assert module.widget.panel.evaluate._picture.isVisibleTo(module.panel)
+    assert module.widget.panel.evaluate._picture.isVisibleTo(module.ui.evaluateSection)
 
 
 def test_tooltips_say_in_words_what_figures_mean(shown):
@@ -115,8 +116,10 @@ def test_a_disabled_button_says_why(opened):
     run_events()
     assert not button.isEnabled()
     assert "Choose a ground truth first" in button.toolTip
-    opened.ui.truthSelector.setCurrentNode(result.segmentation)
-    assert "the findings of a detection themselves" in button.toolTip
+    from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import nameTruthProblem
+
+    # They are not offered, but a script can choose them.
+    assert "the findings of a detection themselves" in nameTruthProblem(result, result.segmentation)
     assert not button.isEnabled()
     assert "No evaluation to save" in opened.ui.evaluateSaveButton.toolTip
     import slicer
@@ -166,7 +169,7 @@ def test_figures_go_with_what_they_are_of(shown):
     folder = panel._folder.path
     assert folder.exists()
     ui.truthSelector.setCurrentNode(None)
-    assert not ui.evaluateTable.isVisibleTo(module.panel)
+    assert not ui.evaluateTable.isVisibleTo(module.ui.evaluateSection)
     assert not ui.evaluateSaveButton.isEnabled()
     assert not folder.exists()
     evaluate(module, truth)
@@ -174,7 +177,7 @@ def test_figures_go_with_what_they_are_of(shown):
     wait_until(lambda: result.falsePositiveRate < 0.002, 20, "the new threshold")
     wait_until(lambda: not module.widget.logic.finding, 60, "the findings")
     run_events()
-    assert not ui.evaluateTable.isVisibleTo(module.panel)
+    assert not ui.evaluateTable.isVisibleTo(module.ui.evaluateSection)
     evaluate(module, truth)
     folder = panel._folder.path
     slicer.mrmlScene.RemoveNode(result.volume)

@@ -49,6 +49,7 @@ from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import (
     showReviews,
     showThreshold,
 )
+from SpatialARAnomalyLib.slicerapp.scene.Segments import removeImages
 from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import (
     caseText,
@@ -443,9 +444,12 @@ class ReviewPanel:
         restoreLayers(self._parameters.parameterNode)
         if isComparing():
             endComparison()
-        for node in (result.table, result.segmentation, result.volume):
+        segmentation = result.segmentation
+        for node in (result.table, segmentation, result.volume):
             if node is not None:
                 slicer.mrmlScene.RemoveNode(node)
+        if segmentation is not None:
+            removeImages(segmentation)
         self.update()
 
     def _showStatus(self, text: str) -> None:

@@ -82,10 +82,7 @@ def writeSegments(
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
     try:
-        # Removing a segment erases its voxels from the shared image, which takes seconds on a
-        # large scan, so its image is removed first.
-        for index in range(segmentation.GetNumberOfSegments()):
-            segmentation.GetNthSegment(index).RemoveAllRepresentations()
+        removeImages(node)
         segmentation.RemoveAllSegments()
         image = None if labels is None else _orientedImage(labels, startKji, affine)
         entry = terminologyEntry()
@@ -109,6 +106,16 @@ def writeSegments(
     }
     node.SetAttribute(WRITTEN, json.dumps(written))
     _writtenTimes[node.GetID()] = _modificationTimes(node)
+
+
+def removeImages(node: "slicer.vtkMRMLSegmentationNode") -> None:
+    """Remove the images of all segments, before the segments or the node itself go.
+
+    Removing a segment erases its voxels from the shared image, which takes seconds on a large scan.
+    """
+    segmentation = node.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segmentation.GetNthSegment(index).RemoveAllRepresentations()
 
 
 def _orientedImage(
