@@ -350,6 +350,24 @@ def test_written_nifti_is_read_back(tmp_path, seed, dtype):
     same(back, volume.voxels, np.float32(placed.ras_from_voxel), atol=0)
 
 
+def test_a_changed_byte_in_gzip_changes_no_voxel_unseen(tmp_path):
+    """Its checksum is compared; what follows the stream is no part of it."""
+    path, changed = scan_nifti(tmp_path, "scan.nii.gz"), tmp_path / "changed.nii.gz"
+    expected, data = read_volume_file(path).voxels, path.read_bytes()
+    changed.write_bytes(data + b"and more")
+    np.testing.assert_array_equal(read_volume_file(changed).voxels, expected)
+    refused_times = 0
+    for at in range(10, len(data)):
+        changed.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        try:
+            voxels = read_volume_file(changed).voxels
+        except InputError:
+            refused_times += 1
+        else:
+            np.testing.assert_array_equal(voxels, expected)
+    assert refused_times > 0.9 * (len(data) - 10)
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i4", "i8"])
 def test_written_labels_say_that_they_are_labels(tmp_path, capfd, dtype):
     placed = grid(4)

@@ -1,6 +1,5 @@
 """Pixels of DICOM frames, as they are stored: read here if native, by GDCM if compressed."""
 
-import gzip
 import io
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ from jaxtyping import Integer
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom_frames import Frame
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import ENCAPSULATED, DicomFile, open_dicom
+from SpatialARAnomalyLib.engine.volumes.formats import check_gzip
 from SpatialARAnomalyLib.engine.volumes.itk import native_stderr_silenced
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -66,8 +66,7 @@ def _read_file(
             yield from _decode(file, stream, indices, scratch)
         else:
             yield from _read_native(file, stream, indices)
-        while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
-            pass  # to its end, where its checksum is compared
+        check_gzip(stream)
 
 
 def _read_native(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes import refusals
@@ -101,9 +102,8 @@ def find_format(path: Path) -> Format:
     gzipped = start.startswith(b"\x1f\x8b")
     if gzipped:
         try:
-            with gzip.open(path) as unpacked:
-                start = unpacked.read(SNIFFED_BYTES)
-        except (OSError, EOFError, zlib.error):
+            start = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16).decompress(start, SNIFFED_BYTES)
+        except zlib.error:
             raise refusals.damaged_error("its gzip stream is truncated or damaged") from None
     if _is_nifti(start):
         return Format.NIFTI
@@ -157,3 +157,17 @@ def _named(path: Path, start: bytes) -> str | None:
         return "an Analyze 7.5 header, which does not state left and right"
     name = path.name.lower()
     return next((kind for suffix, kind in _BY_SUFFIX.items() if name.endswith(suffix)), None)
+
+
+def check_gzip(stream: Any) -> None:
+    """Read a gzip stream to its end, where its checksum is compared; other streams are left alone.
+
+    What follows the last member is no part of it. Raises `gzip.BadGzipFile`, `EOFError` or
+    `zlib.error` for a damaged one.
+    """
+    try:
+        while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
+            pass
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):
+            raise

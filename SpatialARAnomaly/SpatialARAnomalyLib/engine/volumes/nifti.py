@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Float64, Num, Shaped
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Orientation
 from SpatialARAnomalyLib.engine.volumes import refusals
+from SpatialARAnomalyLib.engine.volumes.formats import check_gzip
 from SpatialARAnomalyLib.engine.volumes.geometry import (
     MAX_SHEAR,
     grids_apart_mm,
@@ -227,8 +228,7 @@ def read_nifti(
                     refusals.DEFLATE_RATIO if isinstance(data, gzip.GzipFile) else 1,
                 )
                 voxels = _voxels(ArrayProxy(data, header, mmap=False), shape, index)
-                while isinstance(data, gzip.GzipFile) and data.read(1 << 20):
-                    pass  # to its end, where its checksum is compared
+                check_gzip(data)
     except HeaderDataError as error:
         fault = str(error).partition(";")[0]
         raise refusals.damaged_error(f"its NIfTI header is invalid ({fault})") from None
