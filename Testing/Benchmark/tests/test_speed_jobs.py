@@ -23,10 +23,7 @@ from Benchmark.speed.watches import Watches
 from engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file
 from SpatialARAnomalyLib.service import user_folder
-from SpatialARAnomalyLib.service.detection.result_files import (
-    RESULT_SUFFIXES,
-    RUN_FILE,
-)
+from SpatialARAnomalyLib.service.detection.result_files import result_names
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +59,7 @@ def test_a_warm_job_writes_all_that_the_command_line_does(options):
         found = job()
         assert job.read()[1].encoder is model.encoder
     written = {path.name for path in job.out.iterdir()}
-    assert written == {name + suffix for suffix in RESULT_SUFFIXES.values()} | {RUN_FILE}
+    assert written == set(result_names(name).values())
     assert set(found.seconds) == {"read", "embed", "find", "write"}
     inside = detection.stack.inside_volume()
     assert np.ptp(detection.nll[inside]) > 0

@@ -4,11 +4,13 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 import qt
 from Harness import run_events
 from slicerapp.results import add_result
 from slicerapp.tooltips import tip
+from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import peakOf
 
 UI = Path(__file__).parents[3] / "SpatialARAnomaly/Resources/UI"
 
@@ -236,9 +238,14 @@ def test_the_card_is_a_line_with_details_on_demand(opened):
     assert "field of view" in ui.modelCardLabel.text
 
 
-def test_numbers_stand_at_the_peaks_of_findings_that_are_not_rejected(shown):
+def test_numbers_stand_beside_the_findings_that_are_not_rejected(shown):
+    """In the axial and the sagittal slice of the peak, and not on the finding."""
     module, result = shown
     node = result.numbers
+    for index, row in enumerate(result.findings):
+        away = np.subtract(node.GetNthControlPointPosition(index), peakOf(row))
+        radius_mm = np.cbrt(3000 * row["volume_ml"] / (4 * np.pi))
+        assert away == pytest.approx([0, radius_mm + 3, 0])
 
     def shown_numbers() -> list[str]:
         return [node.GetNthControlPointLabel(i) for i in range(node.GetNumberOfControlPoints())]

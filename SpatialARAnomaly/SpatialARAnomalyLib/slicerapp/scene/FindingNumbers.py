@@ -1,5 +1,6 @@
-"""The ranks of findings as numbers in the views, at the peaks."""
+"""The ranks of findings as numbers in the views, beside the findings."""
 
+import math
 from collections.abc import Sequence
 
 import slicer
@@ -13,7 +14,10 @@ MOST = 50
 """Findings that are numbered, the strongest first."""
 
 TEXT_SCALE, POINT_SCALE = 3.5, 0.5
-"""Size of the numbers, and of the points that mark the peaks, in percent of the view."""
+"""Size of the numbers, and of the points beside them, in percent of the view."""
+
+MARGIN_MM = 3.0
+"""Distance of a number from a ball of the finding's volume."""
 
 COLOR = (1.0, 1.0, 0.6)
 
@@ -29,7 +33,7 @@ def showNumbers(result: Result, rows: Sequence[Row]) -> None:
         if not kept:
             return
         node = _addNumbers(result)
-    wanted = [(str(row["rank"]), peakOf(row)) for row in kept]
+    wanted = [(str(row["rank"]), _besideOf(row)) for row in kept]
     shown = [
         (node.GetNthControlPointLabel(index), tuple(node.GetNthControlPointPosition(index)))
         for index in range(node.GetNumberOfControlPoints())
@@ -38,9 +42,16 @@ def showNumbers(result: Result, rows: Sequence[Row]) -> None:
         return
     modified = node.StartModify()
     node.RemoveAllControlPoints()
-    for text, peak in wanted:
-        node.AddControlPoint(vtk.vtkVector3d(*peak), text)
+    for text, place in wanted:
+        node.AddControlPoint(vtk.vtkVector3d(*place), text)
     node.EndModify(modified)
+
+
+def _besideOf(row: Row) -> tuple[float, float, float]:
+    """Return a place in front of the finding, in the peak's axial and sagittal slice."""
+    r, a, s = peakOf(row)
+    radiusMm = (3000 * row["volume_ml"] / (4 * math.pi)) ** (1 / 3)
+    return r, a + radiusMm + MARGIN_MM, s
 
 
 def _addNumbers(result: Result) -> "slicer.vtkMRMLMarkupsFiducialNode":
