@@ -57,6 +57,7 @@ def panel(trainer, opened, scans):
     ui.trainSizeSpinBox.setValue(SIZE_PX)
     ui.trainEpochsSpinBox.setValue(EPOCHS)
     ui.trainNameEdit.setText("Eight heads")
+    opened.ui.trainSection.collapsed = False  # what is in a collapsed section is hidden
     return opened
 
 
