@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt16
 
-from SpatialARAnomalyLib.engine.cards.calibration import Calibration
+from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, Calibration
 from SpatialARAnomalyLib.engine.cards.suitability import Look, Verdict
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
@@ -23,7 +23,7 @@ from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.detection.cautions import Caution, find_cautions, unchecked_text
 from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
 from SpatialARAnomalyLib.service.detection.model_cache import Model
-from SpatialARAnomalyLib.service.models.wording import MORE_NORMALS, count_normals
+from SpatialARAnomalyLib.service.models.wording import count_normals
 
 
 class Clock:
@@ -289,6 +289,6 @@ def report_few_normals(calibration: Calibration, report: Reporter) -> None:
     if calibration.is_rough:
         report.notice(
             "few-normals",
-            "Rates, p-values and numbers of findings of this model are rough: they rest on "
-            f"{count_normals(calibration)}. To improve them, {MORE_NORMALS}.",
+            f"Rates and numbers are rough: they rest on {count_normals(calibration)}; "
+            f"{ENOUGH_NORMALS} are enough.",
         )
