@@ -114,6 +114,17 @@ def test_one_dicom_file_is_a_scan(tmp_path):
     assert [code for code, _ in volume.notices] == ["one-image"]
 
 
+def test_a_choice_without_effect_is_told(tmp_path, head):
+    write_nrrd(tmp_path / "scan.nrrd", head.voxels, head.ras_from_voxel)
+    folder = small_series(slices=4).write(tmp_path / "series")
+    for path in (tmp_path / "scan.nrrd", folder):
+        codes = [code for code, _ in read_volume(path, orientation="sform").notices]
+        assert codes == ["choice-unused"]
+    volume = read_volume(tmp_path / "scan.nrrd", allow_gaps=True)
+    assert [code for code, _ in volume.notices] == ["choice-unused"]
+    assert not read_volume(tmp_path / "scan.nrrd").notices
+
+
 def test_folder_named_as_a_file_is_a_folder(tmp_path):
     series = small_series(slices=4)
     name, volume = find_one_scan(series.write(tmp_path / "x.nii.gz")).read()

@@ -1,6 +1,7 @@
 """Reading and writing volumes as NIfTI, NRRD and MetaImage files."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -62,4 +63,8 @@ def read_volume_file(
     refusals.unicode_name(path)
     if format_ is Format.NIFTI:
         return read_nifti(path, labels, volume, orientation)
-    return read_itk(path, format_, labels, volume)
+    read = read_itk(path, format_, labels, volume)
+    if orientation is None:
+        return read
+    text = f"{format_} states one orientation: the one chosen has no effect."
+    return replace(read, notices=(*read.notices, ("choice-unused", text)))
