@@ -23,7 +23,6 @@ from SpatialARAnomalyLib.service.demo.phantom import (
     normal_head,
 )
 from SpatialARAnomalyLib.service.detection.findings_table import FINDING_COLUMNS
-from SpatialARAnomalyLib.service.detection.review_case import card_facts, card_notices
 from SpatialARAnomalyLib.service.setup.packages import (
     REQUIREMENTS,
     names,
@@ -177,8 +176,6 @@ def test_the_result_says_what_the_panel_shows(detections, scans, site, name):
         "weights_sha256": card["weights_sha256"],
         "modality": "MR",
         "plane": "axial",
-        "card": card_facts(read_card(site.model)),
-        "notices": list(card_notices(read_card(site.model))),
     }
     assert (words["name"], words["encoder"]) == ("model", card["encoder"]["name"])
     assert notices[0] == "Demonstration encoder: for trying only."
