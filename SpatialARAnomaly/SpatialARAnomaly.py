@@ -67,6 +67,7 @@ class SpatialARAnomalyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.StartSaveEvent, self.panel.onSceneSave)
         self.initializeParameterNode()
         if self.parent.isEntered:  # Slicer does not enter a reloaded module again
             self.panel.enter()

@@ -119,24 +119,25 @@ class ScriptingLogic(Logic):
             spec=replace(spec, modality=result.modality, fov_mm=result.fov_mm),
             files=surveys[0].files,
         )
-        before = trainer.onChange
+        ends: list[Callable[[Outcome], None]] = []
 
-        def run(end: Callable[[Outcome], None]) -> None:
-            def changed() -> None:
-                before()
-                training = trainer.training
-                if training is not None and training.running:
-                    report(training.progress)
-                elif training is not None:
+        def changed() -> None:
+            training = trainer.training
+            if training is not None and training.running:
+                report(training.progress)
+            elif training is not None:
+                for end in ends:
                     end(training.outcome or Outcome())
 
-            trainer.onChange = changed
+        def run(end: Callable[[Outcome], None]) -> None:
+            ends.append(end)
             trainer.train(request)
 
+        trainer.watchers.append(changed)
         try:
             outcome: Outcome = waitFor(run)
         finally:
-            trainer.onChange = before
+            trainer.watchers.remove(changed)
             if request.files is not None:
                 trainer.releaseFiles(request.files)
         if outcome.error is not None:

@@ -122,6 +122,10 @@ class Panel:
         self._imported = True
         self._sceneTimer.start()
 
+    def onSceneSave(self, *_unused: object) -> None:
+        """Leave the layout *Compare*, which a session without this module could not show."""
+        self.review.endComparison()
+
     def _onSceneTimer(self) -> None:
         self._hideResults()
         if self._imported:

@@ -50,6 +50,24 @@ def test_the_scan_stands_beside_its_overlay_in_linked_views(shown, app, scene):
     assert not module.ui.compareButton.isChecked()
 
 
+def test_a_scene_saved_while_comparing_has_the_layout_of_before(shown, app, scene):
+    """And nothing of the comparison: views made later show outlines and numbers."""
+    module, result = shown
+    manager, before = app.layoutManager(), app.layoutManager().layout
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.AddMaximizedViewNode(manager.sliceWidget("Red").mrmlSliceNode())
+    module.ui.compareButton.click()
+    assert layout.GetNumberOfMaximizedViewNodes() == 0
+    assert result.numbers.GetDisplayNode().GetViewNodeIDs()
+    scene.InvokeEvent(scene.StartSaveEvent)
+    assert manager.layout == before
+    assert not module.ui.compareButton.isChecked()
+    for name in ("AnomalyScan", "AnomalyOverlay"):
+        assert composite(scene, name).GetForegroundVolumeID() is None
+    for node in (result.segmentation, result.numbers):
+        assert node.GetDisplayNode().GetViewNodeIDs() == ()
+
+
 def test_the_key_hides_overlay_outlines_and_numbers_and_shows_them_again(shown, scene):
     module, result = shown
     red, opacity = composite(scene, "Red"), module.ui.opacitySlider.value

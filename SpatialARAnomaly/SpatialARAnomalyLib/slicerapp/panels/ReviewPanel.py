@@ -68,7 +68,7 @@ KEYS = {
     "previous": "Ctrl+Up",
     "accept": "Ctrl+Return",
     "reject": "Ctrl+Del",
-    "flicker": "Ctrl+Space",
+    "flicker": "Ctrl+Shift+F",
 }
 
 RANK, PLACE, COMMENT = 0, 4, 5
@@ -413,9 +413,15 @@ class ReviewPanel:
         self.refresh()
         self._onResult(self._result)
 
-    def _compare(self, *_unused: object) -> None:
+    def endComparison(self) -> None:
+        """Return to the layout before a comparison, if there is one."""
         if isComparing():
             endComparison()
+            self._ui.compareButton.setChecked(False)
+
+    def _compare(self, *_unused: object) -> None:
+        if isComparing():
+            self.endComparison()
         elif self._result is not None and self._result.scan is not None:
             compare(self._result, self._parameters.overlayOpacity)
             row = self._row(self.view.chosen())
@@ -442,8 +448,7 @@ class ReviewPanel:
             return
         result = self._result
         restoreLayers(self._parameters.parameterNode)
-        if isComparing():
-            endComparison()
+        self.endComparison()
         segmentation = result.segmentation
         for node in (result.table, segmentation, result.volume):
             if node is not None:

@@ -41,6 +41,7 @@ def compare(result: Result, opacity: float) -> None:
             LAYOUT, f'<layout type="horizontal" split="true">{views}</layout>'
         )
     node.SetAttribute(BEFORE, str(node.GetViewArrangement()))
+    node.RemoveAllMaximizedViewNodes()
     node.SetViewArrangement(LAYOUT)
     for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
         if view.GetLayoutName() in (SCAN_VIEW, OVERLAY_VIEW):
@@ -55,26 +56,36 @@ def compare(result: Result, opacity: float) -> None:
 
 
 def endComparison() -> None:
-    """Return to the layout before the comparison."""
+    """Return to the layout before the comparison; its views, no longer shown, hold nothing."""
     node = _layoutNode()
+    node.RemoveAllMaximizedViewNodes()
     node.SetViewArrangement(
         int(node.GetAttribute(BEFORE) or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     )
+    for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if view.GetLayoutName() in (SCAN_VIEW, OVERLAY_VIEW):
+            view.SetBackgroundVolumeID(None)
+            view.SetForegroundVolumeID(None)
+    for result in Result.all():
+        keepScanPlain(result)
 
 
 def keepScanPlain(result: Result) -> None:
-    """Show neither overlay nor outlines nor numbers in the view of the scan alone."""
-    if slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{SCAN_VIEW}") is None:
-        return
-    for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if view.GetLayoutName() == SCAN_VIEW:
-            view.SetForegroundVolumeID(None)
-    others = [
-        view.GetID()
-        for view in getNodesByClass("vtkMRMLAbstractViewNode")
-        if view.GetLayoutName() != SCAN_VIEW
-    ]
+    """Show neither overlay nor outlines nor numbers in the view of the scan alone.
+
+    Without a comparison, they are shown in every view.
+    """
+    others = []
+    if isComparing():
+        for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if view.GetLayoutName() == SCAN_VIEW:
+                view.SetForegroundVolumeID(None)
+        others = [
+            view.GetID()
+            for view in getNodesByClass("vtkMRMLAbstractViewNode")
+            if view.GetLayoutName() != SCAN_VIEW
+        ]
     for node in (result.segmentation, result.numbers):
         display = node.GetDisplayNode() if node is not None else None
-        if display is not None:
+        if display is not None and list(display.GetViewNodeIDs()) != others:
             display.SetViewNodeIDs(others)

@@ -117,6 +117,7 @@ def showThreshold(result: Result, falsePositiveRate: float) -> None:
 def showReviews(result: Result, rows: list[Row]) -> None:
     """Hide the segments and numbers of rejected findings."""
     showNumbers(result, rows)
+    keepScanPlain(result)
     segmentation = result.segmentation
     if segmentation is None or segmentation.GetDisplayNode() is None:
         return

@@ -171,12 +171,14 @@ class Training:
 class Trainer:
     """Runs one training at a time, in a worker process used only for trainings and surveys.
 
-    `onChange` is called whenever the training has changed or ended.
+    `onChange` is the panel's, and `watchers` are the scripts': all are called whenever the training
+    has changed or ended.
     """
 
     def __init__(self, worker: WorkerProcess) -> None:
         self.worker = worker
         self.onChange: Callable[[], None] = doNothing
+        self.watchers: list[Callable[[], None]] = []
         self.confirmQuit: Callable[[str], bool] = slicer.util.confirmYesNoDisplay
         self.training: Training | None = None
         """The running or the last training."""
@@ -220,7 +222,8 @@ class Trainer:
         if not self.running and self._unusedFiles is not None:
             self._unusedFiles.remove()
             self._unusedFiles = None
-        self.onChange()
+        for watcher in (self.onChange, *self.watchers):
+            watcher()
 
     def _mayQuit(self) -> bool:
         return not self.running or self.confirmQuit(
