@@ -1,7 +1,7 @@
 """Frames of DICOM files: single images and those of multi-frame objects, each in its place.
 
 A frame's attributes are those of its functional groups (DICOM PS3.3 C.7.6.16), its own before
-the shared ones, and where there is none that of the file.
+the shared ones, or else those of the file.
 """
 
 from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ class Frame:
 
     @property
     def order(self) -> tuple[int, tuple[float, ...], str, int]:
-        """What puts repeats in an order: number of the image, dimension indices, time, place."""
+        """The order of repeats: number of the image, dimension indices, time, place."""
         number = self.file.integer("InstanceNumber") or 0
         return number, self._dimensions, _time(self) or "", self.index
 
@@ -108,7 +108,7 @@ class Trait:
 
     name: str
     read: Callable[[Frame], Any]
-    """Returns a value that can be compared and sorted with its kind; None if there is none."""
+    """Return a value that can be compared and sorted with its kind; None if there is none."""
     label: Callable[[Any], str]
 
 

@@ -56,7 +56,7 @@ class DicomSeries:
 
     @property
     def kind(self) -> str:
-        """What the files hold, in words."""
+        """The content of the files, in words."""
         if self.uid == UNKNOWN:
             return "DICOM without an image"
         return KINDS.get(self.modality, self.modality or "DICOM")

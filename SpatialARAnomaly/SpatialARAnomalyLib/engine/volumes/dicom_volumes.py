@@ -29,7 +29,7 @@ class FrameStack:
     """Frames of one size, orientation and spacing, one per position: a volume to be placed."""
 
     label: str
-    """What sets it apart from the other volumes of the series; "" where it is the only one."""
+    """The difference from the other volumes of the series; "" where it is the only one."""
     frames: tuple[Frame, ...]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a volume file is, by its first bytes: the names of files are often wrong."""
+"""Formats of volume files, by their first bytes: the names of files are often wrong."""
 
 import gzip
 import re

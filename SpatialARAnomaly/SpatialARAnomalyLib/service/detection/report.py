@@ -56,7 +56,7 @@ img { max-width: 100%; background: #000000; }
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFacts(Spec):
-    """What a report needs besides scan, NLL volume, label map and findings."""
+    """The facts of a report besides scan, NLL volume, label map and findings."""
 
     plane: Plane
     modality: Modality

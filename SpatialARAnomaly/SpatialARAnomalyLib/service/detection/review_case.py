@@ -1,4 +1,4 @@
-"""What the review picture and the report show of a case."""
+"""A case as the review picture and the report show it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
