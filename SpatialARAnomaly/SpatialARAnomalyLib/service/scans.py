@@ -107,20 +107,20 @@ class ScanSource(Spec):
                 text = (
                     f"Files that look like DICOM and are damaged: {unread}. Slices may be missing."
                 )
-                volume = replace(volume, notices=(*volume.notices, ("files-unread", text)))
+                volume = volume.noted("files-unread", text)
             if len(volume.voxels) == 1 and not path.is_dir():
                 text = "The file holds one image: give its folder for the whole series."
-                volume = replace(volume, notices=(*volume.notices, ("one-image", text)))
+                volume = volume.noted("one-image", text)
             if self.orientation is not None:
                 text = "DICOM states one orientation: the one chosen has no effect."
-                volume = replace(volume, notices=(*volume.notices, ("choice-unused", text)))
+                volume = volume.noted("choice-unused", text)
         else:
             check_cancelled()
             name = volume_name(path)
             volume = read_volume_file(path, volume=self.volume, orientation=self.orientation)
             if self.allow_gaps:
                 text = "Gaps are allowed in DICOM series only: the file's slices are evenly spaced."
-                volume = replace(volume, notices=(*volume.notices, ("choice-unused", text)))
+                volume = volume.noted("choice-unused", text)
         return name, self.masked(check_scan(volume), report)
 
     def masked(self, volume: Volume, report: Reporter) -> Volume:

@@ -1,7 +1,6 @@
 """Reading and writing volumes as NIfTI, NRRD and MetaImage files."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import InputError
@@ -67,4 +66,4 @@ def read_volume_file(
     if orientation is None:
         return read
     text = f"{format_} states one orientation: the one chosen has no effect."
-    return replace(read, notices=(*read.notices, ("choice-unused", text)))
+    return read.noted("choice-unused", text)

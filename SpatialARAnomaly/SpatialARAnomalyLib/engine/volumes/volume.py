@@ -69,6 +69,10 @@ class Volume:
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)
 
+    def noted(self, code: str, text: str) -> "Volume":
+        """Return the volume with one more notice."""
+        return replace(self, notices=(*self.notices, (code, text)))
+
     def masked(self, mask: Shaped[np.ndarray, "k j i"] | None) -> "Volume":
         """Return the volume with the mask of an array's nonzero voxels; None for no mask.
 
