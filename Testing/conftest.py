@@ -38,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.maxworkerrestart = 0
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: made anew in each process, they may differ (gzip's time)."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_report_header() -> str:
     """Name the versions the tests run on."""
     versions = (f"{name} {importlib.metadata.version(name)}" for name in HEADER_PACKAGES)
