@@ -330,7 +330,7 @@ def _describe(entry: EncoderEntry | None) -> str:
     if not known.gated or entry.here:
         return text
     return text + _(
-        '<br>Meta must grant your account access: open <a href="{page}">its page</a>, log in and '
+        "<br>Meta must grant your account access: open <a href='{page}'>its page</a>, log in and "
         "accept the terms. Then create a token there (Settings, Access Tokens, role <i>read</i>). "
         "Paste it below, or log in with <i>hf auth login</i>. The token is sent for this download "
         "only and not stored. Requests are often refused: <i>{free}</i> is free."

@@ -88,8 +88,9 @@ def outcomeText(outcome: InstallOutcome, missing: tuple[PackageCheck, ...]) -> s
     """Return the outcome of an installation and what to do next."""
     sentences = []
     if outcome.changed:
+        removed = _("removed")
         changes = ", ".join(
-            f"{name} {before} → {after or _('removed')}"
+            f"{name} {before} → {after or removed}"
             for name, (before, after) in outcome.changed.items()
         )
         sentences.append(
