@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -141,6 +142,13 @@ def test_every_page_is_in_an_index():
     for index in (docs / "README.md", docs / "decisions/README.md"):
         pages = {path.name for path in index.parent.glob("*.md")} - {"README.md"}
         assert pages - set(re.findall(r"\]\(([\w.-]+)\)", read(index))) == set()
+
+
+@pytest.mark.parametrize("tool", ["make_api_reference"])
+def test_generated_pages_are_current(tool):
+    """Run `PYTHONPATH=Testing .venv/bin/python Testing/Tools/<tool>.py` where it fails."""
+    made = importlib.import_module(f"Tools.{tool}")
+    assert read(made.PAGE) == made.page()
 
 
 def options(command) -> set[str]:

@@ -134,7 +134,7 @@ def test_a_gated_encoder_and_its_token(panel, hub, settings, app):
     assert not ui.encodersTokenEdit.isVisibleTo(ui.encodersSection)
     panel.obtain(GATED)
     assert ui.encodersTokenEdit.isVisibleTo(ui.encodersSection)
-    assert f'<a href="https://huggingface.co/{GATED}">its page</a>' in ui.encodersDetailLabel.text
+    assert f"<a href='https://huggingface.co/{GATED}'>its page</a>" in ui.encodersDetailLabel.text
     import qt
 
     assert ui.encodersTokenEdit.echoMode == qt.QLineEdit.Password
