@@ -9,12 +9,16 @@ def make_answers() -> Any:
     from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 
     class Answers(Dialogs):
-        """`yes` answers questions (a list: one each), `path` is the chosen file or folder."""
+        """`yes` answers questions (a list: one each), `path` is the chosen file or folder.
+
+        `choice` is the index of the chosen name.
+        """
 
         def __init__(self) -> None:
             self.yes: bool | list[bool] = False
             self.path: Path | str = ""
             self.text = ""
+            self.choice: int | None = None
             self.accepts = True
             self.questions: list[str] = []
             self.licenses: list[bool] = []
@@ -36,6 +40,10 @@ def make_answers() -> Any:
 
         def enterText(self, title: str, label: str, text: str) -> str:
             return self.text
+
+        def chooseOne(self, title: str, label: str, names: list[str]) -> int | None:
+            self.questions.append("; ".join(names))
+            return self.choice
 
         def showLicense(self, *, ask: bool) -> bool:
             self.licenses.append(ask)

@@ -25,6 +25,7 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     Outcome,
     volumeDeleted,
 )
+from SpatialARAnomalyLib.slicerapp.tasks.DicomVolume import DicomVolume
 from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import Evaluation, OnEvaluated
 from SpatialARAnomalyLib.slicerapp.tasks.Export import Export, ExportFormat, exportDicomSeg
 from SpatialARAnomalyLib.slicerapp.tasks.FindingsUpdate import FindingsUpdate
@@ -105,6 +106,17 @@ class Logic:
         self._start(
             lambda end: Detection(volume, settings, self.worker, self._reportProgress, end, mask),
             onEnd,
+        )
+
+    def loadDicomVolume(
+        self,
+        node: "slicer.vtkMRMLScalarVolumeNode",
+        choose: Callable[[list[str]], int | None],
+        onEnd: Callable[[Outcome], None],
+    ) -> None:
+        """Load one of several volumes of a node's DICOM series; `choose` returns its index."""
+        self._start(
+            lambda end: DicomVolume(node, self.worker, choose, self._reportProgress, end), onEnd
         )
 
     def makeDemonstrationModel(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine.dicom_examples import Series, save
+from engine.dicom_examples import Series, multi_frame, save
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.worker.detection import check_source
+from SpatialARAnomalyLib.service.worker.jobs import JOBS
 
 SERIES = Series(stored=np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4))
 
@@ -86,3 +88,35 @@ def test_what_is_neither_mr_nor_ct_is_refused(tmp_path, modality):
     with pytest.raises(InputError, match=modality) as caught:
         check_source(volume_of(), files_of(folder))
     assert caught.value.code == "modality-unsupported"
+
+
+def test_one_of_several_volumes_is_compared_with_that_one_and_read(tmp_path):
+    """Three echoes in two multi-frame objects; the third is the second of its file."""
+    volumes = [SERIES.with_(stored=SERIES.stored + 100 * n) for n in range(3)]
+    times = [{"MREchoSequence": {"EffectiveEchoTime": 5.0 * n}} for n in (1, 2, 3)]
+    for name, part in (("a", slice(1)), ("b", slice(1, 3))):
+        image = multi_frame(
+            volumes[part], times[part], {}, SOPInstanceUID=f"1.2.3.{int(name == 'b')}"
+        )
+        save(image, tmp_path / name)
+    files = [tmp_path / "a", tmp_path / "b"]
+    inputs = {"dicom_files": [str(file) for file in files]}
+    report = SilentReporter()
+    named = JOBS["dicom_volumes"].run(inputs, {}, None, report)["volumes"]
+    assert named == [f"echo time {time} ms, 6 slices" for time in (5, 10, 15)]
+    for number, (uid, own, source) in enumerate(
+        [("1.2.3.0", None, files[:1]), ("1.2.3.1", 1, files[1:]), ("1.2.3.1", 2, files[1:])]
+    ):
+        out = tmp_path / f"out {number}"
+        read = JOBS["dicom_volume"].run(inputs, {"volume": number + 1}, str(out), report)
+        assert (read["instances"], read["dicom_volume"]) == ([uid], own)
+        voxels = np.load(read["files"]["voxels"])
+        np.testing.assert_array_equal(voxels, volumes[number].stored)
+        check_source(Volume(voxels, np.array(read["ras_from_voxel"])), source, own)
+    with pytest.raises(InputError) as caught:
+        check_source(Volume(voxels, np.array(read["ras_from_voxel"])), files[1:])
+    assert caught.value.code == "dicom-4d"
+    with pytest.raises(InputError) as caught:
+        JOBS["dicom_volume"].run(inputs, {"volume": 4}, str(tmp_path / "none"), report)
+    assert caught.value.code == "volume-number"
+    assert not (tmp_path / "none").exists()

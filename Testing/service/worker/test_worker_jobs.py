@@ -267,7 +267,8 @@ def test_what_is_no_scan_is_refused(worker, site, tmp_path, array, code):
         (
             {"scan": 1},
             "spec-unknown-key",
-            "its keys are: voxels, ras_from_voxel, modality, mask, model, dicom_files.",
+            "its keys are: voxels, ras_from_voxel, modality, mask, model, dicom_files, "
+            "dicom_volume.",
         ),
         ({"modality": "PT"}, "spec-value", "MR, CT"),
         ({"modality": "CT"}, "model-modality", "expects MR"),

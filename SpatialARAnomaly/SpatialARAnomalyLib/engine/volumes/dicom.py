@@ -98,7 +98,10 @@ def read_series(
 
 
 def check_positions(
-    paths: Iterable[Path], check_cancelled: Callable[[], None] = lambda: None
+    paths: Iterable[Path],
+    check_cancelled: Callable[[], None] = lambda: None,
+    *,
+    volume: int | None = None,
 ) -> PlacedFrames:
     """Return where the slices of one volume lie, from the headers of its DICOM files.
 
@@ -108,6 +111,7 @@ def check_positions(
     Args:
         paths: The files of the volume, in any order; of a study, its one scan is taken.
         check_cancelled: Called before every file; may raise to stop.
+        volume: Number of the volume from 1, where the files hold several.
 
     Returns:
         `ras_from_voxel` and `depth` of the true grid, and `tilt_degrees` of the gantry.
@@ -120,13 +124,30 @@ def check_positions(
     """
     series = choose_series(list_series(paths, check_cancelled), None)
     _modality(series)
-    return _place(series, None, allow_gaps=False)[0]
+    return _place(series, volume, allow_gaps=False)[0]
 
 
 def list_volumes(series: DicomSeries) -> list[str]:
     """Return what sets the volumes of a series apart, in the order of their numbers from 1."""
     stacks, _ = split_volumes(_scan_frames(series)[0])
     return [str(stack) for stack in stacks]
+
+
+def volume_files(series: DicomSeries, volume: int) -> tuple[list[DicomFile], int | None]:
+    """Return the files that hold a volume of a series, and its number among those of the files.
+
+    The number is None where the files hold nothing else. Raises `InputError` as `read_series`.
+    """
+    frames = choose_volume(_scan_frames(series)[0], volume).frames
+    files = list(dict.fromkeys(frame.file for frame in frames))
+    parts = split_volumes(list_frames(files))[0]
+    if len(parts) == 1:
+        return files, None
+    wanted = {(frame.file, frame.index) for frame in frames}
+    for number, part in enumerate(parts, start=1):
+        if {(frame.file, frame.index) for frame in part.frames} == wanted:
+            return files, number
+    return list(series.files), volume  # the files alone are split in another way
 
 
 def _place(

@@ -58,6 +58,8 @@ class DetectInputs(Spec):
     """Path of the model's file."""
     dicom_files: tuple[str, ...] = ()
     """The DICOM files that the scan was loaded from: their positions must be those of the scan."""
+    dicom_volume: int | None = None
+    """Number of the scan from 1, where its DICOM files hold several volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ def detect(
     files = [Path(one) for one in inputs.dicom_files]
     if all(file.is_file() for file in files):
         if files:
-            check_source(volume, files, report.check_cancelled)
+            check_source(volume, files, inputs.dicom_volume, report.check_cancelled)
     else:
         report.notice(
             "dicom-unchecked", "The scan's DICOM files are gone: its positions were not checked."
@@ -150,14 +152,18 @@ def detect(
 
 
 def check_source(
-    volume: Volume, files: list[Path], check_cancelled: Callable[[], None] = lambda: None
+    volume: Volume,
+    files: list[Path],
+    number: int | None = None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> None:
     """Raise `InputError` unless a volume has the grid that its DICOM files state.
 
     Slicer shows a gap as thick slices, and several times as several slices. Lengths and angles
-    are compared, so the volume may have been moved, cropped or flipped since.
+    are compared, so the volume may have been moved, cropped or flipped since. `number` is that of
+    the volume, where the files hold several.
     """
-    placed = check_positions(files, check_cancelled)
+    placed = check_positions(files, check_cancelled, volume=number)
     shape = (placed.depth, *placed.frames[0].file.size)
     if shape != volume.voxels.shape:
         return

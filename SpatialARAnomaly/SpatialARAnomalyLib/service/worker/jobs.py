@@ -74,6 +74,8 @@ class Job:
 
 JOBS = {
     "detect": Job("worker.detection", "detect", writes_output=True),
+    "dicom_volumes": Job("worker.dicom", "name_volumes"),
+    "dicom_volume": Job("worker.dicom", "read_volume", writes_output=True),
     "find": Job("worker.detection", "find", writes_output=True),
     "export": Job("worker.export", "export", writes_output=True),
     "evaluate": Job("worker.evaluation", "evaluate", writes_output=True),

@@ -32,6 +32,7 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
     DetectionSettings,
     Outcome,
 )
+from SpatialARAnomalyLib.slicerapp.tasks.DicomVolume import SEVERAL_VOLUMES
 from SpatialARAnomalyLib.slicerapp.wording.Calibration import cardText
 from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine, isMissingPackage
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress, showShare
@@ -310,7 +311,35 @@ class DetectPanel:
             self._showStatus("⚠ " + inOneLine(error))
         self.refresh()
 
+    def _chooseVolume(self) -> None:
+        """Let the user choose one of the volumes of the DICOM series, and search it."""
+        self._start(
+            lambda: self._logic.loadDicomVolume(
+                self._parameters.inputVolume,
+                lambda names: self._dialogs.chooseOne(
+                    _("Volumes of the series"),
+                    _("The DICOM series holds several volumes. Choose the one to search."),
+                    names,
+                ),
+                self._loaded,
+            )
+        )
+
+    def _loaded(self, outcome: Outcome) -> None:
+        if outcome.volume is None or self._parameters is None:
+            self.reportEnd(outcome, _("Cancelled. The scene is as it was."))
+            self.refresh()
+            return
+        self._log("a volume of the DICOM series was loaded")
+        self._parameters.inputVolume = outcome.volume
+        slicer.util.setSliceViewerLayers(background=outcome.volume, fit=True)
+        self._detectOrCancel()
+
     def _detected(self, outcome: Outcome) -> None:
+        if outcome.error is not None and outcome.error.code in SEVERAL_VOLUMES:
+            self._log(f"failed: {outcome.error.code}")
+            self._chooseVolume()
+            return
         if outcome.result is not None:
             self._onResult(outcome.result)
             cautions = outcome.result.cautions

@@ -36,6 +36,32 @@ class Dialogs:
         """Return a line of text, which begins as `text`."""
         return _text(qt.QInputDialog.getText(self._parent, title, label, qt.QLineEdit.Normal, text))
 
+    def chooseOne(self, title: str, label: str, names: list[str]) -> int | None:
+        """Return the index of the name that the user chooses, or None."""
+        # PythonQt's QInputDialog.getItem does not say whether the user cancelled.
+        dialog = qt.QDialog(self._parent)
+        dialog.setWindowTitle(title)
+        layout = qt.QVBoxLayout(dialog)
+        heading = qt.QLabel(label)
+        heading.setWordWrap(True)
+        layout.addWidget(heading)
+        choices = qt.QListWidget()
+        choices.addItems(names)
+        choices.setCurrentRow(0)
+        choices.setAccessibleName(title)
+        layout.addWidget(choices)
+        box = qt.QDialogButtonBox()
+        box.addButton(qt.QDialogButtonBox.Ok)
+        box.addButton(qt.QDialogButtonBox.Cancel)
+        box.accepted.connect(dialog.accept)
+        box.rejected.connect(dialog.reject)
+        choices.itemDoubleClicked.connect(lambda *_unused: dialog.accept())
+        layout.addWidget(box)
+        accepted = dialog.exec_() == qt.QDialog.Accepted
+        row = int(choices.property("currentRow"))
+        dialog.deleteLater()
+        return row if accepted and row >= 0 else None
+
     def showLicense(self, *, ask: bool) -> bool:
         """Show the DINOv3 License; return whether the user accepts it, if asked to."""
         # PythonQt deletes a dialog without parent twice.

@@ -11,6 +11,12 @@ from SpatialARAnomalyLib.engine.errors import InputError
 ROLE = "SpatialARAnomaly.Role"
 """Node attribute: the part of a result that the node holds."""
 
+DICOM_INSTANCES = "DICOM.instanceUIDs"
+"""Node attribute of Slicer: SOP Instance UIDs of the files that a volume was loaded from."""
+
+DICOM_VOLUME = "SpatialARAnomaly.DicomVolume"
+"""Node attribute: number of the volume from 1, where its DICOM files hold several."""
+
 
 def checkScan(node: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     """Raise `InputError` unless the node is a volume that can be searched.
@@ -73,7 +79,7 @@ def rasFromVoxel(node: "slicer.vtkMRMLScalarVolumeNode") -> np.ndarray:
 
 def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
     """Return MR or CT from Modality (0008,0060) of the DICOM database, or None."""
-    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    uids = (node.GetAttribute(DICOM_INSTANCES) or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None:
         return None
@@ -84,9 +90,15 @@ def modalityOf(node: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
 def dicomFilesOf(node: "slicer.vtkMRMLScalarVolumeNode") -> list[str]:
     """Return the DICOM files that a volume was loaded from, as Slicer's database knows them."""
     database = getattr(slicer, "dicomDatabase", None)
-    uids = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    uids = (node.GetAttribute(DICOM_INSTANCES) or "").split()
     files = [database.fileForInstance(uid) for uid in uids] if database is not None else []
-    return [str(file) for file in files if file]
+    return list(dict.fromkeys(str(file) for file in files if file))
+
+
+def dicomVolumeOf(node: "slicer.vtkMRMLScalarVolumeNode") -> int | None:
+    """Return the number of the volume, where its DICOM files hold several; else None."""
+    number = node.GetAttribute(DICOM_VOLUME) or ""
+    return int(number) if number.isdecimal() else None
 
 
 def volumeState(node: "slicer.vtkMRMLScalarVolumeNode") -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import voxelize
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     checkScan,
     dicomFilesOf,
+    dicomVolumeOf,
     modalityOf,
     newImage,
     rasFromVoxel,
@@ -63,9 +64,11 @@ class DetectionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The end of a task: a result, an error, or neither if it was cancelled."""
+    """The end of a task: a result or volume, an error, or nothing if it was cancelled."""
 
     result: Result | None = None
+    volume: "slicer.vtkMRMLScalarVolumeNode | None" = None
+    """A scan that was loaded."""
     error: SpatialARError | None = None
     notices: tuple[str, ...] = ()
 
@@ -118,6 +121,7 @@ class Detection:
             "modality": modalityOf(volume),
             "model": str(settings.model),
             "dicom_files": dicomFilesOf(volume),
+            "dicom_volume": dicomVolumeOf(volume),
         }
         works = [writeNpy(voxelsOf(volume), self.folder.path / VOXELS_FILE)]
         if maskVoxels is not None:

@@ -15,6 +15,7 @@ from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import COLUMNS, REJECTED,
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
+    DICOM_INSTANCES,
     rasFromVoxel,
     sceneFromLocal,
     voxelsOf,
@@ -255,7 +256,7 @@ def _labelValues(ids: Sequence[str]) -> dict[str, int]:
 def nameDicomSegProblem(result: Result) -> str | None:
     """Say why the result cannot be exported as DICOM SEG; None if it can."""
     scan = result.scan
-    if scan is None or not scan.GetAttribute("DICOM.instanceUIDs"):
+    if scan is None or not scan.GetAttribute(DICOM_INSTANCES):
         return _("DICOM SEG needs a scan that was loaded from Slicer's DICOM database.")
     if getattr(slicer, "dicomDatabase", None) is None:
         return _("DICOM SEG needs Slicer's DICOM database, which is not open.")
