@@ -72,7 +72,8 @@ def test_what_is_imported_is_declared():
     missing = {
         package
         for package in imported
-        if not {normalized(one) for one in distributions.get(package, [])} & declared("torch")
+        if not {normalized(one) for one in distributions.get(package, [])}
+        & declared("dicomweb", "torch")
     }
     assert missing == set()
 

@@ -70,8 +70,12 @@ def is_marked(file: Path, what: str) -> bool:
 
 
 @contextmanager
-def write_atomically(folder: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+def write_atomically(
+    folder: Path, names: Sequence[str], *, overwrite: bool, optional: Sequence[str] = ()
+) -> Iterator[Path]:
     """Yield a folder to write files of these names into; on success they move to `folder`.
+
+    Those of `optional` need not be written; earlier ones of these names go all the same.
 
     Raises `OutputError` at once where a file exists (unless `overwrite`), a name is not a file
     name, or the folder cannot be written. After an error `folder` is as it was.
@@ -88,7 +92,7 @@ def write_atomically(folder: Path, names: Sequence[str], *, overwrite: bool) -> 
                 old.mkdir()
                 yield new
                 check_names(folder, names, overwrite)  # again: the block may have taken hours
-                _move_all(new, old, folder, names)
+                _move_all(new, old, folder, names, optional)
     except OSError as error:
         raise unwritable("The results cannot be written", error) from None
 
@@ -126,9 +130,12 @@ def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
         )
 
 
-def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
+def _move_all(
+    new: Path, old: Path, folder: Path, names: Sequence[str], optional: Sequence[str]
+) -> None:
     """Move the files of `new` to `folder` and what they replace to `old`; undo it on an error."""
-    absent = [name for name in names if not (new / name).is_file()]
+    made = [name for name in names if (new / name).is_file()]
+    absent = [name for name in names if name not in made and name not in optional]
     if absent:
         raise OutputError(
             "output-incomplete",
@@ -138,11 +145,12 @@ def _move_all(new: Path, old: Path, folder: Path, names: Sequence[str]) -> None:
         for name in names:
             if os.path.lexists(folder / name):
                 os.replace(folder / name, old / name)
-            os.replace(new / name, folder / name)
+            if name in made:
+                os.replace(new / name, folder / name)
     except BaseException:
         for name in names:
             if os.path.lexists(old / name):
                 os.replace(old / name, folder / name)
-            elif not (new / name).exists():
+            elif name in made and not (new / name).exists():
                 (folder / name).unlink()
         raise

@@ -21,7 +21,7 @@ from SpatialARAnomalyLib.engine.volumes.dicom_series import (
     list_series,
 )
 from SpatialARAnomalyLib.engine.volumes.dicom_volumes import choose_volume, split_volumes
-from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.engine.volumes.volume import SliceSource, Volume
 
 NAMED_APART_MM = 0.1
 """Distance of slices from their even grid that is named."""
@@ -94,6 +94,10 @@ def read_series(
         modality=modality,
         outside=outside,
         notices=tuple(notices),
+        sources=tuple(
+            SliceSource(frame.file.path, frame.index, index)
+            for frame, index in zip(frames, placed.slices, strict=True)
+        ),
     )
 
 

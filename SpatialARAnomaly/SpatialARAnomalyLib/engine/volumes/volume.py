@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,17 @@ CT_AIR_SHARE = 0.02
 voxels in MR; MR phase images, half of whose voxels may be that low, are an exception."""
 
 
+@dataclass(frozen=True)
+class SliceSource:
+    """The DICOM image that a slice was read from."""
+
+    path: Path
+    frame: int
+    """Index of the frame in the file."""
+    slice_index: int
+    """Index of the slice (k) in the volume."""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """Scalar voxels [k, j, i] with their affine; raises `InputError` if that is invalid."""
@@ -65,6 +77,8 @@ class Volume:
     """Notices about how the scan was read: code and sentence of each."""
     unit_mm: float = 1.0
     """Length in mm of the unit in which a NIfTI file states its place."""
+    sources: tuple[SliceSource, ...] = ()
+    """Images of a DICOM scan in the order of its slices, without missing ones; else empty."""
 
     def __post_init__(self) -> None:
         check_ras_from_voxel(self.ras_from_voxel)

@@ -71,6 +71,12 @@ def detect(
         str,
         typer.Option("--title", help="Title of the report, which else names no scan or patient."),
     ] = "",
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom", help="Also write SEG, Parametric Map, Secondary Capture and report (SR)."
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,6 +115,7 @@ def detect(
             overwrite=overwrite,
             report=report,
             title=title,
+            dicom=dicom,
         )
         detection, files = detect_to_files(request, reporter)
 

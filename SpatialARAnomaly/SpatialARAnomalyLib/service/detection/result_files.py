@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.service.detection.detect import Clock, Detection, detect, prepare_scan
+from SpatialARAnomalyLib.service.detection.dicom_results import DICOM_KINDS, SEG, dicom_results
+from SpatialARAnomalyLib.service.detection.dicom_source import (
+    SourceImages,
+    read_source,
+    require_dicom_packages,
+)
 from SpatialARAnomalyLib.service.detection.findings_table import (
     FINDING_COLUMNS,
     finding_row,
@@ -46,6 +53,10 @@ RESULT_SUFFIXES = {
     "findings": "_findings.csv",
     "review": "_review.png",
     "report": "_report.html",
+    "dicom_seg": "_seg.dcm",
+    "dicom_nll": "_nll.dcm",
+    "dicom_review": "_review.dcm",
+    "dicom_report": "_report.dcm",
 }
 """Ends of the result files' names after the name of the scan, by kind."""
 
@@ -77,6 +88,8 @@ class DetectRequest(ModelRequest):
     """Also write the report."""
     title: str = ""
     """Title of the report; by default one without a name."""
+    dicom: bool = False
+    """Also write the results as DICOM; the scan must be DICOM."""
 
 
 def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
@@ -89,6 +102,8 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     if request.name is not None and not request.name.strip():
         raise SpecError("name-empty", "The name of the results must not be empty.")
     require_torch()
+    if request.dicom:
+        require_dicom_packages()
     clock = Clock()
     report.stage("read", 1, 4)
     card = read_card(request.model)
@@ -101,21 +116,31 @@ def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection
     )
     name, volume = source.read(report.check_cancelled, report)
     scan = prepare_scan(volume, card, request.allow_mismatch, report)
-    files = result_names(name if request.name is None else request.name, request.report)
-    with write_atomically(request.out, list(files.values()), overwrite=request.overwrite) as new:
+    images = read_source(volume) if request.dicom else None
+    files = result_names(
+        name if request.name is None else request.name, request.report, request.dicom
+    )
+    with write_atomically(
+        request.out,
+        list(files.values()),
+        overwrite=request.overwrite,
+        optional=[files[SEG]] if request.dicom else [],
+    ) as new:
         model = request.load_model()
         clock.lap("read")
         detection = detect(scan, model, request.findings, report=report, clock=clock)
         report.stage("write", 4, 4)
-        write_results(detection, new, files, report, request.title)
+        if request.dicom and not detection.findings:
+            del files[SEG]  # a segmentation has at least one segment
+        write_results(detection, new, files, report, request.title, images)
     return detection, {kind: request.out / file for kind, file in files.items()}
 
 
-def result_names(name: str, report: bool = False) -> dict[str, str]:
+def result_names(name: str, report: bool = False, dicom: bool = False) -> dict[str, str]:
     """Return the names of the result files of a scan, by kind."""
-    kinds = {kind: name + suffix for kind, suffix in RESULT_SUFFIXES.items()}
-    if not report:
-        del kinds["report"]
+    left_out = {"report"} if not report else set()
+    left_out |= set(DICOM_KINDS) if not dicom else set()
+    kinds = {kind: name + end for kind, end in RESULT_SUFFIXES.items() if kind not in left_out}
     return kinds | {"run": RUN_FILE}
 
 
@@ -125,8 +150,12 @@ def write_results(
     files: dict[str, str],
     report: Reporter,
     title: str = "",
+    images: SourceImages | None = None,
 ) -> None:
-    """Write the result files `files` (name by kind) of a detection into `folder`."""
+    """Write the result files `files` (name by kind) of a detection into `folder`.
+
+    `images` are the scan's own, where results are written as DICOM.
+    """
     ras_from_voxel = detection.volume.ras_from_voxel
     case = case_of(detection)
     writers: dict[str, Callable[[Path], object]] = {
@@ -148,6 +177,9 @@ def write_results(
         "report": lambda path: write_report(path, case, title),
         "run": lambda path: _write_manifest(path, detection, files),
     }
+    if images is not None:
+        for kind, data_set in dicom_results(detection, case, images).items():
+            writers[kind] = partial(data_set.save_as, enforce_file_format=True)
     write_each(folder, {file: writers[kind] for kind, file in files.items()}, report)
 
 
