@@ -2,14 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from service.small_site import run
+from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.service.models.library import rename_model
 from SpatialARAnomalyLib.service.setup import doctor
 from SpatialARAnomalyLib.service.setup.doctor import diagnose, no_torch_reason, probe_in_child
 from SpatialARAnomalyLib.service.setup.packages import estimate
+from SpatialARAnomalyLib.service.setup.report import write_report
 
 MAIN = "from SpatialARAnomalyLib.service.cli.main import main; main()"
 CPU = {"device": "cpu", "name": "x", "memory_bytes": 16 * 10**9, "free_bytes": 8 * 10**9}
@@ -94,6 +100,45 @@ def test_network_settings_are_described_without_secrets(monkeypatch):
     assert "a proxy is set" in found
     assert "HF_HUB_OFFLINE" in found
     assert "secret" not in found
+
+
+def test_the_report_has_what_helps_and_nothing_of_patients(tmp_path, monkeypatch, site):
+    """Marked: the home, a model's name and file, a broken model, variables, the report's folder."""
+    mark = "MARKED^PATIENT"
+    home = tmp_path / mark
+    models = home / "models"
+    models.mkdir(parents=True)
+    shutil.copy(site.model, models / f"{mark}.safetensors")
+    rename_model(models / f"{mark}.safetensors", f"{mark} again")
+    (models / f"{mark} broken.safetensors").write_bytes(b"x" * 99)
+    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(home))
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{mark}:secret@proxy.example")
+    monkeypatch.setenv("HF_TOKEN", f"hf_{mark}")
+    file = home / f"{mark}.md"
+    write_report(file, diagnose(probed(import_errors={"torch": "ImportError: x"})), overwrite=False)
+    text = file.read_text(encoding="utf-8")
+    for secret in (mark, "secret", "proxy.example", str(tmp_path), str(Path.home())):
+        assert secret not in text, secret
+    for words in (
+        "PROBLEM torch", "- HTTPS_PROXY", "- HF_TOKEN", "cannot be used: model-file", "MR, axial",
+        "scans trained on", f"numpy {np.__version__}", "device cpu",
+    ):  # fmt: skip
+        assert words in text, words
+    with pytest.raises(OutputError, match="exists already"):
+        write_report(file, diagnose(probed()), overwrite=False)
+    assert file.read_text(encoding="utf-8") == text
+    write_report(file, diagnose(probed()), overwrite=True)
+    assert sorted(path.name for path in home.iterdir()) == [f"{mark}.md", "models"]
+
+
+def test_the_report_is_an_option_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "probe_in_child", probed)
+    file = tmp_path / "report.md"
+    assert f"Written: {file}" in run("doctor", "--report", file).stderr
+    refused = run("doctor", "--report", file)
+    assert (refused.exit_code, "[output-exists]" in refused.stderr) == (2, True)
+    assert "Written" in run("doctor", "--report", file, "--overwrite").stderr
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
 
 
 def fail(error: SpatialARError) -> NoReturn:
-    """Print an error with its hint, and exit with the code of bad input."""
-    print(f"Error: {error.message}", file=sys.stderr)
+    """Print an error with its code and hint, and exit with the code of bad input."""
+    print(f"Error: {error.message} [{error.code}]", file=sys.stderr)
     if text := hint(error):
         print(text, file=sys.stderr)
     raise typer.Exit(EXIT_BAD_INPUT)

@@ -1,6 +1,7 @@
 """The commands `doctor`, `offline-kit` and `install-offline`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,11 +30,30 @@ KIT_EPILOG = (
 OFFLINE_EPILOG = "Example: spatial-ar-anomaly install-offline /media/usb/kit"
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write what maintainers need to help you: no images, names or paths.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of the report's name.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check what is installed and working here, and say how to fix the rest."""
     from SpatialARAnomalyLib.service.setup.doctor import diagnose
 
     diagnosis = diagnose()
+    if report is not None:
+        from SpatialARAnomalyLib.service.setup.report import write_report
+
+        with exit_on_error():
+            write_report(report, diagnosis, overwrite=overwrite)
+        print(f"Written: {report}", file=sys.stderr)
     if as_json:
         print(json.dumps({"ok": diagnosis.ok} | diagnosis.to_dict()))
     else:
