@@ -8,7 +8,8 @@ import sys
 import time
 
 from SpatialARAnomalyLib.engine.device import require_torch
-from SpatialARAnomalyLib.service.worker import jobs, process
+from SpatialARAnomalyLib.service import jobs
+from SpatialARAnomalyLib.service.worker import process
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(300)"]
 PRINTER = [sys.executable, "-c", "import os; print('from a child'); os.write(1, b'\\xff\\n')"]

@@ -50,19 +50,18 @@ def detect(scan: str, model: str, encoder: str, out: str, device: str) -> None:
     """Run a detection as the command line does."""
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.progress import SilentReporter
-    from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
+    from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec, detect_to_files
+    from SpatialARAnomalyLib.service.scans import ScanSource
 
-    request = DetectRequest(
-        input=Path(scan),
+    spec = ResultsSpec(
         model=Path(model),
-        out=Path(out),
         encoder=encoder,
         device=Device(device),
         overwrite=True,
         # A few slices of a tall body do not suit the model.
         allow_mismatch=True,
     )
-    detect_to_files(request, SilentReporter())
+    detect_to_files(ScanSource(path=Path(scan)), spec, Path(out), SilentReporter())
 
 
 def fit(store: str, slices: int, preset: str, device: str) -> None:

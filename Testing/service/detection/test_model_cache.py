@@ -12,10 +12,9 @@ from SpatialARAnomalyLib.engine.encoder import encoder as encoder_module
 from SpatialARAnomalyLib.engine.errors import EncoderError, ModelError
 from SpatialARAnomalyLib.engine.model import model_file
 from SpatialARAnomalyLib.service.detection import model_cache
-from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
+from SpatialARAnomalyLib.service.detection.model_cache import MODELS, ModelCache
 from SpatialARAnomalyLib.service.encoders import loading
-from SpatialARAnomalyLib.service.worker.detection import MODELS
-from SpatialARAnomalyLib.service.worker.jobs import release_models
+from SpatialARAnomalyLib.service.jobs import release_models
 
 BOTH, NEITHER = {"model": True, "encoder": True}, {"model": False, "encoder": False}
 

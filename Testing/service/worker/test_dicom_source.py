@@ -9,8 +9,8 @@ from engine.dicom_examples import Series, multi_frame, save
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
+from SpatialARAnomalyLib.service.jobs import JOBS
 from SpatialARAnomalyLib.service.worker.detection import check_source
-from SpatialARAnomalyLib.service.worker.jobs import JOBS
 
 SERIES = Series(stored=np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4))
 

@@ -12,9 +12,9 @@ import pytest
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.detection.model_cache import MODELS
 from SpatialARAnomalyLib.service.events import Event, ResultEvent
-from SpatialARAnomalyLib.service.worker.detection import MODELS
-from SpatialARAnomalyLib.service.worker.jobs import JOBS, Empty, Job
+from SpatialARAnomalyLib.service.jobs import JOBS, Empty, Job
 
 PAGE = (Path(__file__).parents[3] / "Resources" / "Docs" / "worker.md").read_text(encoding="utf-8")
 

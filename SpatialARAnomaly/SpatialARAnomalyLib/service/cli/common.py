@@ -33,6 +33,7 @@ from SpatialARAnomalyLib.service.events import (
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_INCOMPLETE = 3
 EXIT_CANCELLED = 130
 
 Outcome = tuple[dict[str, Any], Callable[[], None]]
@@ -75,6 +76,10 @@ FalsePositiveRateOption = Annotated[
 ]
 MinVolumeOption = Annotated[
     float, typer.Option("--min-volume-ml", help="Smallest volume of a finding in mL.")
+]
+JobsOption = Annotated[
+    int,
+    typer.Option("--jobs", min=1, help="Number of processes, each with the model in memory."),
 ]
 RefineOption = Annotated[
     bool,
@@ -160,11 +165,12 @@ def run_job(
     except BrokenPipeError:  # the reader is gone; flushing at exit must not fail again
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise typer.Exit(EXIT_CANCELLED) from None
-    except (Cancelled, KeyboardInterrupt):
+    except (Cancelled, KeyboardInterrupt) as stop:
         if as_json:
             view(CancelledEvent())
         else:
-            print("Cancelled. Nothing was written under its final name.", file=sys.stderr)
+            kept = str(stop) or "Nothing was written under its final name."
+            print(f"Cancelled. {kept}", file=sys.stderr)
         raise typer.Exit(EXIT_CANCELLED) from None
     except Exception as error:
         known = as_user_error(error)

@@ -1,16 +1,20 @@
 """The command `detect`."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from SpatialARAnomalyLib.engine.device import Device
+from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.service.cli.common import (
+    EXIT_INCOMPLETE,
     DeviceOption,
     DownloadOption,
     FalsePositiveRateOption,
+    JobsOption,
     JsonOption,
     MinVolumeOption,
     MismatchOption,
@@ -25,14 +29,19 @@ from SpatialARAnomalyLib.service.cli.common import (
 )
 from SpatialARAnomalyLib.service.events import EventReporter
 
-EPILOG = "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out results"
+EPILOG = (
+    "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out results. "
+    "Many scans: spatial-ar-anomaly detect archive/ --model brain-t1 --out results --jobs 4"
+)
 
 
 def detect(
-    input_: Annotated[
-        Path,
+    inputs: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="INPUT", help="A NIfTI, NRRD, MHA or DICOM file, or a DICOM folder."
+            metavar="INPUT...",
+            help="A NIfTI, NRRD, MHA or DICOM file, or a DICOM folder; or several of them, folders "
+            "of scans, a CSV with the column scan.",
         ),
     ],
     model: ModelOption,
@@ -78,37 +87,36 @@ def detect(
         ),
     ] = False,
     overwrite: OverwriteOption = False,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Find what does not look normal in a scan.
+    """Find what does not look normal in a scan, or in each of many.
 
     Writes the NLL volume, a segmentation, a label map, the findings as CSV, a
-    review picture and a manifest (run.json).
+    review picture and a manifest (run.json); of many scans in a folder each, with a
+    table of all (status.csv). Repeat an interrupted command to resume it.
     """
+    complete = True
 
-    def job(reporter: EventReporter) -> Outcome:
+    def job(report_: EventReporter) -> Outcome:
+        nonlocal complete
+        from SpatialARAnomalyLib.service.batch.detection import detect_batch, find_batch
+        from SpatialARAnomalyLib.service.batch.local import local_place
+        from SpatialARAnomalyLib.service.cli.tables import print_batch, print_detection
         from SpatialARAnomalyLib.service.detection.result_files import (
-            DetectRequest,
+            ResultsSpec,
             as_result,
             detect_to_files,
         )
+        from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 
-        request = DetectRequest(
-            input=input_,
+        spec = ResultsSpec(
             model=model,
-            out=out,
-            series=series,
-            volume=volume,
-            allow_gaps=allow_gaps,
-            orientation=orientation,
-            mask=mask,
             name=name,
             encoder=encoder,
-            findings=FindingsSpec(
-                false_positive_rate=false_positive_rate,
-                min_volume_ml=min_volume_ml,
-                refine_outlines=refine_outlines,
-            ),
+            false_positive_rate=false_positive_rate,
+            min_volume_ml=min_volume_ml,
+            refine_outlines=refine_outlines,
             device=device,
             allow_download=allow_download,
             allow_mismatch=allow_mismatch,
@@ -117,13 +125,26 @@ def detect(
             title=title,
             dicom=dicom,
         )
-        detection, files = detect_to_files(request, reporter)
-
-        def show() -> None:
-            from SpatialARAnomalyLib.service.cli.tables import print_detection
-
-            print_detection(detection, files)
-
-        return as_result(detection, files), show
+        of_one = [option is not None for option in (series, mask, name)]
+        if len(inputs) > 1 and any(of_one):
+            raise SpecError("spec-value", "--series, --mask and --name are for one scan.")
+        found = None if any(of_one) else find_batch(inputs, report_)
+        if found is not None:
+            source = ScanSource(
+                path=inputs[0], volume=volume, allow_gaps=allow_gaps, orientation=orientation
+            )
+            batch = detect_batch(inputs, found, source, spec, out, local_place(jobs), report_)
+            complete = batch.is_complete
+            return batch.as_result(), lambda: print_batch(batch)
+        source = dataclasses.replace(
+            find_one_scan(inputs[0], series, mask, report_.check_cancelled),
+            volume=volume,
+            allow_gaps=allow_gaps,
+            orientation=orientation,
+        )
+        detection, files = detect_to_files(source, spec, out, report_)
+        return as_result(detection, files), lambda: print_detection(detection, files)
 
     run_job(job, as_json=as_json, device=device)
+    if not complete:
+        raise typer.Exit(EXIT_INCOMPLETE)

@@ -26,6 +26,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "array-format": _REPORT,
     "array-size": _REPORT,
     "array-unreadable": _REPORT,
+    "batch-names": "Leave it out, or detect in it on its own.",
+    "batch-running": "Wait until that command has ended, or choose another --out.",
     "body-without-tokens": "Use a smaller --fov-mm or a larger --size-px.",
     "case-score-input": "Use a scan that shows the body.",
     "cases-lone-truth": "Name the truth of X.nii.gz X{ending}.nii.gz, in the same folder.",
@@ -200,6 +202,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
     "output-name": "Choose a name without slashes that does not begin with a dot.",
+    "output-not-a-batch": "Choose a new --out.",
     "output-not-a-demo": "Choose another folder with --out.",
     "output-not-a-model": _OTHER_NAME,
     "output-not-a-training": "Choose another --out, or move that folder away.",
@@ -215,6 +218,11 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "pip-network": "Check the connection and the proxy (HTTPS_PROXY).",
     "pip-no-version": "Use another Python: pip's output names the package.",
     "pip-permission": "Run it as a user who may write to this Python's folder.",
+    "process-died": (
+        "It may need too much memory: detect in it on its own, or use fewer --jobs. Repeat the "
+        "command to try it again."
+    ),
+    "process-start": "Run `spatial-ar-anomaly doctor`, which checks the installation.",
     "protocol-unknown": _OTHER_PROGRAM,
     "request-unreadable": _OTHER_PROGRAM,
     "scan-extent": "Correct the unit of length in its header, or export it again.",

@@ -11,6 +11,7 @@ from SpatialARAnomalyLib.service.cli import demo, detect, encoders, evaluate, mo
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
+    "3 some of several scans were refused or failed · "
     "130 cancelled (Ctrl-C; a training resumes when its command is repeated). "
     "For research use only; not a medical device."
 )

@@ -34,6 +34,7 @@ _STAGE_WORDS = {
     "list": "Looking for scans",
     "estimate": "Estimating",
     "read": "Reading",
+    "detect": "Detecting",
     "embed": "Embedding slices",
     "fit": "Training",
     "calibrate": "Calibrating",

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard, NormalsSummary
 from SpatialARAnomalyLib.engine.volumes.geometry import lengths_text
+from SpatialARAnomalyLib.service.batch.batch import BatchOutcome
+from SpatialARAnomalyLib.service.batch.table import DONE, Row
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderState
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
@@ -108,6 +110,36 @@ def print_card(card: ModelCard) -> None:
         ],
         f"Model {card.name}",
     )
+
+
+ROWS_SHOWN = 20
+"""Scans of a batch that are printed; the table of the batch holds all."""
+
+
+def print_batch(batch: BatchOutcome) -> None:
+    """Print the numbers of scans by state, those with the strongest findings, and the problems."""
+    found = [row for row in batch.rows if row["state"] == DONE and int(row["findings"] or 0)]
+    found.sort(key=lambda row: -float(row["strongest"]))
+    problems = [row for row in batch.rows if row["state"] != DONE]
+    _print_scans("Strongest findings", ("scan", "findings", "strongest", "case_p_value"), found)
+    _print_scans("Not done", ("scan", "state", "reason"), problems)
+    counts = ", ".join(f"{count} {state}" for state, count in batch.counts.items() if count)
+    print(f"{counted(len(batch.rows), 'scan')}: {counts}; {len(found)} with findings")
+    _print_files({"status": batch.table})
+
+
+def _print_scans(title: str, columns: Sequence[str], rows: list[Row]) -> None:
+    """Print the first rows of a table of scans, if there are any."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows[:ROWS_SHOWN]:
+        table.add_row(*(Text(str(row.get(column) or "")) for column in columns))
+    Console().print(table)
+    if len(rows) > ROWS_SHOWN:
+        print(f"… and {len(rows) - ROWS_SHOWN} more")
 
 
 def print_detection(detection: "Detection", files: dict[str, Path]) -> None:

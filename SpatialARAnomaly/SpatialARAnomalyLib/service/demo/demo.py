@@ -17,12 +17,12 @@ from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti, write_nifti_labels
 from SpatialARAnomalyLib.service.demo.phantom import PhantomHead, add_lesion, normal_head
 from SpatialARAnomalyLib.service.detection.detect import Detection
-from SpatialARAnomalyLib.service.detection.result_files import DetectRequest, detect_to_files
+from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec, detect_to_files
 from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, write_marker
+from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.folder import TrainingFolder
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.service.training.train import train
@@ -126,14 +126,13 @@ def run_demo(
     report.progress(NORMALS + 1, NORMALS + 1, "scan")
 
     train_demonstration(normals, model, device, report)
-    request = DetectRequest(
-        input=with_lesion,
+    spec = ResultsSpec(
         model=model,
-        out=results,
         device=device,
-        findings=FindingsSpec(refine_outlines=True, false_positive_rate=FALSE_POSITIVE_RATE),
+        refine_outlines=True,
+        false_positive_rate=FALSE_POSITIVE_RATE,
     )
-    detection, files = detect_to_files(request, report)
+    detection, files = detect_to_files(ScanSource(path=with_lesion), spec, results, report)
     rank, dice = _best_overlap(detection, lesion)
     return DemoOutcome(
         detection=detection,

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import ENOUGH_NORMALS, Calibration
 from SpatialARAnomalyLib.engine.cards.suitability import Look, Verdict
+from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.calibration_fit import case_score
@@ -24,6 +25,18 @@ from SpatialARAnomalyLib.service.detection.cautions import Caution, find_caution
 from SpatialARAnomalyLib.service.detection.compatibility import find_mismatches
 from SpatialARAnomalyLib.service.detection.model_cache import Model
 from SpatialARAnomalyLib.service.models.wording import count_normals
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectSpec(FindingsSpec):
+    """Settings of a detection."""
+
+    device: Device = Device.AUTO
+    encoder: str | None = None
+    """Where the model's encoder is, if it was moved."""
+    allow_download: bool = False
+    allow_mismatch: bool = False
+    """Score a scan of another modality, spacing or size than the model's."""
 
 
 class Clock:

@@ -28,12 +28,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([_cell(column) for column in columns])
+        writer.writerow([cell(column) for column in columns])
         for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in columns])
+            writer.writerow([cell(row.get(column)) for column in columns])
 
 
-def _cell(value: Any) -> str | int | float:
+def cell(value: Any) -> str | int | float:
+    """Return a value as it is written into a table; raises `InputError` as `write_table` does."""
     if value is None:
         return ""
     if isinstance(value, bool):

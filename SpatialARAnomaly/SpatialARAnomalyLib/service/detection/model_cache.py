@@ -77,6 +77,10 @@ class ModelCache:
         release_gpu_memory()
 
 
+MODELS = ModelCache()
+"""Keeps the model of the last detection for the next one in this process."""
+
+
 def load_model(
     path: Path | str,
     device: str = Device.AUTO,

@@ -21,9 +21,14 @@ from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
-from SpatialARAnomalyLib.engine.specs import FindingsSpec, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
-from SpatialARAnomalyLib.service.detection.detect import Clock, Detection, detect, prepare_scan
+from SpatialARAnomalyLib.service.detection.detect import (
+    Clock,
+    Detection,
+    DetectSpec,
+    detect,
+    prepare_scan,
+)
 from SpatialARAnomalyLib.service.detection.dicom_results import DICOM_KINDS, SEG, dicom_results
 from SpatialARAnomalyLib.service.detection.dicom_source import (
     SourceImages,
@@ -36,13 +41,13 @@ from SpatialARAnomalyLib.service.detection.findings_table import (
     rank_color,
     write_table,
 )
-from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
+from SpatialARAnomalyLib.service.detection.model_cache import MODELS
 from SpatialARAnomalyLib.service.detection.report import write_report
 from SpatialARAnomalyLib.service.detection.review_case import case_of
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
-from SpatialARAnomalyLib.service.scans import find_one_scan
+from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.setup.packages import installed_version
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
 
@@ -67,73 +72,71 @@ _PACKAGES = ("numpy", "torch", "transformers", "SimpleITK", "nibabel", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectRequest(ModelRequest):
-    """A detection from file to files."""
+class ResultsSpec(DetectSpec):
+    """Settings of a detection from a scan's file to its result files."""
 
-    input: Path
-    series: str | None = None
-    """Number or UID of the DICOM series, where the folder holds several."""
-    volume: int | None = None
-    """Number of the volume from 1, where the series or file holds several."""
-    allow_gaps: bool = False
-    """Read a DICOM series with a few missing slices."""
-    orientation: Orientation | None = None
-    """The form of a NIfTI file that counts, where its two disagree."""
-    mask: Path | None = None
-    """Label map of where to look; None for the whole scan."""
+    model: Path
+    """The model's file."""
     name: str | None = None
-    """Name of the result files; by default that of the input."""
-    findings: FindingsSpec = FindingsSpec()
+    """Name of the result files; by default that of the scan."""
     report: bool = False
     """Also write the report."""
     title: str = ""
     """Title of the report; by default one without a name."""
     dicom: bool = False
     """Also write the results as DICOM; the scan must be DICOM."""
+    overwrite: bool = False
+    """Replace existing results of the same name."""
 
 
-def detect_to_files(request: DetectRequest, report: Reporter) -> tuple[Detection, dict[str, Path]]:
-    """Detect anomalies in a scan and write the result files; return them by kind.
+def detect_scan(
+    inputs: ScanSource, spec: ResultsSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Do the worker's job `detect_scan`; raises as `detect_to_files` does."""
+    detection, files = detect_to_files(inputs, spec, output, report)
+    return as_result(detection, files)
+
+
+def detect_to_files(
+    scan: ScanSource, spec: ResultsSpec, output: Path, report: Reporter
+) -> tuple[Detection, dict[str, Path]]:
+    """Detect anomalies in a scan and write the result files into `output`; return them by kind.
+
+    The model is kept in memory for the next detection in this process.
 
     Raises:
-        SpatialARError: The input, model or output cannot be used; nothing is written.
+        SpatialARError: The scan, model or output cannot be used; nothing is written.
         Cancelled: Through `report`; nothing is written.
     """
-    if request.name is not None and not request.name.strip():
+    if spec.name is not None and not spec.name.strip():
         raise SpecError("name-empty", "The name of the results must not be empty.")
     require_torch()
-    if request.dicom:
+    if spec.dicom:
         require_dicom_packages()
     clock = Clock()
     report.stage("read", 1, 4)
-    card = read_card(request.model)
+    card = read_card(spec.model)
     start_imports()  # while the scan is read
-    source = dataclasses.replace(
-        find_one_scan(request.input, request.series, request.mask, report.check_cancelled),
-        volume=request.volume,
-        allow_gaps=request.allow_gaps,
-        orientation=request.orientation,
-    )
-    name, volume = source.read(report.check_cancelled, report)
-    scan = prepare_scan(volume, card, request.allow_mismatch, report)
-    images = read_source(volume) if request.dicom else None
-    files = result_names(
-        name if request.name is None else request.name, request.report, request.dicom
-    )
+    name, volume = scan.read(report.check_cancelled, report)
+    prepared = prepare_scan(volume, card, spec.allow_mismatch, report)
+    images = read_source(volume) if spec.dicom else None
+    files = result_names(name if spec.name is None else spec.name, spec.report, spec.dicom)
     with write_atomically(
-        request.out,
+        output,
         list(files.values()),
-        overwrite=request.overwrite,
-        optional=[files[SEG]] if request.dicom else [],
+        overwrite=spec.overwrite,
+        optional=[files[SEG]] if spec.dicom else [],
     ) as new:
-        model = request.load_model()
+        model = MODELS.load(
+            spec.model, spec.device, encoder=spec.encoder, allow_download=spec.allow_download
+        )
         clock.lap("read")
-        detection = detect(scan, model, request.findings, report=report, clock=clock)
+        detection = detect(prepared, model, spec, report=report, clock=clock)
         report.stage("write", 4, 4)
-        if request.dicom and not detection.findings:
+        if spec.dicom and not detection.findings:
             del files[SEG]  # a segmentation has at least one segment
-        write_results(detection, new, files, report, request.title, images)
-    return detection, {kind: request.out / file for kind, file in files.items()}
+        write_results(detection, new, files, report, spec.title, images)
+    return detection, {kind: output / file for kind, file in files.items()}
 
 
 def result_names(name: str, report: bool = False, dicom: bool = False) -> dict[str, str]:

@@ -67,9 +67,12 @@ def write_segmentation(
 
 
 def _write_texts(path: Path, segments: Sequence[Segment]) -> None:
-    """Write ids and names into the header in UTF-8, as Slicer does; pynrrd writes ASCII only."""
+    """Write ids and names into the header in UTF-8, as Slicer does; pynrrd writes ASCII only.
+
+    Its comment with the time goes, so that the same labels make the same file.
+    """
     header, end, voxels = path.read_bytes().partition(b"\n\n")
-    lines = header.split(b"\n")
+    lines = [line for line in header.split(b"\n") if not line.startswith(b"# on ")]
     for number, segment in enumerate(segments):
         for key, text in (("ID", segment.id), ("Name", segment.name)):
             place = lines.index(f"Segment{number}_{key}:={_PLACEHOLDER}".encode())

@@ -1,10 +1,8 @@
 """Scans that training may use: found by name and header (`Candidate`), then read (`NormalScan`)."""
 
 import hashlib
-import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,23 +15,14 @@ from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Region
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
-from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
 from SpatialARAnomalyLib.engine.volumes.dicom_series import (
     DicomSeries,
     choose_series,
     list_series,
 )
-from SpatialARAnomalyLib.engine.volumes.formats import (
-    VOLUME_SUFFIXES,
-    Format,
-    count_text,
-    has_volume_suffix,
-    other_formats,
-)
-from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
-from SpatialARAnomalyLib.service import scan_table
-from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
+from SpatialARAnomalyLib.service.scan_search import FoundScan, search_scans
+from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.request import ScanRow, TrainSpec
 
 DICOM = "DICOM"
@@ -220,25 +209,14 @@ def _mask_sha256(volume: Volume) -> str:
 
 
 @dataclass(kw_only=True)
-class Candidate:
+class Candidate(FoundScan):
     """Something that may be a normal scan: found, then read, then used or excluded."""
 
-    name: str
-    """Path within the searched folder, or the file's or array's own name."""
-    kind: str
-    """`NIfTI`, `NRRD`, `MetaImage`, `DICOM`, `scene` or `folder`."""
-    source: ScanSource
-    folders: tuple[str, ...] = ()
-    """Folders that hold the scan, from the searched one down; () where none was searched."""
-    series: DicomSeries | None = None
-    """Headers of a DICOM series until it is read."""
     scan: NormalScan | None = None
     """The scan, once it is read."""
     code: str | None = None
     """Why it is excluded (`ScanRow.code`)."""
     reason: str | None = None
-    error: SpatialARError | None = None
-    """The error of a scan that cannot be read."""
     doubt: str | None = None
     """Why it might not be a scan like the others, though it is used."""
 
@@ -280,160 +258,14 @@ class Candidate:
 def find_candidates(
     paths: Sequence[Path], sources: Sequence[ScanSource], report: Reporter
 ) -> list[Candidate]:
-    """Return the candidates below all folders among the paths, then the files, then the sources.
+    """Return the scans of `search_scans` as candidates; a folder that cannot be listed is excluded.
 
-    They are in order of their names, DICOM series after volume files. Other files in a folder
-    are skipped; a notice counts those of known kinds. A folder that cannot be listed is an
-    excluded candidate. A file may also be a table (CSV) with the columns `scan`, `patient` and
-    `mask`; paths in it start at its own folder.
+    Raises as `search_scans` does.
     """
-    folders = [path for path in paths if os.path.isdir(path)]
-    several = len(folders) > 1
-    found: list[Candidate] = []
-    others: list[tuple[Path, list[Path]]] = []
-    for folder in folders:
-        volumes, rest = _walk(folder, several, report)
-        found += volumes
-        others.append((folder, rest))
-    total, done = sum(len(rest) for _, rest in others), 0
-
-    def counted(paths: Iterable[Path]) -> Iterator[Path]:
-        nonlocal done
-        for path in paths:
-            yield path
-            done += 1
-            report.progress(done, total, "file")
-
-    skipped: Counter[str] = Counter()
-    for folder, rest in others:
-        found += _dicom_candidates(folder, rest, counted, several, report, skipped)
-        skipped.update(other_formats(rest))
-    if skipped:
-        report.notice("files-skipped", f"Files of other kinds are left out: {count_text(skipped)}.")
-    files = [path for path in paths if path not in folders]
-    tables = [path for path in files if path.suffix.lower() == scan_table.SUFFIX]
-    named = [Path(os.path.abspath(path)) for path in files if path not in tables]
-    try:
-        common = os.path.commonpath([path.parent for path in named])
-    except ValueError:  # none, or on several drives
-        common = ""
-    for path in named:
-        source = ScanSource(path=path)
-        inside = path.relative_to(common).parts[:-1] if common else ()
-        found.append(_candidate(source, source.label, ("", *inside)))
-    return found + [_candidate(one, one.label) for one in (*_in_tables(tables, report), *sources)]
-
-
-def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
-    """Return the scans of tables; patients are numbered, as their names stay in the table."""
-    numbers: dict[str, int] = {}
-    found = []
-    for table in tables:
-        try:
-            rows = scan_table.read_scan_table(table, ["scan"], ["patient", "mask"], report)
-        except scan_table.TableProblem as problem:
-            raise InputError(
-                "scan-table",
-                "Expected a table of scans with the columns scan and (optional) patient and mask; "
-                f"{problem}.",
-            ) from None
-        for row in rows:
-            name = row["patient"]
-            patient = f"table {numbers.setdefault(name, len(numbers) + 1)}" if name else None
-            mask = table.parent / row["mask"] if row["mask"] else None
-            found.append(ScanSource(path=table.parent / row["scan"], patient=patient, mask=mask))
-    return found
-
-
-def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[Candidate], list[Path]]:
-    """Return the volume files below a folder as candidates, and the other files."""
-    found: list[Candidate] = []
-    rest: list[Path] = []
-
-    def add_unreadable(error: OSError) -> None:
-        path = Path(error.filename or folder)
-        name, source = _name_within(path, folder, several), ScanSource(path=path)
-        found.append(Candidate(name=name, kind="folder", source=source))
-        found[-1].exclude("unreadable", unreadable_error(error).message)
-
-    for place, inside, names in os.walk(folder, onerror=add_unreadable):
-        report.check_cancelled()
-        inside.sort()
-        for name in sorted(names):
-            path = Path(place, name)
-            if name.startswith("."):
-                continue  # macOS leaves hidden companions on drives of other systems
-            if os.path.exists(path) and not os.path.isfile(path):
-                continue  # a pipe or a device could be read for ever
-            if has_volume_suffix(path) and not is_dicom(path):
-                name = _name_within(path, folder, several)
-                inside_folder = (str(folder), *path.relative_to(folder).parts[:-1])
-                found.append(_candidate(ScanSource(path=path), name, inside_folder))
-            else:
-                rest.append(path)
-    return found, rest
-
-
-def _candidate(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> Candidate:
-    """Return the candidate of a single scan."""
-    suffix = "" if source.path is None else source.path.suffix.lower()
-    kind = VOLUME_SUFFIXES.get(suffix, Format.NIFTI).value
-    if source.path is None:
-        kind = "scene"
-    elif os.path.isdir(source.path) or is_dicom(source.path):
-        kind = DICOM
-    return Candidate(name=name, kind=kind, source=source, folders=folders)
-
-
-def _dicom_candidates(
-    folder: Path,
-    files: Iterable[Path],
-    counted: Callable[[Iterable[Path]], Iterator[Path]],
-    several: bool,
-    report: Reporter,
-    skipped: Counter[str],
-) -> list[Candidate]:
-    """Return the series among the files, which are in order of their folders.
-
-    A series that an archive spread over several folders is one candidate. A copy of it is
-    another, which the survey excludes as a duplicate. `skipped` counts files without images.
-    """
-    by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for path in files:
-        by_folder[path.parent].append(path)
-    parts: dict[tuple[str, str], list[tuple[Path, DicomSeries]]] = {}
-    for place, paths in by_folder.items():
-        for series in list_series(counted(paths), report.check_cancelled):
-            if not series.has_images:
-                skipped[series.kind] += len(series.files)
-                continue
-            known = parts.setdefault((series.uid, series.modality), [])
-            for number, (earlier_place, earlier) in enumerate(known):
-                if not earlier.image_names & series.image_names:
-                    common = Path(os.path.commonpath([earlier_place, place]))
-                    known[number] = (common, earlier.merge(series))
-                    break
-            else:
-                known.append((place, series))
-    found = [one for known in parts.values() for one in known]
     candidates = []
-    for place, series in sorted(found, key=lambda one: (str(one[0]), one[1].number or 0)):
-        name = _name_within(place, folder, several)
-        if sum(place == other for other, _ in found) > 1:
-            name = f"{name}, series {series.uid if series.number is None else series.number}"
-        source = ScanSource(path=place, series=series.uid)
-        inside = place.relative_to(folder).parts if place.is_relative_to(folder) else ()
-        candidates.append(
-            Candidate(
-                name=name, kind=DICOM, source=source, series=series, folders=(str(folder), *inside)
-            )
-        )
+    for found in search_scans(paths, sources, report):
+        error, found.error = found.error, None
+        candidates.append(Candidate(**vars(found)))
+        if error is not None:
+            candidates[-1].exclude("unreadable", error.message)
     return candidates
-
-
-def _name_within(path: Path, folder: Path, several: bool) -> str:
-    """Return the path within the folder, below the folder's own name where several are searched."""
-    within = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-    if within == ".":
-        return shown_name(folder)
-    return f"{shown_name(folder)}/{within}" if several else within

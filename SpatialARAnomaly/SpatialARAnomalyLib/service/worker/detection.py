@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
-from SpatialARAnomalyLib.engine.device import Device, require_torch, start_imports
+from SpatialARAnomalyLib.engine.device import require_torch, start_imports
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
@@ -27,10 +27,10 @@ from SpatialARAnomalyLib.service.array_files import (
     read_voxels,
     write_arrays,
 )
-from SpatialARAnomalyLib.service.detection.detect import Clock, prepare_scan, refine
+from SpatialARAnomalyLib.service.detection.detect import Clock, DetectSpec, prepare_scan, refine
 from SpatialARAnomalyLib.service.detection.detect import detect as detect_in_memory
 from SpatialARAnomalyLib.service.detection.findings_table import finding_row
-from SpatialARAnomalyLib.service.detection.model_cache import ModelCache
+from SpatialARAnomalyLib.service.detection.model_cache import MODELS
 from SpatialARAnomalyLib.service.detection.review_case import card_facts, card_notices
 from SpatialARAnomalyLib.service.outputs import check_names
 
@@ -39,9 +39,6 @@ LABELS_FILE = "labels.npy"
 
 GRID_TOLERANCE = 0.01
 """Relative difference of squared lengths, and of angles, that is rounding."""
-
-MODELS = ModelCache()
-"""Keeps the model of the last detection for the next one in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +57,6 @@ class DetectInputs(Spec):
     """The DICOM files that the scan was loaded from: their positions must be those of the scan."""
     dicom_volume: int | None = None
     """Number of the scan from 1, where its DICOM files hold several volumes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectSpec(FindingsSpec):
-    """Settings of a detection."""
-
-    device: Device = Device.AUTO
-    encoder: str | None = None
-    allow_download: bool = False
-    allow_mismatch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from SpatialARAnomalyLib.service.events import (
     missing_package,
     to_json,
 )
-from SpatialARAnomalyLib.service.worker.jobs import JOBS, release_models
+from SpatialARAnomalyLib.service.jobs import JOBS, release_models
 from SpatialARAnomalyLib.service.worker.process import (
     EventPipe,
     Shutdown,

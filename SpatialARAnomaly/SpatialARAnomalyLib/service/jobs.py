@@ -24,7 +24,7 @@ returns the values of the `result` event. It raises `SpatialARError` if it fails
 through `report`; no file has been published in either case.
 """
 
-SERVICE = __package__.rpartition(".")[0]
+SERVICE = __package__
 """Package that the modules of jobs are named from."""
 
 
@@ -74,6 +74,7 @@ class Job:
 
 JOBS = {
     "detect": Job("worker.detection", "detect", writes_output=True),
+    "detect_scan": Job("detection.result_files", "detect_scan", writes_output=True),
     "dicom_volumes": Job("worker.dicom", "name_volumes"),
     "dicom_volume": Job("worker.dicom", "read_volume", writes_output=True),
     "find": Job("worker.detection", "find", writes_output=True),
@@ -102,6 +103,6 @@ JOBS = {
 
 def release_models() -> None:
     """Release the model and the encoder that `detect` keeps, and PyTorch's cached GPU memory."""
-    detection = sys.modules.get(f"{SERVICE}.worker.detection")
-    if detection is not None:  # otherwise nothing is kept, and importing it could fail
-        detection.MODELS.release()
+    cache = sys.modules.get(f"{SERVICE}.detection.model_cache")
+    if cache is not None:  # otherwise nothing is kept, and importing it could fail
+        cache.MODELS.release()
