@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_refused(said, code, id_):
 def test_refusals_name_what_is_known():
     with pytest.raises(RequestError, match="it has protocol, id, job, inputs, spec, output"):
         read_message(line(more=1))
-    with pytest.raises(RequestError, match="one of detect, detect_scan, .*find, export, evaluate"):
+    with pytest.raises(RequestError, match=r"one of detect, detect_scan, .*find, export, evaluate"):
         read_message(line(job="delete"))
 
 

@@ -32,7 +32,7 @@ BREAKDOWNS = {"internal", "out-of-memory", "process-died", "output-incomplete"}
 """Codes of what broke; any other error means that the scan cannot be used."""
 
 _FOR_ALL = {
-    *("device-missing", "torch-missing", "package-missing", "process-start"),
+    *("device-missing", "torch-missing", "package-missing", "dicomweb-missing", "process-start"),
     *("cluster-lost", "output-unwritable", "training-unwritable", "output-folder"),
 }
 _SCAN_AND_MODEL = {"model-geometry", "model-modality", "model-mask"}

@@ -103,6 +103,7 @@ def detect(
         from SpatialARAnomalyLib.service.batch.detection import detect_batch, find_batch
         from SpatialARAnomalyLib.service.batch.local import local_place
         from SpatialARAnomalyLib.service.cli.tables import print_batch, print_detection
+        from SpatialARAnomalyLib.service.detection.dicom_source import require_dicom_packages
         from SpatialARAnomalyLib.service.detection.result_files import (
             ResultsSpec,
             as_result,
@@ -125,6 +126,8 @@ def detect(
             title=title,
             dicom=dicom,
         )
+        if dicom:
+            require_dicom_packages()
         of_one = [option is not None for option in (series, mask, name)]
         if len(inputs) > 1 and any(of_one):
             raise SpecError("spec-value", "--series, --mask and --name are for one scan.")
