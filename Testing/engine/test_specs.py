@@ -197,7 +197,7 @@ def test_defaults_of_a_modality():
 
 def test_two_presets_are_the_papers_networks():
     assert AutoregressiveSpec.from_preset(Preset.STANDARD) == AutoregressiveSpec()
-    paper = {"hidden_channels": 256, "layers": 5}
+    paper = {"hidden_channels": 256, "layers": 5, "shrinkage": 1.0}
     assert AutoregressiveSpec().to_dict() == {**paper, "dilations": [1]}
     assert AutoregressiveSpec.from_preset(Preset.DILATED).to_dict() == {**paper, "dilations": [4]}
 

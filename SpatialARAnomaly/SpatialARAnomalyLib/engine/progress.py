@@ -15,7 +15,7 @@ class EpochFigures(Spec):
     train_mse: float
     """Mean squared error on the training slices, with feature noise."""
     held_out_nll: float
-    """NLL of the held-out scans in nats per channel, each scan with the same weight."""
+    """NLL of the held-out scans in nats per channel at equal variances, scans weighing the same."""
 
 
 @runtime_checkable

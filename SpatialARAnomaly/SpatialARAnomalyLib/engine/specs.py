@@ -252,6 +252,8 @@ class AutoregressiveSpec(Spec):
     """Number of 3×3 layers of every branch."""
     dilations: tuple[int, ...] = (1,)
     """Dilation of all layers of a branch, one value per branch."""
+    shrinkage: float = 1.0
+    """Share of the prediction errors' covariance that equal variances replace, in (0, 1]."""
 
     def __post_init__(self) -> None:
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")
@@ -260,6 +262,7 @@ class AutoregressiveSpec(Spec):
             len(self.dilations) >= 1 and min(self.dilations) >= 1,
             "dilations must be one or more positive numbers",
         )
+        self._require(0 < self.shrinkage <= 1, "shrinkage must lie in (0, 1]")
 
     @classmethod
     def from_preset(cls, preset: Preset) -> "AutoregressiveSpec":
@@ -268,7 +271,7 @@ class AutoregressiveSpec(Spec):
         `standard` and `dilated` are in the results table of arXiv 2603.02974.
         """
         return {
-            Preset.COMPOSITE: cls(hidden_channels=128, dilations=(2, 4)),
+            Preset.COMPOSITE: cls(hidden_channels=128, dilations=(2, 4), shrinkage=0.9),
             Preset.STANDARD: cls(),
             Preset.DILATED: cls(dilations=(4,)),
         }[preset]

@@ -88,7 +88,16 @@ def branches(default: AutoregressiveSpec) -> dict[str, Method]:
 BRANCHES = branches(AutoregressiveSpec.from_preset(TrainSpec.preset))
 PEERS: dict[str, Method] = {peer.value: peer for peer in Peer}
 
-METHODS: dict[str, Method] = PRESETS | {"standard&dilated": Together(PAPER)} | PEERS | BRANCHES
+SQUARED_ERROR: dict[str, Method] = {
+    "squared-error": dataclasses.replace(
+        AutoregressiveSpec.from_preset(TrainSpec.preset), shrinkage=1.0
+    )
+}
+"""The default network with equal variances, which rank as its squared error."""
+
+METHODS: dict[str, Method] = (
+    PRESETS | {"standard&dilated": Together(PAPER)} | PEERS | BRANCHES | SQUARED_ERROR
+)
 """Methods by name, in the order of the tables."""
 
 GROUPS = {"presets": PRESETS, "branches": BRANCHES, "peers": PEERS, "all": METHODS}

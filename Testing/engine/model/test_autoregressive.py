@@ -14,8 +14,20 @@ def small(preset: Preset, channels: int = 5, hidden: int = 7) -> AutoregressiveM
     torch.manual_seed(0)
     spec = dataclasses.replace(AutoregressiveSpec.from_preset(preset), hidden_channels=hidden)
     model = AutoregressiveModel(spec, channels)
-    model.variance.copy_(torch.linspace(0.37, 0.8, len(model.variance)))
+    covariance(model, torch.linspace(0.37, 0.8, len(model.variance)))
     return model
+
+
+def covariance(model: AutoregressiveModel, variance: torch.Tensor) -> torch.Tensor:
+    """Fit covariances of these mean variances to a model; return Σ of each branch, [n, c, c]."""
+    size = model.channels
+    generator = torch.Generator().manual_seed(1)
+    wide = torch.randn(len(variance), size, 3 * size, generator=generator, dtype=torch.float64)
+    found = wide @ wide.mT
+    equal = found.diagonal(dim1=1, dim2=2).mean(dim=1)
+    found = found * (variance / equal)[:, None, None]
+    model.fit_covariance(found)
+    return found + model.spec.shrinkage * (variance[:, None, None] * torch.eye(size) - found)
 
 
 def naive_causal_convolution(x, weight, bias, dilation, include_center):
@@ -189,11 +201,21 @@ def test_nll_of_a_standard_normal():
 def test_nll_is_the_mean_of_the_branches_gaussian_nll(preset):
     model = small(preset)
     tokens = torch.randn(2, 5, 8, 6)
+    shapes = covariance(model, torch.tensor([0.37, 0.8])[: len(model.branches)])
     by_branch = [
-        -torch.distributions.Normal(prediction, variance.sqrt()).log_prob(tokens).mean(dim=1)
-        for prediction, variance in zip(model(tokens), model.variance, strict=True)
+        -torch.distributions.MultivariateNormal(prediction.movedim(1, -1).double(), sigma)
+        .log_prob(tokens.movedim(1, -1).double())
+        .float()
+        for prediction, sigma in zip(model(tokens), shapes, strict=True)
     ]
-    torch.testing.assert_close(model.nll(tokens), torch.stack(by_branch).mean(dim=0))
+    torch.testing.assert_close(model.nll(tokens), torch.stack(by_branch).mean(dim=0) / 5)
+
+
+def test_one_preset_has_a_covariance():
+    whitened = [one for one in Preset if hasattr(small(one), "whitener")]
+    assert whitened == [Preset.COMPOSITE]
+    determinants = torch.linalg.det(small(Preset.COMPOSITE).whitener)
+    torch.testing.assert_close(determinants, torch.ones(2))
 
 
 def test_one_branch_ranks_as_the_paper_s_squared_error():

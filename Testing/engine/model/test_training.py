@@ -177,6 +177,27 @@ def test_a_branch_s_variance_is_its_held_out_squared_error(dilations):
     torch.testing.assert_close(run.model.variance, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_the_covariance_of_held_out_errors_is_shrunk():
+    """The NLL is a Gaussian's of that covariance; training does not depend on shrinkage."""
+    model = train(spec=dataclasses.replace(SPEC, dilations=(1,), shrinkage=0.4)).model
+    equal = train(spec=dataclasses.replace(SPEC, dilations=(1,))).model
+    for name, value in equal.branches.state_dict().items():
+        assert torch.equal(model.branches.state_dict()[name], value), name
+    found = []
+    for one in HELD_OUT:
+        tokens = torch.from_numpy(one.astype(np.float32))
+        errors = (model(tokens)[0] - tokens).double().movedim(1, -1).flatten(0, 2)
+        found.append(errors.mT @ errors / len(errors))
+    covariance = torch.stack(found).mean(dim=0)
+    sigma = 0.4 * covariance.diagonal().mean() * torch.eye(len(covariance)) + 0.6 * covariance
+    tokens = torch.randn(1, len(covariance), 3, 4, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros(len(covariance), dtype=torch.float64)
+    gaussian = torch.distributions.MultivariateNormal(zero, sigma)
+    errors = (model(tokens)[0] - tokens).double().movedim(1, -1)
+    expected = (-gaussian.log_prob(errors) / len(covariance)).float()
+    torch.testing.assert_close(model.nll(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_branch_trains_as_if_it_were_alone(monkeypatch, which):
     """With the same first weights, order and noise."""

@@ -13,13 +13,14 @@ def test_a_preset_is_known(preset):
     assert preset_text(spec).split()[0] == preset
     other = dataclasses.replace(spec, hidden_channels=spec.hidden_channels + 1)
     assert preset_text(other) == preset
-    assert preset_text(dataclasses.replace(spec, layers=spec.layers + 1)) == "no preset"
+    for change in ({"layers": spec.layers + 1}, {"shrinkage": 0.5}):
+        assert preset_text(dataclasses.replace(spec, **change)) == "no preset"
 
 
 def test_networks_are_told_with_layers_and_dilations():
     texts = [network_text(AutoregressiveSpec.from_preset(preset)) for preset in Preset]
     assert texts == [
-        "composite: 5 layers of 128 channels, dilation 2 and 4",
-        "standard (the paper's): 5 layers of 256 channels, dilation 1",
-        "dilated (the paper's): 5 layers of 256 channels, dilation 4",
+        "composite: 5 layers of 128 channels, dilation 2 and 4, shrinkage 0.9",
+        "standard (the paper's): 5 layers of 256 channels, dilation 1, shrinkage 1",
+        "dilated (the paper's): 5 layers of 256 channels, dilation 4, shrinkage 1",
     ]

@@ -8,6 +8,9 @@ With several branches of different dilations, a token is predicted from near and
 context separately, and its NLL is the mean of the two: a composite likelihood (Varin et al.,
 Statistica Sinica 21, 2011). Near context predicts small structures well, and the inside of a
 large lesion from itself; far context lies outside of the lesion.
+
+The errors of a branch are Gaussian with a covariance shrunk towards equal variances (Ledoit and
+Wolf, Journal of Multivariate Analysis 88, 2004); the paper's squared error is shrinkage 1.
 """
 
 import math
@@ -19,6 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec
+
+MIN_VARIANCE = 1e-12
+"""Least variance, which keeps the NLL finite where tokens never vary."""
 
 
 class CausalConv2d(nn.Conv2d):
@@ -60,7 +66,9 @@ class AutoregressiveModel(nn.Module):
     """Predicts tokens [b, c, h, w] from earlier ones and computes their NLL."""
 
     variance: Tensor
-    """σ² of the prediction errors of every branch, [n], the same for all channels."""
+    """σ² of every branch, [n]: geometric mean of the eigenvalues of its errors' covariance Σ."""
+    whitener: Tensor
+    """W of every branch, [n, c, c], where shrinkage is below 1: σ·Σ^(-½), of determinant 1."""
 
     def __init__(self, spec: AutoregressiveSpec, channels: int) -> None:
         super().__init__()
@@ -68,6 +76,8 @@ class AutoregressiveModel(nn.Module):
         self.channels = channels
         self.branches = nn.ModuleList(_branch(spec, channels, one) for one in spec.dilations)
         self.register_buffer("variance", torch.ones(len(spec.dilations)))
+        if spec.shrinkage < 1:
+            self.register_buffer("whitener", torch.eye(channels).repeat(len(spec.dilations), 1, 1))
 
     @property
     def device(self) -> torch.device:
@@ -78,23 +88,40 @@ class AutoregressiveModel(nn.Module):
         """Predict every token from those before it, once by each branch."""
         return torch.stack([branch(tokens) for branch in self.branches])
 
-    def squared_error(self, tokens: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b h w"]:
-        """Return the squared error of every branch, as a mean over channels."""
+    def errors(self, tokens: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b c h w"]:
+        """Return the prediction errors of every branch."""
         if tokens.device.type == "cpu":
             # oneDNN convolves fastest with the channels of a token adjacent in memory.
             tokens = tokens.contiguous(memory_format=torch.channels_last)
-        return torch.stack(
-            [(branch(tokens) - tokens).square().mean(dim=1) for branch in self.branches]
-        )
+        return torch.stack([branch(tokens) - tokens for branch in self.branches])
+
+    def fit_covariance(self, covariance: Float[Tensor, "n c c"]) -> None:
+        """Set σ² and W from the covariance of every branch's errors.
+
+        Σ is s·v·I + (1 − s)·covariance, v its mean variance, s the shrinkage.
+        """
+        found, axes = torch.linalg.eigh(covariance)
+        equal = found.mean(dim=1, keepdim=True).clamp_min(MIN_VARIANCE)
+        shrinkage = self.spec.shrinkage
+        shrunk = shrinkage * equal + (1 - shrinkage) * found.clamp_min(0)
+        variance = shrunk.log().mean(dim=1).exp()
+        self.variance.copy_(variance.float())
+        if shrinkage < 1:
+            scales = (variance[:, None] / shrunk).sqrt()
+            self.whitener.copy_((axes * scales[:, None] @ axes.mT).float())
 
     def nll(self, tokens: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return the negative log-likelihood of every token, in nats per channel.
 
-        The mean over branches n and channels c of ½·(ln 2πσ²_n + (x_c − μ_nc)²/σ²_n). With
-        one branch of unit variance it is half the paper's squared error plus a constant.
+        The mean over branches n and channels c of ½·(ln 2πσ²_n + e_nc²/σ²_n), where e_n is
+        W_n·(x − μ_n), or x − μ_n without W. With one branch of unit variance and no W it is half
+        the paper's squared error plus a constant.
         """
+        errors = self.errors(tokens)
+        if self.spec.shrinkage < 1:
+            errors = torch.einsum("ndc,nbchw->nbdhw", self.whitener, errors)
         variance = self.variance[:, None, None, None]
-        squares = self.squared_error(tokens) / variance
+        squares = errors.square().mean(dim=2) / variance
         return 0.5 * (squares + (2 * math.pi * variance).log()).mean(dim=0)
 
     @property

@@ -425,6 +425,8 @@ def tensor_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
     channels, spec = card.encoder.channels, card.autoregressive
     widths = [channels, *[spec.hidden_channels] * (spec.layers - 1), channels]
     shapes: dict[str, tuple[int, ...]] = {"variance": (len(spec.dilations),)}
+    if spec.shrinkage < 1:
+        shapes["whitener"] = (len(spec.dilations), channels, channels)
     for branch in range(len(spec.dilations)):
         for layer in range(spec.layers):
             # A ReLU lies between two convolutions.

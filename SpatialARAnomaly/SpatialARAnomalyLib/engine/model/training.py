@@ -2,10 +2,11 @@
 
 The training of Erdil et al., arXiv 2603.02974 (squared error, feature noise, AdamW), except
 that the epoch is chosen by the NLL of whole held-out *normal* volumes: no anomaly and no
-slice of a training volume takes part. The variance of every branch comes from the held-out
-volumes, too.
+slice of a training volume takes part. The covariance of every branch's errors comes from the
+held-out volumes, too.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,14 +18,11 @@ from torch.nn import functional as F
 
 from SpatialARAnomalyLib.engine.device import exact_float32
 from SpatialARAnomalyLib.engine.errors import SpatialARError
-from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
+from SpatialARAnomalyLib.engine.model.autoregressive import MIN_VARIANCE, AutoregressiveModel
 from SpatialARAnomalyLib.engine.model.checkpoint import Fit, load_checkpoint, save_checkpoint
 from SpatialARAnomalyLib.engine.model.feature_store import release_pages
 from SpatialARAnomalyLib.engine.progress import EpochFigures, Reporter
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, TrainingSpec
-
-MIN_VARIANCE = 1e-12
-"""Least variance, which keeps the NLL finite where tokens never vary."""
 
 TokenArray = Float16[np.ndarray, "_ c h w"]
 
@@ -80,7 +78,7 @@ def fit(
     checkpoint: Path | None = None,
     fingerprint: str = "",
 ) -> Fit:
-    """Train a model; return that of the epoch with the lowest held-out NLL, its variance set.
+    """Train a model; return that of the epoch with the lowest held-out NLL, its covariance set.
 
     Args:
         training_tokens: One array [image, c, h, w] per volume.
@@ -119,10 +117,11 @@ def fit(
             done += 1
             if done < epoch * batches:  # the last is reported when the epoch is saved
                 report.progress(done, training.epochs * batches, "batch")
-        error = _held_out_error(model, held_out_tokens, training.batch_size, report)
-        _check_finite(epoch, squared_error, error)
-        model.variance.copy_(error.clamp_min(MIN_VARIANCE).float())
-        figures = _note_epoch(run, epoch, squared_error / len(images))
+        covariance = _held_out_covariance(model, held_out_tokens, training.batch_size, report)
+        _check_finite(epoch, squared_error, covariance)
+        model.fit_covariance(covariance)
+        error = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)
+        figures = _note_epoch(run, epoch, squared_error / len(images), error)
         report.epoch(figures)
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, run, optimizer)
@@ -164,19 +163,23 @@ def _train_epoch(
 
 
 def _check_finite(
-    epoch: int, squared_error: Float[Tensor, " n"], error: Float[Tensor, " n"]
+    epoch: int, squared_error: Float[Tensor, " n"], covariance: Float[Tensor, "n c c"]
 ) -> None:
-    if not bool((squared_error + error).isfinite().all()):
+    if not bool(squared_error.isfinite().all() and covariance.isfinite().all()):
         raise SpatialARError(
             "training-diverged", f"The loss must stay finite; it was not in epoch {epoch}."
         )
 
 
-def _note_epoch(run: Fit, epoch: int, train_error: Float[Tensor, " n"]) -> EpochFigures:
+def _note_epoch(
+    run: Fit, epoch: int, train_error: Float[Tensor, " n"], held_out_error: Float[Tensor, " n"]
+) -> EpochFigures:
     """Add the epoch's figures to `run`, with its weights if it is the best so far."""
-    # The mean square is 1, as the variance is that of the same residuals.
-    nll = run.model.lowest_nll + 0.5
-    train_mse = float(train_error.clamp_min(MIN_VARIANCE).log().mean().exp())
+    train_mse, held_out_mse = (
+        float(error.clamp_min(MIN_VARIANCE).log().mean().exp())
+        for error in (train_error, held_out_error)
+    )
+    nll = 0.5 * (math.log(2 * math.pi * held_out_mse) + 1)
     figures = EpochFigures(epoch=epoch, train_mse=train_mse, held_out_nll=nll)
     is_best = nll < run.best_nll
     run.curve.append(figures)
@@ -197,23 +200,25 @@ def _gather(images: Sequence[Image], device: torch.device | str) -> Float[Tensor
 
 
 @torch.inference_mode()
-def _held_out_error(
+def _held_out_covariance(
     model: AutoregressiveModel, volumes: Sequence[TokenArray], batch_size: int, report: Reporter
-) -> Float[Tensor, " n"]:
-    """Return the mean squared error of every branch, each volume with the same weight.
+) -> Float[Tensor, "n c c"]:
+    """Return the covariance of every branch's errors about 0, each volume with the same weight.
 
     In float64 on the CPU.
     """
-    errors = []
+    channels = model.channels
+    covariances = []
     for tokens in volumes:
-        total = torch.zeros(len(model.branches), dtype=torch.float64)
+        total = torch.zeros(len(model.branches), channels, channels, dtype=torch.float64)
         for start in range(0, len(tokens), batch_size):
             report.check_cancelled()
             chosen = range(start, min(start + batch_size, len(tokens)))
             batch = _gather([(tokens, index) for index in chosen], model.device)
             with exact_float32():
-                # First to the CPU: MPS has no float64.
-                error = model.squared_error(batch).cpu().double()
-            total += error.mean(dim=(2, 3)).sum(dim=1)
-        errors.append(total / len(tokens))
-    return torch.stack(errors).mean(dim=0)
+                errors = model.errors(batch)
+                products = torch.einsum("nbchw,nbdhw->ncd", errors, errors)
+            # First to the CPU: MPS has no float64.
+            total += products.cpu().double() / errors[0, 0, 0].numel()
+        covariances.append(total / len(tokens))
+    return torch.stack(covariances).mean(dim=0)

@@ -1,5 +1,6 @@
 """A model's calibration and network in words, for the command line and the reports."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from SpatialARAnomalyLib.engine.cards.calibration import (
@@ -96,7 +97,7 @@ def preset_text(spec: AutoregressiveSpec) -> str:
     """
     for preset in Preset:
         known = AutoregressiveSpec.from_preset(preset)
-        if (known.layers, known.dilations) == (spec.layers, spec.dilations):
+        if dataclasses.replace(known, hidden_channels=spec.hidden_channels) == spec:
             return f"{preset} (the paper's)" if preset in PAPERS and known == spec else preset.value
     return "no preset"
 
@@ -106,5 +107,5 @@ def network_text(spec: AutoregressiveSpec) -> str:
     dilations = " and ".join(map(str, spec.dilations))
     return (
         f"{preset_text(spec)}: {spec.layers} layers of {spec.hidden_channels} channels, "
-        f"dilation {dilations}"
+        f"dilation {dilations}, shrinkage {spec.shrinkage:g}"
     )
