@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.service import outputs
 from SpatialARAnomalyLib.service.outputs import (
     is_marked,
     make_folder,
@@ -150,23 +151,57 @@ def test_a_result_that_was_not_written_leaves_the_folder_as_it_was(folder, missi
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_move_that_fails_takes_the_others_back(folder, monkeypatch, error, step):
-    replace, calls = os.replace, []
+    calls = []
 
-    def fails_once(source: Path, goal: Path) -> None:
-        calls.append(goal)
-        if len(calls) == step:
-            raise error
-        replace(source, goal)
+    def failing_once(move):
+        def fails_once(source: Path, goal: Path) -> None:
+            calls.append(goal)
+            if len(calls) == step:
+                raise error
+            move(source, goal)
 
-    monkeypatch.setattr(os, "replace", fails_once)
+        return fails_once
+
+    for name in ("replace", "link"):
+        monkeypatch.setattr(os, name, failing_once(getattr(os, name)))
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         appear(folder)
     assert listing(folder) == EARLIER
     if expected is OutputError:
         assert caught.value.message == "The results cannot be written (Input/output error)."
+
+
+def test_a_disk_without_hard_links_takes_results_too(folder, monkeypatch):
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    appear(folder)
+    assert listing(folder) == NEW | {"notes.txt": "mine"}
+    with pytest.raises(OutputError, match="must not hold these files yet"):
+        appear(folder, overwrite=False)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_programs_one_is_refused(tmp_path, monkeypatch, links):
+    """The other one wrote after the last look."""
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
+    sync = outputs.sync
+
+    def other(path: Path) -> None:
+        if path.name == NAMES[-1]:
+            (tmp_path / NAMES[1]).write_text("of another program")
+        sync(path)
+
+    monkeypatch.setattr(outputs, "sync", other)
+    with pytest.raises(OutputError) as caught:
+        appear(tmp_path, overwrite=False)
+    assert caught.value.code == "output-exists"
+    assert listing(tmp_path) == {NAMES[1]: "of another program"}
 
 
 def test_a_full_disk_is_an_error_the_user_can_act_on(folder):

@@ -1,5 +1,6 @@
 """Choosing the torch device, exact float32 arithmetic, and memory that runs out."""
 
+import errno
 import sys
 import threading
 from collections.abc import Iterator
@@ -97,8 +98,12 @@ def exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "out of memory")
-"""Words of PyTorch's out-of-memory errors on the CPU and on MPS, which are RuntimeErrors."""
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator", "can't allocate memory", "out of memory", "Cannot allocate memory",
+    "Failed to allocate memory", "bad allocation", "bad_alloc", "can't start new thread",
+)  # fmt: skip
+"""Words of other errors of too little memory: PyTorch's on the CPU and on MPS, ITK's, and those of
+threads and libraries that cannot be loaded."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -106,7 +111,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(one in str(error) for one in _OUT_OF_MEMORY))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (
+            isinstance(error, RuntimeError | ImportError)
+            and any(one in str(error) for one in _OUT_OF_MEMORY)
+        )
     )
 
 

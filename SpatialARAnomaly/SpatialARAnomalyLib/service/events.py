@@ -5,6 +5,7 @@ Exactly one of `result`, `failed` and `cancelled` comes last. `as_user_error`, `
 and `internal_error` make the error of a `failed` event from any exception.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,10 +13,14 @@ from typing import Any, ClassVar
 
 from SpatialARAnomalyLib.engine.device import is_out_of_memory
 from SpatialARAnomalyLib.engine.errors import Cancelled, DeviceError, Fact, SpatialARError
+from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 
 PROTOCOL = 1
 """Version of the messages and events."""
+
+DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Numbers of errors of a disk that is full, over a quota or read-only, wherever they come up."""
 
 MIN_INTERVAL_S = 0.1
 """Seconds between two progress events, except for the last one of a stage."""
@@ -214,11 +219,15 @@ def as_user_error(error: BaseException) -> SpatialARError | None:
         return error
     if is_out_of_memory(error):
         return DeviceError("out-of-memory", "The device has too little free memory for this job.")
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return unwritable("A file cannot be written", error)
     return None
 
 
 def missing_package(error: BaseException) -> SpatialARError | None:
     """Return the error that names a third-party package which cannot be imported, if it is one."""
+    if is_out_of_memory(error):  # a library could not be loaded into it
+        return None
     if getattr(error, "code", "") == "torch-missing":
         name: str | None = "torch"
     elif isinstance(error, ImportError):

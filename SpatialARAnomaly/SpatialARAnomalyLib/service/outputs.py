@@ -9,7 +9,16 @@ from pathlib import Path
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.errors import OutputError
-from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partials, unwritable
+from SpatialARAnomalyLib.engine.files import (
+    GONE,
+    READY,
+    move_new,
+    partial_folder,
+    remove_stale_partials,
+    replacing,
+    sync,
+    unwritable,
+)
 from SpatialARAnomalyLib.engine.progress import Reporter
 
 
@@ -57,7 +66,8 @@ def remove_empty(folders: list[Path]) -> None:
 def write_marker(file: Path, what: str) -> None:
     """Note what a folder is, so that a later run recognizes it; may raise `OSError`."""
     about = {"what": what, "engine_version": __version__}
-    file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def is_marked(file: Path, what: str) -> bool:
@@ -78,21 +88,19 @@ def write_atomically(
     Those of `optional` need not be written; earlier ones of these names go all the same.
 
     Raises `OutputError` at once where a file exists (unless `overwrite`), a name is not a file
-    name, or the folder cannot be written. After an error `folder` is as it was.
+    name, or the folder cannot be written. After an error `folder` is as it was. If the process is
+    killed, every name holds the earlier file or the new one, and the next call for `folder`
+    completes results that were ready.
     """
+    remove_stale_partials(folder)
     check_names(folder, names, overwrite)
     try:
-        with new_folder(folder):
-            remove_stale_partials(folder)
-            with tempfile.TemporaryDirectory(
-                prefix=PARTIAL_PREFIX, dir=folder, ignore_cleanup_errors=True
-            ) as work:
-                new, old = Path(work) / "new", Path(work) / "old"
-                new.mkdir()
-                old.mkdir()
-                yield new
-                check_names(folder, names, overwrite)  # again: the block may have taken hours
-                _move_all(new, old, folder, names, optional)
+        with new_folder(folder), partial_folder(folder) as work:
+            new = work / "new"
+            new.mkdir()
+            yield new
+            check_names(folder, names, overwrite)  # again: the block may have taken hours
+            _move_all(work, folder, names, overwrite, optional)
     except OSError as error:
         raise unwritable("The results cannot be written", error) from None
 
@@ -131,9 +139,10 @@ def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 def _move_all(
-    new: Path, old: Path, folder: Path, names: Sequence[str], optional: Sequence[str]
+    work: Path, folder: Path, names: Sequence[str], overwrite: bool, optional: Sequence[str]
 ) -> None:
-    """Move the files of `new` to `folder` and what they replace to `old`; undo it on an error."""
+    """Move the files of `work` to `folder`, keeping what they replace; undo it on an error."""
+    new, chosen, ready, old = (work / name for name in ("new", "chosen", READY, "old"))
     made = [name for name in names if (new / name).is_file()]
     absent = [name for name in names if name not in made and name not in optional]
     if absent:
@@ -141,16 +150,43 @@ def _move_all(
             "output-incomplete",
             f"All results must have been made; these were not: {', '.join(absent)}.",
         )
+    chosen.mkdir()
+    old.mkdir()
+    (work / GONE).mkdir()
+    for name in set(names) - set(made):
+        (work / GONE / name).touch()
+    for name in made:
+        sync(new / name)  # so that not even a power cut leaves half a file under its name
+        os.rename(new / name, chosen / name)
+    sync(chosen)
+    os.rename(chosen, ready)  # from here on, a killed move is completed by the next run
     try:
         for name in names:
-            if os.path.lexists(folder / name):
-                os.replace(folder / name, old / name)
-            if name in made:
-                os.replace(new / name, folder / name)
-    except BaseException:
+            if overwrite and os.path.lexists(folder / name):
+                _keep(folder / name, old / name)
+            if name not in made:
+                (folder / name).unlink(missing_ok=True)
+            elif overwrite:
+                os.replace(ready / name, folder / name)
+            else:
+                move_new(ready / name, folder / name)
+        sync(folder)
+    except BaseException as error:
+        os.rename(ready, chosen)
         for name in names:
             if os.path.lexists(old / name):
                 os.replace(old / name, folder / name)
-            elif name in made and not (new / name).exists():
+            elif name in made and not (chosen / name).exists():
                 (folder / name).unlink()
+        if isinstance(error, FileExistsError):  # another program was faster
+            check_names(folder, names, overwrite)
         raise
+
+
+def _keep(file: Path, old: Path) -> None:
+    """Give a file a second name, so that it is never without one; else move it there."""
+    if not file.is_symlink():
+        with suppress(OSError):  # a disk without hard links
+            os.link(file, old)
+            return
+    os.replace(file, old)

@@ -463,8 +463,10 @@ def test_a_source_is_closed_before_it_is_replaced(file, monkeypatch):
     path_open, replace, opened, closed = Path.open, os.replace, [], []
 
     def opening(path: Path, mode: str):
-        opened.append(path_open(path, mode))
-        return opened[-1]
+        file = path_open(path, mode)
+        if "lock" not in path.name:  # no other program opens that one
+            opened.append(file)
+        return file
 
     def replacing(*paths: Path) -> None:
         closed.extend(one.closed for one in opened)
@@ -473,7 +475,7 @@ def test_a_source_is_closed_before_it_is_replaced(file, monkeypatch):
     monkeypatch.setattr(Path, "open", opening)
     monkeypatch.setattr(os, "replace", replacing)
     copy_model(file, file, name="x")
-    assert len(closed) == 3
+    assert len(closed) == 2
     assert all(closed)
 
 

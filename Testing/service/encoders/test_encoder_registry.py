@@ -32,7 +32,7 @@ def test_what_was_remembered_is_recalled(home, tmp_path):
     assert recall("bb") == HUB_ID
     assert recall("cc") == "demonstration"
     assert recall("dd") is None
-    assert [path.name for path in home.iterdir()] == ["encoders.json"]
+    assert sorted(path.name for path in home.iterdir()) == ["encoders.json", "encoders.lock"]
 
 
 def test_the_last_place_counts(home):
@@ -100,7 +100,7 @@ def test_a_full_disk_stops_nothing_and_leaves_the_file(home, monkeypatch):
     monkeypatch.setattr("os.replace", full)
     remember("bb", HUB_ID)
     assert (home / "encoders.json").read_text() == before
-    assert [path.name for path in home.iterdir()] == ["encoders.json"]
+    assert sorted(path.name for path in home.iterdir()) == ["encoders.json", "encoders.lock"]
 
 
 def test_what_is_known_already_is_not_written_again(home):

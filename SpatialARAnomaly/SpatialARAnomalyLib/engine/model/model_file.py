@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.cards.suitability import Suitability
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.files import (
-    PARTIAL_PREFIX,
+    move_new,
+    partial_folder,
     remove_stale_partials,
     sync,
     unwritable,
@@ -166,19 +166,21 @@ def is_model(path: Path) -> bool:
         return False
 
 
-def save_model(path: Path, card: ModelCard, model: "AutoregressiveModel") -> ModelCard:
+def save_model(
+    path: Path, card: ModelCard, model: "AutoregressiveModel", *, overwrite: bool = True
+) -> ModelCard:
     """Write a model to `model_path(path)` and return its card with the tensors' hash.
 
-    The file appears whole or not at all, and replaces a model of that name.
+    The file appears whole or not at all, and replaces a model of that name with `overwrite`.
 
     Raises:
-        OutputError: Another kind of file has that name, or writing fails; nothing is changed.
+        OutputError: The name is taken, or writing fails; nothing is changed.
     """
-    check_free(path, overwrite=True)
+    check_free(path, overwrite)
     weights = model.state_dict()
     tensors = b"".join(weights[name].cpu().numpy().tobytes() for name in sorted(weights))
     card = dataclasses.replace(card, weights_sha256=hashlib.sha256(tensors).hexdigest())
-    _write(model_path(path), _header(card), [tensors])
+    _write(model_path(path), _header(card), [tensors], overwrite)
     return card
 
 
@@ -242,6 +244,7 @@ def copy_model(
     target: Path,
     *,
     name: str | None = None,
+    overwrite: bool = True,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> ModelCard:
     """Copy a model while verifying it, under another name if one is given; return the new card.
@@ -253,18 +256,19 @@ def copy_model(
         source: The model to copy.
         target: The file to write.
         name: The name on the new card; by default the old one.
+        overwrite: Replace a target that exists.
         on_bytes: Is called with the number of tensor bytes copied so far, and may raise.
 
     Raises:
         ModelError: As `verify_model`; `model-in-use` where another program has the target open.
-        OutputError: Writing fails.
+        OutputError: Writing fails; `output-exists` where the target's name is taken.
     """
     with _opened(source) as file:
         card, header = _read_header(file)
         if name not in (None, card.name):
             card = dataclasses.replace(card, name=name)
             header = _header(card)
-        _write(target, header, _tensor_blocks(file, card, on_bytes))
+        _write(target, header, _tensor_blocks(file, card, on_bytes), overwrite)
     return card
 
 
@@ -275,22 +279,31 @@ def write_error(what: str, error: OSError) -> SpatialARError:
     return unwritable(what, error)
 
 
-def _write(path: Path, header: bytes, blocks: Iterable[bytes]) -> None:
+def _write(path: Path, header: bytes, blocks: Iterable[bytes], overwrite: bool) -> None:
     """Write a model file that appears whole or not at all."""
     remove_stale_partials(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=PARTIAL_PREFIX, dir=path.parent, ignore_cleanup_errors=True
-        ) as work:
-            new = Path(work) / "new"
+        with partial_folder(path.parent) as work:
+            new = work / "new"
             with new.open("xb") as file:
                 file.write(header)
                 file.writelines(blocks)
             sync(new)
-            os.replace(new, path)
+            if overwrite:
+                os.replace(new, path)
+            else:
+                _move_to_free(new, path)
+            sync(path.parent)
     except OSError as error:
         raise write_error("The model cannot be written", error) from None
+
+
+def _move_to_free(new: Path, path: Path) -> None:
+    try:
+        move_new(new, path)
+    except FileExistsError:
+        raise OutputError("output-exists", f"{path.name!r} exists already.") from None
 
 
 def _header(card: ModelCard) -> bytes:

@@ -93,7 +93,10 @@ ENCODER_HELP = (
 
 @contextmanager
 def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
-    """Give a function that returns whether Ctrl-C or SIGTERM came; a second one stops at once."""
+    """Give a function that returns whether Ctrl-C, SIGTERM or SIGHUP (a closed terminal) came.
+
+    A second one stops at once.
+    """
     cancelled = False
 
     def cancel(number: int, frame: object) -> None:
@@ -105,7 +108,10 @@ def _cancel_on_signal() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # Python allows no other
         yield lambda: False
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # `nohup` ignores it, and that stays so.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, cancel) for number in numbers]
     try:
         yield lambda: cancelled

@@ -5,12 +5,16 @@ Models hold no paths; this small file in the user's settings lets a model find i
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.files import replacing
 from SpatialARAnomalyLib.service.user_folder import user_folder
+
+LOCK_S = 5.0
+"""Seconds to wait for another process that changes the registry."""
 
 
 def _file() -> Path:
@@ -25,28 +29,28 @@ def _read() -> dict[str, str]:
         return {}
 
 
-def _write(known: dict[str, str]) -> None:
+def _change(change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    """Change the registry while no other process does; raises `OSError`."""
+    from filelock import FileLock
+
     _file().parent.mkdir(parents=True, exist_ok=True)
-    with replacing(_file()) as partial:
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    with FileLock(_file().with_suffix(".lock"), timeout=LOCK_S), replacing(_file()) as partial:
+        partial.write_text(json.dumps(change(_read()), indent=1), encoding="utf-8")
 
 
 def remember(weights_sha256: str, source: str) -> None:
     """Note where an encoder was loaded from, if the user's folder can be written."""
     if source != DEMONSTRATION and os.path.exists(source):
         source = str(Path(source).resolve())
-    known = _read()
-    if known.get(weights_sha256) != source:
+    if _read().get(weights_sha256) != source:
         with suppress(OSError):
-            _write(known | {weights_sha256: source})
+            _change(lambda known: known | {weights_sha256: source})
 
 
 def forget(source: str) -> None:
     """Remove an encoder from the registry; raises `OSError`."""
-    known = _read()
-    kept = {sha256: one for sha256, one in known.items() if one != source}
-    if kept != known:
-        _write(kept)
+    if source in sources():
+        _change(lambda known: {key: one for key, one in known.items() if one != source})
 
 
 def sources() -> list[str]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from SpatialARAnomalyLib.engine.errors import ModelError
+from SpatialARAnomalyLib.engine.errors import ModelError, OutputError
+from SpatialARAnomalyLib.engine.files import move_new, remove_stale_partials
 from SpatialARAnomalyLib.engine.model.model_file import (
     SUFFIX,
     ModelCard,
@@ -76,7 +77,7 @@ def export_model(model: Path, file: Path, report: Reporter, *, overwrite: bool) 
     report.stage("write", 1, 1)
     check_free(file, overwrite)
     with new_folder(file.parent):
-        copy_model(model, file, on_bytes=_progress_callback(report, model))
+        copy_model(model, file, overwrite=overwrite, on_bytes=_progress_callback(report, model))
     return file
 
 
@@ -92,6 +93,7 @@ def import_model(file: Path, models: Path, report: Reporter) -> Imported:
         Cancelled: Through `report`.
     """
     report.stage("verify", 1, 2)
+    remove_stale_partials(models)
     card = verify_model(file, _progress_callback(report, file))
     report.stage("write", 2, 2)
     entries = list_models(models)
@@ -103,10 +105,19 @@ def import_model(file: Path, models: Path, report: Reporter) -> Imported:
         names = [comparable(one) for one in os.listdir(models)]
         for suffix in (SUFFIX, TRAINING_SUFFIX):
             taken |= {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-    name = find_free_name(make_valid(card.name), taken)
-    path = models / f"{name}{SUFFIX}"
+    on_bytes = _progress_callback(report, file)
     with new_folder(models):
-        copied = copy_model(file, path, name=name, on_bytes=_progress_callback(report, file))
+        while True:
+            name = find_free_name(make_valid(card.name), taken)
+            path = models / f"{name}{SUFFIX}"
+            try:
+                copied = copy_model(file, path, name=name, overwrite=False, on_bytes=on_bytes)
+            except OutputError as error:
+                if error.code != "output-exists":
+                    raise
+                taken.add(comparable(name))  # by another program, since the list was made
+            else:
+                break
     arrival = Arrival.ADDED if name == card.name else Arrival.RENAMED
     return Imported(path, copied, arrival, card.name)
 
@@ -124,15 +135,21 @@ def rename_model(model: Path, name: str) -> tuple[Path, ModelCard]:
     path = model.with_name(f"{name}{SUFFIX}")
     others = [one for one in list_models(model.parent) if not _is_same_file(one.path, model)]
     names = {comparable(one) for entry in others for one in (entry.name, entry.path.stem)}
+    taken = ModelError(
+        "model-name-taken", f"There is another model, or something else, named {name!r}."
+    )
     if comparable(name) in names or (os.path.lexists(path) and not _is_same_file(path, model)):
-        raise ModelError(
-            "model-name-taken", f"There is another model, or something else, named {name!r}."
-        )
+        raise taken
     card = copy_model(model, model, name=name)
     try:
-        os.rename(model, path)
+        if _is_same_file(model, path):  # only the case differs, on a disk that ignores it
+            os.rename(model, path)
+        else:
+            move_new(model, path)
     except BaseException as error:
         copy_model(model, model, name=old_name)
+        if isinstance(error, FileExistsError):  # another program was faster
+            raise taken from None
         if isinstance(error, OSError):
             raise write_error("The model cannot be renamed", error) from None
         raise

@@ -23,7 +23,13 @@ from packaging.utils import parse_wheel_filename
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DINOV3_NOTICE
 from SpatialARAnomalyLib.engine.errors import EncoderError, OutputError, SetupError
-from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, file_sha256, sync, unwritable
+from SpatialARAnomalyLib.engine.files import (
+    file_sha256,
+    partial_folder,
+    remove_stale_partials,
+    sync,
+    unwritable,
+)
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.encoders import registry
@@ -475,11 +481,12 @@ def _copy_into_cache(source: Path, encoder: KitEncoder) -> None:
     repository = repository_folder(encoder.hub_id)
     snapshot = repository / "snapshots" / encoder.revision
     snapshot.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=repository) as work:
+    remove_stale_partials(repository)
+    with partial_folder(repository) as work:
         for file in source.iterdir():
             place = snapshot / file.name
             if file.is_file() and not is_system_file(file.name) and not place.exists():
-                copied = Path(shutil.copyfile(file, Path(work) / file.name))
+                copied = Path(shutil.copyfile(file, work / "new"))
                 sync(copied)
                 os.replace(copied, place)
     publish_commit(encoder.hub_id, encoder.revision)

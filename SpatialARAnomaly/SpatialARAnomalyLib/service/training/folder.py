@@ -9,16 +9,15 @@ import json
 import os
 import shutil
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from SpatialARAnomalyLib.engine.errors import OutputError, SpecError
-from SpatialARAnomalyLib.engine.files import file_sha256, replacing, unwritable
-from SpatialARAnomalyLib.engine.model.model_file import model_path
+from SpatialARAnomalyLib.engine.errors import OutputError, SpatialARError, SpecError
+from SpatialARAnomalyLib.engine.files import file_sha256, is_locked, replacing, unwritable
+from SpatialARAnomalyLib.engine.model.model_file import model_path, read_card
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, remove_empty, write_marker
 from SpatialARAnomalyLib.service.training.request import TrainSpec
@@ -76,7 +75,9 @@ class TrainingFolder:
         except OSError as error:
             name = self.path.name
             raise unwritable(f"The folder {name!r} of the training cannot be read", error) from None
-        if held and not self.is_training:
+        # Killed when it had begun, a training leaves a lock and a part of its marker.
+        begun = all(one.startswith((MARKER_FILE, LOCK_FILE)) for one in held)
+        if not begun and not self.is_training:
             raise OutputError(
                 "output-not-a-training",
                 f"This training would keep its work in {self.path.name!r}, which exists and is "
@@ -107,6 +108,7 @@ class TrainingFolder:
         except OSError as error:
             raise unwritable("The folder of the training cannot be locked", error) from None
         try:
+            self._remove_partials()
             yield
         finally:
             self._drop_unused_arrays()
@@ -118,26 +120,7 @@ class TrainingFolder:
     @property
     def is_held(self) -> bool:
         """True while a training runs here, in any process."""
-        try:
-            descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            # The same calls as filelock's, which is not installed in the panel's Python.
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-                msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_locked(self.path / LOCK_FILE)
 
     @property
     def is_training(self) -> bool:
@@ -156,10 +139,27 @@ class TrainingFolder:
         """Remove what a training has written and nothing else; may raise `OSError`."""
         for file in self.path.glob("request.*"):  # first: a part of the rest cannot be resumed
             file.unlink()
-        for file in (*self.path.glob("checkpoint.*"), *_arrays(self.features)):
+        for file in (*_arrays(self.features), *_arrays(self.scans)):
             file.unlink()
-        for file in _arrays(self.scans):
+        for file in self.path.glob("checkpoint.*"):  # last: `remove_finished` compares it
             file.unlink()
+
+    def remove_finished(self) -> None:
+        """Remove what a training left that was killed after it had saved its model."""
+        try:
+            curve = list(read_card(self.model).curve)
+            if self.is_training and curve == _read_curve(self.checkpoint):
+                with self.hold():
+                    self.clear()
+        except (SpatialARError, OSError):
+            return  # no model, another one, or a training that runs
+
+    def _remove_partials(self) -> None:
+        """Remove files that a killed training had not completed."""
+        with suppress(OSError):
+            for folder in (self.path, self.features, self.scans):
+                for file in folder.glob("*.partial"):
+                    file.unlink()
 
     def write_record(self, record: TrainingRecord) -> None:
         """Write the record; arrays are named relative to the folder, which may be moved.

@@ -104,8 +104,9 @@ def train(
     given = [Path(one) if isinstance(one, str) else one for one in paths]
     places = [one for one in given if isinstance(one, Path)]
     out = Path(os.path.realpath(model_path(Path(out))))
-    check_free(out, spec.overwrite)
     folder = TrainingFolder(out)
+    folder.remove_finished()
+    check_free(out, spec.overwrite)
     folder.check()
     _check_outside(places, folder)
 
@@ -136,7 +137,7 @@ def train(
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
         card, model = _fit_model(preparation, scans, folder, report)
-        card = save_model(out, card, model)
+        card = save_model(out, card, model, overwrite=spec.overwrite)
         registry.remember(encoder.card.weights_sha256, spec.encoder)
         try:
             folder.clear()

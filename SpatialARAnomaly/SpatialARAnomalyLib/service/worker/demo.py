@@ -1,7 +1,5 @@
 """The worker's jobs `sample` and `demonstration_model`, which need no download."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from SpatialARAnomalyLib.engine.device import Device, require_torch
-from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX, remove_stale_partials, unwritable
+from SpatialARAnomalyLib.engine.files import (
+    move_new,
+    partial_folder,
+    remove_stale_partials,
+    unwritable,
+)
 from SpatialARAnomalyLib.engine.model.model_file import check_free, model_path
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
@@ -91,17 +94,15 @@ def make_model(spec: DemonstrationSpec, output: Path, report: Reporter) -> dict[
         report.progress(done, demo.NORMALS, "scan")
 
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=PARTIAL_PREFIX, dir=output.parent, ignore_cleanup_errors=True
-        ) as work:
-            new = Path(work) / "new"
+        with partial_folder(output.parent) as work:
+            new = work / "new"
             new.mkdir()
             report.stage("make", 1, 1)
             normals = demo.write_normals(new, SEED, progress_callback)
             report.progress(len(normals), len(normals), "scan")
             card = demo.train_demonstration(normals, new / output.name, spec.device, report)
             check_free(output, overwrite=False)
-            os.replace(new / output.name, output)
+            move_new(new / output.name, output)
     except OSError as error:
         raise unwritable("The model cannot be written", error) from None
     return {"model": str(output), "name": card.name}

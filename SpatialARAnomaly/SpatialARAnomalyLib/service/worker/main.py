@@ -54,7 +54,7 @@ def main() -> None:
     lead_group()
     lines, events = take_streams()
     worker = Worker(events)
-    worker.shutdown.begin_at_sigterm()
+    worker.shutdown.begin_at_signals()
     worker.greet()
     threading.Thread(target=worker.read_messages, args=(lines,), daemon=True).start()
     worker.run_jobs()

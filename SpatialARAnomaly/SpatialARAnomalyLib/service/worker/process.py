@@ -27,9 +27,6 @@ _CHUNK = 1 << 16
 GRACE_S = 4.0
 """Seconds for the running job to stop before the process is killed."""
 
-EXIT_TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as shells report it."""
-
 
 class EventPipe:
     """Writes events, one JSON object per line, in UTF-8 whatever the locale."""
@@ -114,6 +111,7 @@ class Shutdown:
         self._lock = threading.Lock()
         self._begun = False
         self.exit_code = 0
+        """After a signal 128 more than its number, as shells report it."""
 
     def begin(self, exit_code: int = 0) -> None:
         """Cancel all jobs, and kill the process if they do not stop in time."""
@@ -125,20 +123,21 @@ class Shutdown:
         threading.Thread(target=_kill_late, daemon=True).start()
         self._cancel_jobs()
 
-    def begin_at_sigterm(self) -> None:
-        """Begin at SIGTERM, also while the main thread computes in C."""
+    def begin_at_signals(self) -> None:
+        """Begin at SIGTERM or SIGHUP, also while the main thread computes in C."""
         if sys.platform == "win32":
             return
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         # Python's C-level handler writes the signal's number at once, in any thread.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: None)
 
         def wait() -> None:
-            while os.read(reader, 1) != bytes([signal.SIGTERM]):
+            while (number := os.read(reader, 1)[0]) not in (signal.SIGTERM, signal.SIGHUP):
                 pass
-            self.begin(EXIT_TERMINATED)
+            self.begin(128 + number)
 
         threading.Thread(target=wait, daemon=True).start()
 
