@@ -165,7 +165,8 @@ def _move_all(
             if overwrite and os.path.lexists(folder / name):
                 _keep(folder / name, old / name)
             if name not in made:
-                (folder / name).unlink(missing_ok=True)
+                if overwrite:
+                    (folder / name).unlink(missing_ok=True)
             elif overwrite:
                 os.replace(ready / name, folder / name)
             else:
