@@ -1,5 +1,6 @@
 """Reporting the progress of long work, and cancelling it."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,16 @@ class EpochFigures(Spec):
     """Mean squared error on the training slices, with feature noise."""
     held_out_nll: float
     """NLL of the held-out scans in nats per channel at equal variances, scans weighing the same."""
+
+    @property
+    def train_nll(self) -> float:
+        """NLL of the training slices at the best single variance, in nats per channel."""
+        return nll_of_mse(self.train_mse)
+
+
+def nll_of_mse(mse: float) -> float:
+    """Return the mean of ½·(ln 2πσ² + e²/σ²) at the best variance, σ² = mean e²."""
+    return 0.5 * (math.log(2 * math.pi * max(mse, 1e-12)) + 1.0)
 
 
 @runtime_checkable

@@ -85,6 +85,7 @@ JOBS = {
     "survey": Job("training.survey", "survey"),
     "train": Job("worker.training", "train_model", writes_output=True, releases_models=True),
     "training_discard": Job("worker.training", "discard_training"),
+    "model_card": Job("worker.models", "write_card_files", writes_output=True),
     "model_export": Job("worker.models", "export", writes_output=True),
     "model_import": Job("worker.models", "import_file", writes_output=True),
     "model_rename": Job("worker.models", "rename"),

@@ -46,6 +46,11 @@ def position_text(ras: tuple[float, float, float]) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 scan`, `2 scans`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def count_findings(findings: Sized) -> str:
     """Return `no findings`, `1 finding`, `2 findings`."""
     count = len(findings)

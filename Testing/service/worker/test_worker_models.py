@@ -34,6 +34,8 @@ def test_a_model_goes_through_all_jobs(worker, models, tmp_path):
     assert worker.result("model_import", {"file": file}, output=there)["arrival"] == "present"
     renamed = worker.result("model_rename", {"model": found["model"]}, {"name": "脳"})
     assert read_card(there / "脳").name == renamed["name"] == "脳"
+    card = worker.result("model_card", {"model": renamed["model"]}, output=tmp_path / "card")
+    assert [os.path.exists(card[key]) for key in ("file", "picture")] == [True, True]
     verified = worker.result("model_verify", {"model": renamed["model"]})
     assert verified["weights_sha256"] == read_card(model).weights_sha256
     worker.result("model_delete", {"model": renamed["model"]})

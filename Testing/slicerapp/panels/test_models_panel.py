@@ -126,6 +126,24 @@ def test_a_missing_encoder_is_shown_with_the_way_to_get_it(models):
     assert "timm/vit_x is not on this machine" in models.ui.modelCardLabel.text
 
 
+def test_the_card_is_shown_and_saved(models, tmp_path):
+    models.choose("small heads")
+    assert not models.ui.modelsCardFrame.isVisibleTo(models.ui.modelsSection)
+    assert models.click("Card") == ""
+    assert models.ui.modelsCardFrame.isVisibleTo(models.ui.modelsSection)
+    text = models.ui.modelsCardText.toPlainText()
+    for title in ("Model small heads", "Intended use", "Data", "Calibration", "Limits"):
+        assert title in text, title
+    assert models.panel._picture.isVisibleTo(models.ui.modelsCardFrame)
+    assert models.click("CardSave", file=tmp_path / "card") == "Written: card.md, card.png"
+    assert "exists already" in models.click("CardSave", file=tmp_path / "card")
+    assert "Written" in models.click("CardSave", file=tmp_path / "card.md")
+    models.choose("Größe 脳")
+    assert not models.ui.modelsCardFrame.isVisibleTo(models.ui.modelsSection)
+    models.choose("cut")
+    assert "it must have" in models.reason("Card")
+
+
 def test_the_encoder_button_leads_to_encoders(models):
     models.choose("small heads")
     assert models.reason("Encoder") == "The encoder is on this machine."

@@ -91,16 +91,27 @@ def models_list(folder: FolderOption = None, as_json: JsonOption = False) -> Non
 def models_show(
     model: ModelArgument,
     folder: FolderOption = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            "--markdown", metavar="FILE", help="Write the card here instead, with a picture (PNG)."
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
-    """Verify a model and show its card: its training scans and settings."""
+    """Verify a model and show its card: intended use, data, domain, calibration and limits."""
     from SpatialARAnomalyLib.engine.model.model_file import verify_model
     from SpatialARAnomalyLib.service.cli.tables import print_card
+    from SpatialARAnomalyLib.service.models.card_file import write_card
 
     with exit_on_error():
         card = verify_model(_model(model, folder))
+        files = write_card(markdown, card, overwrite=overwrite) if markdown else ()
     if as_json:
         print(json.dumps(card.to_dict(), indent=1))
+    elif files:
+        print("\n".join(f"Written: {file}" for file in files))
     else:
         print_card(card)
 

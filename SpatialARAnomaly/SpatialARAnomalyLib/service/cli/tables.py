@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from SpatialARAnomalyLib.engine.model.model_file import ModelCard, NormalsSummary
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.volumes.geometry import lengths_text
 from SpatialARAnomalyLib.service.batch.batch import BatchOutcome
 from SpatialARAnomalyLib.service.batch.table import DONE, Row
@@ -18,17 +18,11 @@ from SpatialARAnomalyLib.service.encoders.catalog import DEFAULT_ID, EncoderStat
 from SpatialARAnomalyLib.service.encoders.library import EncoderEntry
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
 from SpatialARAnomalyLib.service.evaluation.files import case_rows, figure_text
-from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS, counted
+from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS, SCORE_WORDS
+from SpatialARAnomalyLib.service.models.card_text import card_sections
 from SpatialARAnomalyLib.service.models.listing import ModelRow
-from SpatialARAnomalyLib.service.models.wording import (
-    case_basis,
-    case_text,
-    expected_text,
-    findings_basis,
-    network_text,
-    rates_text,
-)
-from SpatialARAnomalyLib.service.text import count_findings, rate_text, size_text
+from SpatialARAnomalyLib.service.models.wording import case_text, expected_text, findings_basis
+from SpatialARAnomalyLib.service.text import count_findings, counted, rate_text, size_text
 
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.service.demo.demo import DemoOutcome
@@ -36,11 +30,6 @@ if TYPE_CHECKING:
     from SpatialARAnomalyLib.service.encoders.library import EncoderCheck
     from SpatialARAnomalyLib.service.setup.doctor import Diagnosis
     from SpatialARAnomalyLib.service.training.request import SurveyResult
-
-
-def _range(values: tuple[float, float]) -> str:
-    low, high = values
-    return f"{' to '.join(dict.fromkeys(lengths_text([one]) for one in (low, high)))} mm"
 
 
 def _print_pairs(pairs: list[tuple[str, str]], title: str) -> None:
@@ -58,58 +47,11 @@ def _print_files(files: dict[str, Path]) -> None:
         print(f"{kind:13}{path}")
 
 
-def _modality_text(card: ModelCard) -> str:
-    scans = len(card.normals.training_sha256) + len(card.normals.held_out_sha256)
-    stated = card.normals.stated_modality
-    if stated is None or stated == scans:
-        return card.modality.value
-    return f"{card.modality} (stated by {stated} of {scans} scans, else told from their values)"
-
-
-def _normals_text(normals: NormalsSummary) -> str:
-    training = f"{len(normals.training_sha256)} trained on"
-    held_out = f"{len(normals.held_out_sha256)} held out"
-    if normals.training_patients is None or normals.held_out_patients is None:
-        return f"{training}, {held_out}"
-    training_patients = counted(normals.training_patients, "patient")
-    held_out_patients = counted(normals.held_out_patients, "patient")
-    return f"{training} (of {training_patients}), {held_out} (of {held_out_patients})"
-
-
 def print_card(card: ModelCard) -> None:
     """Print a model's card."""
-    normals, calibration = card.normals, card.calibration
-    encoder, slices = card.encoder, card.slices
-    best_nll = card.curve[card.best_epoch - 1].held_out_nll
-    _print_pairs(
-        [
-            ("modality", _modality_text(card)),
-            ("plane", slices.plane.value),
-            (
-                "field of view",
-                f"{slices.fov_mm:g} mm, {slices.size_px} px ({slices.pixel_mm:.3g} mm per pixel, "
-                f"{slices.pixel_mm * encoder.patch_px:.3g} mm per token)",
-            ),
-            ("encoder", f"{encoder.name} ({encoder.architecture}, {encoder.precision})"),
-            ("network", network_text(card.autoregressive)),
-            ("normal scans", _normals_text(card.normals)),
-            ("pixel spacing", _range(normals.pixel_spacing_mm)),
-            ("slice spacing", _range(normals.slice_spacing_mm)),
-            ("body size", _range(normals.extent_mm)),
-            (
-                "best epoch",
-                f"{card.best_epoch} of {len(card.curve)}, held-out NLL {best_nll:.4f} nats per "
-                "channel",
-            ),
-            ("rates on new scans", rates_text(calibration)),
-            ("findings", findings_basis(calibration)),
-            ("case p-values", case_basis(calibration)),
-            ("date", card.created),
-            ("weights SHA-256", card.weights_sha256),
-            ("notice", card.notice),
-        ],
-        f"Model {card.name}",
-    )
+    print(f"Model {card.name}")
+    for title, texts in card_sections(card).items():
+        _print_pairs(list(texts.items()), title)
 
 
 ROWS_SHOWN = 20

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from SpatialARAnomalyLib.engine.evaluation.evaluation import Evaluation
 from SpatialARAnomalyLib.engine.evaluation.metrics import PRO_LIMIT, Curve
 from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated
-from SpatialARAnomalyLib.service.evaluation.wording import SCORE_WORDS, counted
-from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
+from SpatialARAnomalyLib.service.evaluation.wording import SCORE_WORDS
+from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

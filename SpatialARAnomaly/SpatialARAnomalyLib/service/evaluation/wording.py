@@ -66,8 +66,3 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     ),
 }
 """Name in a table and meaning of every metric, in the order of the engine's `METRICS`."""
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 scan`, `2 scans`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

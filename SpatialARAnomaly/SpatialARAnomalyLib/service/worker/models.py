@@ -7,6 +7,7 @@ from typing import Any
 from SpatialARAnomalyLib.engine.model.model_file import verify_model
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.models.card_file import write_card
 from SpatialARAnomalyLib.service.models.library import (
     delete_model,
     export_model,
@@ -77,6 +78,16 @@ def delete(inputs: ModelInputs) -> dict[str, Any]:
     """Delete a model."""
     delete_model(Path(inputs.model))
     return {}
+
+
+def write_card_files(
+    inputs: ModelInputs, spec: ExportSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Verify a model and write its card to the file `output`, with a picture beside it."""
+    report.stage("verify", 1, 1)
+    card = verify_model(Path(inputs.model), lambda _: report.check_cancelled())
+    text, picture = write_card(output, card, overwrite=spec.overwrite)
+    return {"file": str(text), "picture": str(picture)}
 
 
 def verify(inputs: ModelInputs, report: Reporter) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The section *Models*: the models of the models folder."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from SpatialARAnomalyLib.slicerapp.panels.ModelsView import (
     modelCells,
     modelColumns,
 )
-from SpatialARAnomalyLib.slicerapp.QtHelpers import Connections, KeyedTable, doNothing, enable
+from SpatialARAnomalyLib.slicerapp.QtHelpers import (
+    Connections,
+    KeyedTable,
+    PictureLabel,
+    doNothing,
+    enable,
+)
+from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event
 
 MAX_NAME_PX = 200
@@ -62,6 +70,10 @@ class ModelsPanel:
         ui.modelsTable.horizontalHeader().setStretchLastSection(True)
         ui.modelsTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         ui.modelsTable.sortByColumn(NAME, qt.Qt.AscendingOrder)
+        self._picture = PictureLabel(ui.modelsCardFrame)
+        ui.modelsCardFrame.layout().insertWidget(1, self._picture)
+        self._shownCard: ListedModel | None = None
+        self._cardFolder: WorkFolder | None = None
         self._jobs = JobRunner(ui.modelsProgressBar, self._showStatus, log, self._jobsChanged)
         self._connections = Connections(
             (ui.modelsSection.contentsCollapsed, self.reload),
@@ -74,6 +86,8 @@ class ModelsPanel:
             (ui.modelsRenameButton.clicked, self._rename),
             (ui.modelsDeleteButton.clicked, self._delete),
             (ui.modelsOpenButton.clicked, self._open),
+            (ui.modelsCardButton.clicked, self._showCard),
+            (ui.modelsCardSaveButton.clicked, self._saveCard),
             (ui.modelsCancelButton.clicked, lambda *_unused: self._jobs.cancel()),
         )
         detect.onModels = self.reload
@@ -86,6 +100,8 @@ class ModelsPanel:
         self._view.cleanup()
         self._listing.cancel()
         self._jobs.close()
+        if self._cardFolder is not None:
+            self._cardFolder.remove()
 
     @property
     def busy(self) -> bool:
@@ -147,6 +163,13 @@ class ModelsPanel:
         enable(ui.modelsRenameButton, busy or none or broken, _("Give this model another name."))
         enable(ui.modelsDeleteButton, busy or none, _("Delete this model, after asking."))
         enable(ui.modelsOpenButton, None, _("Show the models folder in the file manager."))
+        enable(
+            ui.modelsCardButton,
+            busy or none or broken,
+            _("Show intended use, data, calibration and limits of this model."),
+        )
+        enable(ui.modelsCardSaveButton, busy, _("Write this card as Markdown, with its picture."))
+        ui.modelsCardFrame.setVisible(model is not None and model is self._shownCard)
         ui.modelsProgressBar.setVisible(self.busy)
         ui.modelsCancelButton.setVisible(self.busy)
         stopping = _("It stops at the next file.") if self._jobs.cancelling else None
@@ -267,6 +290,44 @@ class ModelsPanel:
 
     def _open(self, *_unused: object) -> None:
         self._showStatus(openModelsFolder(self._dialogs))
+
+    def _showCard(self, *_unused: object) -> None:
+        model = self._chosen()
+        if model is None:
+            return
+        self._cardFolder = self._cardFolder or WorkFolder()
+
+        def onResult(event: Event) -> str:
+            text = Path(event["file"]).read_text(encoding="utf-8")
+            # The picture stands below the text, as wide as the panel.
+            lines = [line for line in text.splitlines() if not line.startswith("![")]
+            self._ui.modelsCardText.setMarkdown("\n".join(lines))
+            self._picture.showFile(event["picture"])
+            self._shownCard = model
+            return ""
+
+        status = _("Verifying {name}…").format(name=model.row.name)
+        output, spec = self._cardFolder.path / "card.md", {"overwrite": True}
+        self._runOn(model, "model_card", onResult, status=status, spec=spec, output=output)
+
+    def _saveCard(self, *_unused: object) -> None:
+        model = self._shownCard
+        if model is None:
+            return
+        name = f"{make_valid(model.row.name)}.md"
+        file = self._dialogs.chooseNewFile(_("Save the card"), name, _("Markdown (*.md)"))
+        if not file:
+            return
+        self._runOn(
+            model,
+            "model_card",
+            lambda event: _("Written: {name}").format(
+                name=", ".join(Path(event[key]).name for key in ("file", "picture"))
+            ),
+            # The dialog has asked about the text if it exists.
+            spec={"overwrite": file.endswith(".md") and os.path.exists(file)},
+            output=Path(file),
+        )
 
     def _runOn(self, model: ListedModel, job: str, *args: Any, **options: Any) -> None:
         self._run(job, {"model": str(model.entry.path)}, *args, **options)

@@ -1,6 +1,5 @@
 """The learning curve as a Slicer chart: NLL of training and held-out scans per epoch."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from SpatialARAnomalyLib.engine.progress import nll_of_mse
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import ROLE
 
 CHART = "TrainingChart"
@@ -45,11 +45,8 @@ class Epoch:
 
     @property
     def trainNll(self) -> float:
-        """NLL of the training scans at the best single variance, nats per channel.
-
-        The mean of ½·(ln 2πσ² + e²/σ²) with σ² = mean e², as for the held-out scans.
-        """
-        return 0.5 * (math.log(2 * math.pi * max(self.trainMse, 1e-12)) + 1.0)
+        """NLL of the training scans at the best single variance, nats per channel."""
+        return nll_of_mse(self.trainMse)
 
 
 class TrainingPlot:
