@@ -44,6 +44,7 @@ def test_names_are_no_markup():
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in table_rows)
 
 
+@pytest.mark.slow
 def test_text_and_picture_are_written_together_or_not_at_all(tmp_path):
     text, picture = write_card(tmp_path / "my card", CARD, overwrite=False)
     assert (text.name, picture.name) == ("my card.md", "my card.png")
@@ -60,11 +61,15 @@ def test_text_and_picture_are_written_together_or_not_at_all(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_command_prints_and_writes_the_card(tmp_path):
-    model = add_model(tmp_path, "brain [t1]")
-    shown = run("models", "show", model).stdout
+def test_the_command_prints_the_card(tmp_path):
+    shown = run("models", "show", add_model(tmp_path, "brain [t1]")).stdout
     for title in card_sections(CARD):
         assert f"\n{title}" in shown, title
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_card(tmp_path):
+    model = add_model(tmp_path, "brain [t1]")
     done = run("models", "show", model, "--markdown", tmp_path / "card.md")
     assert done.stdout.count("Written: ") == 2
     assert (tmp_path / "card.md").read_text(encoding="utf-8").startswith("# Model brain \\[t1\\]")

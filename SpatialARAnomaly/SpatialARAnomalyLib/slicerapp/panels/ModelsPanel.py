@@ -169,7 +169,10 @@ class ModelsPanel:
             _("Show intended use, data, calibration and limits of this model."),
         )
         enable(ui.modelsCardSaveButton, busy, _("Write this card as Markdown, with its picture."))
-        ui.modelsCardFrame.setVisible(model is not None and model is self._shownCard)
+        shown = self._shownCard
+        ui.modelsCardFrame.setVisible(
+            model is not None and shown is not None and model.entry is shown.entry
+        )
         ui.modelsProgressBar.setVisible(self.busy)
         ui.modelsCancelButton.setVisible(self.busy)
         stopping = _("It stops at the next file.") if self._jobs.cancelling else None
