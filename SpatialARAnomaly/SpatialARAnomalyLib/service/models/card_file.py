@@ -106,14 +106,15 @@ def _draw_calibration(axis: "Axes", card: ModelCard) -> None:
         label = "a held-out scan" if number == 0 else None
         axis.plot(rates, shares, ".", color=_BLUE, markersize=5, alpha=0.7, label=label)
     known = [(rate, one) for rate in rates if (one := calibration.rate_interval(rate)) is not None]
-    axis.fill_between(
-        [rate for rate, _ in known],
-        [max(one.scan[0], rates[-1] / 10) for _, one in known],
-        [one.scan[1] for _, one in known],
-        color=_ORANGE,
-        alpha=0.25,
-        label="a new scan (95 %)",
-    )
+    if known:
+        axis.fill_between(
+            [rate for rate, _ in known],
+            [max(one.scan[0], rates[-1] / 10) for _, one in known],
+            [one.scan[1] for _, one in known],
+            color=_ORANGE,
+            alpha=0.25,
+            label="a new scan (95 %)",
+        )
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_ylim(rates[-1] / 10, 1)

@@ -52,7 +52,7 @@ def card_sections(card: ModelCard) -> Sections:
 
 def _intended_use(card: ModelCard) -> dict[str, str]:
     return {
-        "for": f"Showing a person where a {card.modality} scan is unlike the normal scans below.",
+        "for": f"Showing a person where a scan ({card.modality}) is unlike the normal scans below.",
         "not for": "Diagnosis, screening or treatment; scans of another kind (sequence, contrast, "
         "body part, preparation).",
         "status": RESEARCH_NOTICE,
