@@ -73,7 +73,8 @@ def temporary_files(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         # Killed before it had its lock, an empty folder goes after a day.
-        empty = (path.is_dir() and not list(path.iterdir())) or path.name == "lock.new"
+        empty = path.is_dir() and {one.name for one in path.iterdir()} <= {"lock.new"}
+        empty = empty or path.name == "lock.new"
         temporary = is_temporary(name) or name.suffix == ".training"
         if temporary and not empty and name.suffix != ".lock":
             left.append(str(name))

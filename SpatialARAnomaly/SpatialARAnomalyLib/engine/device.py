@@ -1,6 +1,7 @@
 """Choosing the torch device, exact float32 arithmetic, and memory that runs out."""
 
 import errno
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,18 @@ from SpatialARAnomalyLib.engine.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+
+
+def choose_threads(count: int | None = None) -> None:
+    """Set how PyTorch's threads wait, and how many there are; call it before torch is imported.
+
+    By default OpenMP's threads spin where they wait for each other. On a machine that others load,
+    two such threads were slower than one; threads that give their core away were faster. What the
+    user's environment says stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
 
 
 class Device(StrEnum):

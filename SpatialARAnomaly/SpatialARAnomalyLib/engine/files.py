@@ -35,16 +35,17 @@ _BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write a file to, then move it to `path` in one step.
 
     The content is flushed to disk first, so that not even a power cut leaves half a file.
     After an error `path` is unchanged and the partial file is removed. Several processes may
-    write the same path: each has a partial file of its own, and the last one wins.
+    write the same path: each has a partial file of its own, and the last one wins. Those that
+    killed processes left go after a day, or at once where the caller says that it is `alone`.
     """
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_S:
+            if alone or time.time() - left.stat().st_mtime > STALE_S:
                 left.unlink()
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

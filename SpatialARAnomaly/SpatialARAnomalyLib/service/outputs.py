@@ -21,6 +21,9 @@ from SpatialARAnomalyLib.engine.files import (
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
 
+MAX_NAME_BYTES = 255
+"""Longest name of a file on the usual disks."""
+
 
 def make_folder(folder: Path) -> list[Path]:
     """Make the folder and check that files can be written into it.
@@ -124,6 +127,12 @@ def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
     if odd:
         raise OutputError(
             "output-name", f"The name of a result must be a file name; found {odd[0]!r}."
+        )
+    longest = max(map(len, map(os.fsencode, names)), default=0)
+    if longest > MAX_NAME_BYTES:
+        raise OutputError(
+            "output-name",
+            f"The name of a result may have {MAX_NAME_BYTES} bytes; it would have {longest}.",
         )
     existing = [name for name in names if os.path.lexists(folder / name)]
     if existing and not overwrite:

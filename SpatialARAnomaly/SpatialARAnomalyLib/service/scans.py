@@ -23,7 +23,7 @@ from SpatialARAnomalyLib.engine.volumes.files import (
 )
 from SpatialARAnomalyLib.engine.volumes.formats import count_text, other_formats
 from SpatialARAnomalyLib.engine.volumes.geometry import same_grid
-from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
+from SpatialARAnomalyLib.engine.volumes.refusals import format_error, unreadable_error
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan
 from SpatialARAnomalyLib.service.array_files import (
     Affine,
@@ -96,7 +96,8 @@ class ScanSource(Spec):
             if not series:
                 raise _no_images_error(path)
             chosen = choose_series(series, self.series)
-            name = path.resolve().name if path.is_dir() else path.stem
+            # The root of a disc has no name.
+            name = (path.resolve().name or "scan") if path.is_dir() else path.stem
             if len(series) > 1 and chosen.number is not None:
                 name = f"{name}_series{chosen.number}"
             volume = read_series(
@@ -186,6 +187,8 @@ def find_scans(
     name = shown_name(path)
     if not exists:
         raise InputError("input-missing", f"{name!r} does not exist.")
+    if not is_folder and not path.is_file():
+        raise format_error("a pipe or a device, which cannot be read twice")
     if not is_folder and series is not None:
         raise InputError(
             "series-of-file", f"A series can be chosen in a DICOM folder only; {name!r} is a file."

@@ -52,6 +52,8 @@ def read_volume_file(
         size_bytes = path.stat().st_size
         if path.is_dir():
             raise refusals.format_error("a folder")
+        if not path.is_file():
+            raise refusals.format_error("a pipe or a device, which cannot be read twice")
         if size_bytes == 0 and has_volume_suffix(path):
             raise refusals.damaged_error("it is empty")
         format_ = find_format(path)

@@ -121,6 +121,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
         "their folder."
     ),
     "encoder-wrong-bytes": "Try again. A proxy or mirror may change the files that it passes on.",
+    "home-missing": "Set HOME or SPATIAL_AR_ANOMALY_HOME to a folder that you may write to.",
     "input-damaged": "Copy or export it again.",
     "input-data-file": "Save the scan as one file (.nrrd or .mha), or keep both in one folder.",
     "input-empty": "Give a folder with volume files or a DICOM series.",
@@ -201,7 +202,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
-    "output-name": "Choose a name without slashes that does not begin with a dot.",
+    "output-name": "Choose a short name without slashes that does not begin with a dot.",
     "output-not-a-batch": "Choose a new --out.",
     "output-not-a-demo": "Choose another folder with --out.",
     "output-not-a-model": _OTHER_NAME,

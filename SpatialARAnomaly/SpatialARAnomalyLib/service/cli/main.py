@@ -2,12 +2,15 @@
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.device import choose_threads
 from SpatialARAnomalyLib.service.cli import demo, detect, encoders, evaluate, models, setup, train
+from SpatialARAnomalyLib.service.cli.common import exit_on_error
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 bad input or usage, nothing was written · "
@@ -16,7 +19,18 @@ EPILOG = (
     "For research use only; not a medical device."
 )
 
+
+class Commands(TyperGroup):
+    """The commands; an error that one of them does not expect is told like all others."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        with exit_on_error():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Finds what does not look normal in a medical scan, by a model of your normal scans.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -60,5 +74,12 @@ def _options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, help="Threads of the CPU to compute with.  [default: all cores]"
+        ),
+    ] = None,
 ) -> None:
-    """Declare the options that come before a command."""
+    """Apply the options that come before a command."""
+    choose_threads(threads)

@@ -51,6 +51,7 @@ from SpatialARAnomalyLib.service.encoders.hub_errors import (
     hub_error,
     translate,
 )
+from SpatialARAnomalyLib.service.user_folder import home_folder, xdg_folder
 
 DEFAULT_TIMEOUT_S = 30
 """Seconds of silence after which a download fails, unless `HF_HUB_DOWNLOAD_TIMEOUT` is set."""
@@ -82,9 +83,12 @@ def is_hub_id(source: str) -> bool:
 def cache_folder() -> Path:
     """Return the folder of the hub's cache (`HF_HUB_CACHE`), which need not exist."""
     get = os.environ.get
-    home = get("HF_HOME") or f"{get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    folder = get("HF_HUB_CACHE") or get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    return Path(os.path.expandvars(folder)).expanduser()
+    folder = get("HF_HUB_CACHE") or get("HUGGINGFACE_HUB_CACHE")
+    if not folder:
+        home = get("HF_HOME") or xdg_folder("XDG_CACHE_HOME", ".cache") / "huggingface"
+        folder = f"{home}/hub"
+    named = os.path.expandvars(folder)
+    return home_folder() / named[2:] if named.startswith("~/") else Path(named)
 
 
 def repository_folder(hub_id: str) -> Path:

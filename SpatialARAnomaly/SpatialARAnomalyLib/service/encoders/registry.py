@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
+from SpatialARAnomalyLib.engine.errors import OutputError
 from SpatialARAnomalyLib.engine.files import replacing
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
@@ -25,8 +26,8 @@ def _read() -> dict[str, str]:
     try:
         known = json.loads(_file().read_text(encoding="utf-8"))
         return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
+    except (OutputError, OSError, ValueError, AttributeError, RecursionError):
+        return {}  # also without a home folder
 
 
 def _change(change: Callable[[dict[str, str]], dict[str, str]]) -> None:
@@ -34,7 +35,8 @@ def _change(change: Callable[[dict[str, str]], dict[str, str]]) -> None:
     from filelock import FileLock
 
     _file().parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_file().with_suffix(".lock"), timeout=LOCK_S), replacing(_file()) as partial:
+    lock = FileLock(_file().with_suffix(".lock"), timeout=LOCK_S)
+    with lock, replacing(_file(), alone=True) as partial:
         partial.write_text(json.dumps(change(_read()), indent=1), encoding="utf-8")
 
 
@@ -43,7 +45,7 @@ def remember(weights_sha256: str, source: str) -> None:
     if source != DEMONSTRATION and os.path.exists(source):
         source = str(Path(source).resolve())
     if _read().get(weights_sha256) != source:
-        with suppress(OSError):
+        with suppress(OutputError, OSError):
             _change(lambda known: known | {weights_sha256: source})
 
 

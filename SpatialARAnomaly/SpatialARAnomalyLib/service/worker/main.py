@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterable
 
 from SpatialARAnomalyLib import __version__
+from SpatialARAnomalyLib.engine.device import choose_threads
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
 from SpatialARAnomalyLib.service.events import (
     PROTOCOL,
@@ -52,6 +53,7 @@ from SpatialARAnomalyLib.service.worker.redaction import redact_paths, redact_to
 def main() -> None:
     """Do jobs until standard input ends; never returns."""
     lead_group()
+    choose_threads()
     lines, events = take_streams()
     worker = Worker(events)
     worker.shutdown.begin_at_signals()

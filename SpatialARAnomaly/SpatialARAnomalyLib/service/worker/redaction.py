@@ -1,9 +1,10 @@
 """Remove paths of scans, names of users and access tokens from logs and events."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from SpatialARAnomalyLib.service.worker.protocol import TOKEN, Request
@@ -14,7 +15,7 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\":;,()]+[\\/])+")
 def redact_folders(text: str) -> str:
     """Return the text with every path cut to its last part."""
     # These may hold a space, at which the pattern would end the path.
-    for known in (sys.prefix, sys.base_prefix, str(Path.home())):
+    for known in (sys.prefix, sys.base_prefix, os.path.expanduser("~")):
         if len(known) > 1:
             text = text.replace(known, "…")
     return _PATH.sub("…/", text)

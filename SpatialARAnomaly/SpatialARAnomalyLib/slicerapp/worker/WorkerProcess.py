@@ -82,7 +82,7 @@ def hidePaths(text: str) -> str:
     places = {
         slicer.app.temporaryPath: "<temporary folder>",
         tempfile.gettempdir(): "<temporary folder>",
-        str(Path.home()): "<home>",
+        os.path.expanduser("~"): "<home>",
     }
     for place in sorted(places, key=len, reverse=True):
         if len(place) > 1:
