@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-from engine.dicom_examples import AXIAL, Series, multi_frame, save, small_series
+from engine.dicom_examples import AXIAL, Series, item, multi_frame, save, small_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -198,6 +198,66 @@ def padded(path: Path) -> None:
         save(image, path / str(k))
 
 
+def multi_frame_stacks(path: Path) -> None:
+    """Two slabs of one orientation, 30 mm apart."""
+    first = mr(4)
+    second = first.with_(origin=(-10.0, 20.0, 70.0), stored=first.stored[::-1])
+    stacks = [{"FrameContentSequence": {"StackID": name}} for name in ("1", "2")]
+    save(multi_frame([first, second], stacks, {}), path)
+
+
+def moved_echoes(*moves_mm: float, digits: int = 10) -> Callable[[Path], object]:
+    """The maker of echoes of which each is moved along the slices' normal, and rounded."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for n, mm in enumerate(moves_mm):
+            series = mr(4, origin=(-10.0, 20.0, 30.123456 + mm), step=(0.0, 0.0, 2.4987))
+            for k in range(4):
+                image = series.image(k, SOPInstanceUID=f"1.2.{n}.{k}", EchoTime=str(5 * (n + 1)))
+                places = (round(float(one), digits) for one in image.ImagePositionPatient)
+                image.ImagePositionPatient = [f"{one:.10g}" for one in places]
+                save(image, path / f"{n}{k}")
+
+    return make
+
+
+def echoes_rounded(path: Path) -> None:
+    """The first is as the others, the second 0.02 mm beside them, the third rounded to 0.01 mm."""
+    moved_echoes(0.0, 0.02)(path)
+    moved_echoes(0.0, 0.0, 0.0, digits=2)(path / "rounded")
+    for file in (path / "rounded").iterdir():
+        if file.name.startswith("2"):
+            file.rename(path / file.name)
+        else:
+            file.unlink()
+    (path / "rounded").rmdir()
+
+
+def floating(stored: bool) -> Callable[[Path], object]:
+    """The maker of a series of which values are integers, or the same in floating point."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for k in range(9):
+            image = mr().image(k)
+            if not stored:
+                image.FloatPixelData = mr().stored[k].astype("<f4").tobytes()
+                image.BitsAllocated = 32
+                del image.PixelData, image.BitsStored, image.HighBit, image.PixelRepresentation
+            save(image, path / str(k))
+
+    return make
+
+
+def with_table(path: Path) -> None:
+    path.mkdir()
+    for k in range(9):
+        image = mr().image(k)
+        image.ModalityLUTSequence = item(LUTExplanation="to HU")
+        save(image, path / str(k))
+
+
 LOCALIZER = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
 
 DICOM: dict[str, Callable[[Path], object]] = {
@@ -226,11 +286,17 @@ DICOM: dict[str, Callable[[Path], object]] = {
     "dicom_monochrome1": written(PhotometricInterpretation="MONOCHROME1"),
     "dicom_padded": padded,
     "dicom_echoes": two_echoes,
+    "dicom_echoes_rounded": echoes_rounded,
+    "dicom_echoes_moved": moved_echoes(0.0, 0.2),
+    "dicom_float": floating(stored=False),
+    "dicom_float_stored": floating(stored=True),
+    "dicom_lut": with_table,
     "dicom_gap": without(4),
     "dicom_gap_tilted": without(4, step=(0.0, 0.8, 2.5)),
     "dicom_uneven": uneven,
     "multi_frame": multi_frame_file,
     "multi_frame_echoes": multi_frame_echoes,
+    "multi_frame_stacks": multi_frame_stacks,
     "multi_frame_files": multi_frame_files,
     "multi_frame_unplaced": multi_frame_unplaced,
 }

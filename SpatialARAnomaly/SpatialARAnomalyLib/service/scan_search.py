@@ -91,21 +91,24 @@ def search_scans(
 def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
     """Return the scans of tables; patients are numbered, as their names stay in the table."""
     numbers: dict[str, int] = {}
+    optional = ["patient", "mask", "volume"]
     found = []
     for table in tables:
         try:
-            rows = scan_table.read_scan_table(table, ["scan"], ["patient", "mask"], report)
+            rows = scan_table.read_scan_table(table, ["scan"], optional, report)
+            volumes = [scan_table.whole_number(row, "volume") for row in rows]
         except scan_table.TableProblem as problem:
             raise InputError(
                 "scan-table",
-                "Expected a table of scans with the columns scan and (optional) patient and mask; "
-                f"{problem}.",
+                "Expected a table of scans with the columns scan and (optional) patient, mask and "
+                f"volume; {problem}.",
             ) from None
-        for row in rows:
+        for row, volume in zip(rows, volumes, strict=True):
             name = row["patient"]
             patient = f"table {numbers.setdefault(name, len(numbers) + 1)}" if name else None
             mask = table.parent / row["mask"] if row["mask"] else None
-            found.append(ScanSource(path=table.parent / row["scan"], patient=patient, mask=mask))
+            path = table.parent / row["scan"]
+            found.append(ScanSource(path=path, patient=patient, mask=mask, volume=volume))
     return found
 
 

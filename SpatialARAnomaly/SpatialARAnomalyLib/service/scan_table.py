@@ -68,6 +68,14 @@ def read_scan_table(
     return found
 
 
+def whole_number(row: dict[str, str], column: str) -> int | None:
+    """Return a cell as a number from 1, None if it is empty; raises `TableProblem`."""
+    text = row[column]
+    if text and not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+        raise TableProblem(f"its column {column} holds {text[:40]!r}, which is no number from 1")
+    return int(text[:9]) if text else None
+
+
 def _decode(path: Path, report: Reporter) -> str:
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

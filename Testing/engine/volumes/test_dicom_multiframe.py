@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine.dicom_examples import AXIAL, item, multi_frame, save, small_series
+from engine.dicom_examples import AXIAL, Series, item, multi_frame, save, small_series
 from engine.dicom_oracle import check_volume, read_images
 from engine.grids import rotation
+from pydicom.uid import RLELossless
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom import list_volumes, read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
@@ -218,3 +219,53 @@ def test_orientations_in_one_object_are_volumes(tmp_path):
     assert "1: axial 6 × 8, 3 slices; 2: coronal 6 × 8, 2 slices" in caught.value.message
     np.testing.assert_array_equal(read(path, volume=1).voxels, axial.stored)
     assert tuple(axial.orientation) == AXIAL
+
+
+def test_stacks_that_make_no_even_one_together_are_volumes(tmp_path):
+    first, second = volumes(2)
+    far = second.with_(origin=(-10.0, 20.0, 90.0))
+    next_ = second.with_(origin=tuple(np.array(first.origin) + 4 * first.slice_step))
+    named = [{"FrameContentSequence": {"StackID": name}} for name in ("1", "2")]
+    save(multi_frame([first, far], named, {}), tmp_path / "apart")
+    listed = choose_series(list_series([tmp_path / "apart"]), None)
+    assert list_volumes(listed) == ["stack 1, 4 slices", "stack 2, 4 slices"]
+    with pytest.raises(InputError, match="no even stack") as caught:
+        read_series(listed)
+    assert caught.value.code == "dicom-4d"
+    for number, one in ((1, first), (2, far)):
+        volume = read_series(listed, volume=number)
+        np.testing.assert_array_equal(volume.voxels, one.stored)
+        np.testing.assert_allclose(volume.ras_from_voxel, one.ras_from_voxel, atol=1e-8)
+    save(multi_frame([first, next_], named, {}), tmp_path / "beside")
+    volume = read_series(choose_series(list_series([tmp_path / "beside"]), None))
+    np.testing.assert_array_equal(volume.voxels, np.concatenate([first.stored, next_.stored]))
+
+
+@pytest.mark.parametrize("sideways", [False, True])
+def test_each_of_drifting_repeats_is_where_it_says(tmp_path, sideways):
+    """Five times, each 0.02 mm from the one before it."""
+    move = np.array([0.02, 0.0, 0.0] if sideways else [0.0, 0.0, 0.02])
+    times = [
+        one.with_(origin=tuple(np.array(one.origin) + n * move)) for n, one in enumerate(volumes(5))
+    ]
+    own = [{"FrameContentSequence": {"TemporalPositionIndex": n}} for n in range(1, 6)]
+    save(multi_frame(times, own, {}), tmp_path / "a")
+    listed = choose_series(list_series([tmp_path / "a"]), None)
+    assert list_volumes(listed) == [f"time point {n}, 4 slices" for n in range(1, 6)]
+    for number, one in enumerate(times, start=1):
+        volume = read_series(listed, volume=number)
+        np.testing.assert_array_equal(volume.voxels, one.stored)
+        np.testing.assert_allclose(volume.ras_from_voxel, one.ras_from_voxel, atol=1e-8)
+
+
+def test_compressed_frames_are_decoded_in_their_places(tmp_path):
+    """More frames than are decoded at a time; one volume of two is read."""
+    random = np.random.RandomState(0)
+    both = [
+        Series(stored=random.randint(0, 4000, (25, 16, 16)).astype(np.uint16)) for _ in range(2)
+    ]
+    image = multi_frame(both, TRAITS["echo time"], {})
+    image.compress(RLELossless, generate_instance_uid=False)
+    save(image, tmp_path / "a")
+    for number, one in enumerate(both, start=1):
+        np.testing.assert_array_equal(read(tmp_path, volume=number).voxels, one.stored)

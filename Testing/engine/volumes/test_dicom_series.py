@@ -436,7 +436,7 @@ def test_other_modalities_are_refused(tmp_path, capfd, modality, kind):
 @pytest.mark.parametrize("attributes", [{}, {"SliceThickness": ""}, {"SliceThickness": 0}])
 def test_single_slice_of_unknown_thickness(tmp_path, capfd, attributes):
     error = refused(small_series(1).write(tmp_path, **attributes), capfd)
-    assert error.code == "dicom-geometry"
+    assert error.code == "dicom-one-slice"
     assert "its SliceThickness is empty or missing" in error.message
 
 

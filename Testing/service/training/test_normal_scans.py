@@ -634,9 +634,25 @@ def test_a_table_names_patients_and_training_holds_them_together(tmp_path, archi
     table.write_text("scan,patient\n0.nii,a\n1.nii,a\n")
     refused = run("train", table, *options, tmp_path / "n")
     assert json.loads(refused.stdout.splitlines()[-1])["code"] == "too-few-patients"
+    table.write_text("scan,patient,volume\n0.nii,a,first\n")
+    refused = run("train", table, *options, tmp_path / "n")
+    assert "its column volume holds 'first'" in refused.stdout
     table.write_text("patient\na\n")
     refused = run("train", table, *options, tmp_path / "n")
     assert json.loads(refused.stdout.splitlines()[-1])["code"] == "scan-table"
+
+
+def test_a_table_chooses_one_of_several_volumes(tmp_path, archive):
+    copies(tmp_path, "0.nii")
+    image = nib.load(tmp_path / "0.nii")
+    voxels = np.asarray(image.dataobj)
+    both = np.stack([np.flip(voxels, 0), voxels], axis=-1)
+    nib.save(nib.Nifti1Image(both, image.affine), tmp_path / "both.nii")
+    table = tmp_path / "normals.csv"
+    table.write_text("scan,volume\n0.nii,\nboth.nii,\nboth.nii,2\n")
+    rows = survey_of(table).rows
+    assert [row.code for row in rows] == [None, "unreadable", "duplicate"]
+    assert "found 2 volumes" in rows[1].reason
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -12,7 +12,7 @@ from slicerapp.conftest import MODULE
 from slicerapp.fake_workers import fake_command
 from slicerapp.heads import add_head, add_volume, detected
 from slicerapp.tooltips import tip
-from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Preset
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 
@@ -231,9 +231,17 @@ class TestScans:
         assert ui.trainButton.isEnabled()
         assert "survey again for an estimate" in ui.trainEstimateLabel.text
         ui.trainPlaneSelector.setCurrentIndex(1)
-        assert tip(ui.trainButton) == ("The choice of scans has changed: survey them again.")
-        survey(opened)
-        assert ui.trainButton.isEnabled()
+        for change in (
+            lambda: ui.trainPlaneSelector.setCurrentIndex(0),
+            lambda: ui.trainOrientationSelector.setCurrentIndex(2),
+            lambda: ui.trainUnstatedCheckBox.setChecked(True),
+        ):
+            assert tip(ui.trainButton) == "The choice of scans has changed: survey them again."
+            survey(opened)
+            assert ui.trainButton.isEnabled()
+            change()
+        spec = opened.widget.panel.train.form.spec()
+        assert (spec.orientation, spec.allow_unstated_orientation) == (Orientation.QFORM, True)
 
     def test_a_name_that_is_taken_is_refused_at_once(self, opened, tmp_path):
         survey(opened)
@@ -252,6 +260,7 @@ class TestScans:
             (ui.trainModalitySelector, ["", *Modality]),
             (ui.trainPlaneSelector, [*Plane]),
             (ui.trainPresetSelector, [*Preset]),
+            (ui.trainOrientationSelector, ["", *Orientation]),
         ):
             count = selector.property("count")
             assert sorted(selector.itemData(index) for index in range(count)) == sorted(values)

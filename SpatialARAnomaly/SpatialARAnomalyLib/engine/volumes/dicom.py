@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Integer
+from jaxtyping import Bool, Float32, Real
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality
@@ -59,7 +59,8 @@ def read_series(
         if voxels.size == 0:  # allocated by a decoded image, not by what a header promises
             voxels = np.zeros((placed.depth, rows, columns), np.float32)
         index, (slope, intercept) = placed.slices[place], frames[place].rescale
-        voxels[index] = pixels * slope + intercept
+        with np.errstate(over="ignore"):  # infinite voxels are background
+            voxels[index] = pixels * slope + intercept
         padding = _padding(frames[place].file, pixels)
         if padding is not None and padding.any():
             if outside is None:
@@ -201,6 +202,12 @@ def _check_images(series: DicomSeries) -> None:
     for file in series.files:
         if file.pixel_bytes == 0 or min(file.size) < 1:
             raise damaged_error("holds no pixels")
+        if file.value("ModalityLUTSequence"):
+            raise InputError(
+                "dicom-lut",
+                "Expected values that a slope and intercept rescale; those of the DICOM series "
+                "are the indices of a table (Modality LUT Sequence).",
+            )
         kind = file.text("PhotometricInterpretation") or "MONOCHROME2"
         if file.integer("SamplesPerPixel") not in (None, 1) or not kind.startswith("MONOCHROME"):
             raise InputError(
@@ -225,8 +232,11 @@ def _is_inverted(frames: Iterable[Frame]) -> bool:
     return kinds == {"MONOCHROME1"}
 
 
-def _padding(file: DicomFile, pixels: Integer[np.ndarray, "j i"]) -> Bool[np.ndarray, "j i"] | None:
+def _padding(file: DicomFile, pixels: Real[np.ndarray, "j i"]) -> Bool[np.ndarray, "j i"] | None:
     """Return the pixels of Pixel Padding Value (0028,0120), or up to its limit (0028,0121)."""
+    if file.pixel_kind != "u":
+        value = file.numbers("Double" * (file.pixel_kind == "f8") + "FloatPixelPaddingValue")
+        return None if value is None else np.asarray(pixels == value.astype(pixels.dtype))
     tags = "PixelPaddingValue", "PixelPaddingRangeLimit"
     ends = [end for tag in tags if (end := _padding_end(file, tag)) is not None]
     if not ends:

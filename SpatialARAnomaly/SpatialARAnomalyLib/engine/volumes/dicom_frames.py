@@ -63,6 +63,11 @@ class Frame:
         return tuple(number for one in listed if (number := _number_of(one)) is not None)
 
     @property
+    def stack(self) -> str:
+        """Stack ID (0020,9056): frames of one volume share it."""
+        return str(self.find("StackID", "FrameContentSequence") or "")
+
+    @property
     def thickness_mm(self) -> float | None:
         """Distance from one slice to the next that the header states; None if it states none."""
         for keyword in ("SpacingBetweenSlices", "SliceThickness"):

@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float64
 
-PIXEL_DATA = 0x7FE00010
-"""Tag of Pixel Data (7FE0,0010)."""
+PIXEL_TAGS = {0x7FE00008: "f4", 0x7FE00009: "f8", 0x7FE00010: "u"}
+"""Tags of Float Pixel Data, Double Float Pixel Data and Pixel Data, with their kind of numbers."""
 
-FIRST_PIXEL_TAG = 0x7FE00008
-"""Tag of Float Pixel Data, the first of the pixels; headers end before it."""
+FIRST_PIXEL_TAG = min(PIXEL_TAGS)
+"""Headers end before the first of these."""
 
 ENCAPSULATED = 0xFFFFFFFF
 """Length of compressed Pixel Data (DICOM PS3.5 A.4)."""
@@ -33,7 +33,8 @@ TAGS: tuple[str | int, ...] = (
     "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation",
     "NumberOfFrames", "PatientID", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "PixelPaddingRangeLimit", "FloatPixelPaddingValue", "DoubleFloatPixelPaddingValue",
+    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     # What tells images at one position apart; numbers are private tags of Siemens, GE, Philips.
     "InstanceNumber", "EchoTime", "EchoNumbers", "InversionTime", "FlipAngle", "DiffusionBValue",
     "DirectoryRecordSequence", "DiffusionGradientOrientation", "TemporalPositionIdentifier",
@@ -105,6 +106,8 @@ class DicomFile:
     """Length of Pixel Data; `ENCAPSULATED` if compressed, 0 if there are none."""
     swapped: bool = False
     """True if pixels are words in big-endian byte order."""
+    pixel_kind: str = "u"
+    """Kind of the pixels: "u" for integers, "f4" and "f8" for floating point."""
 
     @property
     def is_directory(self) -> bool:
@@ -175,11 +178,11 @@ def read_header(path: Path) -> DicomFile | None:
     from pydicom.filereader import read_partial
     from pydicom.tag import BaseTag, Tag
 
-    found: list[tuple[str | None, int, bool]] = []
+    found: list[tuple[str | None, int, str]] = []
 
     def is_pixel_tag(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag >= FIRST_PIXEL_TAG:
-            found.append((vr, length, tag == PIXEL_DATA))
+            found.append((vr, length, PIXEL_TAGS.get(tag, "")))
         return bool(found)
 
     with warnings.catch_warnings(action="ignore"), open_dicom(path) as stream:
@@ -191,7 +194,7 @@ def read_header(path: Path) -> DicomFile | None:
         syntax = str(read_value(header.file_meta, "TransferSyntaxUID") or "")
         if not found:
             return DicomFile(path, header, syntax)
-        vr, length, is_pixels = found[0]
+        vr, length, kind = found[0]
         # By the element itself: some meta headers state another syntax.
         at = stream.tell() + (12 if vr in _LONG_VRS else 8)
     return DicomFile(
@@ -199,8 +202,9 @@ def read_header(path: Path) -> DicomFile | None:
         header,
         syntax,
         pixels_at=at,
-        pixel_bytes=length if is_pixels else 0,
+        pixel_bytes=length if kind else 0,
         swapped=header.original_encoding[1] is False,
+        pixel_kind=kind or "u",
     )
 
 

@@ -1,16 +1,18 @@
 """Pixels of DICOM frames, as they are stored: read here if native, by GDCM if compressed."""
 
 import io
+import os
 import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Integer, Real, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom_frames import Frame
@@ -20,6 +22,11 @@ from SpatialARAnomalyLib.engine.volumes.itk import native_stderr_silenced
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax whose data set is compressed as a whole (DICOM PS3.5 A.5)."""
+
+_KEYWORDS = {"u": "PixelData", "f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}
+
+BATCH_FRAMES = 16
+"""Compressed frames that are decoded at a time."""
 
 _DECODED = tuple(
     f"1.2.840.10008.1.2.{end}"
@@ -33,7 +40,7 @@ def damaged_error(reason: str) -> InputError:
     return InputError("input-damaged", f"An image of the DICOM series {reason}.")
 
 
-def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, Integer[np.ndarray, "j i"]]]:
+def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, Real[np.ndarray, "j i"]]]:
     """Read frames file by file; yield the place of each in `frames`, and its stored values.
 
     Raises `InputError` for pixels that are missing, truncated or cannot be decoded.
@@ -44,7 +51,7 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, Integer[np.ndarr
     with tempfile.TemporaryDirectory() as folder:
         for file, places in by_file.items():
             try:
-                for index, pixels in _read_file(file, sorted(places), Path(folder, "frame.dcm")):
+                for index, pixels in _read_file(file, sorted(places), Path(folder)):
                     yield places.pop(index), pixels
             except InputError:
                 raise
@@ -55,15 +62,15 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, Integer[np.ndarr
 
 
 def _read_file(
-    file: DicomFile, indices: list[int], scratch: Path
-) -> Iterator[tuple[int, Integer[np.ndarray, "j i"]]]:
+    file: DicomFile, indices: list[int], folder: Path
+) -> Iterator[tuple[int, Real[np.ndarray, "j i"]]]:
     if file.pixel_bytes == 0 or min(file.size) < 1:
         raise damaged_error("holds no pixels")
     with warnings.catch_warnings(action="ignore"), open_dicom(file.path) as stream:
         if stream is None:
             raise damaged_error("is no longer there")
         if file.pixel_bytes == ENCAPSULATED:
-            yield from _decode(file, stream, indices, scratch)
+            yield from _decode(file, stream, indices, folder)
         else:
             yield from _read_native(file, stream, indices)
         check_gzip(stream)
@@ -71,18 +78,20 @@ def _read_file(
 
 def _read_native(
     file: DicomFile, stream: Any, indices: list[int]
-) -> Iterator[tuple[int, Integer[np.ndarray, "j i"]]]:
+) -> Iterator[tuple[int, Real[np.ndarray, "j i"]]]:
     import pydicom
 
     rows, columns = file.size
-    bits = file.integer("BitsAllocated")
-    if bits not in (8, 16, 32):
+    real = file.pixel_kind != "u"
+    bits = 8 * int(file.pixel_kind[1]) if real else file.integer("BitsAllocated")
+    if bits is None or bits not in (8, 16, 32, 64) or (bits == 64 and not real):
         raise damaged_error(f"has {bits} bits per pixel")
     count = rows * columns * bits // 8
     start = file.pixels_at
     if file.syntax == DEFLATED:
-        stream, start = io.BytesIO(pydicom.dcmread(stream, force=True).PixelData), 0
-    dtype = np.dtype(f"{'>' if file.swapped else '<'}u{bits // 8}")
+        pixels = pydicom.dcmread(stream, force=True)[_KEYWORDS[file.pixel_kind]].value
+        stream, start = io.BytesIO(pixels), 0
+    dtype = np.dtype(f"{'>' if file.swapped else '<'}{file.pixel_kind[0]}{bits // 8}")
     for index in indices:
         stream.seek(start + index * count)
         data = stream.read(count)
@@ -91,7 +100,7 @@ def _read_native(
         if bits == 8 and file.swapped and count % 2 == 0:  # words of two pixels
             data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
         words = np.frombuffer(data, dtype).reshape(rows, columns)
-        yield index, _stored_values(file, words, file.integer("HighBit"))
+        yield index, words if real else _stored_values(file, words, file.integer("HighBit"))
 
 
 def _stored_values(
@@ -111,13 +120,13 @@ def _stored_values(
 
 
 def _decode(
-    file: DicomFile, stream: Any, indices: list[int], scratch: Path
+    file: DicomFile, stream: Any, indices: list[int], folder: Path
 ) -> Iterator[tuple[int, Integer[np.ndarray, "j i"]]]:
     """Decode compressed frames by GDCM, each in a file of its own without other attributes.
 
-    GDCM would apply the rescaling of one frame to all, and search long in a damaged file.
+    GDCM would apply the rescaling of one frame to all, and search long in a damaged file. It
+    decodes on all processors: SimpleITK releases Python's lock.
     """
-    import SimpleITK as sitk
     from pydicom.encaps import generate_frames
     from pydicom.uid import UID
 
@@ -126,23 +135,43 @@ def _decode(
         raise InputError(
             "dicom-compression", f"The images are compressed as {name}, which cannot be decoded."
         )
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(scratch))
+    start, end = _frame_file(file)
+    wanted = set(indices)
+
+    def decode(frame: tuple[int, bytes]) -> tuple[int, Integer[np.ndarray, "j i"]]:
+        index, data = frame
+        path = folder / f"{index}.dcm"
+        padded = data + b"\0" * (len(data) % 2)
+        path.write_bytes(start + len(padded).to_bytes(4, "little") + padded + end)
+        pixels = _decode_file(path)
+        path.unlink()
+        if pixels.shape != file.size:
+            raise damaged_error("cannot be decoded")
+        return index, _stored_values(file, pixels.view(f"u{pixels.itemsize}"), None)
+
     stream.seek(file.pixels_at)
     encoded = generate_frames(stream, number_of_frames=file.frames)
-    for index, data in enumerate(islice(encoded, indices[-1] + 1)):
-        if index in indices:
-            _write_frame(file, data, scratch)
+    frames = ((index, data) for index, data in enumerate(encoded) if index in wanted)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := list(islice(frames, min(BATCH_FRAMES, len(wanted)))):
             with native_stderr_silenced():
-                (pixels,) = sitk.GetArrayFromImage(reader.Execute())
-            if pixels.shape != file.size:
-                raise damaged_error("cannot be decoded")
-            yield index, _stored_values(file, pixels.view(f"u{pixels.itemsize}"), None)
+                decoded = list(pool.map(decode, batch))
+            yield from decoded
+            wanted.difference_update(index for index, _ in decoded)
 
 
-def _write_frame(file: DicomFile, data: bytes, path: Path) -> None:
-    """Write one compressed frame as a DICOM file that holds nothing else."""
+def _decode_file(path: Path) -> Shaped[np.ndarray, "j i"]:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    (pixels,) = sitk.GetArrayFromImage(reader.Execute())
+    return np.asarray(pixels)
+
+
+def _frame_file(file: DicomFile) -> tuple[bytes, bytes]:
+    """Return the bytes before and after length and data of a frame in a file of its own."""
     import pydicom
     from pydicom.encaps import encapsulate
     from pydicom.uid import UID, MRImageStorage
@@ -156,6 +185,10 @@ def _write_frame(file: DicomFile, data: bytes, path: Path) -> None:
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     ):  # fmt: skip
         setattr(image, tag, file.integer(tag) or 0)
-    image.PixelData = encapsulate([data])
+    image.PixelData = encapsulate([b"\0\0"])
     image["PixelData"].VR = "OB"
-    image.save_as(path, enforce_file_format=True)
+    written = io.BytesIO()
+    image.save_as(written, enforce_file_format=True)
+    whole = written.getvalue()
+    end = 8  # the sequence's delimiter, after length (4 bytes) and data (2) of the only frame
+    return whole[: -end - 6], whole[-end:]

@@ -134,8 +134,8 @@ def _thickness_mm(frame: Frame) -> float:
     thickness_mm = frame.thickness_mm
     if thickness_mm is None:
         raise InputError(
-            "dicom-geometry",
-            "The extent of a single slice must be stated; its SliceThickness is empty or missing.",
+            "dicom-one-slice",
+            "One slice must state its extent; its SliceThickness is empty or missing.",
         )
     return thickness_mm
 
@@ -186,6 +186,10 @@ def _uneven_error(
     if len(counted) > 3:
         text = f"from {distances.min():.2f} to {distances.max():.2f} mm, most often {named[0]}"
     tilt = _describe_tilt(_tilt_degrees(positions[-1] - positions[0], normal))
+    near = int(np.count_nonzero(distances < POSITION_TOLERANCE * distances.max()))
+    drift = f" Repeats (times, echoes) may have moved: {near} are almost none." if near else ""
     return InputError(
-        "dicom-gap", f"Slices must be evenly spaced; their distances are {text}{tilt}."
+        "dicom-gap",
+        f"Slices must be evenly spaced; their distances are {text}{tilt}.{drift}",
+        **({"near": near} if near else {}),
     )

@@ -14,6 +14,15 @@ from SpatialARAnomalyLib.engine.volumes.dicom_frames import TRAITS, Frame, Trait
 SAME_POSITION_MM = 1e-3
 """Largest distance of images at one position."""
 
+ROUNDED_MM = 0.1
+"""Largest distance of images at one position whose places were rounded or drifted, if no other
+distance between slices is less than `ROUNDED_PARTS` times as large."""
+
+ROUNDED_PARTS = 10
+
+UNEVEN = 0.1
+"""Difference of slice distances, as a share of them, from which frames are not one stack."""
+
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines, and share of the spacing, within one volume."""
 
@@ -45,9 +54,11 @@ def split_volumes(frames: Sequence[Frame]) -> tuple[list[FrameStack], list[str]]
     the same position. Raises `InputError` for frames without a place.
     """
     grids = _split_grids(frames)
+    pieces = [piece for grid in grids for piece in _split_stacks(*grid)]
     found: list[FrameStack] = []
     differing: list[str] = ["orientation, size or pixel spacing"] if len(grids) > 1 else []
-    for label, grid in grids:
+    differing += ["stack"] if len(pieces) > len(grids) else []
+    for label, grid in pieces:
         parts, traits = _split_repeats(
             list(zip(_position_numbers(grid), grid, strict=True)), TRAITS
         )
@@ -84,7 +95,9 @@ def choose_volume(frames: Sequence[Frame], number: int | None) -> FrameStack:
         )
     counts = sorted(Counter(_position_numbers(frames)).values())
     what = " and ".join(differing)
-    if len(counts) == 1:
+    if counts[-1] == 1:
+        found = "each has one, but they make no even stack"
+    elif len(counts) == 1:
         found = f"all {counts[0]} images lie at one, without extent across the slices"
     elif counts[0] == counts[-1]:
         found = f"each of the {len(counts)} positions has {counts[0]}"
@@ -138,6 +151,21 @@ def _split_grids(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
     ]
 
 
+def _split_stacks(label: str, frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
+    """Split frames of one grid by their Stack ID, unless they make one even stack together."""
+    by_stack: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_stack[frame.stack].append(frame)
+    if len(by_stack) == 1 or min(map(len, by_stack.values())) < 2:
+        return [(label, frames)]
+    numbers, heights = _position_numbers(frames), _heights(frames)
+    distances = np.diff([heights[numbers.index(one)] for one in range(max(numbers) + 1)])
+    if len(distances) == 0 or np.ptp(distances) <= UNEVEN * distances.min():
+        return [(label, frames)]
+    named = sorted(by_stack.items(), key=lambda one: (len(one[0]), one[0]))  # 2 before 10
+    return [(", ".join(filter(None, [label, f"stack {name}"])), part) for name, part in named]
+
+
 def _plane(orientation: Float64[np.ndarray, " 6"]) -> str:
     normal = np.cross(orientation[:3], orientation[3:])
     return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
@@ -146,24 +174,48 @@ def _plane(orientation: Float64[np.ndarray, " 6"]) -> str:
 def _position_numbers(frames: Sequence[Frame]) -> list[int]:
     """Number the positions of frames of one grid along the slice normal, from 0."""
     positions = stack_numbers(frames, "ImagePositionPatient", lambda one: one.position, 3)
-    orientation = frames[0].orientation
-    assert orientation is not None
-    normal = np.cross(orientation[:3], orientation[3:])
-    heights = positions @ normal
+    heights = _heights(frames)
+    apart_mm = _same_position_mm(heights)
     numbers = [0] * len(frames)
     places: list[Float64[np.ndarray, " 3"]] = []
+    place_heights: list[float] = []
     for index in np.argsort(heights, kind="stable").tolist():
         number = len(places)
         # Images at one height may lie beside one another.
-        while number and (positions[index] - places[number - 1]) @ normal <= SAME_POSITION_MM:
+        while number and heights[index] - place_heights[number - 1] <= apart_mm:
             number -= 1
-            if np.linalg.norm(positions[index] - places[number]) <= SAME_POSITION_MM:
+            if np.linalg.norm(positions[index] - places[number]) <= ROUNDED_MM:
                 break
         else:
             number = len(places)
             places.append(positions[index])
+            place_heights.append(heights[index])
         numbers[index] = number
     return numbers
+
+
+def _heights(frames: Sequence[Frame]) -> Float64[np.ndarray, " n"]:
+    """Return the places of frames of one grid along their normal."""
+    positions = stack_numbers(frames, "ImagePositionPatient", lambda one: one.position, 3)
+    orientation = frames[0].orientation
+    assert orientation is not None
+    return np.asarray(positions @ np.cross(orientation[:3], orientation[3:]))
+
+
+def _same_position_mm(heights: Float64[np.ndarray, " n"]) -> float:
+    """Return the largest distance of images at one position, by the distances that there are."""
+    distances = np.diff(np.sort(heights))
+    near = distances <= ROUNDED_MM
+    if near.all() or not near.any() or near.sum() < len(distances) / 2:
+        return SAME_POSITION_MM
+    # Images of one position may be apart by the sum of what separates neighbors.
+    spread, start = 0.0, 0.0
+    for place, distance in enumerate(distances):
+        start = start + distance if near[place] else 0.0
+        spread = max(spread, start)
+    if distances[~near].min() < ROUNDED_PARTS * spread:
+        return SAME_POSITION_MM
+    return float(spread) + SAME_POSITION_MM
 
 
 _Placed = list[tuple[int, Frame]]

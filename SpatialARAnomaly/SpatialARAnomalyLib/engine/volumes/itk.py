@@ -358,7 +358,12 @@ def read_itk(
     lps_from_voxel = np.eye(4)
     lps_from_voxel[:3, :3] = axes[:3, :3]
     lps_from_voxel[:3, 3] = image.GetOrigin()[:3]
-    lps_from_voxel[:3] *= _mm_per_unit(fields)
+    unit_mm = _mm_per_unit(fields)
+    lps_from_voxel[:3] *= unit_mm
+    notices = [] if _is_oriented(fields, format_) else [refusals.unstated_notice()]
+    if unit_mm != 1:
+        text = f"Its unit of {unit_mm:g} mm was converted to mm; ITK and Slicer ignore the unit."
+        notices.append(("units-converted", text))
     voxels = sitk.GetArrayViewFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         voxels = voxels[..., index]
@@ -368,7 +373,7 @@ def read_itk(
     return Volume(
         refusals.single_precision(voxels),
         LPS_FROM_RAS @ lps_from_voxel,
-        notices=() if _is_oriented(fields, format_) else (refusals.unstated_notice(),),
+        notices=tuple(notices),
     )
 
 

@@ -7,6 +7,10 @@ _EXPORT_SERIES = "Export the complete series again, or choose another one with -
 _CONVERT_SERIES = "Convert the series to NIfTI or NRRD, for example with dcm2niix."
 _INSTALL = 'Install the packages: pip install "spatial-ar-anomaly[torch]"'
 _MASK = "Draw the mask on this scan, and save it as a label map."
+_ONE_VOLUME = (
+    "Choose one with --volume of `detect` (from 1), or for a training in the column volume of a "
+    "table of scans (CSV)."
+)
 _OTHER_NAME = "Choose another name."
 _OTHER_PROGRAM = "Restart the program that sent the request: it has another version."
 _OTHER_SPEC = "Correct the value; `--help` describes the options."
@@ -39,11 +43,12 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "checkpoint-other": "Repeat its command to resume it, or discard it with --restart.",
     "constraints": "Make the list on that machine: PythonSlicer -m pip freeze > list.txt",
     "device-missing": "Use --device auto or --device cpu, or install a torch for this device.",
-    "dicom-4d": "Choose one with --volume, from 1.",
+    "dicom-4d": _ONE_VOLUME,
     "dicom-compression": "Decompress the files, for example with gdcmconv or dcmdjpeg.",
     "dicom-gap": (
         "Export the series with its missing slices ({missing}), or score it as it is with "
         "--allow-gaps.",
+        "Export each time or echo as a series of its own; {near} positions are nearly repeated.",
         "Export the complete series again; slices at two distances need a resampling to one.",
     ),
     "dicom-gap-plane": "Use a model of the plane in which the scan was taken.",
@@ -51,10 +56,12 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "dicom-grid": "Give the DICOM series itself.",
     "dicom-inverted": _CONVERT_SERIES,
     "dicom-localizer": "Choose another series with --series.",
-    "dicom-mixed": "Choose one with --volume, from 1, or another series with --series.",
+    "dicom-lut": _CONVERT_SERIES,
+    "dicom-mixed": _ONE_VOLUME,
     "dicom-mosaic": "Convert the series to NIfTI with dcm2niix, which takes mosaics apart.",
     "dicom-multiframe": _CONVERT_SERIES,
     "dicom-no-image": "Give the folder of the images, or export them again.",
+    "dicom-one-slice": "Give the folder with all slices of the series.",
     "dicom-reference": "Leave --dicom out, or export the images again with their own UIDs.",
     "dicom-source": "Give the DICOM series, or leave --dicom out.",
     "dicomweb-missing": 'Install it: pip install "spatial-ar-anomaly[dicomweb]"',
@@ -255,12 +262,12 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "truth-values": _TRUTH,
     "uv-missing": 'Install it: pip install "spatial-ar-anomaly[kit]"',
     "volume-2d": "Save it as a 3-D volume with its position in the patient; one slice is enough.",
-    "volume-4d": "Choose one with --volume of `detect`, or save it as a file of its own.",
+    "volume-4d": _ONE_VOLUME,
     "volume-color": "Convert it to gray values, or give another scan.",
     "volume-complex": "Save the magnitude of the image and use that.",
     "volume-constant": "Give another scan.",
     "volume-empty": "Export the scan again, or give another one.",
-    "volume-number": "Choose one of these with --volume.",
+    "volume-number": "Choose one of these.",
     "voxels-not-finite": "Export the scan again, or give another one.",
     "window-not-ct": "Leave out --window-hu.",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
-from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Preset
 from SpatialARAnomalyLib.service.encoders.library import list_encoders
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 from SpatialARAnomalyLib.slicerapp import Settings
@@ -52,6 +52,14 @@ class TrainForm:
                 (_("Dilated (the paper's, far context)"), Preset.DILATED.value),
             ],
         )
+        _fill(
+            ui.trainOrientationSelector,
+            [
+                (_("Where two differ: exclude"), ""),
+                (_("Where two differ: sform"), Orientation.SFORM.value),
+                (_("Where two differ: qform"), Orientation.QFORM.value),
+            ],
+        )
         _choose(ui.trainPresetSelector, Settings.training("Preset"))
         ui.trainSizeSpinBox.setValue(int(Settings.training("SizePx")))
         ui.trainEpochsSpinBox.setValue(int(Settings.training("Epochs")))
@@ -61,17 +69,20 @@ class TrainForm:
             ui.trainPlaneSelector,
             ui.trainEncoderSelector,
             ui.trainPresetSelector,
+            ui.trainOrientationSelector,
             ui.trainEncoderPathEdit,
             ui.trainSizeSpinBox,
             ui.trainEpochsSpinBox,
             ui.trainNameEdit,
+            ui.trainUnstatedCheckBox,
         )
         self._connections = Connections(
-            *((selector.currentIndexChanged, self._remember) for selector in self._widgets[:4]),
+            *((selector.currentIndexChanged, self._remember) for selector in self._widgets[:5]),
             *pathChanges(ui.trainEncoderPathEdit, self._remember),
             (ui.trainSizeSpinBox.valueChanged, self._remember),
             (ui.trainSizeSpinBox.editingFinished, self._roundSize),
             (ui.trainEpochsSpinBox.valueChanged, self._remember),
+            (ui.trainUnstatedCheckBox.toggled, self._remember),
             (ui.trainNameEdit.textChanged, lambda *_unused: self._onChange()),
         )
 
@@ -108,6 +119,7 @@ class TrainForm:
         if encoder == OWN_FILES:
             encoder = pathText(ui.trainEncoderPathEdit)
         modality = _value(ui.trainModalitySelector)
+        orientation = _value(ui.trainOrientationSelector)
         sizePx = int(ui.trainSizeSpinBox.property("value"))
         return TrainSpec(
             name=str(ui.trainNameEdit.property("text")).strip() or None,
@@ -118,6 +130,8 @@ class TrainForm:
             preset=Preset(_value(ui.trainPresetSelector)),
             epochs=int(ui.trainEpochsSpinBox.property("value")),
             device=Settings.device(),
+            orientation=Orientation(orientation) if orientation else None,
+            allow_unstated_orientation=ui.trainUnstatedCheckBox.isChecked(),
         )
 
     def setEnabled(self, enabled: bool) -> None:

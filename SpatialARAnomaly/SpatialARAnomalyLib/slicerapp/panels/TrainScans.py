@@ -229,7 +229,8 @@ class TrainScans:
 
     def _choiceFor(self, spec: TrainSpec) -> tuple[object, ...]:
         """Return everything that decides which scans can be used."""
-        return self._folder(), *self._tickedIds(), spec.modality, spec.plane
+        orientation = spec.orientation, spec.allow_unstated_orientation
+        return self._folder(), *self._tickedIds(), spec.modality, spec.plane, *orientation
 
     def _setProgress(self, progress: Progress) -> None:
         self.progress = progress

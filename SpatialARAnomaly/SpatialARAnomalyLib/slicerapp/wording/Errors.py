@@ -45,7 +45,9 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     A `{fact}` stands for one of the error's facts. Of several hints, the first is shown
     whose facts the error has.
     """
-    chooseVolume = _("Export one time point or contrast as a series of its own.")
+    chooseVolume = _(
+        "Name the scans in a table (CSV) with the columns scan and volume (its number, from 1)."
+    )
     convertSeries = _("Load the series in Slicer and choose it there.")
     copyModel = _("Import the model again from its source.")
     discard = _("Click 'Discard' and train again.")
@@ -68,7 +70,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     return {
         "affine-ambiguous": (
             _("Its sform is tilted by {tilt_degrees}°: load the DICOM series instead."),
-            _("Load it in Slicer, check left and right, and choose that volume."),
+            _("Check left and right in a viewer, then choose sform or qform as 'Orientation'."),
         ),
         "affine-not-affine": _("Correct the volume's place in the module Volumes, or reload it."),
         "affine-not-finite": exportScan,
@@ -99,10 +101,12 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "dicom-grid": _("Load the series again with Slicer's DICOM module."),
         "dicom-inverted": convertSeries,
         "dicom-localizer": _("Choose another series."),
+        "dicom-lut": convertSeries,
         "dicom-mixed": chooseVolume,
         "dicom-mosaic": _("Convert the series to NIfTI with dcm2niix."),
         "dicom-multiframe": convertSeries,
         "dicom-no-image": exportScan,
+        "dicom-one-slice": _("Choose the folder with all slices of the series."),
         "dicom-reference": _("Export the images again with their own UIDs."),
         "dicom-seg": _("Choose another format."),
         "dicom-seg-failed": _("Choose another format, or see Slicer's own log."),
@@ -211,7 +215,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "normal-unusable": _("Survey the scans again."),
         "out-of-memory": _("Close other programs, or choose CPU as 'Device' under 'Advanced'."),
         "orientation-missing": _("Choose the other orientation."),
-        "orientation-unstated": _("Load it in Slicer, check left and right, choose that volume."),
+        "orientation-unstated": _("Check left and right, then tick 'Use scans that state none'."),
         "output-exists": _("Choose another folder or name."),
         "output-folder": otherFolder,
         "output-incomplete": report,
@@ -269,7 +273,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "truth-values": truth,
         "uv-missing": _("Install uv beside the program that makes the kit."),
         "volume-2d": _("Save it as a 3-D volume with its place in the patient."),
-        "volume-4d": _("Extract one time point or channel and choose that."),
+        "volume-4d": chooseVolume,
         "volume-changed": _("Click 'Detect anomalies' again."),
         "volume-color": _("Choose a scalar volume."),
         "volume-complex": _("Save the magnitude of the image and choose that."),
