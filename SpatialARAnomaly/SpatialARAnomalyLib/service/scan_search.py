@@ -48,8 +48,8 @@ def search_scans(
 
     They are in order of their names, DICOM series after volume files. Other files in a folder
     are skipped; a notice counts those of known kinds. A folder that cannot be listed is returned
-    with its error. A file may also be a table (CSV) with the columns `scan`, `patient` and
-    `mask`; paths in it start at its own folder.
+    with its error. A file may also be a table (CSV) with the columns `scan`, `patient`,
+    `mask` and `volume`; paths in it start at its own folder.
     """
     folders = [path for path in paths if os.path.isdir(path)]
     several = len(folders) > 1
