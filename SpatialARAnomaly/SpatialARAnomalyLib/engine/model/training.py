@@ -118,7 +118,7 @@ def fit(
             if done < epoch * batches:  # the last is reported when the epoch is saved
                 report.progress(done, training.epochs * batches, "batch")
         covariance = _held_out_covariance(model, held_out_tokens, training.batch_size, report)
-        _check_finite(epoch, squared_error, covariance)
+        _check_finite(epoch, model, squared_error, covariance)
         model.fit_covariance(covariance)
         error = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)
         figures = _note_epoch(run, epoch, squared_error / len(images), error)
@@ -163,12 +163,21 @@ def _train_epoch(
 
 
 def _check_finite(
-    epoch: int, squared_error: Float[Tensor, " n"], covariance: Float[Tensor, "n c c"]
+    epoch: int,
+    model: AutoregressiveModel,
+    squared_error: Float[Tensor, " n"],
+    covariance: Float[Tensor, "n c c"],
 ) -> None:
-    if not bool(squared_error.isfinite().all() and covariance.isfinite().all()):
-        raise SpatialARError(
-            "training-diverged", f"The loss must stay finite; it was not in epoch {epoch}."
-        )
+    """Raise `SpatialARError` that says where values overflowed or became NaN."""
+    if bool(squared_error.isfinite().all() and covariance.isfinite().all()):
+        return
+    bad = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
+    kind = "NaN" if bool(squared_error.isnan().any()) else "infinite"
+    where = f"weights are not finite from {bad[0]} on" if bad else "the weights are finite"
+    raise SpatialARError(
+        "training-diverged",
+        f"The loss must stay finite; it was {kind} in epoch {epoch} ({where}).",
+    )
 
 
 def _note_epoch(

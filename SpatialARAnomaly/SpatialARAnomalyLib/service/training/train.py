@@ -298,6 +298,7 @@ def _fit_model(
 ) -> "tuple[ModelCard, AutoregressiveModel]":
     """Return the trained network and its card, which lacks only the hash of the weights."""
     from SpatialARAnomalyLib.engine.model.checkpoint import check_checkpoint
+    from SpatialARAnomalyLib.engine.model.health import find_problems
     from SpatialARAnomalyLib.engine.model.training import fit, split_held_out
 
     spec = preparation.spec
@@ -322,9 +323,13 @@ def _fit_model(
     suitability = _suitability(scans, keys, preparation.store, report)
 
     report.stage("fit", 3, 4)
+    training_tokens, held_out_tokens = (
+        [preparation.store.open(keys[index]) for index in indices]
+        for indices in (training_indices, held_out_indices)
+    )
     run = fit(
-        [preparation.store.open(keys[index]) for index in training_indices],
-        [preparation.store.open(keys[index]) for index in held_out_indices],
+        training_tokens,
+        held_out_tokens,
         network,
         training,
         report=report,
@@ -332,6 +337,9 @@ def _fit_model(
         checkpoint=folder.checkpoint,
         fingerprint=fingerprint,
     )
+
+    for problem in find_problems(run.model, run.best_nll, training_tokens, held_out_tokens):
+        report.notice(*problem)
 
     report.stage("calibrate", 4, 4)
     held_out = [(scans[index], keys[index]) for index in held_out_indices]
