@@ -4,6 +4,9 @@ The front ends add what to do, each from its own table of hints by code:
 `service.cli.hints` for the command line, `slicerapp.wording.Errors` for the panel.
 """
 
+from functools import partial
+from typing import Any
+
 Fact = str | int | float | bool | None
 """A value of an error that a hint may show; JSON has these types."""
 
@@ -25,6 +28,11 @@ class SpatialARError(Exception):
         self.code = code
         self.message = message
         self.facts = facts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again in another process (Dask's workers and client)."""
+        make = partial[SpatialARError](type(self), **self.facts)  # type: ignore[arg-type]
+        return make, (self.code, self.message)
 
     def fill(self, templates: str | tuple[str, ...]) -> str:
         """Fill in the template, or the first of them whose `{fact}`s this error has; else empty."""

@@ -30,6 +30,15 @@ def install() -> None:
     jobs.Job.run = lambda self, inputs, spec, output, report: scan(inputs, spec, output, report)
 
 
+def dask_setup(worker) -> None:
+    """Put the job in place in a Dask worker, whose configuration names this file as a preload."""
+    from SpatialARAnomalyLib.engine import device
+
+    install()
+    jobs.Job.load = lambda self: None
+    device.start_imports = lambda: None
+
+
 def scan(inputs, spec, output, report):
     """Do what the file of the scan says; note in the log that it begins."""
     path, output = Path(inputs["path"]), Path(output)

@@ -2,6 +2,10 @@
 
 import csv
 import os
+import random
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,14 +17,14 @@ from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service import jobs
 from SpatialARAnomalyLib.service.batch import processes
 from SpatialARAnomalyLib.service.batch.batch import BatchScan, run_batch
-from SpatialARAnomalyLib.service.batch.local import local_place
+from SpatialARAnomalyLib.service.batch.choose import choose_place
 from SpatialARAnomalyLib.service.batch.places import Work
 
 WAIT_S = 60
 
 
 @pytest.fixture(autouse=True)
-def _odd(monkeypatch):
+def odd(monkeypatch):
     monkeypatch.setattr(jobs.Job, "run", jobs.Job.run)
     monkeypatch.setattr(processes, "COMMAND", odd_scans.COMMAND)
     odd_scans.install()
@@ -36,7 +40,7 @@ class Site:
             self.files[name] = folder / f"{name}.txt"
             self.files[name].write_text(content)
 
-    def run(self, jobs: int = 1, factor: int = 1, report=SilentReporter()):
+    def run(self, jobs: int = 1, factor: int = 1, report=SilentReporter(), scheduler=None):
         """Run the batch; the scans that were begun, in order."""
         self.log.write_text("")
         scans = [
@@ -45,7 +49,8 @@ class Site:
         ]
         work = Work(job="detect_scan", spec={"log": str(self.log), "factor": factor})
         self.outcome = run_batch(
-            work, scans, self.out, local_place(jobs), {"factor": factor}, report,
+            work, scans, self.out, choose_place(jobs, scheduler), {"factor": factor},
+            report,
             columns=lambda values: {"findings": values["length"]},
         )  # fmt: skip
         return [line.split()[0] for line in self.log.read_text().splitlines()]
@@ -164,6 +169,39 @@ def test_a_process_that_dies_costs_one_scan(tmp_path):
         ("sub/d", "done", ""),
         ("sub/e", "done", ""),
     ]
+
+
+@pytest.mark.slow
+def test_processes_killed_at_20_moments_cost_nothing(tmp_path):
+    (tmp_path / "serial").mkdir()
+    (tmp_path / "killed").mkdir()
+    scans = {f"s{number}": f"sleep {0.02 * (number % 5)}" for number in range(60)}
+    serial, site = Site(tmp_path / "serial", **scans), Site(tmp_path / "killed", **scans)
+    serial.run()
+    moments = random.Random(5)
+    at = set(moments.sample(range(1, 58), 20))
+
+    class Killer(Stop):
+        """Kills the process that began the last scan when so many scans are done."""
+
+        def progress(self, done, total, unit):
+            super().progress(done, total, unit)
+            if done in at:
+                at.remove(done)
+                time.sleep(moments.uniform(0, 0.08))
+                begun = [int(line.split()[1]) for line in site.log.read_text().splitlines()]
+                with suppress(ProcessLookupError):
+                    os.kill(begun[-1], signal.SIGKILL)
+
+    for _ in range(5):
+        site.run(2, report=Killer(after=99))
+        if site.outcome.is_complete:
+            break
+    columns = ("scan", "state", "code", "reason", "findings", "notices")
+    assert site.table(*columns) == serial.table(*columns)
+    found, expected = tree(site.out), tree(serial.out)
+    del found["status.csv"], expected["status.csv"]
+    assert found == expected
 
 
 def test_processes_that_cannot_start_end_the_batch(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError
-from SpatialARAnomalyLib.engine.files import unwritable
+from SpatialARAnomalyLib.engine.files import remove_stale_partials, unwritable
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.batch.places import Outcome, Place, ScanRequest, Work
 from SpatialARAnomalyLib.service.batch.table import (
@@ -33,7 +33,13 @@ BREAKDOWNS = {"internal", "out-of-memory", "process-died", "output-incomplete"}
 
 _FOR_ALL = {
     *("device-missing", "torch-missing", "package-missing", "dicomweb-missing", "process-start"),
-    *("cluster-lost", "output-unwritable", "training-unwritable", "output-folder"),
+    *(
+        "cluster-lost",
+        "cluster-version",
+        "output-unwritable",
+        "training-unwritable",
+        "output-folder",
+    ),
 }
 _SCAN_AND_MODEL = {"model-geometry", "model-modality", "model-mask"}
 
@@ -129,8 +135,9 @@ def run_batch(
         table.rewrite(scan.name for scan in scans)
         done = len(scans) - len(fingerprints)
         report.progress(done, len(scans), "scan")
+        place_of = Path(os.path.abspath(folder))  # for processes with another working folder
         requests = (
-            ScanRequest(name=scan.name, inputs=scan.inputs, output=folder / scan.name)
+            ScanRequest(name=scan.name, inputs=scan.inputs, output=place_of / scan.name)
             for scan in scans
             if scan.name in fingerprints
         )
@@ -148,6 +155,8 @@ def run_batch(
                 done += 1
                 report.progress(done, len(scans), "scan")
         table.rewrite(scan.name for scan in scans)
+        for name in fingerprints:  # of processes that were killed
+            remove_stale_partials(folder / name)
         return BatchOutcome(table.path, [table.rows[str(cell(scan.name))] for scan in scans])
 
 

@@ -93,6 +93,13 @@ def do(
     return Outcome(values=values, error=known, notices=tuple(notices.found), seconds=seconds)
 
 
+def died() -> SpatialARError:
+    """Make the error of a scan whose processes were killed."""
+    return SpatialARError(
+        "process-died", f"The process of the scan must not be killed; {DEATHS} were."
+    )
+
+
 class Notices(SilentReporter):
     """Collects notices, and may cancel."""
 

@@ -19,6 +19,7 @@ from SpatialARAnomalyLib.service.batch.places import (
     Outcomes,
     ScanRequest,
     Work,
+    died,
 )
 from SpatialARAnomalyLib.service.events import PROTOCOL
 
@@ -77,7 +78,7 @@ class Processes:
                         if deaths[lost.name] < DEATHS:
                             again.append(lost)
                         else:
-                            yield lost, worker.outcome(error=died(worker.exit_code))
+                            yield lost, worker.outcome(error=died())
                 elif event and (ended := worker.take(event)) is not None:
                     yield ended
         finally:
@@ -85,14 +86,6 @@ class Processes:
                 one.close()
             for one in workers:
                 one.end()
-
-
-def died(exit_code: int | None = None) -> SpatialARError:
-    """Make the error of a scan whose processes were killed."""
-    how = "" if exit_code is None else f", the last with exit code {exit_code}"
-    return SpatialARError(
-        "process-died", f"The process of the scan must end by itself; {DEATHS} died{how}."
-    )
 
 
 class _Worker:

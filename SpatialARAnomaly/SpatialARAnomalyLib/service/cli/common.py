@@ -81,6 +81,18 @@ JobsOption = Annotated[
     int,
     typer.Option("--jobs", min=1, help="Number of processes, each with the model in memory."),
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Compute on a Dask cluster: 'local' or 'slurm' starts one of --jobs workers; or the "
+        "address of a scheduler, such as tcp://host:8786.",
+    ),
+]
+WorkerMemoryOption = Annotated[
+    str | None,
+    typer.Option("--worker-memory", help="Memory limit of a worker of the cluster, such as 8GB."),
+]
 RefineOption = Annotated[
     bool,
     typer.Option("--refine-outlines", help="Move outlines to image edges, by at most a token."),

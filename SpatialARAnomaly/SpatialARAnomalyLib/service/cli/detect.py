@@ -25,6 +25,8 @@ from SpatialARAnomalyLib.service.cli.common import (
     OverwriteOption,
     RefineOption,
     ResultsOption,
+    SchedulerOption,
+    WorkerMemoryOption,
     run_job,
 )
 from SpatialARAnomalyLib.service.events import EventReporter
@@ -88,6 +90,8 @@ def detect(
     ] = False,
     overwrite: OverwriteOption = False,
     jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    worker_memory: WorkerMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find what does not look normal in a scan, or in each of many.
@@ -100,8 +104,8 @@ def detect(
 
     def job(report_: EventReporter) -> Outcome:
         nonlocal complete
+        from SpatialARAnomalyLib.service.batch.choose import choose_place
         from SpatialARAnomalyLib.service.batch.detection import detect_batch, find_batch
-        from SpatialARAnomalyLib.service.batch.local import local_place
         from SpatialARAnomalyLib.service.cli.tables import print_batch, print_detection
         from SpatialARAnomalyLib.service.detection.dicom_source import require_dicom_packages
         from SpatialARAnomalyLib.service.detection.result_files import (
@@ -136,7 +140,15 @@ def detect(
             source = ScanSource(
                 path=inputs[0], volume=volume, allow_gaps=allow_gaps, orientation=orientation
             )
-            batch = detect_batch(inputs, found, source, spec, out, local_place(jobs), report_)
+            batch = detect_batch(
+                inputs,
+                found,
+                source,
+                spec,
+                out,
+                choose_place(jobs, scheduler, worker_memory),
+                report_,
+            )
             complete = batch.is_complete
             return batch.as_result(), lambda: print_batch(batch)
         source = dataclasses.replace(

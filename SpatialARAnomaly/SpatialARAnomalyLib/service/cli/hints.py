@@ -41,6 +41,12 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "cases-twice": "Remove one of its rows.",
     "checkpoint-damaged": "Start the training again with --restart.",
     "checkpoint-other": "Repeat its command to resume it, or discard it with --restart.",
+    "cluster-lost": "Start the scheduler and its workers, and repeat the command to resume.",
+    "cluster-missing": 'Install the packages: pip install "spatial-ar-anomaly[cluster]"',
+    "cluster-unreachable": (
+        "Check the address; for slurm the settings in ~/.config/dask/jobqueue.yaml."
+    ),
+    "cluster-version": "Install the same version on all machines, and restart the workers.",
     "constraints": "Make the list on that machine: PythonSlicer -m pip freeze > list.txt",
     "device-missing": "Use --device auto or --device cpu, or install a torch for this device.",
     "dicom-4d": _ONE_VOLUME,

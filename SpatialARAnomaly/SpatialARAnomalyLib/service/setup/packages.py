@@ -112,7 +112,10 @@ def installed_versions(
     found: dict[str, str] = {}
     for package in tuple(packages) or (None,):
         for one in distributions(name=package, path=path):
-            name = one.metadata["Name"]
+            try:
+                name = one.metadata["Name"]
+            except FileNotFoundError:  # of the package importlib_metadata, which Dask loads
+                continue
             if name:  # None in a folder left by an interrupted pip
                 found.setdefault(canonicalize_name(name), one.version)
     return found
