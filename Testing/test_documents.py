@@ -16,6 +16,7 @@ PACKAGE = ROOT / "SpatialARAnomaly/SpatialARAnomalyLib"
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "Resources").rglob("*.md")),
 ]
 IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]

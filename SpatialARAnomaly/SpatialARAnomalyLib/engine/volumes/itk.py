@@ -4,6 +4,7 @@ ITK replaces positions that it cannot parse by 0 or 1 mm and opens any file that
 names; MetaIO accepts damaged voxels or ends the process.
 """
 
+import errno
 import math
 import os
 import re
@@ -425,3 +426,16 @@ def write_nrrd(
         sitk.WriteImage(image, refusals.unicode_name(path), useCompression=True)
     except RuntimeError as error:
         raise OSError("the NRRD file could not be written") from error
+    if not _is_whole(path):  # ITK does not notice that a disk is full
+        raise OSError(errno.EIO, "the file was cut short; the disk may be full")
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether the compressed voxels of a NRRD file that was written here are complete."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
+    with suppress(zlib.error), path.open("rb") as file:
+        while file.readline().strip():
+            pass
+        while not stream.eof and (chunk := file.read(1 << 16)):
+            stream.decompress(chunk)
+    return stream.eof
