@@ -117,10 +117,10 @@ def measure(model: Path, scans: int) -> None:
     """Measure a loop, a batch in this process and in two, with as many small heads."""
     from SpatialARAnomalyLib.engine.progress import SilentReporter
     from SpatialARAnomalyLib.engine.volumes.files import write_nifti
-    from SpatialARAnomalyLib.service.batch.detection import detect_batch, find_batch
     from SpatialARAnomalyLib.service.batch.places import Here, Place
     from SpatialARAnomalyLib.service.batch.processes import Processes
     from SpatialARAnomalyLib.service.demo.phantom import normal_head
+    from SpatialARAnomalyLib.service.detection.detect_many import detect_batch, find_batch
     from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec, detect_to_files
     from SpatialARAnomalyLib.service.scans import ScanSource
 

@@ -84,6 +84,7 @@ JOBS = {
     "demonstration_model": Job("worker.demo", "make_model", writes_output=True),
     "survey": Job("training.survey", "survey"),
     "train": Job("worker.training", "train_model", writes_output=True, releases_models=True),
+    "embed_scan": Job("training.train", "embed_scan", writes_output=True),
     "training_discard": Job("worker.training", "discard_training"),
     "model_card": Job("worker.models", "write_card_files", writes_output=True),
     "model_export": Job("worker.models", "export", writes_output=True),

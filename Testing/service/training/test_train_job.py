@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume, SliceStac
 from SpatialARAnomalyLib.engine.specs import Modality, Plane, Preset
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti
 from SpatialARAnomalyLib.service import scans as inputs
+from SpatialARAnomalyLib.service.batch.places import HERE, do
+from SpatialARAnomalyLib.service.batch.processes import Processes
 from SpatialARAnomalyLib.service.demo.phantom import normal_head
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training import train as train_job
@@ -34,13 +37,14 @@ from SpatialARAnomalyLib.service.training.survey import FOV_STEP_MM
 from SpatialARAnomalyLib.service.training.train import train
 
 
-def train_on(normals, out, report=None, **changes):
+def train_on(normals, out, report=None, place=HERE, **changes):
     """Train a small network on these scans, with other settings where they are given."""
     settings = {
         "name": "heads", "size_px": 112, "preset": Preset.STANDARD, "hidden_channels": 16,
         "epochs": 3, "batch_size": 8, "device": Device.CPU,
     }  # fmt: skip
-    return train(normals, out, TrainSpec(**settings | changes), report or SilentReporter())
+    spec = TrainSpec(**settings | changes)
+    return train(normals, out, spec, report or SilentReporter(), place)
 
 
 class Recorder(SilentReporter):
@@ -89,6 +93,28 @@ def test_twice_from_one_seed_gives_identical_files(site, uninterrupted, tmp_path
     assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
     # Nothing else is left: no work in progress.
     assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.slow
+def test_embedding_in_two_processes_gives_the_same_model(site, uninterrupted, tmp_path):
+    train_on(site.normals, tmp_path / "model", place=Processes(2))
+    assert (tmp_path / "model.safetensors").read_bytes() == uninterrupted[0].read_bytes()
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_a_scan_that_changes_before_a_process_embeds_it_ends_the_training(site, tmp_path):
+    class Changed:
+        """A place whose processes find another scan in each file."""
+
+        def run(self, work, requests, report):
+            for request in requests:
+                inputs = request.inputs | {"sha256": "0" * 64}
+                yield request, do(work, dataclasses.replace(request, inputs=inputs))
+
+    with pytest.raises(InputError) as caught:
+        train_on(site.normals, tmp_path / "model", place=Changed())
+    assert caught.value.code == "normal-changed"
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_order_of_the_normals_does_not_matter(site, uninterrupted, tmp_path):

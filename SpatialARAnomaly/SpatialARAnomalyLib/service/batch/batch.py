@@ -23,7 +23,7 @@ from SpatialARAnomalyLib.service.batch.table import (
     StatusTable,
     is_batch,
 )
-from SpatialARAnomalyLib.service.detection.findings_table import cell
+from SpatialARAnomalyLib.service.csv_files import cell
 from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty
 
 LOCK_FILE = ".lock"

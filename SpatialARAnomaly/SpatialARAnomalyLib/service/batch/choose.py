@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from SpatialARAnomalyLib.engine.errors import SetupError, SpecError
-from SpatialARAnomalyLib.service.batch.places import Here, Place
+from SpatialARAnomalyLib.service.batch.places import HERE, Place
 from SpatialARAnomalyLib.service.batch.processes import Processes
 
 
@@ -26,4 +26,4 @@ def choose_place(
         return Cluster(scheduler, jobs, worker_memory)
     if worker_memory is not None:
         raise SpecError("spec-value", "A worker's memory is limited by a scheduler; none is given.")
-    return Here() if jobs == 1 else Processes(jobs)
+    return HERE if jobs == 1 else Processes(jobs)

@@ -73,6 +73,9 @@ class Here:
             yield request, do(work, request, report.check_cancelled)
 
 
+HERE = Here()
+
+
 def do(
     work: Work, request: ScanRequest, check_cancelled: Callable[[], None] = lambda: None
 ) -> Outcome:

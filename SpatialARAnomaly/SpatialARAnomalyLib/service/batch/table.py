@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from SpatialARAnomalyLib.engine.files import replacing, unwritable
-from SpatialARAnomalyLib.service.detection.findings_table import cell, write_table
+from SpatialARAnomalyLib.service.csv_files import cell, write_table
 
 STATUS_FILE = "status.csv"
 

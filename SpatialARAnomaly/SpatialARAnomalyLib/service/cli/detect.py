@@ -105,8 +105,8 @@ def detect(
     def job(report_: EventReporter) -> Outcome:
         nonlocal complete
         from SpatialARAnomalyLib.service.batch.choose import choose_place
-        from SpatialARAnomalyLib.service.batch.detection import detect_batch, find_batch
         from SpatialARAnomalyLib.service.cli.tables import print_batch, print_detection
+        from SpatialARAnomalyLib.service.detection.detect_many import detect_batch, find_batch
         from SpatialARAnomalyLib.service.detection.dicom_source import require_dicom_packages
         from SpatialARAnomalyLib.service.detection.result_files import (
             ResultsSpec,

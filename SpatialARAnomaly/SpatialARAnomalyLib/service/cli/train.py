@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from SpatialARAnomalyLib.engine.specs import Spec, TrainingSpec
-from SpatialARAnomalyLib.service.cli.common import JsonOption, Outcome, run_job
+from SpatialARAnomalyLib.service.cli.common import (
+    JobsOption,
+    JsonOption,
+    Outcome,
+    SchedulerOption,
+    WorkerMemoryOption,
+    run_job,
+)
 from SpatialARAnomalyLib.service.events import EventReporter
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
@@ -78,19 +85,28 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The model file to write (NAME.safetensors).")],
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    worker_memory: WorkerMemoryOption = None,
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Train a model on normal scans. Repeat an interrupted command to resume it."""
+    """Train a model on normal scans. Repeat an interrupted command to resume it.
+
+    Scans are embedded in as many processes as --jobs says, or on a cluster; the rest is
+    one process's work.
+    """
 
     def job(report: EventReporter) -> Outcome:
         from SpatialARAnomalyLib.engine.model.model_file import model_path
+        from SpatialARAnomalyLib.service.batch.choose import choose_place
         from SpatialARAnomalyLib.service.models.library import check_name
         from SpatialARAnomalyLib.service.training.train import as_result
         from SpatialARAnomalyLib.service.training.train import train as run
 
         check_name(model_path(out).stem)  # other systems may not be able to store the file
-        card = run(normals, out, TrainSpec(**options), report)
+        place = choose_place(jobs, scheduler, worker_memory)
+        card = run(normals, out, TrainSpec(**options), report, place)
 
         def show() -> None:
             from SpatialARAnomalyLib.service.cli.tables import print_card

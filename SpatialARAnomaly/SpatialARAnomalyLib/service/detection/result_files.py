@@ -22,6 +22,7 @@ from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
+from SpatialARAnomalyLib.service.csv_files import write_table
 from SpatialARAnomalyLib.service.detection.detect import (
     Clock,
     Detection,
@@ -39,7 +40,6 @@ from SpatialARAnomalyLib.service.detection.findings_table import (
     FINDING_COLUMNS,
     finding_row,
     rank_color,
-    write_table,
 )
 from SpatialARAnomalyLib.service.detection.model_cache import MODELS
 from SpatialARAnomalyLib.service.detection.report import write_report

@@ -25,8 +25,8 @@ from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Orientation
 from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
+from SpatialARAnomalyLib.service.csv_files import write_table
 from SpatialARAnomalyLib.service.detection.detect import Clock, Detection
-from SpatialARAnomalyLib.service.detection.findings_table import write_table
 from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
 from SpatialARAnomalyLib.service.detection.result_files import RESULT_SUFFIXES, run_values
 from SpatialARAnomalyLib.service.detection.review_case import case_of

@@ -13,7 +13,7 @@ from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
-from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Region
+from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Region, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_series import (
     DicomSeries,
@@ -75,6 +75,15 @@ class NormalScan:
     def patient(self) -> str:
         """Word that the scans of one patient share."""
         return self.source.patient or self.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanContent(Spec):
+    """A scan with the hashes of what a training read in it."""
+
+    source: ScanSource
+    sha256: str
+    mask_sha256: str = ""
 
 
 class ScanReader:
@@ -164,7 +173,10 @@ class ScanReader:
         return scan
 
     def voxels(
-        self, scan: NormalScan, modality: Modality, check_cancelled: Callable[[], None]
+        self,
+        scan: NormalScan | ScanContent,
+        modality: Modality,
+        check_cancelled: Callable[[], None],
     ) -> PlaneVolume:
         """Return the kept voxels or read the scan again; raises `InputError` if it changed."""
         kept = self._kept.get(scan.sha256)

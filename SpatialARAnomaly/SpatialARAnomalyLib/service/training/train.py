@@ -1,12 +1,14 @@
 """Training: normal scans in, a model file out."""
 
 import dataclasses
+import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +19,7 @@ from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.cards.finding_counts import FindingCounts
 from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.cards.suitability import MEASURES, Suitability, verdicts
-from SpatialARAnomalyLib.engine.errors import InputError, SpecError
+from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError, SpecError
 from SpatialARAnomalyLib.engine.model.feature_store import (
     PREPARATION_VERSION,
     FeatureStore,
@@ -44,6 +46,8 @@ from SpatialARAnomalyLib.engine.slices.slice_stack import SliceStack
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
 from SpatialARAnomalyLib.service.array_files import affine_rows
+from SpatialARAnomalyLib.service.batch.batch import stops_all
+from SpatialARAnomalyLib.service.batch.places import HERE, Place, ScanRequest, Work
 from SpatialARAnomalyLib.service.encoders import registry
 from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 from SpatialARAnomalyLib.service.text import unlike_text
@@ -51,6 +55,7 @@ from SpatialARAnomalyLib.service.training.candidates import (
     KEPT_BYTES,
     Candidate,
     NormalScan,
+    ScanContent,
     ScanReader,
     check_oriented,
     find_candidates,
@@ -83,6 +88,7 @@ def train(
     out: Path | str,
     spec: TrainSpec = TrainSpec(),
     report: Reporter = SilentReporter(),
+    place: Place = HERE,
 ) -> ModelCard:
     """Train a model and write its file; the same request resumes an interrupted training.
 
@@ -95,6 +101,7 @@ def train(
         out: The model file to write; `.safetensors` is added where it is lacking.
         spec: The settings.
         report: Receives stages, progress, notices and epochs, and may cancel.
+        place: Where scans are embedded.
 
     Raises:
         SpatialARError: The input cannot be used; no model appears.
@@ -127,16 +134,16 @@ def train(
         _check_outside([source.path for source in sources if source.path is not None], folder)
         if not spec.skip_unusable:
             searched = {candidate.folders[0] for candidate in candidates if candidate.folders}
-            for place in places:
-                if place.is_dir() and str(place) not in searched:
-                    find_one_scan(place).read(report.check_cancelled)  # raises what it lacks
+            for path in places:
+                if path.is_dir() and str(path) not in searched:
+                    find_one_scan(path).read(report.check_cancelled)  # raises what it lacks
             if sources and not folder.checkpoint.exists():
                 _record(spec, sources, folder)
         reader = ScanReader.of(spec, KEPT_BYTES)
         scans = _select(candidates, spec, encoder, reader, report)
         store = FeatureStore(folder.features)
         preparation = _Preparation(spec, scans, encoder, reader, store)
-        card, model = _fit_model(preparation, scans, folder, report)
+        card, model = _fit_model(preparation, scans, folder, place, report)
         card = save_model(out, card, model, overwrite=spec.overwrite)
         registry.remember(encoder.card.weights_sha256, spec.encoder)
         try:
@@ -195,13 +202,20 @@ def _keep_array(array: np.ndarray, folder: TrainingFolder, report: Reporter) -> 
 
 def _record(spec: TrainSpec, sources: Sequence[ScanSource], folder: TrainingFolder) -> None:
     """Write the request into the folder, so that the panel can list and resume the training."""
-    encoder = spec.encoder
-    if encoder != DEMONSTRATION and os.path.exists(encoder):
-        encoder = os.path.abspath(encoder)
     spec = dataclasses.replace(
-        spec, encoder=encoder, restart=False, allow_download=False, skip_unusable=False
+        spec,
+        encoder=_absolute(spec.encoder),
+        restart=False,
+        allow_download=False,
+        skip_unusable=False,
     )
     folder.write_record(TrainingRecord(spec, tuple(source.to_dict() for source in sources)))
+
+
+def _absolute(encoder: str) -> str:
+    """Return a path of an encoder without the working folder, and other names as they are."""
+    is_path = encoder != DEMONSTRATION and os.path.exists(encoder)
+    return os.path.abspath(encoder) if is_path else encoder
 
 
 def _select(
@@ -264,7 +278,7 @@ class _Preparation:
         self.intensity = spec.intensity(modality)
         self.encoder, self.reader, self.store = encoder, reader, store
 
-    def key(self, scan: NormalScan) -> str:
+    def key(self, scan: NormalScan | ScanContent) -> str:
         """Return the name of the scan's tokens in the store."""
         return feature_key(
             scan.sha256,
@@ -276,7 +290,7 @@ class _Preparation:
             precision=self.encoder.card.precision.value,
         )
 
-    def stack(self, scan: NormalScan, report: Reporter) -> SliceStack:
+    def stack(self, scan: NormalScan | ScanContent, report: Reporter) -> SliceStack:
         """Return the scan's slices; raises `InputError` if it changed or has no body token."""
         plane_volume = self.reader.voxels(scan, self.modality, report.check_cancelled)
         stack = SliceStack(plane_volume, self.slices, self.intensity, self.encoder.card.patch_px)
@@ -289,11 +303,46 @@ class _Preparation:
             )
         return stack
 
+    def is_stored(self, key: str) -> bool:
+        """Return whether the store has the tokens and their means."""
+        return key in self.store and key + MEANS_ENDING in self.store
+
+    def embed(
+        self,
+        stack: SliceStack,
+        key: str,
+        report: Reporter,
+        progress: Callable[[int], None] = lambda slices: None,
+    ) -> None:
+        """Store the tokens of a scan and their means by slice, as far as they are lacking."""
+        from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices, mean_token
+
+        def batches() -> Iterator[np.ndarray]:
+            progress(0)
+            tokens = embed_slices(stack, self.encoder, report)
+            for count, one in enumerate(tokens, start=1):
+                yield one.cpu().numpy()
+                progress(count)
+
+        if key not in self.store:
+            across = self.slices.size_px // self.encoder.card.patch_px
+            images = len(stack.indices) * stack.tiles
+            self.store.write(key, (images, self.encoder.card.channels, across, across), batches())
+        if key + MEANS_ENDING not in self.store:
+            tokens = self.store.open(key)
+            slices = np.split(tokens, len(stack.indices))
+            means = np.concatenate(
+                [mean_token(stack, *one) for one in zip(stack.indices, slices, strict=True)]
+            )[:, :, None, None]
+            self.store.write(key + MEANS_ENDING, means.shape, [means])
+            release_pages(tokens)
+
 
 def _fit_model(
     preparation: _Preparation,
     scans: Sequence[NormalScan],
     folder: TrainingFolder,
+    place: Place,
     report: Reporter,
 ) -> "tuple[ModelCard, AutoregressiveModel]":
     """Return the trained network and its card, which lacks only the hash of the weights."""
@@ -319,7 +368,7 @@ def _fit_model(
     _record(spec, [scan.source for scan in scans], folder)
 
     report.stage("embed", 2, 4)
-    keys = _embed(scans, set(held_out_indices), preparation, report)
+    keys = _embed(scans, set(held_out_indices), preparation, place, report)
     suitability = _suitability(scans, keys, preparation.store, report)
 
     report.stage("fit", 3, 4)
@@ -374,54 +423,89 @@ def _embed(
     scans: Sequence[NormalScan],
     held_out: set[int],
     preparation: _Preparation,
+    place: Place,
     report: Reporter,
 ) -> list[str]:
     """Store the tokens, and their means by slice, of every scan that lacks them; return the keys.
 
     Frees the voxels of the training scans, which are not needed again.
     """
-    from SpatialARAnomalyLib.engine.scoring.scoring import embed_slices, mean_token
-
+    keys = [preparation.key(scan) for scan in scans]
     total = sum(scan.body_slices for scan in scans)
-    tokens_across = preparation.slices.size_px // preparation.encoder.card.patch_px
+    if place is not HERE:
+        _embed_elsewhere(scans, keys, preparation, place, report)
     done = 0
-    keys = []
-    for index, scan in enumerate(scans):
-        key = preparation.key(scan)
-        keys.append(key)
-        lacks_tokens = key not in preparation.store
-        lacks_means = key + MEANS_ENDING not in preparation.store
-        if not lacks_tokens and not lacks_means:
-            if index not in held_out:
-                preparation.reader.drop(scan)
-            done += scan.body_slices
-            continue
-        stack = preparation.stack(scan, report)
+    for index, (scan, key) in enumerate(zip(scans, keys, strict=True)):
+        is_stored = preparation.is_stored(key)
+        stack = None if is_stored else preparation.stack(scan, report)
         if index not in held_out:
             preparation.reader.drop(scan)
-        before = done
+        if stack is not None:
+            before = done
 
-        def batches(stack: SliceStack = stack, before: int = before) -> Iterator[np.ndarray]:
-            report.progress(before, total, "slice")
-            tokens = embed_slices(stack, preparation.encoder, report)
-            for count, one in enumerate(tokens, start=1):
-                yield one.cpu().numpy()
-                report.progress(before + count, total, "slice")
+            def progress(slices: int, before: int = before) -> None:
+                report.progress(before + slices, total, "slice")
 
-        if lacks_tokens:
-            images = len(stack.indices) * stack.tiles
-            shape = (images, preparation.encoder.card.channels, tokens_across, tokens_across)
-            preparation.store.write(key, shape, batches())
-        if lacks_means:
-            tokens = preparation.store.open(key)
-            slices = np.split(tokens, len(stack.indices))
-            means = np.concatenate(
-                [mean_token(stack, *one) for one in zip(stack.indices, slices, strict=True)]
-            )[:, :, None, None]
-            preparation.store.write(key + MEANS_ENDING, means.shape, [means])
-            release_pages(tokens)
+            preparation.embed(stack, key, report, progress)
         done += scan.body_slices
     return keys
+
+
+def _embed_elsewhere(
+    scans: Sequence[NormalScan],
+    keys: Sequence[str],
+    preparation: _Preparation,
+    place: Place,
+    report: Reporter,
+) -> None:
+    """Embed scans in other processes, each into its own files of the store.
+
+    Raises the first error of a scan when the others are stored.
+    """
+    lacking = [
+        scan for scan, key in zip(scans, keys, strict=True) if not preparation.is_stored(key)
+    ]
+    spec = dataclasses.replace(preparation.spec, encoder=_absolute(preparation.spec.encoder))
+    requests = (
+        ScanRequest(
+            name=scan.sha256,
+            inputs=ScanContent(
+                source=scan.source, sha256=scan.sha256, mask_sha256=scan.mask_sha256
+            ).to_dict(),
+            output=preparation.store.folder,
+        )
+        for scan in lacking
+    )
+    error: SpatialARError | None = None
+    work = Work(job="embed_scan", spec=spec.to_dict())
+    with closing(place.run(work, requests, report)) as outcomes:
+        for done, (_, outcome) in enumerate(outcomes, start=1):
+            error = error or outcome.error
+            if outcome.error is not None and stops_all(outcome.error.code):
+                raise outcome.error
+            report.progress(done, len(lacking), "scan")
+    if error is not None:
+        raise error
+
+
+def embed_scan(
+    inputs: ScanContent, spec: TrainSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Do the worker's job `embed_scan`: store the tokens of a scan in the folder `output`.
+
+    `spec` is resolved. The encoder is kept in memory for the next scan. Raises as `train` does.
+    """
+    preparation = _prepare_embedding(spec, output)
+    key = preparation.key(inputs)
+    if not preparation.is_stored(key):
+        preparation.embed(preparation.stack(inputs, report), key, report)
+    return {"key": key}
+
+
+@functools.lru_cache(maxsize=1)
+def _prepare_embedding(spec: TrainSpec, store: Path) -> _Preparation:
+    encoder = load_training_encoder(spec, SilentReporter(), allow_download=spec.allow_download)
+    return _Preparation(spec, (), encoder, ScanReader.of(spec), FeatureStore(store))
 
 
 def _suitability(

@@ -25,7 +25,7 @@ from SpatialARAnomalyLib.service.array_files import (
     read_nll,
     read_voxels,
 )
-from SpatialARAnomalyLib.service.detection.findings_table import write_table
+from SpatialARAnomalyLib.service.csv_files import write_table
 from SpatialARAnomalyLib.service.detection.report import (
     ReportFacts,
     case_from_facts,

@@ -9,7 +9,7 @@ from engine.dicom_examples import small_series
 from service.small_site import run, tree
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.service.batch.detection import find_batch, name_scans
+from SpatialARAnomalyLib.service.detection.detect_many import find_batch, name_scans
 
 
 def touch(folder: Path, *names: str) -> None:
