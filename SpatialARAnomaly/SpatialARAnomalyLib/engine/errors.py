@@ -64,6 +64,10 @@ class OutputError(SpatialARError):
     """A result cannot be written to its place."""
 
 
+class PacsError(SpatialARError):
+    """A PACS cannot be reached, or refuses or lacks what is asked for."""
+
+
 class SetupError(SpatialARError):
     """Packages cannot be installed, or an offline kit cannot be used or made."""
 

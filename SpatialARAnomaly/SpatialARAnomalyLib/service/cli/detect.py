@@ -1,6 +1,7 @@
 """The command `detect`."""
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     run_job,
 )
 from SpatialARAnomalyLib.service.events import EventReporter
+from SpatialARAnomalyLib.service.pacs.address import is_pacs_address, parse_address
 
 EPILOG = (
     "Example: spatial-ar-anomaly detect scan.nii.gz --model brain-t1 --out results. "
@@ -39,11 +41,11 @@ EPILOG = (
 
 def detect(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT...",
             help="A NIfTI, NRRD, MHA or DICOM file, or a DICOM folder; or several of them, folders "
-            "of scans, a CSV with the column scan.",
+            "of scans, a CSV with the column scan; or a series in a PACS (dicomweb://…).",
         ),
     ],
     model: ModelOption,
@@ -88,6 +90,9 @@ def detect(
             "--dicom", help="Also write SEG, Parametric Map, Secondary Capture and report (SR)."
         ),
     ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Store the DICOM results in the PACS of the scan.")
+    ] = False,
     overwrite: OverwriteOption = False,
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
@@ -113,6 +118,8 @@ def detect(
             as_result,
             detect_to_files,
         )
+        from SpatialARAnomalyLib.service.pacs.client import Pacs
+        from SpatialARAnomalyLib.service.pacs.scans import fetched_scan, store_results
         from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 
         spec = ResultsSpec(
@@ -128,20 +135,26 @@ def detect(
             overwrite=overwrite,
             report=report,
             title=title,
-            dicom=dicom,
+            dicom=dicom or store,
         )
-        if dicom:
+        if spec.dicom:
             require_dicom_packages()
+        from_pacs = is_pacs_address(inputs[0])
+        if store and not from_pacs:
+            raise SpecError("spec-value", "--store is for a scan in a PACS.")
+        if from_pacs and len(inputs) > 1:
+            raise SpecError("spec-value", "An address in a PACS must be the only input.")
+        paths = [Path(one) for one in inputs]
         of_one = [option is not None for option in (series, mask, name)]
         if len(inputs) > 1 and any(of_one):
             raise SpecError("spec-value", "--series, --mask and --name are for one scan.")
-        found = None if any(of_one) else find_batch(inputs, report_)
+        found = None if any(of_one) or from_pacs else find_batch(paths, report_)
         if found is not None:
             source = ScanSource(
-                path=inputs[0], volume=volume, allow_gaps=allow_gaps, orientation=orientation
+                path=paths[0], volume=volume, allow_gaps=allow_gaps, orientation=orientation
             )
             batch = detect_batch(
-                inputs,
+                paths,
                 found,
                 source,
                 spec,
@@ -151,14 +164,19 @@ def detect(
             )
             complete = batch.is_complete
             return batch.as_result(), lambda: print_batch(batch)
-        source = dataclasses.replace(
-            find_one_scan(inputs[0], series, mask, report_.check_cancelled),
-            volume=volume,
-            allow_gaps=allow_gaps,
-            orientation=orientation,
-        )
-        detection, files = detect_to_files(source, spec, out, report_)
-        return as_result(detection, files), lambda: print_detection(detection, files)
+        pacs = Pacs(parse_address(inputs[0]), report_) if from_pacs else None
+        with nullcontext(paths[0]) if pacs is None else fetched_scan(pacs, series, report_) as path:
+            source = dataclasses.replace(
+                find_one_scan(path, series, mask, report_.check_cancelled),
+                volume=volume,
+                allow_gaps=allow_gaps,
+                orientation=orientation,
+            )
+            detection, files = detect_to_files(source, spec, out, report_)
+        result = as_result(detection, files)
+        if pacs is not None and store:
+            result |= {"pacs": store_results(pacs, files, report_)}
+        return result, lambda: print_detection(detection, files)
 
     run_job(job, as_json=as_json, device=device)
     if not complete:

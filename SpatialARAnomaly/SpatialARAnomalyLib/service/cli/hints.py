@@ -14,6 +14,7 @@ _ONE_VOLUME = (
 _OTHER_NAME = "Choose another name."
 _OTHER_PROGRAM = "Restart the program that sent the request: it has another version."
 _OTHER_SPEC = "Correct the value; `--help` describes the options."
+_PACS_AGAIN = "Repeat the command, with --overwrite where results were written before."
 _REPORT = "Please report it."
 _RESTORE_MODEL = "Copy or import the model again from its source."
 _TRUTH = "Save the truth as a label map on the scan's own voxels."
@@ -223,6 +224,29 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "output-not-an-evaluation": "Choose another folder with --out.",
     "output-unwritable": "Free disk space, or choose another folder that you may write to.",
     "package-missing": _INSTALL,
+    "pacs-address": (
+        "The login goes into SPATIAL_AR_ANOMALY_PACS_USER and _PASSWORD, or a netrc file; "
+        "dicomweb+http:// is for servers without TLS."
+    ),
+    "pacs-certificate": (
+        "Have the server's certificate renewed, or set SSL_CERT_FILE to the .pem file of the "
+        "hospital's authority. Check this machine's date, too."
+    ),
+    "pacs-cut": _PACS_AGAIN,
+    "pacs-failed": "Look into the server's log, then repeat the command.",
+    "pacs-incomplete": "Wait until the series has arrived there, then repeat the command.",
+    "pacs-login": (
+        "Set SPATIAL_AR_ANOMALY_PACS_USER and SPATIAL_AR_ANOMALY_PACS_PASSWORD, or "
+        "SPATIAL_AR_ANOMALY_PACS_TOKEN, or write them into a netrc file."
+    ),
+    "pacs-no-scan": "Correct the query of the address; it may name StudyInstanceUID.",
+    "pacs-not-dicomweb": "Ask the PACS's administrator for the address of its DICOMweb service.",
+    "pacs-not-found": "Correct the path or the UIDs of the address.",
+    "pacs-offline": "Check the address, the network, and HTTPS_PROXY and NO_PROXY.",
+    "pacs-several": "Name one with StudyInstanceUID or SeriesInstanceUID, or use `watch --once`.",
+    "pacs-slow": _PACS_AGAIN,
+    "pacs-store": "Look into the server's log: it may be full, or refuse such objects.",
+    "pacs-tls": "Use the address of its TLS, or dicomweb+http:// within a trusted network.",
     "phantom-lesion-room": "Choose a smaller radius, or a grid that covers more of the brain.",
     "phantom-settings": "Correct the value.",
     "pip-certificate": "Behind a proxy that inspects traffic, set PIP_CERT to its certificates.",
@@ -275,6 +299,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "volume-empty": "Export the scan again, or give another one.",
     "volume-number": "Choose one of these.",
     "voxels-not-finite": "Export the scan again, or give another one.",
+    "watch-model": "Choose another folder with --out for this model.",
+    "watch-running": "Wait until it has ended, or choose another --out.",
+    "watch-state": "Choose another --out, or move that file away: all series are new then.",
     "window-not-ct": "Leave out --window-hu.",
 }
 """Hints by error code.

@@ -9,7 +9,16 @@ from typer.core import TyperGroup
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import choose_threads
-from SpatialARAnomalyLib.service.cli import demo, detect, encoders, evaluate, models, setup, train
+from SpatialARAnomalyLib.service.cli import (
+    demo,
+    detect,
+    encoders,
+    evaluate,
+    models,
+    setup,
+    train,
+    watch,
+)
 from SpatialARAnomalyLib.service.cli.common import exit_on_error
 
 EPILOG = (
@@ -41,6 +50,7 @@ app = typer.Typer(
 app.command(epilog=train.NORMALS_EPILOG)(train.normals)
 app.command(epilog=train.TRAIN_EPILOG)(train.train)
 app.command(epilog=detect.EPILOG)(detect.detect)
+app.command(epilog=watch.EPILOG)(watch.watch)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=setup.DOCTOR_EPILOG)(setup.doctor)

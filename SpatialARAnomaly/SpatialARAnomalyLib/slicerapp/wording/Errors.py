@@ -63,6 +63,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
     )
     otherFolder = _("Choose another folder.")
     otherName = _("Choose another name.")
+    pacs = _("Correct the address or the login on the command line.")
     report = _("Please report it, with the text of 'Copy log'.")
     restart = _("Restart Slicer, as after every update.")
     truth = _("Save the truth as a label map on the scan's own voxels.")
@@ -231,6 +232,20 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "output-not-an-evaluation": otherFolder,
         "output-unwritable": _("Free disk space, or choose a folder that you may write to."),
         "package-missing": install,
+        "pacs-address": pacs,
+        "pacs-certificate": pacs,
+        "pacs-cut": tryAgain,
+        "pacs-failed": pacs,
+        "pacs-incomplete": tryAgain,
+        "pacs-login": pacs,
+        "pacs-no-scan": pacs,
+        "pacs-not-dicomweb": pacs,
+        "pacs-not-found": pacs,
+        "pacs-offline": pacs,
+        "pacs-several": pacs,
+        "pacs-slow": tryAgain,
+        "pacs-store": pacs,
+        "pacs-tls": pacs,
         "phantom-lesion-room": report,
         "phantom-settings": report,
         "pip-certificate": _("Start Slicer with PIP_CERT set to your site's certificates."),
@@ -291,6 +306,9 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
         "volume-number": _("Choose another volume of the series."),
         "voxels-not-finite": _("Choose another volume."),
+        "watch-model": otherFolder,
+        "watch-running": otherFolder,
+        "watch-state": otherFolder,
         "window-not-ct": _("Choose CT as 'Modality'."),
         "worker-died": (_("Try again. See the log below.\n{logTail}"), tryAgain),
         "worker-ended": tryAgain,
