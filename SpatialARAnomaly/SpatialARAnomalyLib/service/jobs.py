@@ -80,6 +80,7 @@ JOBS = {
     "find": Job("worker.detection", "find", writes_output=True),
     "export": Job("worker.export", "export", writes_output=True),
     "evaluate": Job("worker.evaluation", "evaluate", writes_output=True),
+    "score_case": Job("evaluation.files", "score_case", writes_output=True),
     "sample": Job("worker.demo", "make_sample", writes_output=True),
     "demonstration_model": Job("worker.demo", "make_model", writes_output=True),
     "survey": Job("training.survey", "survey"),

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from service.small_site import SHAPE_KJI, SPACING_MM, run, tree
 from sklearn.metrics import average_precision_score, roc_auc_score
-from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.device import Device
+from SpatialARAnomalyLib.engine.errors import Cancelled, InputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import METRICS
 from SpatialARAnomalyLib.engine.model.model_file import load_model
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec
 from SpatialARAnomalyLib.engine.volumes.files import (
     read_volume_file,
     write_nifti,
     write_nifti_labels,
     write_nrrd,
 )
+from SpatialARAnomalyLib.service.batch.places import HERE, Here
 from SpatialARAnomalyLib.service.demo.phantom import (
     add_lesion,
     normal_head,
@@ -29,7 +32,11 @@ from SpatialARAnomalyLib.service.detection.segmentation_file import (
     write_segmentation,
 )
 from SpatialARAnomalyLib.service.evaluation.cases import find_cases
-from SpatialARAnomalyLib.service.evaluation.files import EVALUATION_FILES
+from SpatialARAnomalyLib.service.evaluation.files import (
+    EVALUATION_FILES,
+    EvaluateRequest,
+    evaluate_to_files,
+)
 from SpatialARAnomalyLib.service.evaluation.picture import thinned
 from SpatialARAnomalyLib.service.evaluation.wording import METRIC_WORDS
 from SpatialARAnomalyLib.service.worker.evaluation import (
@@ -270,6 +277,42 @@ def test_a_line_that_names_the_delimiter_is_no_header(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"")
     (tmp_path / "cases.csv").write_text("sep=;\nscan;truth\na.nii;\n")
     assert len(find_cases(tmp_path / "cases.csv")) == 1
+
+
+@pytest.mark.slow
+def test_an_evaluation_at_another_place_is_the_same_and_is_resumed(cases, site, tmp_path):
+    class Interrupted(Here):
+        """Computes some cases, and notes them."""
+
+        def __init__(self, after):
+            self.after, self.begun = after, []
+
+        def run(self, work, requests, report):
+            for request, outcome in super().run(work, requests, report):
+                if len(self.begun) == self.after:
+                    raise Cancelled
+                self.begun.append(request.name)
+                yield request, outcome
+
+    def evaluated(name, place):
+        request = EvaluateRequest(
+            cases=cases, model=site.model, out=tmp_path / name, keep=True,
+            spec=EvaluationSpec(resamples=20), device=Device.CPU, allow_mismatch=True,
+        )  # fmt: skip
+        evaluate_to_files(request, SilentReporter(), place)
+        found = tree(tmp_path / name)
+        values = json.loads(found.pop("evaluation.json"))
+        del values["finished"], values["seconds"]
+        return found, values
+
+    expected = evaluated("here", HERE)
+    with pytest.raises(Cancelled):
+        evaluated("there", Interrupted(1))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["here", "there.evaluation"]
+    rest = Interrupted(99)
+    assert evaluated("there", rest) == expected
+    assert "00001" not in rest.begun
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["here", "there"]
 
 
 def test_kept_files_are_those_of_a_detection(cases, site, tmp_path):

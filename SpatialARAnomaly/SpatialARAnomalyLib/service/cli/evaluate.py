@@ -11,6 +11,7 @@ from SpatialARAnomalyLib.service.cli.common import (
     DeviceOption,
     DownloadOption,
     FalsePositiveRateOption,
+    JobsOption,
     JsonOption,
     MinVolumeOption,
     MismatchOption,
@@ -20,6 +21,8 @@ from SpatialARAnomalyLib.service.cli.common import (
     Outcome,
     OverwriteOption,
     ResultsOption,
+    SchedulerOption,
+    WorkerMemoryOption,
     run_job,
 )
 from SpatialARAnomalyLib.service.events import EventReporter
@@ -57,6 +60,9 @@ def evaluate(
     device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     overwrite: OverwriteOption = False,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    worker_memory: WorkerMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how well a model finds known lesions, beside plain intensity as a baseline.
@@ -66,6 +72,7 @@ def evaluate(
     """
 
     def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.batch.choose import choose_place
         from SpatialARAnomalyLib.service.evaluation.files import (
             EvaluateRequest,
             as_result,
@@ -90,7 +97,9 @@ def evaluate(
             allow_mismatch=allow_mismatch,
             overwrite=overwrite,
         )
-        evaluated, files = evaluate_to_files(request, report)
+        evaluated, files = evaluate_to_files(
+            request, report, choose_place(jobs, scheduler, worker_memory)
+        )
 
         def show() -> None:
             from SpatialARAnomalyLib.service.cli.tables import print_evaluation

@@ -1,5 +1,7 @@
 """Evaluation in memory: cases and a model in, metrics and curves with their intervals out."""
 
+import dataclasses
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from SpatialARAnomalyLib.engine.evaluation.evaluation import (
     evaluate_cases,
     score_case,
 )
-from SpatialARAnomalyLib.engine.evaluation.metrics import PooledCounts
+from SpatialARAnomalyLib.engine.evaluation.metrics import PooledCounts, ScoreCounts
 from SpatialARAnomalyLib.engine.model.model_file import ModelCard
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.slices.intensity import scale_intensity
@@ -59,6 +61,58 @@ class ScanFacts:
     """Case p-value (`Calibration.case_p_value`)."""
     unlike: bool = False
     """True if the scan does not look like the model's normal scans."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CaseScores:
+    """What an evaluation keeps of a scan."""
+
+    counts: dict[str, ScoredCase]
+    """Counts by kind of scores."""
+    fact: ScanFacts
+    slices: int
+    """Number of slices that were scored."""
+    device: str
+    hardware: str
+
+    def write(self, path: Path) -> None:
+        """Write the scores as a file of arrays (`.npz`)."""
+        arrays: dict[str, np.ndarray] = {}
+        about: dict[str, Any] = {"fact": dataclasses.asdict(self.fact), "kinds": {}}
+        about |= {"slices": self.slices, "device": self.device, "hardware": self.hardware}
+        for kind, case in self.counts.items():
+            values = {field.name: getattr(case, field.name) for field in dataclasses.fields(case)}
+            counts = values.pop("counts")
+            values |= {"scores": counts.scores, "histogram": counts.counts, "exact": counts.exact}
+            for name in _ARRAYS:
+                arrays[f"{kind}.{name}"] = values.pop(name)
+            about["kinds"][kind] = values
+        arrays["about"] = np.array(json.dumps(about, default=lambda one: one.item()))  # numpy's
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: Path) -> "CaseScores":
+        """Read what `write` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            counts = {}
+            for kind, values in about.pop("kinds").items():
+                scores, histogram, found, false_findings = (
+                    file[f"{kind}.{name}"] for name in _ARRAYS
+                )
+                exact = values.pop("exact")
+                counts[kind] = ScoredCase(
+                    counts=ScoreCounts(scores=scores, counts=histogram, exact=exact),
+                    found=found,
+                    false_findings=false_findings,
+                    **values,
+                )
+        fact = ScanFacts(**about.pop("fact"))
+        return cls(counts=counts, fact=fact, **about)
+
+
+_ARRAYS = ("scores", "histogram", "found", "false_findings")
+"""Arrays of the counts of a case."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,33 +234,36 @@ def evaluate(
     report_rough_threshold(card.calibration, spec.false_positive_rate, report)
 
     report.stage("score", 2, 4)
-    rules = search_rules(card.calibration, spec)
-    scored: list[dict[str, ScoredCase]] = []
-    facts: list[ScanFacts] = []
+    scored: list[CaseScores] = []
     slices = 0
     for number, case in enumerate(cases.cases, start=1):
-        part = PartOfStage(report, slices, cases.slices)
         report.check_cancelled()
-        volume, truth = case.read()
-        scan = prepare_scan(volume, card, True, SilentReporter())
-        stack, nll, verdict = score_scan(scan, model, part)
-        unlike = verdict is not None and verdict.unlike
-        kinds, fact = _count(case, number, scan, stack, nll, unlike, truth, card, rules, part)
-        if keep is not None:
-            keep(number, find_in_scan(scan, stack, nll, verdict, model, spec, {}), truth)
-        scored.append(kinds)
-        facts.append(fact)
-        slices += len(stack.indices)
+        part = PartOfStage(report, slices, cases.slices)
+        scored.append(score_one(case, number, model, spec, part, keep))
+        slices += scored[-1].slices
+    return summarize(cases, scored, card, spec, report, clock)
+
+
+def summarize(
+    cases: CheckedCases,
+    scored: Sequence[CaseScores],
+    card: ModelCard,
+    spec: EvaluationSpec,
+    report: Reporter,
+    clock: Clock,
+) -> Evaluated:
+    """Return the evaluation of scored cases; raises `Cancelled` through `report`."""
+    counts, facts = [one.counts for one in scored], [one.fact for one in scored]
     clock.lap("score")
     report_unsuitable(facts, card, report)
 
     report.stage("resample", 3, 4)
-    evaluations = evaluate_scores(scored, rules, spec.resamples, spec.seed, report)
+    rules = search_rules(card.calibration, spec)
+    evaluations = evaluate_scores(counts, rules, spec.resamples, spec.seed, report)
     clock.lap("resample")
-    device = model.encoder.device
     return Evaluated(
         evaluations=evaluations,
-        cases=scored,
+        cases=counts,
         facts=facts,
         spec=spec,
         threshold_nll=card.calibration.threshold(spec.false_positive_rate),
@@ -222,10 +279,41 @@ def evaluate(
             },
             "mismatches_allowed": list(cases.mismatches),
             "seed": spec.seed,
-            "device": str(device),
-            "hardware": _hardware(device),
+            "device": scored[0].device,
+            "hardware": scored[0].hardware,
             "seconds": clock.seconds,
         },
+    )
+
+
+def score_one(
+    case: Case,
+    number: int,
+    model: Model,
+    spec: EvaluationSpec,
+    report: Reporter = SilentReporter(),
+    keep: Keep | None = None,
+) -> CaseScores:
+    """Score the scan of a case, whose number (from 1) stands for an unnamed patient.
+
+    Raises as `evaluate` does.
+    """
+    card = model.card
+    rules = search_rules(card.calibration, spec)
+    volume, truth = case.read()
+    scan = prepare_scan(volume, card, True, SilentReporter())
+    stack, nll, verdict = score_scan(scan, model, report)
+    unlike = verdict is not None and verdict.unlike
+    counts, fact = _count(case, number, scan, stack, nll, unlike, truth, card, rules, report)
+    if keep is not None:
+        keep(number, find_in_scan(scan, stack, nll, verdict, model, spec, {}), truth)
+    device = model.encoder.device
+    return CaseScores(
+        counts=counts,
+        fact=fact,
+        slices=len(stack.indices),
+        device=str(device),
+        hardware=_hardware(device),
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from SpatialARAnomalyLib.engine.device import require_torch
-from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.engine.device import Device, require_torch
+from SpatialARAnomalyLib.engine.errors import InputError, OutputError
 from SpatialARAnomalyLib.engine.evaluation.evaluation import Metric
 from SpatialARAnomalyLib.engine.evaluation.metrics import (
     CONFIDENCE,
@@ -23,16 +25,27 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
 )
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Orientation
+from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Orientation, Spec
 from SpatialARAnomalyLib.engine.volumes.files import write_nrrd
+from SpatialARAnomalyLib.service.batch.batch import BatchScan, run_batch
+from SpatialARAnomalyLib.service.batch.places import HERE, Place, Work
+from SpatialARAnomalyLib.service.batch.table import DONE
 from SpatialARAnomalyLib.service.csv_files import write_table
 from SpatialARAnomalyLib.service.detection.detect import Clock, Detection
-from SpatialARAnomalyLib.service.detection.model_cache import ModelRequest
+from SpatialARAnomalyLib.service.detection.model_cache import MODELS, ModelRequest
 from SpatialARAnomalyLib.service.detection.result_files import RESULT_SUFFIXES, run_values
 from SpatialARAnomalyLib.service.detection.review_case import case_of
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
 from SpatialARAnomalyLib.service.evaluation.cases import Case, find_cases
-from SpatialARAnomalyLib.service.evaluation.evaluate import Evaluated, check_cases, evaluate
+from SpatialARAnomalyLib.service.evaluation.evaluate import (
+    CaseScores,
+    Evaluated,
+    Keep,
+    check_cases,
+    evaluate,
+    score_one,
+    summarize,
+)
 from SpatialARAnomalyLib.service.evaluation.picture import thinned, write_picture
 from SpatialARAnomalyLib.service.outputs import is_marked, write_atomically, write_each
 
@@ -69,10 +82,139 @@ class EvaluateRequest(ModelRequest):
     spec: EvaluationSpec = EvaluationSpec()
 
 
+SCORES_FILE = "scores.npz"
+"""Scores of a case that was scored in another process."""
+
+WORK_SUFFIX = ".evaluation"
+"""Follows the name of the output folder: the folder of cases that are scored elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseInputs(Spec):
+    """A case in files (`cases.Case`)."""
+
+    number: int
+    """Number of the case, from 1."""
+    scan: Path
+    truth: Path | None = None
+    patient: str = ""
+    mask: Path | None = None
+    orientation: Orientation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSpec(EvaluationSpec):
+    """Settings of the scoring of a case."""
+
+    model: Path
+    encoder: str | None = None
+    device: Device = Device.AUTO
+    allow_download: bool = False
+    keep: bool = False
+    """Also write the NLL volume and the review picture."""
+
+
+def score_case(
+    inputs: CaseInputs, spec: ScoreSpec, output: Path, report: Reporter
+) -> dict[str, Any]:
+    """Do the worker's job `score_case`: write the scores of a case into `output`.
+
+    Raises as `evaluate` does; nothing is written then.
+    """
+    model = MODELS.load(
+        spec.model, spec.device, encoder=spec.encoder, allow_download=spec.allow_download
+    )
+    case = Case(inputs.scan, inputs.truth, inputs.patient, inputs.mask, inputs.orientation)
+    kept = _kept_names(inputs.number, case) if spec.keep else ()
+    with write_atomically(output, [SCORES_FILE, *kept], overwrite=True) as new:
+        keep = _keeper(new, {inputs.number: kept} if kept else {})
+        with case.named(inputs.number):
+            scores = score_one(case, inputs.number, model, spec, report, keep)
+        scores.write(new / SCORES_FILE)
+    return {"slices": scores.slices}
+
+
+def _keeper(folder: Path, kept: dict[int, tuple[str, str]]) -> Keep | None:
+    """Return what writes a scan's NLL volume and review picture, under names by its number."""
+    if not kept:
+        return None
+
+    def keep(number: int, detection: Detection, truth: Bool[np.ndarray, "k j i"]) -> None:
+        nll, picture = (folder / name for name in kept[number])
+        write_nrrd(nll, detection.nll, detection.volume.ras_from_voxel)
+        write_review(picture, case_of(detection), truth)
+
+    return keep
+
+
+def _score_elsewhere(
+    request: EvaluateRequest,
+    cases: Sequence[Case],
+    weights_sha256: str,
+    place: Place,
+    new: Path,
+    report: Reporter,
+) -> list[CaseScores]:
+    """Score the cases at a place, and move what is kept into `new`; resumed after a cancel.
+
+    Raises the error of the first case that could not be scored, when the others are.
+    """
+    settings = request.spec.to_dict()
+    spec = ScoreSpec(
+        **settings,
+        model=request.model,
+        encoder=request.encoder,
+        device=request.device,
+        allow_download=request.allow_download,
+        keep=request.keep,
+    )
+    work = request.out.with_name(request.out.name + WORK_SUFFIX)
+    scans = []
+    for number, case in enumerate(cases, start=1):
+        scan, truth, mask = (
+            None if one is None else Path(os.path.abspath(str(one)))
+            for one in (case.scan, case.truth, case.mask)
+        )
+        assert scan is not None
+        inputs = CaseInputs(
+            number=number,
+            scan=scan,
+            truth=truth,
+            patient=case.patient,
+            mask=mask,
+            orientation=case.orientation,
+        )
+        files = tuple(path for path in (scan, truth, mask) if path is not None)
+        scans.append(BatchScan(name=f"{number:05}", inputs=inputs.to_dict(), files=files))
+    report.stage("score", 2, 4)
+    batch = run_batch(
+        Work(job="score_case", spec=spec.to_dict() | {"model": os.path.abspath(request.model)}),
+        scans,
+        work,
+        place,
+        settings | {"weights": weights_sha256, "keep": request.keep},
+        report,
+        is_whole=lambda folder: (folder / SCORES_FILE).is_file(),
+    )
+    for row in batch.rows:
+        if row["state"] != DONE:
+            raise InputError(row["code"], row["reason"])
+    if request.keep:
+        for one, case in zip(scans, cases, strict=True):
+            for name in _kept_names(one.inputs["number"], case):
+                shutil.move(work / one.name / name, new / name)
+    scores = [CaseScores.read(work / one.name / SCORES_FILE) for one in scans]
+    shutil.rmtree(work, ignore_errors=True)
+    return scores
+
+
 def evaluate_to_files(
-    request: EvaluateRequest, report: Reporter
+    request: EvaluateRequest, report: Reporter, place: Place = HERE
 ) -> tuple[Evaluated, dict[str, Path]]:
     """Evaluate a model on cases and write the results; return the files by kind.
+
+    Elsewhere than in this process, scored cases are kept beside the output until the end, and are
+    not scored again when the same request is repeated.
 
     Raises:
         SpatialARError: A case, the model or the output cannot be used; nothing is written.
@@ -90,17 +232,14 @@ def evaluate_to_files(
     with write_atomically(request.out, names, overwrite=request.overwrite) as new:
         card = read_card(request.model)
         cases = check_cases(found, card, request.allow_mismatch, report)
-        model = request.load_model()
         clock.lap("check")
-
-        def keep(number: int, detection: Detection, truth: Bool[np.ndarray, "k j i"]) -> None:
-            nll, picture = (new / name for name in kept[number - 1])
-            write_nrrd(nll, detection.nll, detection.volume.ras_from_voxel)
-            write_review(picture, case_of(detection), truth)
-
-        evaluated = evaluate(
-            cases, model, request.spec, report=report, clock=clock, keep=keep if kept else None
-        )
+        if place is HERE:
+            keep = _keeper(new, dict(enumerate(kept, start=1)))
+            model = request.load_model()
+            evaluated = evaluate(cases, model, request.spec, report=report, clock=clock, keep=keep)
+        else:
+            scored = _score_elsewhere(request, found, card.weights_sha256, place, new, report)
+            evaluated = summarize(cases, scored, card, request.spec, report, clock)
         report.stage("write", 4, 4)
         write_evaluation(new, evaluated, report)
     return evaluated, {kind: request.out / name for kind, name in EVALUATION_FILES.items()}
