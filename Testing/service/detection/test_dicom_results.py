@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,10 @@ OPTIONS = {
     "frames of two echoes": {"volume": 2},
     "Philips, magnitude": {"volume": 2},
 }
+
+
+IODS = ("Segmentation", "ParametricMap", "SCImage", "Comprehensive3DSR")
+"""What dciodvfy takes the objects for."""
 
 
 def placed(path: Path):
@@ -214,6 +220,26 @@ def test_objects_say_what_they_hold(tmp_path, detection):
     picture = pydicom.dcmread(tmp_path / "dicom_review")
     assert picture.pixel_array.ndim == 3
     assert picture.pixel_array.std() > 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="needs Debian's package dicom3tools")
+@pytest.mark.parametrize("name", ["oblique", "gaps", "frames of two echoes", "Philips, magnitude"])
+def test_another_program_finds_no_error_in_the_objects(name, tmp_path, detection):
+    volume = read_volume(SCANS[name](tmp_path / "scan"), **OPTIONS.get(name, {}))
+    labels = (volume.voxels > np.median(volume.voxels)).astype(np.uint16)
+    found = replace(
+        detection, volume=volume, nll=volume.voxels, label_box=LabelBox(labels, (0, 0, 0)),
+        findings=detection.findings[:1],
+    )  # fmt: skip
+    for kind, result in dicom_results(found, case_of(detection), read_source(volume)).items():
+        file = save(result, tmp_path / kind)
+        checked = subprocess.run(
+            ["dciodvfy", str(file)], capture_output=True, text=True, timeout=60, check=False
+        )
+        said = (checked.stdout + checked.stderr).splitlines()
+        assert [one for one in said if one.startswith("Error")] == [], kind
+        assert any(one in said for one in IODS), said
 
 
 def test_only_what_files_a_result_in_its_study_is_copied(detection, one_picture):

@@ -1,5 +1,6 @@
 """A watch processes every series once: grown ones when they are whole, after kills and failures."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -156,6 +157,25 @@ watch(
     SilentReporter(),
 )
 """
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_watch_in_order(orthanc, site, tmp_path):
+    command = [
+        *(sys.executable, "-c", "from SpatialARAnomalyLib.service.cli.main import main; main()"),
+        *("watch", f"{orthanc.address}?Modality=MR", "--model", site.model),
+        *("--out", tmp_path / "night", "--every", "1", "--days", "1", "--json"),
+    ]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not (tmp_path / "night" / STATE_FILE).exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    result = json.loads(said.splitlines()[-1])
+    assert result["event"] == "result"
+    assert result["done"] == 0
 
 
 @pytest.mark.slow
