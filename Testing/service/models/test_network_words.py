@@ -20,7 +20,7 @@ def test_a_preset_is_known(preset):
 def test_networks_are_told_with_layers_and_dilations():
     texts = [network_text(AutoregressiveSpec.from_preset(preset)) for preset in Preset]
     assert texts == [
-        "composite: 5 layers of 128 channels, dilation 2 and 4, shrinkage 0.9",
+        "composite: 5 layers of 128 channels, dilation 2 and 4, shrinkage 0.97",
         "standard (the paper's): 5 layers of 256 channels, dilation 1, shrinkage 1",
         "dilated (the paper's): 5 layers of 256 channels, dilation 4, shrinkage 1",
     ]
