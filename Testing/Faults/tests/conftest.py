@@ -1,0 +1,1 @@
+from service.conftest import site as site
