@@ -1,5 +1,6 @@
 """Results as DICOM lie on the scan they came from, refer to it, and hold nothing else of it."""
 
+import ast
 import io
 import json
 import shutil
@@ -22,10 +23,15 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.scoring.findings import LabelBox
 from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS
+from SpatialARAnomalyLib.service.detection import cautions, dicom_source
 from SpatialARAnomalyLib.service.detection import dicom_results as dicom_results_module
-from SpatialARAnomalyLib.service.detection import dicom_source
 from SpatialARAnomalyLib.service.detection.detect import detect
-from SpatialARAnomalyLib.service.detection.dicom_results import DICOM_KINDS, dicom_results
+from SpatialARAnomalyLib.service.detection.dicom_results import (
+    CAUTIONS,
+    DICOM_KINDS,
+    QUANTITIES,
+    dicom_results,
+)
 from SpatialARAnomalyLib.service.detection.dicom_source import PATIENT_AND_STUDY, read_source
 from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY, finding_row
 from SpatialARAnomalyLib.service.detection.model_cache import load_model
@@ -214,6 +220,11 @@ def test_objects_say_what_they_hold(tmp_path, detection):
         assert measured["strength"] == row["strength"]
         assert measured["per_normal_scan"] == row["per_normal_scan"]
     case = report.content.get_image_measurement_groups()[0]
+    evaluated = [
+        one.value.value for one in case.get_qualitative_evaluations() if one.name.value == "caution"
+    ]
+    assert evaluated == [one.code for one in detection.cautions]
+    assert "scan-unlike" in evaluated
     measured = {one.name.value: one.value for one in case.get_measurements()}
     assert measured["findings"] == len(detection.findings)
 
@@ -274,6 +285,17 @@ def test_uids_follow_from_images_model_and_settings(detection, one_picture):
     )
     for other in others:
         assert not first & uids(other)
+
+
+def test_every_caution_has_a_meaning_that_dicom_can_hold():
+    tree = ast.parse(Path(cautions.__file__).read_text(encoding="utf-8"))
+    codes = {
+        one.value.value
+        for one in ast.walk(tree)
+        if isinstance(one, ast.keyword) and one.arg == "code"
+    }
+    assert codes == set(CAUTIONS)
+    assert all(len(one) <= 64 for one in (*CAUTIONS.values(), *QUANTITIES.values()))
 
 
 def test_results_without_findings_have_no_segmentation(tmp_path, detection, one_picture):

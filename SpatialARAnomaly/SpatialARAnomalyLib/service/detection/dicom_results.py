@@ -40,8 +40,17 @@ QUANTITIES = {
     "case_score": "Case score",
     "case_p_value": "Share of normal scans with a higher case score",
     "findings": "Number of findings",
+    "caution": "Caution",
 }
 """Codes of `SCHEME` with their meanings."""
+
+CAUTIONS = {
+    "scan-unlike": "The scan does not look like the model's normal scans",
+    "scan-known": "The model was trained or calibrated with this scan",
+    "share-outside": "No normal scan has such a share above the threshold",
+    "case-least": "The case p-value is the least that the model can give",
+}
+"""Codes of `SCHEME` for cautions, with their meanings (at most 64 characters)."""
 
 _UNITS = {
     "nll": ("{nat}/{channel}", "nats per channel"),
@@ -342,6 +351,13 @@ def _case_group(detection: Detection, identity: str, algorithm: Any) -> Any:
         tracking_identifier=sr.TrackingIdentifier(result_uid(identity, "case"), "Case"),
         algorithm_id=algorithm,
         measurements=measurements,
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                _quantity("caution"), _concept(SCHEME, one.code, CAUTIONS[one.code])
+            )
+            for one in detection.cautions
+        ]
+        or None,
     )
 
 
