@@ -123,6 +123,7 @@ def run_batch(
         fingerprints = {}
         for scan in scans:
             report.check_cancelled()
+            remove_stale_partials(folder / scan.name)  # of processes that were killed
             fingerprint = _fingerprint(scan, settings)
             row = table.rows.get(str(cell(scan.name)), {})
             if (
@@ -155,7 +156,7 @@ def run_batch(
                 done += 1
                 report.progress(done, len(scans), "scan")
         table.rewrite(scan.name for scan in scans)
-        for name in fingerprints:  # of processes that were killed
+        for name in fingerprints:
             remove_stale_partials(folder / name)
         return BatchOutcome(table.path, [table.rows[str(cell(scan.name))] for scan in scans])
 
