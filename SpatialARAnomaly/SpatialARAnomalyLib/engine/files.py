@@ -3,6 +3,7 @@
 import errno
 import glob
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -11,6 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from SpatialARAnomalyLib.engine.errors import OutputError
 
@@ -27,11 +31,39 @@ STALE_S = 24 * 3600.0
 """Age in seconds from which an untouched partial file belongs to a killed process, where the
 disk has no locks."""
 
+MAX_JSON_BYTES = 16 << 20
+"""Largest JSON file that is read; those of this program have kilobytes."""
+
 _LOCK = "lock"
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 """Error numbers of disks without hard links."""
 
 _BLOCK_BYTES = 1 << 20
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, bounded in size and depth; raises `OSError`, or else `ValueError`."""
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Map the array of a `.npy` file, read-only; raises `OSError`, or else `ValueError`."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # also `SyntaxError` and `tokenize.TokenError`, of a damaged header
+        raise ValueError("not an array in a .npy file") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError("not an array in a .npy file")
+    return array
 
 
 @contextmanager

@@ -219,6 +219,10 @@ class IntensitySpec(Spec):
         return cls(method=IntensityMethod.PERCENTILE, low=1.0, high=99.0, headroom=0.4)
 
 
+MAX_SIZE_PX = 8192
+"""Largest side of a slice in pixels."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SliceSpec(Spec):
     """Slicing of volumes into square images: one field of view and pixel size per model."""
@@ -232,6 +236,7 @@ class SliceSpec(Spec):
     def __post_init__(self) -> None:
         self._require(math.isfinite(self.fov_mm) and self.fov_mm > 0, "fov_mm must be positive")
         self._require(self.size_px > 0, "size_px must be positive")
+        self._require(self.size_px <= MAX_SIZE_PX, f"size_px must be at most {MAX_SIZE_PX}")
 
     @property
     def pixel_mm(self) -> float:
@@ -256,8 +261,11 @@ class AutoregressiveSpec(Spec):
     """Share of the prediction errors' covariance that equal variances replace, in (0, 1]."""
 
     def __post_init__(self) -> None:
+        # Upper limits, because a model of a stranger may state anything.
         self._require(self.hidden_channels > 0, "hidden_channels must be positive")
         self._require(self.layers >= 2, "layers must be at least 2")
+        self._require(self.layers <= 64, "layers must be at most 64")
+        self._require(len(self.dilations) <= 16, "there must be at most 16 dilations")
         self._require(
             len(self.dilations) >= 1 and min(self.dilations) >= 1,
             "dilations must be one or more positive numbers",

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Num, Shaped, UInt16
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.files import map_array
 from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 from SpatialARAnomalyLib.service.outputs import write_atomically
 
@@ -92,15 +93,13 @@ def check_same_size(
 def _read(path: Path, what: str, kinds: str) -> Any:
     """Read a three-dimensional array whose `dtype.kind` is one of `kinds`."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except OSError as error:
         raise InputError(
             "array-unreadable", f"The {what} cannot be read ({error.strerror or 'damaged file'})."
         ) from None
-    except (ValueError, EOFError):
+    except ValueError:
         raise _format_error(what, "another kind of file, or a damaged one") from None
-    if not isinstance(array, np.ndarray):
-        raise _format_error(what, "another kind of file")
     if array.ndim != 3 or array.dtype.kind not in kinds:
         raise _format_error(what, f"{array.ndim} dimensions of {array.dtype}")
     return array

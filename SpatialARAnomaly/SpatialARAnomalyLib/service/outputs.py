@@ -14,6 +14,7 @@ from SpatialARAnomalyLib.engine.files import (
     READY,
     move_new,
     partial_folder,
+    read_json,
     remove_stale_partials,
     replacing,
     sync,
@@ -76,8 +77,8 @@ def write_marker(file: Path, what: str) -> None:
 def is_marked(file: Path, what: str) -> bool:
     """Return whether `write_marker` wrote this file for `what`."""
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        about = read_json(file)
+    except (OSError, ValueError):
         return False
     return isinstance(about, dict) and about.get("what") == what
 

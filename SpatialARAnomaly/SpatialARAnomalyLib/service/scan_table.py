@@ -11,6 +11,9 @@ from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 
 SUFFIX = ".csv"
 
+MAX_BYTES = 16 << 20
+"""Largest table that is read."""
+
 _DELIMITERS = ",;\t"
 """Spreadsheets of many countries separate cells by semicolons."""
 
@@ -77,7 +80,10 @@ def whole_number(row: dict[str, str], column: str) -> int | None:
 
 
 def _decode(path: Path, report: Reporter) -> str:
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise TableProblem(f"it has more than {MAX_BYTES >> 20} MB")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16")
     try:

@@ -106,7 +106,8 @@ class ScanSource(Spec):
             unread = sum(len(one.files) for one in series if one.uid == UNKNOWN)
             if unread and chosen.uid != UNKNOWN:
                 text = (
-                    f"Files that look like DICOM and are damaged: {unread}. Slices may be missing."
+                    f"Files that look like DICOM and are damaged or empty: {unread}. Slices may be "
+                    "missing."
                 )
                 volume = volume.noted("files-unread", text)
             if len(volume.voxels) == 1 and not path.is_dir():

@@ -464,3 +464,28 @@ def test_damaged_headers_end_as_a_volume_or_an_input_error(tmp_path, capfd, capl
         assert time.monotonic() - begun < 20
     assert outcomes >= {"read", "input-damaged", "dicom-no-image", "dicom-geometry"}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.parametrize("suffix", ["", ".dcm"])
+def test_empty_files_among_images_are_told(tmp_path, left, suffix):
+    """Every other of 24 slices: twelve of twice the distance are left, which is told."""
+    for k in range(24):
+        image = save(small_series(24).image(k), tmp_path / f"{k}{suffix}")
+        if k % 2:
+            image.write_bytes(image.read_bytes()[:left])
+    (tmp_path / "notes.txt").touch()
+    volume = read_volume(tmp_path)
+    assert volume.spacing_mm[2] == pytest.approx(5.0)
+    assert "damaged or empty: 12" in dict(volume.notices)["files-unread"]
+
+
+def test_a_codestream_of_another_size_is_not_decoded(tmp_path):
+    """JPEG 2000 of 2³¹ × 2³¹ pixels in an image of 6 × 8."""
+    image = small_series(1).image(0, SliceThickness="2")
+    size = b"".join(one.to_bytes(4) for one in (1 << 31, 1 << 31, 0, 0))
+    image.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51\0\x2f\0\0" + size + bytes(40)])
+    image["PixelData"].VR = "OB"
+    image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_volume(save(image, tmp_path / "a"))

@@ -1,10 +1,10 @@
 """Identity of an encoder, and the names of its weights' files; readable without torch."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from SpatialARAnomalyLib.engine import files
 from SpatialARAnomalyLib.engine.errors import EncoderError
 from SpatialARAnomalyLib.engine.specs import Precision, Spec
 
@@ -91,8 +91,8 @@ def read_json(file: Path) -> dict[str, Any]:
         OSError: The file cannot be read.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        values = files.read_json(file)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise EncoderError("encoder-damaged", f"'{file.name}' must hold a JSON object.")

@@ -105,7 +105,7 @@ def _read(
             found = about["fingerprint"]
             names = list(file.keys()) if with_tensors else []
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
         raise SpatialARError(
             "checkpoint-damaged", "The checkpoint of the unfinished training cannot be read."
         ) from None

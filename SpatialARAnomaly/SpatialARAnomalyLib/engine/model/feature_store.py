@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.files import replacing, unwritable
+from SpatialARAnomalyLib.engine.files import map_array, replacing, unwritable
 
 PREPARATION_VERSION = 1
 """Version of the steps from volume to tokens. Raise it when slicing, intensity, body mask or
@@ -66,14 +66,13 @@ class FeatureStore:
         """Return whether the tokens are there, with the length that the file's header states."""
         try:
             self.open(key)
-        except (OSError, ValueError, EOFError):  # missing, or cut off by a failed disk or copy
+        except (OSError, ValueError):  # missing, or cut off by a failed disk or copy
             return False
         return True
 
     def open(self, key: str) -> Float16[np.ndarray, "n c h w"]:
         """Map the tokens from disk, read-only."""
-        tokens: np.ndarray = np.load(self._path(key), mmap_mode="r", allow_pickle=False)
-        return tokens
+        return map_array(self._path(key))
 
     def write(
         self,

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import re
 import warnings
 import zlib
@@ -26,6 +27,16 @@ ENCAPSULATED = 0xFFFFFFFF
 
 START_BYTES = 256
 """Bytes of a file in which its first data element is looked for."""
+
+META_BYTES = 4096
+"""Bytes of a file in which its transfer syntax is looked for."""
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax whose data set is compressed as a whole (DICOM PS3.5 A.5)."""
+
+UNPACKED_BYTES = 256 << 20
+UNPACKED_RATIO = 100
+"""A compressed file may unpack to so many bytes, or times its size: images are far below."""
 
 TAGS: tuple[str | int, ...] = (
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "SOPInstanceUID",
@@ -65,6 +76,38 @@ def _start(data: bytes) -> int | None:
     return None if found is None else found.start()
 
 
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip stream that is not read into memory at once beyond a limit."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        super().__init__(fileobj=file)
+        self._limit = limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read at most the limit; raises `zlib.error` where that is not the end."""
+        wanted = self._limit + 1 if size is None or size < 0 else min(size, self._limit + 1)
+        data = super().read(wanted)
+        if len(data) > self._limit:
+            raise zlib.error("the stream unpacks to more than an image")
+        return data
+
+
+def _check_deflated(stream: Any, start: int, limit: int) -> None:
+    """Raise `zlib.error` for a deflated data set of more bytes than an image.
+
+    It follows the meta header at `start`, whose first element is its length (0002,0000).
+    """
+    stream.seek(start + 8)
+    stream.seek(start + 12 + int.from_bytes(stream.read(4), "little"))
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    while (data := stream.read(1 << 16)) and not unpacker.eof:
+        while data:
+            limit -= len(unpacker.decompress(data, 1 << 20))
+            data = unpacker.unconsumed_tail
+            if limit < 0:
+                raise zlib.error("the data set unpacks to more than an image")
+
+
 @contextmanager
 def open_dicom(path: Path) -> Iterator[BinaryIO | None]:
     """Open a DICOM file, unpacked and from its first element on; None if it is not DICOM.
@@ -74,8 +117,12 @@ def open_dicom(path: Path) -> Iterator[BinaryIO | None]:
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        stream: Any = gzip.GzipFile(fileobj=file) if is_gzip else file
-        start = _start(stream.read(START_BYTES))
+        limit = max(UNPACKED_BYTES, UNPACKED_RATIO * os.fstat(file.fileno()).st_size)
+        stream: Any = _BoundedGzip(file, limit) if is_gzip else file
+        head = stream.read(META_BYTES)
+        start = _start(head[:START_BYTES])
+        if start is not None and DEFLATED.encode() in head:
+            _check_deflated(stream, start + (132 if head[128:132] == b"DICM" else 0), limit)
         if start is None:
             yield None
             return

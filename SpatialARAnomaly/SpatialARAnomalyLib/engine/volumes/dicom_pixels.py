@@ -16,12 +16,14 @@ from jaxtyping import Integer, Real, Shaped
 
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom_frames import Frame
-from SpatialARAnomalyLib.engine.volumes.dicom_headers import ENCAPSULATED, DicomFile, open_dicom
+from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
+    DEFLATED,
+    ENCAPSULATED,
+    DicomFile,
+    open_dicom,
+)
 from SpatialARAnomalyLib.engine.volumes.formats import check_gzip
 from SpatialARAnomalyLib.engine.volumes.itk import native_stderr_silenced
-
-DEFLATED = "1.2.840.10008.1.2.1.99"
-"""Transfer syntax whose data set is compressed as a whole (DICOM PS3.5 A.5)."""
 
 _KEYWORDS = {"u": "PixelData", "f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}
 
@@ -140,6 +142,7 @@ def _decode(
 
     def decode(frame: tuple[int, bytes]) -> tuple[int, Integer[np.ndarray, "j i"]]:
         index, data = frame
+        _check_codestream(data, file.size)
         path = folder / f"{index}.dcm"
         padded = data + b"\0" * (len(data) % 2)
         path.write_bytes(start + len(padded).to_bytes(4, "little") + padded + end)
@@ -158,6 +161,17 @@ def _decode(
                 decoded = list(pool.map(decode, batch))
             yield from decoded
             wanted.difference_update(index for index, _ in decoded)
+
+
+def _check_codestream(data: bytes, size: tuple[int, int]) -> None:
+    """Raise `InputError` for a JPEG 2000 image of another size, which would be allocated."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at >= 0 and len(data) >= at + 24:
+        width, height, left, top = (
+            int.from_bytes(data[at + start : at + start + 4]) for start in (8, 12, 16, 20)
+        )
+        if (height - top, width - left) != size:
+            raise damaged_error("cannot be decoded")
 
 
 def _decode_file(path: Path) -> Shaped[np.ndarray, "j i"]:

@@ -14,6 +14,7 @@ from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.specs import Modality
 from SpatialARAnomalyLib.engine.volumes.dicom_frames import list_frames
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
+    START_BYTES,
     DicomFile,
     is_dicom,
     open_dicom,
@@ -143,13 +144,17 @@ def list_series(
     files = sorted(source.rglob("*")) if isinstance(source, Path) else source
     groups: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
     seen: dict[str, list[DicomFile]] = defaultdict(list)
+    remnants: list[Path] = []
     for path in files:
         check_cancelled()
         try:
             file = read_header(path) if path.is_file() else None
         except Exception:  # pydicom raises anything on what is half DICOM
             file = DicomFile(path, header={}, syntax="") if is_dicom(path) else None
-        if file is None or file.is_directory:
+        if file is None:
+            remnants += [path] if _is_remnant(path) else []
+            continue
+        if file.is_directory:
             continue
         earlier = seen[file.text("SOPInstanceUID") or str(path)]
         # Exports often hold copies of an image, which are not further slices.
@@ -164,6 +169,12 @@ def list_series(
         place = () if uid else (folder, file.text("SeriesNumber"))
         # Broken anonymizers give all series of a study one UID.
         groups[(uid, file.text("Modality"), *place)].append(file)
+    kinds = {
+        (file.path.parent, file.path.suffix) for members in groups.values() for file in members
+    }
+    for path in remnants:
+        if (path.parent, path.suffix) in kinds:
+            groups[(UNKNOWN, "")].append(DicomFile(path, header={}, syntax=""))
     series = [
         DicomSeries(
             uid=key[0] or f"without-uid-{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}",
@@ -175,6 +186,18 @@ def list_series(
         for key, members in groups.items()
     ]
     return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
+
+
+def _is_remnant(path: Path) -> bool:
+    """Return True for a file that is empty, cut off in its preamble, or cannot be opened."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+    except OSError:
+        return True
+    return len(start) < START_BYTES and not start.strip(b"\0")
 
 
 def _is_copy(one: DicomFile, other: DicomFile) -> bool:

@@ -14,6 +14,9 @@ from SpatialARAnomalyLib.engine.volumes import refusals
 
 SNIFFED_BYTES = 1024
 
+SURPLUS_BYTES = 256 << 20
+"""Most bytes after the voxels of a gzip stream; of a bomb, there are more."""
+
 
 class Format(StrEnum):
     """The formats of volume files."""
@@ -163,11 +166,14 @@ def check_gzip(stream: Any) -> None:
     """Read a gzip stream to its end, where its checksum is compared; other streams are left alone.
 
     What follows the last member is no part of it. Raises `gzip.BadGzipFile`, `EOFError` or
-    `zlib.error` for a damaged one.
+    `zlib.error` for a damaged one, or one that goes on for `SURPLUS_BYTES`.
     """
+    left = SURPLUS_BYTES
     try:
-        while isinstance(stream, gzip.GzipFile) and stream.read(1 << 20):
-            pass
+        while isinstance(stream, gzip.GzipFile) and (found := stream.read(1 << 20)):
+            left -= len(found)
+            if left < 0:
+                raise zlib.error("more bytes than the header states")
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise

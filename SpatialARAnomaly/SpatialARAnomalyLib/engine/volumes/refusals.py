@@ -1,5 +1,7 @@
 """Errors and checks that the readers of all file formats share."""
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,11 +110,30 @@ def _size(shape: Sequence[object]) -> str:
 
 
 def check_size(needed_bytes: int, stored_bytes: int, ratio: int) -> None:
-    """Raise `InputError`, before memory is allocated, if a file is too short for its header."""
+    """Raise `InputError`, before memory is allocated, if a file is too short for its header.
+
+    Likewise for voxels that the machine's memory cannot hold.
+    """
+    if needed_bytes > _memory_bytes():
+        raise InputError(
+            "volume-too-large",
+            f"The volume has {needed_bytes:,} bytes of voxels, more than the machine's memory.",
+        )
     if needed_bytes > stored_bytes * ratio:
         raise damaged_error(
             f"its header promises {needed_bytes:,} bytes of voxels; {stored_bytes:,} are on disk"
         )
+
+
+def _memory_bytes() -> float:
+    """Return the memory of the machine, or the limit of this process; infinite if unknown."""
+    try:
+        memory: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        import resource
+    except (AttributeError, ImportError, OSError, ValueError):  # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return memory if limit == resource.RLIM_INFINITY else min(memory, limit)
 
 
 def single_precision(voxels: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:

@@ -297,6 +297,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "volume-complex": "Save the magnitude of the image and use that.",
     "volume-constant": "Give another scan.",
     "volume-empty": "Export the scan again, or give another one.",
+    "volume-too-large": "Crop or downsample it, or use a machine with more memory.",
     "volume-number": "Choose one of these.",
     "voxels-not-finite": "Export the scan again, or give another one.",
     "watch-model": "Choose another folder with --out for this model.",

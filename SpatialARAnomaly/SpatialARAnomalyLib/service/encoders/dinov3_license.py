@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.files import replacing, unwritable
+from SpatialARAnomalyLib.engine.files import read_json, replacing, unwritable
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
 LICENSE = "DINOv3 License"
@@ -32,9 +32,9 @@ def license_text() -> str:
 def is_accepted() -> bool:
     """Return whether this user accepted this version of the text."""
     try:
-        known = json.loads(_record().read_text(encoding="utf-8"))
+        known = read_json(_record())
         return bool(known[LICENSE]["sha256"] == _sha256())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from SpatialARAnomalyLib.engine.cards.encoder_card import DEMONSTRATION
 from SpatialARAnomalyLib.engine.errors import OutputError
-from SpatialARAnomalyLib.engine.files import replacing
+from SpatialARAnomalyLib.engine.files import read_json, replacing
 from SpatialARAnomalyLib.service.user_folder import user_folder
 
 LOCK_S = 5.0
@@ -24,9 +24,9 @@ def _file() -> Path:
 
 def _read() -> dict[str, str]:
     try:
-        known = json.loads(_file().read_text(encoding="utf-8"))
+        known = read_json(_file())
         return {sha256: source for sha256, source in known.items() if isinstance(source, str)}
-    except (OutputError, OSError, ValueError, AttributeError, RecursionError):
+    except (OutputError, OSError, ValueError, AttributeError):
         return {}  # also without a home folder
 
 

@@ -7,7 +7,6 @@ wheels/…        the packages
 encoders/<owner>--<name>--<commit>/…   weights as on the hub, with their license
 """
 
-import json
 import platform
 import re
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from SpatialARAnomalyLib.engine.errors import SetupError, SpecError
-from SpatialARAnomalyLib.engine.files import file_sha256
+from SpatialARAnomalyLib.engine.files import file_sha256, read_json
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.service.encoders.hub import is_hub_id
@@ -95,13 +94,13 @@ def read_manifest(folder: Path) -> KitManifest:
     Raises `SetupError`: `kit-missing`, `kit-damaged`, `kit-version`.
     """
     try:
-        values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        values = read_json(folder / MANIFEST)
     except (OSError, UnicodeError) as error:
         raise SetupError(
             "kit-missing",
             f"The folder holds no offline kit: {MANIFEST} is missing or cannot be read.",
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(f"{MANIFEST} is not JSON") from error
     if not isinstance(values, dict):
         raise _damaged(f"{MANIFEST} is not a JSON object")

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from SpatialARAnomalyLib.engine.errors import OutputError, SpatialARError, SpecError
-from SpatialARAnomalyLib.engine.files import file_sha256, is_locked, replacing, unwritable
+from SpatialARAnomalyLib.engine.files import (
+    file_sha256,
+    is_locked,
+    read_json,
+    replacing,
+    unwritable,
+)
 from SpatialARAnomalyLib.engine.model.model_file import model_path, read_card
 from SpatialARAnomalyLib.engine.progress import EpochFigures
 from SpatialARAnomalyLib.service.outputs import is_marked, make_folder, remove_empty, write_marker
@@ -182,13 +188,13 @@ class TrainingFolder:
     def read_record(self) -> TrainingRecord | None:
         """Read the record; None where it is missing or of another version of this program."""
         try:
-            content = json.loads(self.request.read_text(encoding="utf-8"))
+            content = read_json(self.request)
             spec = TrainSpec.from_dict(content["spec"])
             sources = [dict(source) for source in content["sources"]]
             for source in sources:
                 if "voxels" in source:  # an absolute path stays as it is
                     source["voxels"] = str(self.scans / source["voxels"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, SpecError):
+        except (OSError, ValueError, TypeError, KeyError, SpecError):
             return None
         return TrainingRecord(spec, tuple(sources))
 

@@ -302,6 +302,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "volume-empty": _("Load the scan again."),
         "volume-label-map": labelMap,
         "volume-missing": _("Load a scan and choose it as 'Volume'."),
+        "volume-too-large": _("Crop or downsample it first."),
         "volume-result": _("Choose the scan itself."),
         "volume-sequence": _("Clone the frame in the module Data and choose the copy."),
         "volume-number": _("Choose another volume of the series."),

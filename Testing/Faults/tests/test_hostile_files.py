@@ -1,0 +1,59 @@
+"""Files of a stranger: what is promised is not allocated, and every end is one clear error."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from Faults.hostile import FILES
+from Faults.mutations import KINDS, run_child
+from SpatialARAnomalyLib.engine.cards.encoder_card import read_json
+from SpatialARAnomalyLib.engine.errors import SpatialARError
+from SpatialARAnomalyLib.engine.files import MAX_JSON_BYTES
+from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, SliceSpec
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+
+
+@on_linux
+@pytest.mark.slow
+def test_what_a_file_promises_is_not_allocated(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "Faults.hostile", str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=600,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {name: code for name, (*_, code) in FILES.items()}
+    assert done.stderr == ""
+
+
+@on_linux
+@pytest.mark.slow
+def test_mutated_inputs_end_in_a_reading_or_one_error():
+    """`python -m Faults.mutations --readers 5000 --parsers 20000` is the longer run."""
+    ends = run_child(KINDS, range(10_000, 10_025))
+    assert {kind: sum(found.values()) for kind, found in ends.items()} == dict.fromkeys(KINDS, 25)
+
+
+def test_sizes_that_no_machine_has_are_refused():
+    for make in (
+        lambda: SliceSpec(fov_mm=240.0, size_px=100_000),
+        lambda: AutoregressiveSpec(layers=10**9),
+        lambda: AutoregressiveSpec(dilations=(1,) * 1000),
+    ):
+        with pytest.raises(SpatialARError, match="at most"):
+            make()
+
+
+def test_a_json_file_is_bounded(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'"' + b"x" * (MAX_JSON_BYTES - 2) + b'"')
+    with pytest.raises(SpatialARError, match="must hold a JSON object"):
+        read_json(path)
+    path.write_bytes(b" " * MAX_JSON_BYTES + b"{}")
+    with pytest.raises(SpatialARError):
+        read_json(path)
+    path.write_bytes(b" " * (MAX_JSON_BYTES - 2) + b"{}")
+    assert read_json(path) == {}
