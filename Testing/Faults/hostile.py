@@ -142,8 +142,8 @@ MODEL_START = (3 << 30).to_bytes(8, "little") + b'{"__metadata__":{"digest":"'
 
 FILES: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], object], str]] = {
     "NIfTI of a petabyte": ("a.nii.gz", nifti, read_volume, "volume-4d"),
-    "NRRD of a petabyte": ("a.nrrd", nrrd, read_volume, "volume-too-large"),
-    "MetaImage of a petabyte": ("a.mha", metaimage, read_volume, "volume-too-large"),
+    "NRRD of a petabyte": ("a.nrrd", nrrd, read_volume, "input-damaged"),
+    "MetaImage of a petabyte": ("a.mha", metaimage, read_volume, "input-damaged"),
     "array of a petabyte": ("a.npy", array, read_features, "array-format"),
     "gzip bomb, NIfTI": ("a.nii.gz", surplus, read_volume, "input-damaged"),
     "gzip bomb, DICOM": ("a.dcm", gzip_dicom, read_volume, "input-format"),

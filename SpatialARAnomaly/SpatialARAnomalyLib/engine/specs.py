@@ -143,12 +143,14 @@ class Spec:
     """Base of all settings: checked when made, read back strictly."""
 
     @classmethod
-    def from_dict(cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
+    def from_dict(cls: type[SpecT], values: Any) -> SpecT:
         """Read what `to_dict` wrote.
 
         Raises `SpecError` for an unknown or missing key, or a value of the wrong type or out
         of range.
         """
+        if not isinstance(values, Mapping):
+            raise SpecError("spec-type", f"{cls.__name__} must be an object.")
         hints = _type_hints(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))

@@ -5,13 +5,18 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from Faults.hostile import FILES
 from Faults.mutations import KINDS, run_child
 from SpatialARAnomalyLib.engine.cards.encoder_card import read_json
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.files import MAX_JSON_BYTES
+from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, SliceSpec
+from SpatialARAnomalyLib.service.array_files import read_voxels
+from SpatialARAnomalyLib.service.training.folder import TrainingFolder
+from SpatialARAnomalyLib.service.training.request import TrainSpec
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 
@@ -57,3 +62,25 @@ def test_a_json_file_is_bounded(tmp_path):
         read_json(path)
     path.write_bytes(b" " * (MAX_JSON_BYTES - 2) + b"{}")
     assert read_json(path) == {}
+
+
+@pytest.mark.parametrize("values", ["x", 3, None, [1], [["epochs", 3]]])
+def test_settings_that_are_no_object_are_an_error(tmp_path, values):
+    with pytest.raises(SpatialARError, match="must be an object"):
+        TrainSpec.from_dict(values)
+    folder = TrainingFolder(tmp_path / "a")
+    folder.path.mkdir()
+    folder.request.write_text(json.dumps({"spec": values, "sources": []}))
+    assert folder.read_record() is None
+
+
+@pytest.mark.parametrize("end", [b"(", b"\xff", b"1,}", b"[" * 400])
+def test_a_damaged_header_of_an_array_is_an_error(tmp_path, end):
+    path = tmp_path / "key.npy"
+    np.save(path, np.zeros((2, 3, 4), "<f2"))
+    data = path.read_bytes()
+    path.write_bytes(data[:20] + end + data[20 + len(end) :])
+    assert "key" not in FeatureStore(tmp_path)
+    with pytest.raises(SpatialARError) as caught:
+        read_voxels(path)
+    assert caught.value.code == "array-format"

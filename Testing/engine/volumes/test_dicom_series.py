@@ -290,7 +290,7 @@ def test_files_beside_the_series_are_passed_over(tmp_path):
     (folder / "README").write_text("no image")
     (folder / "dangling").symlink_to(folder / "nowhere")
     listed = list_series(folder)
-    assert sorted(one.modality for one in listed) == ["CT", "ECG", "RTSTRUCT", "SR"]
+    assert sorted(one.modality for one in listed) == ["", "CT", "ECG", "RTSTRUCT", "SR"]
     (only,) = [one for one in listed if one.not_a_scan is None]
     assert len(only.files) == 5
     np.testing.assert_array_equal(read(folder).voxels, series.stored)

@@ -84,16 +84,16 @@ class _BoundedGzip(gzip.GzipFile):
         self._limit = limit
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read at most the limit; raises `zlib.error` where that is not the end."""
+        """Read at most the limit; raises `EOFError` where that is not the end."""
         wanted = self._limit + 1 if size is None or size < 0 else min(size, self._limit + 1)
         data = super().read(wanted)
         if len(data) > self._limit:
-            raise zlib.error("the stream unpacks to more than an image")
+            raise EOFError("the stream unpacks to more than an image")
         return data
 
 
 def _check_deflated(stream: Any, start: int, limit: int) -> None:
-    """Raise `zlib.error` for a deflated data set of more bytes than an image.
+    """Raise `EOFError` for a deflated data set of more bytes than an image.
 
     It follows the meta header at `start`, whose first element is its length (0002,0000).
     """
@@ -105,7 +105,7 @@ def _check_deflated(stream: Any, start: int, limit: int) -> None:
             limit -= len(unpacker.decompress(data, 1 << 20))
             data = unpacker.unconsumed_tail
             if limit < 0:
-                raise zlib.error("the data set unpacks to more than an image")
+                raise EOFError("the data set unpacks to more than an image")
 
 
 @contextmanager

@@ -166,14 +166,14 @@ def check_gzip(stream: Any) -> None:
     """Read a gzip stream to its end, where its checksum is compared; other streams are left alone.
 
     What follows the last member is no part of it. Raises `gzip.BadGzipFile`, `EOFError` or
-    `zlib.error` for a damaged one, or one that goes on for `SURPLUS_BYTES`.
+    `zlib.error` for a damaged one, `EOFError` for one that goes on for `SURPLUS_BYTES`.
     """
     left = SURPLUS_BYTES
     try:
         while isinstance(stream, gzip.GzipFile) and (found := stream.read(1 << 20)):
             left -= len(found)
             if left < 0:
-                raise zlib.error("more bytes than the header states")
+                raise EOFError("more bytes than the header states")
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise

@@ -114,14 +114,14 @@ def check_size(needed_bytes: int, stored_bytes: int, ratio: int) -> None:
 
     Likewise for voxels that the machine's memory cannot hold.
     """
+    if needed_bytes > stored_bytes * ratio:
+        raise damaged_error(
+            f"its header promises {needed_bytes:,} bytes of voxels; {stored_bytes:,} are on disk"
+        )
     if needed_bytes > _memory_bytes():
         raise InputError(
             "volume-too-large",
             f"The volume has {needed_bytes:,} bytes of voxels, more than the machine's memory.",
-        )
-    if needed_bytes > stored_bytes * ratio:
-        raise damaged_error(
-            f"its header promises {needed_bytes:,} bytes of voxels; {stored_bytes:,} are on disk"
         )
 
 
