@@ -128,7 +128,7 @@ def test_names_that_are_no_ids_lead_nowhere(name):
 def test_a_place_that_the_system_refuses_to_look_at_is_none(place):
     """As of a network drive whose folders may not be searched any more."""
     sha256 = CARD.encoder.weights_sha256
-    registry._write({sha256: place})
+    registry._change(lambda _: {sha256: place})
     assert registry.recall(sha256) is None
     assert encoder_presence(card("vits16")).state is EncoderState.MISSING
     assert all(entry.source != place for entry in list_encoders())
