@@ -29,6 +29,7 @@ def test_the_lock_has_the_versions_of_the_tests():
     assert {name: version for name, (version, _) in found.items() if name in pinned} == {
         name: version for name, version in pinned.items() if name in found
     }
+    assert set(found) <= set(pinned)
     assert all(hashes for _, hashes in found.values())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
