@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import qt
 import slicer
 import vtk
 from PySide6.QtCore import Property, QObject, Signal
@@ -11,6 +12,7 @@ from .slice_views import SliceView
 
 _VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 _FOUR_UP = 3
+_UNPLACED_PX = 100, 30
 
 
 class SliceWidget:
@@ -193,6 +195,11 @@ class LayoutManager(QObject):
                     node.GetOrientation(), self._size_px,
                 )  # fmt: skip
                 self._widgets[node.GetLayoutName()] = SliceWidget(view)
+                # The frame of a new view gets its size in the next turn.
+                view.logic.ResizeSliceNode(*_UNPLACED_PX)
+                qt.QTimer.singleShot(
+                    0, lambda view=view: view.logic.ResizeSliceNode(*self._size_px)
+                )
             elif node.IsA("vtkMRMLPlotViewNode") and node.GetID() not in self._plots:
                 self._plots[node.GetID()] = PlotWidget(node)
         for widget in self._widgets.values():

@@ -3,7 +3,8 @@
 `startDetection` and the like return at once, for the panel; `Scripting` has the blocking calls.
 """
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,35 +48,34 @@ class Task(Protocol):
 class Logic:
     """Runs tasks in the worker, one at a time, and keeps the scene consistent.
 
-    `onProgress` is called with the progress of the running task.
+    `onProgress` is called with the progress of the running task, `onBusyChanged` when a task has
+    begun or ended, whoever started it.
     """
 
     def __init__(self, worker: WorkerProcess | None = None) -> None:
         self.worker = worker = sharedWorker() if worker is None else worker
         self.onProgress: Callable[[Progress], None] = doNothing
+        self.onBusyChanged: Callable[[], None] = doNothing
         self._task: Task | None = None
         self._cancelling = False
-        self._closed = False
         self._files = NllFiles()
         self._findingsUpdate = FindingsUpdate(worker, self._files)
         scene = slicer.mrmlScene
-        self._observed = [
-            scene.AddObserver(
-                scene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved, BEFORE_SLICER
-            ),
-            scene.AddObserver(scene.StartCloseEvent, self._onSceneStartClose),
-        ]
+        removed = vtk.calldata_type(vtk.VTK_OBJECT)(_weak(self._onNodeAboutToBeRemoved))
+        tags = (
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed, BEFORE_SLICER),
+            scene.AddObserver(scene.StartCloseEvent, _weak(self._onSceneStartClose)),
+        )
+        # A script may drop its logic without `cleanup`.
+        self._release = weakref.finalize(self, _release, tags, self._files)
+        self._release.atexit = False
 
     def cleanup(self) -> None:
-        """Stop everything; no callback is called afterwards, and the logic cannot be used again."""
-        self._closed = True
-        for tag in self._observed:
-            slicer.mrmlScene.RemoveObserver(tag)
-        self._observed = []
+        """Stop everything; a running task ends as cancelled. The logic cannot be used again."""
         self._findingsUpdate.cancel()
-        self.onProgress = doNothing
+        self.onProgress = self.onBusyChanged = doNothing
         self.cancel()
-        self._files.clear()
+        self._release()
 
     @property
     def busy(self) -> bool:
@@ -147,8 +147,8 @@ class Logic:
             if outcome.result is not None and isinstance(task, Detection):
                 file = task.folder.path / "results" / NLL_FILE
                 self._files.keep(outcome.result.volume, task.folder, file)
-            if not self._closed:
-                onEnd(outcome)
+            self.onBusyChanged()
+            onEnd(outcome)
 
         try:
             self._task = start(end)
@@ -156,6 +156,8 @@ class Logic:
             raise asUserError(error) from error
         if early:
             end(early[0])
+        else:
+            self.onBusyChanged()
 
     def cancel(self) -> None:
         """Cancel the task; it ends with an outcome without result and error."""
@@ -206,7 +208,6 @@ class Logic:
         """Compare a result with a ground truth; raises `OSError` if its files do not fit."""
         return Evaluation(result, truth, self.worker, self._files, onEnd)
 
-    @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAboutToBeRemoved(
         self, scene: "slicer.vtkMRMLScene", event: str, node: "slicer.vtkMRMLNode"
     ) -> None:
@@ -237,3 +238,21 @@ class Logic:
             self._task.fail(error)
         except Exception as problem:  # an observer must not raise into VTK
             asUserError(problem)
+
+
+def _weak(method: Callable[..., None]) -> Callable[..., None]:
+    """Return an observer that does not keep its logic alive."""
+    reference = weakref.WeakMethod(method)
+
+    def observe(*arguments: object) -> None:
+        living = reference()
+        if living is not None:
+            living(*arguments)
+
+    return observe
+
+
+def _release(tags: Sequence[int], files: NllFiles) -> None:
+    for tag in tags:
+        slicer.mrmlScene.RemoveObserver(tag)
+    files.clear()

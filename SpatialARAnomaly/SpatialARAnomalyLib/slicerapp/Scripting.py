@@ -55,11 +55,17 @@ class ScriptingLogic(Logic):
         """
         chosen = DetectionSettings(model=findModel(model), **settings)
         before = self.onProgress
-        self.onProgress = lambda progress: onProgress(progress.share, progress.text)
+
+        def report(progress: Progress) -> None:
+            before(progress)
+            onProgress(progress.share, progress.text)
+
+        self.onProgress = report
         try:
             outcome: Outcome = waitFor(lambda end: self.startDetection(volume, chosen, end, mask))
         finally:
-            self.onProgress = before
+            if self.onProgress is report:  # the panel's, unless the module was reloaded
+                self.onProgress = before
         if outcome.error is not None:
             raise outcome.error
         if outcome.result is None:

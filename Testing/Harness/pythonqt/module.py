@@ -2,7 +2,6 @@
 
 import importlib
 import types
-from collections.abc import Callable
 from typing import Any
 
 import shiboken6
@@ -12,7 +11,6 @@ from . import attributes, classes, handlers, signals, slot_errors
 
 _PARTS = ("QtCore", "QtGui", "QtWidgets", "QtNetwork", "QtUiTools", "QtSvg", "QtPrintSupport")
 _meta_class_name = QMetaObject.className
-_pending_shots: set[QTimer] = set()
 
 
 class QtNamespace:
@@ -45,18 +43,16 @@ class QtModule(types.ModuleType):
         raise AttributeError(f"module 'qt' has no attribute '{name}'")
 
 
-def _single_shot(milliseconds: float, *receiver: Callable) -> None:
-    if len(receiver) != 1:
-        return  # the form with an object and a slot name does nothing in PythonQt
-    timer = QTimer()
-    _pending_shots.add(timer)
+def _single_shot(milliseconds: float, receiver: Any, member: str | None = None) -> None:
+    """Slicer's own function: a timer with a parent, which keeps it for the life of Slicer."""
+    import slicer
+
+    timer = QTimer(slicer.app.moduleManager())
     timer.setSingleShot(True)
-
-    def fire() -> None:
-        _pending_shots.discard(timer)
-        receiver[0]()
-
-    timer.timeout.connect(fire)
+    if callable(receiver):
+        timer.connect("timeout()", receiver)
+    else:
+        timer.connect("timeout()", receiver, member)
     timer.start(int(milliseconds))
 
 

@@ -127,6 +127,13 @@ def test_every_control_has_a_name_for_screen_readers(opened):
     assert nameless == []
 
 
+def test_the_parts_of_a_control_have_its_name_and_not_its_value(opened):
+    for control in (opened.ui.opacitySlider, opened.ui.leastVolumeSpinBox):
+        parts = [one for one in control.findChildren(qt.QWidget) if one.accessibleName]
+        assert {one.accessibleName for one in parts} <= {control.accessibleName}
+    assert opened.ui.leastVolumeSpinBox.accessibleName == "Least volume"
+
+
 def test_every_control_is_reached_by_keyboard(opened):
     """Buttons, choices, fields and tables take the focus by Tab."""
     for name, widget in vars(opened.ui).items():
@@ -142,6 +149,8 @@ def test_buttons_have_icons(opened):
     for name in ICONS:
         assert not getattr(opened.ui, name).icon.isNull(), name
         assert tip(getattr(opened.ui, name)), name
+        sides = {one.width() for one in getattr(opened.ui, name).icon.availableSizes()}
+        assert sides == {16, 24, 32, 48}, name
 
 
 def ui_texts() -> list[str]:

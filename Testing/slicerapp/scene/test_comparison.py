@@ -24,6 +24,7 @@ def test_the_scan_stands_beside_its_overlay_in_linked_views(shown, app, scene):
     module.widget.panel.review.view.choose(1)
     module.ui.compareButton.click()
     assert module.ui.compareButton.isChecked()
+    run_events()
     views = [
         name
         for name in manager.sliceViewNames()
@@ -42,12 +43,26 @@ def test_the_scan_stands_beside_its_overlay_in_linked_views(shown, app, scene):
         assert shown_in == (name == "AnomalyOverlay")
         peak = AFFINE @ [*PEAKS_KJI[0][::-1], 1]
         assert node.GetSliceToRAS().GetElement(2, 3) == pytest.approx(peak[2])
+        seen = node.GetFieldOfView()
+        manager.sliceWidget(name).fitSliceToBackground()
+        assert seen[:2] == node.GetFieldOfView()[:2]
     # Another result is shown in the same way.
     module.widget.panel.review.review(add_result(name="Next"))
     assert plain.GetForegroundVolumeID() is None
     module.ui.compareButton.click()
     assert manager.layout == before
     assert not module.ui.compareButton.isChecked()
+
+
+def test_the_button_follows_slicers_layout_menu(shown, app, scene):
+    module, result = shown
+    module.ui.compareButton.click()
+    assert result.segmentation.GetDisplayNode().GetViewNodeIDs()
+    app.layoutManager().setLayout(4)
+    assert not module.ui.compareButton.isChecked()
+    assert composite(scene, "AnomalyOverlay").GetForegroundVolumeID() is None
+    assert result.segmentation.GetDisplayNode().GetViewNodeIDs() == ()
+    app.layoutManager().setLayout(3)
 
 
 def test_a_scene_saved_while_comparing_has_the_layout_of_before(shown, app, scene):

@@ -1,10 +1,13 @@
 """Blocking calls from Slicer's Python console, as the documents show them."""
 
+import gc
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import qt
 from slicerapp.heads import add_head, add_volume
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 
@@ -37,6 +40,68 @@ def test_what_cannot_be_searched_or_found_is_an_error(logic):
     with pytest.raises(TypeError):
         logic.detect(scan, "quick", rate=0.1)
     assert not logic.busy
+
+
+class FakeDetection:
+    """A detection that reports once and ends when it is cancelled."""
+
+    def __init__(self, volume, settings, worker, onProgress, onEnd, mask=None):
+        from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
+
+        self.volumeId = volume.GetID()
+        self.onEnd = onEnd
+        onProgress(Progress(0.5, "half"))
+
+    def cancel(self):
+        from SpatialARAnomalyLib.slicerapp.tasks.Detection import Outcome
+
+        self.onEnd(Outcome())
+
+
+@pytest.fixture
+def slow_detection(monkeypatch):
+    from SpatialARAnomalyLib.slicerapp import Logic
+
+    monkeypatch.setattr(Logic, "Detection", FakeDetection)
+    return add_volume(np.zeros((4, 8, 8), np.int16), np.eye(4))
+
+
+def test_the_panel_shows_and_cancels_a_scripts_detection(logic, opened, slow_detection):
+    ui, seen = opened.ui, []
+
+    def look() -> None:
+        seen.append((ui.detectButton.text, ui.statusLabel.text, ui.inputSelector.isEnabled()))
+        ui.detectButton.click()
+
+    qt.QTimer.singleShot(0, look)
+    shares = []
+    with pytest.raises(SpatialARError, match="Cancelled"):
+        logic.detect(slow_detection, "quick", onProgress=lambda *one: shares.append(one))
+    assert seen == [("Cancel", "half", False)]
+    assert shares == [(0.5, "half")]
+    assert (ui.detectButton.text, ui.statusLabel.text) == ("Detect anomalies", "")
+    assert ui.inputSelector.isEnabled()
+
+
+def test_a_script_does_not_hang_when_the_module_is_reloaded(logic, opened, slow_detection):
+    qt.QTimer.singleShot(0, opened.reload)
+    with pytest.raises(SpatialARError, match="Cancelled"):
+        logic.detect(slow_detection, "quick")
+    assert opened.ui.detectButton.text == "Detect anomalies"
+
+
+def test_a_logic_that_a_script_drops_is_gone(opened, scene):
+    import sys
+
+    logic = sys.modules["SpatialARAnomaly"].SpatialARAnomalyLogic(opened.widget.logic.worker)
+    there = weakref.ref(logic)
+    before = scene.HasObserver(scene.StartCloseEvent)
+    del logic
+    gc.collect()
+    assert there() is None
+    assert before
+    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    scene.Clear(False)
 
 
 @pytest.mark.slow

@@ -22,6 +22,9 @@ ICONS = {
 }
 """Icon by button."""
 
+SIDES_PX = 16, 24, 32, 48
+"""Sides of an icon's pictures: of screens scaled by 100, 150, 200 and 300 %."""
+
 CONTROLS = (
     "QAbstractButton",
     "QComboBox",
@@ -75,25 +78,31 @@ COLORS = {
 def showIcons(ui: object) -> None:
     """Give the buttons their icons, in colors that stand out from the present background."""
     for name, file in ICONS.items():
-        picture = qt.QPixmap()
-        picture.loadFromData(qt.QByteArray(iconData(file)))
+        icon = qt.QIcon()
+        for sidePx in SIDES_PX:
+            picture = qt.QPixmap()
+            picture.loadFromData(qt.QByteArray(iconData(file, sidePx)))
+            icon.addPixmap(picture)
         button = getattr(ui, name)
-        button.setIcon(qt.QIcon(picture))
-        if picture.isNull() and not button.property("text"):  # Qt without its plugin for SVG
+        button.setIcon(icon)
+        if icon.isNull() and not button.property("text"):  # Qt without its plugin for SVG
             button.setText(button.accessibleName)
 
 
-def iconData(file: str) -> bytes:
+def iconData(file: str, sidePx: int = 16) -> bytes:
     """Return an icon's SVG in the colors for the present background of buttons."""
     dark = slicer.app.palette().button().color().lightness() < 128
     text = (FOLDER / f"{file}.svg").read_text(encoding="utf-8")
     for color, (onLight, onDark) in COLORS.items():
         text = text.replace(color, onDark if dark else onLight)
-    return text.encode()
+    return text.replace('width="16" height="16"', f'width="{sidePx}" height="{sidePx}"').encode()
 
 
 def nameControls(ui: object) -> None:
-    """Name every control for screen readers: as listed here, or by its text, or by its label."""
+    """Name every control for screen readers: as listed here, or by its text, or by its label.
+
+    The parts of a composed control get its name; they have no text of their own but a value.
+    """
     widgets = vars(ui).values()
     labels = {
         label.buddy().objectName: label.property("text").strip(" :")
@@ -104,8 +113,13 @@ def nameControls(ui: object) -> None:
     for key, widget in vars(ui).items():
         if not any(widget.inherits(kind) for kind in CONTROLS):
             continue
-        name = names.get(key) or str(widget.property("text") or "") or labels.get(key, "")
+        isButton = widget.inherits("QAbstractButton")  # a section is one
+        text = str(widget.property("text") or "") if isButton else ""
+        name = names.get(key) or text or labels.get(key, "")
+        if not name or key.startswith("qt_"):
+            continue
         widget.setAccessibleName(name)
-        for child in widget.findChildren(qt.QWidget):
-            if child.focusPolicy != qt.Qt.NoFocus and not child.accessibleName:
+        for child in () if isButton else widget.findChildren(qt.QWidget):
+            own = child.accessibleName or child.objectName.startswith("qt_")
+            if child.focusPolicy != qt.Qt.NoFocus and not own:
                 child.setAccessibleName(name)

@@ -81,6 +81,7 @@ class DetectPanel:
         self.packagesAreMissing: Callable[[], bool] = lambda: False
         self._parameters: SpatialARAnomalyParameterNode | None = None
         self._models: list[ModelEntry] = []
+        self._closed = False
         self._reported: tuple[str, list[str]] | None = None
         """Id of the result that the status speaks of, and its notices."""
         for device, name in (
@@ -119,11 +120,13 @@ class DetectPanel:
             *pathChanges(ui.modelsFolderEdit, self._modelsFolderChosen),
         )
         logic.onProgress = self._showProgress
+        logic.onBusyChanged = self._busyChanged
         self.reloadModels()
 
     def cleanup(self) -> None:
         """Disconnect from the widgets."""
         self._connections.close()
+        self._closed = True
 
     def setParameters(self, parameters: SpatialARAnomalyParameterNode | None) -> None:
         """Set the parameters of the scene; None without a scene."""
@@ -303,13 +306,19 @@ class DetectPanel:
             )
         )
 
+    def _busyChanged(self) -> None:
+        """Follow a task, which may be a script's."""
+        if not self._logic.busy:
+            self._showStatus("")
+        self.refresh()
+
     def _start(self, start: Callable[[], None]) -> None:
         self._showStatus("")
         try:
             start()
         except SpatialARError as error:
             self._showStatus("⚠ " + inOneLine(error))
-        self.refresh()
+            self.refresh()
 
     def _chooseVolume(self) -> None:
         """Let the user choose one of the volumes of the DICOM series, and search it."""
@@ -326,6 +335,8 @@ class DetectPanel:
         )
 
     def _loaded(self, outcome: Outcome) -> None:
+        if self._closed:
+            return
         if outcome.volume is None or self._parameters is None:
             self.reportEnd(outcome, _("Cancelled. The scene is as it was."))
             self.refresh()
@@ -336,6 +347,8 @@ class DetectPanel:
         self._detectOrCancel()
 
     def _detected(self, outcome: Outcome) -> None:
+        if self._closed:
+            return
         if outcome.error is not None and outcome.error.code in SEVERAL_VOLUMES:
             self._log(f"failed: {outcome.error.code}")
             self._chooseVolume()
@@ -376,6 +389,8 @@ class DetectPanel:
         )
 
     def _made(self, outcome: Outcome) -> None:
+        if self._closed:
+            return
         self.reloadModels()
         model = Settings.modelsFolder() / DEMONSTRATION_FILE
         if outcome.error is None and self.chooseModel(model):

@@ -21,7 +21,13 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     singleShotTimer,
     tableItem,
 )
-from SpatialARAnomalyLib.slicerapp.scene.Comparison import compare, endComparison, isComparing
+from SpatialARAnomalyLib.slicerapp.scene.Comparison import (
+    clearComparison,
+    compare,
+    endComparison,
+    fitComparison,
+    isComparing,
+)
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import (
     ACCEPTED,
     OPEN,
@@ -117,6 +123,7 @@ class ReviewPanel:
         self._rest = singleShotTimer(REST_MS)
         # A transform that is being dragged changes many times a second.
         self._moved = singleShotTimer(REST_MS)
+        self._arranged = singleShotTimer(0)
         self._transformTag: int | None = None
         ui.legendFrame.setStyleSheet(
             f"QFrame#legendFrame {{ background: {colorGradient()}; }} "
@@ -138,6 +145,7 @@ class ReviewPanel:
         self._shortcuts["undo"] = qt.QShortcut(qt.QKeySequence("Ctrl+Z"), ui.reviewSection)
         self._shortcuts["undo"].setContext(qt.Qt.WidgetWithChildrenShortcut)
         self.setActive(False)
+        layout = slicer.app.layoutManager()
         self._connections = Connections(
             *((button.clicked, action) for button, action in actions.values()),
             *((self._shortcuts[name].activated, actions[name][1]) for name in actions),
@@ -146,6 +154,8 @@ class ReviewPanel:
             (ui.compareButton.clicked, self._compare),
             (self._rest.timeout, self.updateFindings),
             (self._moved.timeout, self.refresh),
+            (self._arranged.timeout, self._fitComparison),
+            *([(layout.layoutChanged, self._layoutChanged)] if layout is not None else ()),
             (ui.findingsTable.itemChanged, self._itemChanged),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
             (ui.opacitySlider.valueChanged, self._opacityMoved),
@@ -161,6 +171,7 @@ class ReviewPanel:
         self._readout.cleanup()
         self._rest.stop()
         self._moved.stop()
+        self._arranged.stop()
         self._connections.close()
         for shortcut in self._shortcuts.values():
             shortcut.setEnabled(False)
@@ -417,17 +428,25 @@ class ReviewPanel:
         """Return to the layout before a comparison, if there is one."""
         if isComparing():
             endComparison()
-            self._ui.compareButton.setChecked(False)
 
     def _compare(self, *_unused: object) -> None:
         if isComparing():
             self.endComparison()
         elif self._result is not None and self._result.scan is not None:
             compare(self._result, self._parameters.overlayOpacity)
-            row = self._row(self.view.chosen())
-            if row is not None:
-                jumpTo(self._place(row))
+            self._arranged.start()
         self._ui.compareButton.setChecked(isComparing())
+
+    def _fitComparison(self) -> None:
+        if isComparing():
+            fitComparison()
+            self._jump()
+
+    def _layoutChanged(self, *_unused: object) -> None:
+        """Follow Slicer's layout menu."""
+        self._ui.compareButton.setChecked(isComparing())
+        if not isComparing():
+            clearComparison()
 
     def _flicker(self, *_unused: object) -> None:
         if self._result is not None:

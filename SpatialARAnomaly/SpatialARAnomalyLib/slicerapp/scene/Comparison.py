@@ -50,18 +50,27 @@ def compare(result: Result, opacity: float) -> None:
             view.SetForegroundOpacity(opacity)
             view.SetLinkedControl(True)
     keepScanPlain(result)
+
+
+def fitComparison() -> None:
+    """Fit both views to the scan, once they have their size: in the turn after `compare`."""
     manager = slicer.app.layoutManager()
     for name in (SCAN_VIEW, OVERLAY_VIEW) if manager is not None else ():
         manager.sliceWidget(name).sliceLogic().FitSliceToBackground()
 
 
 def endComparison() -> None:
-    """Return to the layout before the comparison; its views, no longer shown, hold nothing."""
+    """Return to the layout before the comparison."""
     node = _layoutNode()
     node.RemoveAllMaximizedViewNodes()
     node.SetViewArrangement(
         int(node.GetAttribute(BEFORE) or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     )
+    clearComparison()
+
+
+def clearComparison() -> None:
+    """Empty the views of a comparison that is no longer shown."""
     for view in getNodesByClass("vtkMRMLSliceCompositeNode"):
         if view.GetLayoutName() in (SCAN_VIEW, OVERLAY_VIEW):
             view.SetBackgroundVolumeID(None)
