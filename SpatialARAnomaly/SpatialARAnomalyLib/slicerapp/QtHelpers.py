@@ -40,10 +40,16 @@ def pathChanges(edit: "qt.QWidget", slot: Slot) -> tuple[tuple[Any, Slot], ...]:
     return (edit.currentPathChanged, slot), (edit.validInputChanged, slot)
 
 
-def enable(button: "qt.QWidget", problem: str | None, toolTip: str) -> None:
+def enable(button: "qt.QWidget | qt.QAction", problem: str | None, toolTip: str) -> None:
     """Enable a button unless there is a problem, which is then its tooltip."""
     button.setEnabled(problem is None)
     button.setToolTip(toolTip if problem is None else problem)
+
+
+def disclose(button: "qt.QToolButton", details: "qt.QWidget") -> None:
+    """Show details while their button is pressed; its arrow points to them."""
+    details.setVisible(button.isChecked())
+    button.setArrowType(qt.Qt.DownArrow if button.isChecked() else qt.Qt.RightArrow)
 
 
 def prepareTable(

@@ -73,7 +73,7 @@ def test_detect_review_compare_and_export_by_mouse(laptop, scene, tmp_path):
     wait_until(lambda: not laptop.widget.panel.export.exporting, 120, "the export")
     assert len(list((tmp_path / "out").iterdir())) == 4
     laptop.widget.panel.dialogs.yes = True
-    click(ui.deleteResultButton)
+    laptop.widget.panel.review.deleteAction.trigger()
     assert Result.all() == []
     assert ui.statusLabel.isHidden()
 

@@ -243,7 +243,7 @@ def test_views_show_the_overlay_and_can_be_restored(opened, scene):
     slicer.util.setSliceViewerLayers(background=other, foreground=None)
     scan, _ = add_head()
     choose(opened, scan)
-    assert not opened.ui.restoreViewsButton.isEnabled()
+    assert not opened.widget.panel.review.restoreAction.isEnabled()
     result = detected(opened)
     red = scene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
     assert red.GetBackgroundVolumeID() == scan.GetID()
@@ -251,7 +251,7 @@ def test_views_show_the_overlay_and_can_be_restored(opened, scene):
     assert red.GetForegroundOpacity() == 0.5
     opened.ui.opacitySlider.setValue(0.8)
     assert red.GetForegroundOpacity() == 0.8
-    opened.ui.restoreViewsButton.click()
+    opened.widget.panel.review.restoreAction.trigger()
     assert red.GetBackgroundVolumeID() == other.GetID()
     assert red.GetForegroundVolumeID() is None
     assert not result.segmentation.GetDisplayNode().GetVisibility()

@@ -97,6 +97,30 @@ def test_figures_are_those_of_the_voxels(shown, kind, tmp_path):
     assert module.widget.panel.evaluate._picture.isVisibleTo(module.ui.evaluateSection)
 
 
+@pytest.mark.parametrize(
+    ("model", "plain", "words"),
+    [
+        (0.6, 0.9, "⚠ Plain intensity is at least as good as the model on this scan: average "
+                   "precision 0.900 against 0.600. Lesions: 1"),
+        (0.9, 0.6, "The model is better than plain intensity on this scan: average precision 0.9"),
+        (0.9, None, "Lesions: 1"),
+    ],
+)  # fmt: skip
+def test_the_status_says_in_words_which_is_better(app, model, plain, words):
+    from SpatialARAnomalyLib.slicerapp.panels.EvaluatePanel import _summarize
+
+    values = {"nll": model, "intensity": plain, "intensity_distance": None}
+    event = {
+        "cases": {"lesions": 1},
+        "lesion_share": 0.01,
+        "metrics": [
+            {"score": score, "metric": "average_precision", "value": value}
+            for score, value in values.items()
+        ],
+    }
+    assert _summarize(event).startswith(words)
+
+
 def test_tooltips_say_in_words_what_figures_mean(shown):
     module, _ = shown
     evaluate(module, add_label_map(lesion()))

@@ -19,10 +19,11 @@ MOST_WORDS = 12
 
 
 def shown_at(module, width: int) -> None:
-    """Show the panel as wide as this, as high as it asks for."""
+    """Show the panel as wide as this, as high as it asks for: Slicer scrolls it."""
     module.panel.resize(width, 768)
     module.panel.show()
     run_events()
+    module.panel.resize(width, max(768, module.panel.layout().totalHeightForWidth(width)))
     run_events()
 
 
@@ -72,6 +73,9 @@ def test_detect_and_review_fit_a_laptop_without_scrolling(full, width):
     layout = full.panel.layout()
     assert max(layout.totalMinimumSize().height(), layout.totalHeightForWidth(width)) <= 768
     assert full.ui.findingsTable.height < 8 * full.ui.findingsTable.rowHeight(0)
+    for value in (2, 6):
+        full.ui.thresholdSlider.setValue(value)
+        assert cut_texts(full.panel) == []
     assert full.panel.width <= max(width, full.panel.minimumSizeHint.width())
     assert cut_texts(full.panel) == []
 
@@ -194,12 +198,49 @@ def contrast(one: qt.QColor, other: qt.QColor) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
-def test_the_legend_can_be_read():
-    from SpatialARAnomalyLib.slicerapp.scene.ResultsDisplay import COLOR_STOPS
+def faint_texts(panel) -> list[str]:
+    """Visible labels whose text stands out too little from any pixel of their ground."""
+    labels = [
+        label
+        for label in panel.findChildren(qt.QLabel)
+        if label.isVisible() and label.property("text")
+    ]
+    for label in labels:
+        label.setFixedSize(label.size)
+        label.setText("")
+    picture = panel.grab().toImage()
+    faint = []
+    for label in labels:
+        corner = label.mapTo(panel, qt.QPoint(0, 0))
+        text = label.palette.windowText().color()
+        grounds = {
+            picture.pixelColor(corner.x() + x, corner.y() + label.height // 2).name()
+            for x in range(label.width)
+        }
+        if min(contrast(text, qt.QColor(one)) for one in grounds) < 4.5:
+            faint.append(label.objectName)
+    return faint
 
-    colors = [qt.QColor.fromRgbF(*color) for _position, color in COLOR_STOPS]
-    for color, text in ((colors[0], "white"), (colors[2], "white"), (colors[-1], "black")):
-        assert contrast(color, qt.QColor(text)) >= 4.5
+
+@pytest.mark.parametrize("tab", [0, 1])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(full, scheme, tab):
+    from Harness import color_scheme
+
+    sections(full, {"detect", "review", "export", "advanced", "train", "models", "encoders"})
+    full.widget.panel.tabs.setCurrentIndex(tab)
+    with color_scheme(scheme):
+        shown_at(full, 320)
+        assert faint_texts(full.panel) == []
+
+
+def test_only_the_legend_has_colors_of_its_own():
+    """Every other text and ground has the colors of Slicer's palette."""
+    colored = re.compile(r"styleSheet|setForeground\(|setBackground\(|QPalette|<font ", re.I)
+    library = UI.parents[1] / "SpatialARAnomalyLib/slicerapp"
+    files = [*library.rglob("*.py"), *UI.glob("*.ui")]
+    found = {one.name for one in files if colored.search(one.read_text(encoding="utf-8"))}
+    assert found == {"ReviewPanel.py"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

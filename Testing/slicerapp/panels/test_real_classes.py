@@ -125,7 +125,7 @@ def test_after_deletion_the_views_show_the_scan_alone(shown, scene, by):
     scan = result.scan
     if by == "button":
         module.widget.panel.dialogs.yes = True
-        module.ui.deleteResultButton.click()
+        module.widget.panel.review.deleteAction.trigger()
     else:
         scene.RemoveNode(result.volume)
     run_events()

@@ -275,14 +275,14 @@ def test_deleting_a_result_asks_and_removes_all_of_it(reviewed, scene):
     module, result = reviewed
     dialogs, scan = module.widget.panel.dialogs, result.scan
     before = ours(scene)
-    module.ui.deleteResultButton.click()
+    module.widget.panel.review.deleteAction.trigger()
     assert ours(scene) == before
     dialogs.yes = True
-    module.ui.deleteResultButton.click()
+    module.widget.panel.review.deleteAction.trigger()
     run_events()
     assert ours(scene) == {scan.GetID()}
     assert module.ui.findingsTable.rowCount == 0
-    assert not module.ui.deleteResultButton.isEnabled()
+    assert not module.widget.panel.review.deleteAction.isEnabled()
 
 
 def test_an_overlay_deleted_elsewhere_leaves_no_numbers(reviewed, scene):
@@ -594,7 +594,7 @@ def test_nothing_changed_by_others_stops_the_review(breaks, shown, scene):
         module.ui.undoButton.click()
     panel.review.setParameters(panel._parameters)
     module.ui.opacitySlider.setValue(0.3)
-    module.ui.restoreViewsButton.click()
+    module.widget.panel.review.restoreAction.trigger()
     again = add_result(name="Next")
     panel.review.review(again)
     assert module.ui.findingsTable.rowCount == 3

@@ -158,7 +158,7 @@ def test_what_cannot_be_clicked_says_why(bench):
     at = bench()
     assert not at.ui.setupInstallButton.isEnabled()
     assert tip(at.ui.setupInstallButton) == "Everything is installed."
-    assert "Check again first" in at.ui.setupRepairButton.toolTip
+    assert "Click Check first" in at.ui.setupRepairButton.toolTip
     at.ui.setupCheckButton.click()
     assert tip(at.ui.setupRepairButton) == "There is nothing to repair."
     at.dependencies._isBusy = lambda: True
@@ -398,7 +398,7 @@ def test_another_python_computes_if_the_user_says_so(bench):
     assert workerPython() == Settings.workerPython() == "/opt/other/python"
     assert at.worker.told == ["restartWhenIdle"]
     assert "Another Python is chosen below." in at.ui.setupInstallButton.toolTip
-    assert at.ui.setupStateLabel.text == "Another Python is used. Click Check again to test it."
+    assert at.ui.setupStateLabel.text == "Another Python is used. Click Check to test it."
     at.ui.setupPythonEdit.currentPath = ""
     assert workerPython() == pythonSlicer()
 

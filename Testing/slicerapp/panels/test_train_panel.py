@@ -158,17 +158,17 @@ class TestScans:
     def test_a_survey_tells_what_was_found_and_what_it_would_take(self, opened):
         result = survey(opened)
         ui = opened.ui
-        import qt
-
         table = ui.trainScansTable
-        enabled = [
-            bool(table.item(row, 0).flags() & qt.Qt.ItemIsEnabled) for row in range(table.rowCount)
-        ]
-        assert enabled == [True, True, True, False]
-        assert [table.item(3, column).text() for column in range(8)] == [
-            "copy.nii.gz", "duplicate", "MR", "6", "40 × 48 × 6", "4.8 × 4.8 × 20", "",
-            "It has the same content as normal_0.nii.gz.",
+        uses = [table.item(row, 1).text() for row in range(table.rowCount)]
+        assert uses == ["✗ duplicate", "used", "used", "used"]
+        assert [table.item(0, column).text() for column in range(table.columnCount)] == [
+            "copy.nii.gz", "✗ duplicate", "6", "4.8 × 4.8 × 20",
         ]  # fmt: skip
+        assert ui.trainScanLabel.isHidden()
+        table.selectRow(0)
+        assert ui.trainScanLabel.text == (
+            "copy.nii.gz: It has the same content as normal_0.nii.gz. (MR, 40 × 48 × 6 voxels)"
+        )
         assert ui.trainCountLabel.text == ("3 of 4 scans will be used (MR). Not used: 1 duplicate.")
         assert ui.trainEstimateLabel.text == (
             "⚠ It will not fit on the disk. About 70 s to embed and 2.0 h for 40 epochs; 3.2 GB "

@@ -110,7 +110,7 @@ def test_the_voxel_under_the_mouse_is_read(opened, scene, transformed):
     for kji, text in (
         (PEAKS_KJI[0], "NLL 4.50: 1 in 10,000 voxels of normal scans"),
         ((0, 0, 0), "NLL 0.50: usual in normal scans"),
-        ((99, 0, 0), "Point at the scan to read its NLL."),
+        ((99, 0, 0), "Point at the scan to read how unlikely it is."),
     ):
         crosshair.SetCursorPositionRAS((move @ AFFINE @ [*kji[::-1], 1])[:3])
         run_events(0.15)
@@ -118,4 +118,4 @@ def test_the_voxel_under_the_mouse_is_read(opened, scene, transformed):
     opened.exit()
     crosshair.SetCursorPositionRAS((move @ AFFINE @ [*PEAKS_KJI[0][::-1], 1])[:3])
     run_events(0.15)
-    assert label.text == "Point at the scan to read its NLL."
+    assert label.text == "Point at the scan to read how unlikely it is."

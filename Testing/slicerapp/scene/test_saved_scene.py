@@ -132,8 +132,8 @@ def test_the_earlier_layers_can_be_restored_after_loading(opened, scene, tmp_pat
     slicer.util.setSliceViewerLayers(background=other, foreground=None)
     reviewed_result(opened)
     saved_and_loaded(opened, tmp_path / "scene.mrb", scene)
-    assert opened.ui.restoreViewsButton.isEnabled()
-    opened.ui.restoreViewsButton.click()
+    assert opened.widget.panel.review.restoreAction.isEnabled()
+    opened.widget.panel.review.restoreAction.trigger()
     red = scene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
     assert scene.GetNodeByID(red.GetBackgroundVolumeID()).GetName() == "Before"
     assert red.GetForegroundVolumeID() is None

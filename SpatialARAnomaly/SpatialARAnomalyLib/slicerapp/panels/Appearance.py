@@ -15,9 +15,6 @@ ICONS = {
     "acceptButton": "Accept",
     "rejectButton": "Reject",
     "undoButton": "Undo",
-    "compareButton": "Compare",
-    "restoreViewsButton": "Restore",
-    "deleteResultButton": "Delete",
     "exportButton": "Export",
 }
 """Icon by button."""
@@ -48,8 +45,8 @@ def _names() -> dict[str, str]:
         "previousButton": _("Previous finding"),
         "nextButton": _("Next finding"),
         "undoButton": _("Undo review"),
-        "restoreViewsButton": _("Restore views"),
-        "deleteResultButton": _("Delete result"),
+        "modelMenuButton": _("More on the model"),
+        "resultMenuButton": _("More on the result"),
         "findingsTable": _("Findings"),
         "progressBar": _("Progress of the detection"),
         "evaluateTable": _("Metrics"),

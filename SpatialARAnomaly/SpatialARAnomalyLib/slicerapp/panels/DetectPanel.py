@@ -439,8 +439,8 @@ def _summarizeModel(entry: ModelEntry | None) -> str:
     if card is None:
         return _("⚠ This model cannot be used.")
     count = len(card.normals.training_sha256) + len(card.normals.held_out_sha256)
-    parts = [card.modality, card.slices.plane, _("{count} scans").format(count=count)]
-    return " · ".join([*parts, _("rough")] if card.calibration.is_rough else parts)
+    parts = [card.modality, card.slices.plane, _("{count} normal scans").format(count=count)]
+    return " · ".join([*parts, _("rough calibration")] if card.calibration.is_rough else parts)
 
 
 def _describeModel(entry: ModelEntry | None) -> str:

@@ -218,7 +218,23 @@ def _summarize(event: dict[str, Any]) -> str:
     if lesions == 0:
         return _("The ground truth labels no voxel: most metrics are undefined.")
     share = event["lesion_share"]
-    return _(
+    text = _(
         "Lesions: {lesions}, {percent} % of the voxels (average precision by chance: {chance}). "
         "One scan has no intervals."
     ).format(lesions=lesions, percent=f"{100 * share:.2g}", chance=f"{share:.2g}")
+    precision = {
+        one["score"]: one["value"]
+        for one in event["metrics"]
+        if one["metric"] == "average_precision" and one["value"] is not None
+    }
+    model = precision.pop("nll", None)
+    best = max(precision.values(), default=None)
+    if model is None or best is None:
+        return text
+    comparison = _("The model is better than plain intensity on this scan:")
+    if best >= model:
+        comparison = _("⚠ Plain intensity is at least as good as the model on this scan:")
+    figures = _("average precision {higher} against {lower}.").format(
+        higher=_figure(max(best, model)), lower=_figure(min(best, model))
+    )
+    return f"{comparison} {figures} {text}"

@@ -21,6 +21,7 @@ from SpatialARAnomalyLib.slicerapp.panels.ModelsView import (
     NAME,
     ListedModel,
     ModelsListing,
+    describeModel,
     describeState,
     explainMissingEncoder,
     modelCells,
@@ -32,12 +33,13 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     PictureLabel,
     doNothing,
     enable,
+    fitTable,
 )
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event
 
-MAX_NAME_PX = 200
-"""Width of the column of names; a longer name is cut, and whole in the tooltip."""
+ROWS = 2, 8
+"""Rows that the table shows at least and at most."""
 
 
 class ModelsPanel:
@@ -66,8 +68,7 @@ class ModelsPanel:
         """Called after a model was chosen for *Detect*."""
         self._toChoose: str | None = None
         self._listing = ModelsListing(self._listed)
-        self._view = KeyedTable(ui.modelsTable, modelColumns(), self.refresh)
-        ui.modelsTable.horizontalHeader().setStretchLastSection(True)
+        self._view = KeyedTable(ui.modelsTable, modelColumns(), self.refresh, stretched=NAME)
         ui.modelsTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         ui.modelsTable.sortByColumn(NAME, qt.Qt.AscendingOrder)
         self._picture = PictureLabel(ui.modelsCardFrame)
@@ -79,7 +80,7 @@ class ModelsPanel:
             (ui.modelsSection.contentsCollapsed, self.reload),
             (ui.modelsTable.cellDoubleClicked, self._use),
             (ui.modelsUseButton.clicked, self._use),
-            (ui.modelsVerifyButton.clicked, self._verify),
+            (ui.modelsCheckButton.clicked, self._check),
             (ui.modelsEncoderButton.clicked, self._getEncoder),
             (ui.modelsImportButton.clicked, self.importModel),
             (ui.modelsExportButton.clicked, self._export),
@@ -128,10 +129,7 @@ class ModelsPanel:
             verified, damage = self._verification(one)
             rows[file] = modelCells(one.row, verified=verified, damage=damage)
         self._view.show(rows, chosen)
-        # Once: an automatic header would measure all rows after every cell.
-        table = self._ui.modelsTable
-        table.resizeColumnsToContents()
-        table.setColumnWidth(NAME, min(int(table.columnWidth(NAME)), MAX_NAME_PX))
+        fitTable(self._ui.modelsTable, *ROWS)
         self.refresh()
 
     def _verification(self, model: ListedModel) -> tuple[bool, SpatialARError | None]:
@@ -148,11 +146,12 @@ class ModelsPanel:
         busy = _("Wait for the running task.") if self.busy else None
         none = _("Choose a model first.") if model is None else None
         broken, missing = self._nameProblems(model)
-        ui.modelsDetailLabel.setText(broken or missing or none or "")
+        details = describeModel(model.row) if model is not None and broken is None else ""
+        ui.modelsDetailLabel.setText(broken or details or none or "")
         enable(
             ui.modelsUseButton, none or broken, _("Choose this model in Detect (or double-click).")
         )
-        enable(ui.modelsVerifyButton, busy or none, _("Check the weights against the card."))
+        enable(ui.modelsCheckButton, busy or none, _("Check the weights against the card."))
         enable(
             ui.modelsEncoderButton,
             busy or none or (None if missing else _("The encoder is on this machine.")),
@@ -198,7 +197,7 @@ class ModelsPanel:
         else:
             self._showStatus(_("⚠ The model cannot be used any more."))
 
-    def _verify(self, *_unused: object) -> None:
+    def _check(self, *_unused: object) -> None:
         model = self._chosen()
         if model is None:
             return
@@ -211,7 +210,7 @@ class ModelsPanel:
             self._verified[model.row.file] = (model.entry, error)
             return False
 
-        status = _("Verifying {name}…").format(name=model.row.name)
+        status = _("Checking {name}…").format(name=model.row.name)
         self._runOn(model, "model_verify", onResult, status=status, onError=onError)
 
     def _getEncoder(self, *_unused: object) -> None:
@@ -309,7 +308,7 @@ class ModelsPanel:
             self._shownCard = model
             return ""
 
-        status = _("Verifying {name}…").format(name=model.row.name)
+        status = _("Checking {name}…").format(name=model.row.name)
         output, spec = self._cardFolder.path / "card.md", {"overwrite": True}
         self._runOn(model, "model_card", onResult, status=status, spec=spec, output=output)
 

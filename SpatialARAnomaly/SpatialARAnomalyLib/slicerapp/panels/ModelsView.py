@@ -11,28 +11,21 @@ from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.service.encoders.catalog import EncoderState
 from SpatialARAnomalyLib.service.models.listing import ModelEntry, ModelRow, as_row, read_models
 from SpatialARAnomalyLib.slicerapp.QtHelpers import tableItem
+from SpatialARAnomalyLib.slicerapp.wording.Calibration import sizeText
 from SpatialARAnomalyLib.slicerapp.wording.Errors import hintOf, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import Transfer
 
 NAME = 0
 """Column of the model's name."""
 
-MB = 1e6
-"""Bytes of a megabyte."""
-
 
 def modelColumns() -> list[tuple[str, str]]:
     """Return title and tooltip of every column."""
     return [
         (_("Name"), _("Name of the model")),
-        (_("State"), _("Whether it can be used; Verify also checks its weights")),
+        (_("State"), _("Whether it can be used; Check also reads its weights")),
         (_("Modality"), _("Modality of its normal scans")),
-        (_("Plane"), _("Plane of its slices")),
-        (_("FOV"), _("Field of view in millimeters")),
-        (_("Normals"), _("Number of normal scans, held-out ones included")),
-        (_("Date"), _("Date of the training")),
-        (_("MB"), _("Size on disk in megabytes, without the encoder")),
-        (_("Encoder"), _("Encoder that it needs")),
+        (_("Normal\nscans"), _("Number of normal scans, held-out ones included")),
     ]
 
 
@@ -85,22 +78,28 @@ class ModelsListing:
 def modelCells(
     row: ModelRow, *, verified: bool, damage: SpatialARError | None
 ) -> list["qt.QTableWidgetItem"]:
-    """Make the cells of a model; `verified` and `damage` are the outcome of *Verify*."""
+    """Make the cells of a model; `verified` and `damage` are the outcome of *Check*."""
     state, reason = describeState(row, verified=verified, damage=damage)
-    encoder, missing = row.encoder or "", explainMissingEncoder(row)
-    if missing:
-        encoder = _("{name} (not on this machine)").format(name=encoder)
     return [
         tableItem(row.name, "\n".join(dict.fromkeys((row.name, row.file)))),
         tableItem(state, reason),
         tableItem(row.modality or ""),
-        tableItem(row.plane or ""),
-        tableItem(row.fov_mm if row.fov_mm is not None else ""),
         tableItem(row.normals if row.normals is not None else ""),
-        tableItem(row.created or ""),
-        tableItem(round(row.bytes / MB, 1)),
-        tableItem(encoder, missing or encoder),
     ]
+
+
+def describeModel(row: ModelRow) -> str:
+    """Return the rest of a usable model's card, and where to get a missing encoder."""
+    text = _(
+        "{plane} slices, field of view {fov} mm. Trained {date}; {size}. Encoder: {encoder}."
+    ).format(
+        plane=str(row.plane).capitalize(),
+        fov=f"{row.fov_mm:g}",
+        date=row.created,
+        size=sizeText(row.bytes),
+        encoder=row.encoder,
+    )
+    return f"{text} {explainMissingEncoder(row)}".strip()
 
 
 def describeState(
@@ -115,8 +114,8 @@ def describeState(
     if missing:
         return _("encoder missing"), missing
     if verified:
-        return _("✓ verified"), _("The weights match the card.")
-    return _("✓"), _("The card is intact. Verify also checks the weights.")
+        return _("✓ checked"), _("The weights match the card.")
+    return _("✓"), _("The card is intact. Check also reads the weights.")
 
 
 def explainMissingEncoder(row: ModelRow) -> str:

@@ -80,7 +80,7 @@ KEYS = {
 RANK, PLACE, COMMENT = 0, 4, 5
 """Columns of the findings table."""
 
-ROWS = 1, 6
+ROWS = 1, 5
 """Rows that the table shows at least and at most."""
 
 SWATCH_PX = 10
@@ -92,7 +92,7 @@ def _columns() -> list[tuple[str, str]]:
     return [
         (_("#"), _("Rank, the strongest finding first")),
         (_("✓✗"), _("Your review: ✓ accepted, ✗ rejected")),
-        (_("In normals"), _("Findings like this or stronger in a normal scan")),
+        (_("Per normal\nscan"), _("Findings like this or stronger in a normal scan")),
         (_("ml"), _("Volume in milliliters")),
         (_("Place (mm)"), _("Peak in the scene: left or right, front or back, up or down")),
         (_("Comment"), _("Double-click to edit")),
@@ -128,9 +128,17 @@ class ReviewPanel:
         ui.legendFrame.setStyleSheet(
             f"QFrame#legendFrame {{ background: {colorGradient()}; }} "
             "QLabel { background: transparent; color: white; } "
+            # Over several colors of the map, the text has a ground of its own.
+            "QLabel#legendMiddleLabel { background: rgba(0, 0, 0, 128); } "
             "QLabel#legendRareLabel { color: black; }"
         )
         ui.legendMiddleLabel.setText(rate_text(RARE))
+        menu = qt.QMenu(ui.resultMenuButton)
+        menu.setToolTipsVisible(True)
+        self.restoreAction = menu.addAction(_("Restore the views"))
+        self.deleteAction = menu.addAction(_("Delete this result…"))
+        ui.resultMenuButton.setMenu(menu)
+        self._menu = menu  # PythonQt deletes an object without a reference
         actions = {
             "previous": (ui.previousButton, lambda *_unused: self.view.step(-1)),
             "next": (ui.nextButton, lambda *_unused: self.view.step(1)),
@@ -160,8 +168,8 @@ class ReviewPanel:
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
             (ui.opacitySlider.valueChanged, self._opacityMoved),
             (ui.undoButton.clicked, self._undoReview),
-            (ui.restoreViewsButton.clicked, self._restoreViews),
-            (ui.deleteResultButton.clicked, self._delete),
+            (self.restoreAction.triggered, self._restoreViews),
+            (self.deleteAction.triggered, self._delete),
         )
         self.refresh()
 
@@ -267,14 +275,17 @@ class ReviewPanel:
             _("Show the findings as surfaces in the 3D view."),
         )
         enable(
-            ui.deleteResultButton,
+            self.deleteAction,
             None if result is not None else _("No result to delete."),
             _("Delete the overlay, segmentation and table of this result."),
         )
         enable(
             ui.compareButton,
             None if result is not None and result.scan is not None else _("No result to compare."),
-            _("Show the scan beside the overlay.") + f" ({KEYS['flicker']}: " + _("flicker") + ")",
+            _("Show the scan beside the scan with its overlay.")
+            + f" ({KEYS['flicker']}: "
+            + _("flicker")
+            + ")",
         )
         ui.compareButton.setChecked(isComparing())
         self._refreshButtons()
@@ -303,7 +314,7 @@ class ReviewPanel:
             self._parameters.parameterNode
         )
         enable(
-            ui.restoreViewsButton,
+            self.restoreAction,
             None if remembered else _("Nothing to restore in the slice views."),
             _("Show what the slice views showed before the detection."),
         )
@@ -384,10 +395,10 @@ class ReviewPanel:
             return
         rate = self._result.falsePositiveRate if rate is None else rate
         calibration = self._result.calibration
-        text = _("{rate} voxels of normal scans").format(rate=rate_text(rate))
+        text = _("{rate} voxels of normal scans")
         if not calibration.supports(rate):
-            text += " · " + _("rough: too rare for the held-out normal scans")
-        ui.thresholdValueLabel.setText(text)
+            text = _("roughly {rate} voxels of normal scans")
+        ui.thresholdValueLabel.setText(text.format(rate=rate_text(rate)))
         ui.thresholdValueLabel.setToolTip(rateTip(calibration, rate))
 
     def _showCase(self) -> None:

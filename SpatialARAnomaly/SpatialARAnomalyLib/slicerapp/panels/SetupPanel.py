@@ -14,6 +14,7 @@ from SpatialARAnomalyLib.slicerapp import Settings
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     Connections,
+    disclose,
     doNothing,
     enable,
     fillTable,
@@ -60,7 +61,7 @@ def summarize(checks: tuple[PackageCheck, ...], *, tested: bool) -> str:
         )
     if tested:
         return _("Everything is installed and works.")
-    return _("Everything is installed. Click Check again to test it.")
+    return _("Everything is installed. Click Check to test it.")
 
 
 def devicesText(probed: dict[str, Any] | None) -> str:
@@ -164,6 +165,10 @@ class SetupPanel:
             (ui.setupFolderButton.clicked, self._installFromFolder),
             (ui.setupCheckButton.clicked, lambda *_unused: self.check()),
             (ui.setupCopyButton.clicked, self._copy),
+            (
+                ui.setupNotesButton.toggled,
+                lambda *_unused: disclose(ui.setupNotesButton, ui.setupNotesLabel),
+            ),
             *pathChanges(ui.setupPythonEdit, self._pythonChosen),
             (ui.setupSection.contentsCollapsed, self.refresh),
             (self._paintTimer.timeout, self._doWork),
@@ -238,7 +243,7 @@ class SetupPanel:
         tested = deps.probed is not None
         checks = deps.checks()
         if deps.external and not tested:
-            text = _("Another Python is used. Click Check again to test it.")
+            text = _("Another Python is used. Click Check to test it.")
         else:
             platform = "" if deps.external else deps.nameTorchProblem()
             text = f"{summarize(checks, tested=tested)} {platform}".strip()
@@ -283,7 +288,7 @@ class SetupPanel:
         if self.dependencies.torchIsBroken():
             return None
         if self.dependencies.probed is None:
-            return _("Click Check again first, to test whether PyTorch loads.")
+            return _("Click Check first, to test whether PyTorch loads.")
         return _("There is nothing to repair.")
 
     def _nameCheckProblem(self) -> str | None:

@@ -22,6 +22,7 @@ from SpatialARAnomalyLib.slicerapp.QtHelpers import (
     Connections,
     doNothing,
     fillTable,
+    fitTable,
     pathChanges,
     pathText,
     prepareTable,
@@ -35,8 +36,11 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError, inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import WorkFolder
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
 
-MAX_NAME_PX = 150
-"""Width of the column of names; a longer name is cut, and whole in the tooltip."""
+NAME = 0
+"""Column of the scan's name; a longer one is cut, and whole below the table."""
+
+ROWS = 3, 9
+"""Rows that the table shows at least and at most."""
 
 
 class TrainScans:
@@ -65,23 +69,16 @@ class TrainScans:
         self._spec: TrainSpec | None = None
         """Settings that the last survey made its estimate for."""
         self.result: SurveyResult | None = None
+        self._rows: list[ScanRow] = []
         self.progress = Progress(0.0, "")
         ui.trainFolderEdit.setCurrentPath(Settings.training("Folder"))
-        titles = (
-            _("Scan"),
-            _("Use"),
-            _("Modality"),
-            _("Slices"),
-            _("Voxels"),
-            _("Spacing (mm)"),
-            _("Patient"),
-            _("Reason"),
-        )
-        prepareTable(ui.trainScansTable, [(title, "") for title in titles])
+        columns = [(title, "") for title in (_("Scan"), _("Use"), _("Slices"), _("Spacing (mm)"))]
+        prepareTable(ui.trainScansTable, columns, stretched=NAME)
         # A node has neither voxels nor name when it is added: wait for the next event loop turn.
         self._sceneTimer = singleShotTimer(0)
         self._connections = Connections(
             (self._sceneTimer.timeout, self.listVolumes),
+            (ui.trainScansTable.itemSelectionChanged, self._showChosen),
             (ui.trainVolumesList.itemChanged, lambda *_unused: self._onChange()),
             *pathChanges(ui.trainFolderEdit, lambda *_unused: self._onChange()),
         )
@@ -243,10 +240,21 @@ class TrainScans:
         table.setVisible(result is not None)
         label.setVisible(result is not None)
         label.setText(countText(result) if result is not None else "")
-        fillTable(table, [_cells(row) for row in result.rows] if result is not None else [])
-        table.resizeColumnsToContents()
-        table.resizeRowsToContents()
-        table.setColumnWidth(0, min(int(table.columnWidth(0)), MAX_NAME_PX))
+        # What needs a look comes first.
+        self._rows = sorted(
+            result.rows if result is not None else (),
+            key=lambda row: (row.used, row.code != "unlike"),
+        )
+        fillTable(table, [_cells(row) for row in self._rows])
+        fitTable(table, *ROWS)
+        self._showChosen()
+
+    def _showChosen(self, *_unused: object) -> None:
+        """Describe the chosen scan below the table."""
+        chosen = self._ui.trainScansTable.selectionModel().selectedRows()
+        text = describeScan(self._rows[chosen[0].row()]) if chosen else ""
+        self._ui.trainScanLabel.setText(text)
+        self._ui.trainScanLabel.setVisible(bool(text))
 
 
 def countText(result: SurveyResult) -> str:
@@ -308,22 +316,37 @@ def exclusionText(code: str) -> str:
     }.get(code, code or _("not used"))
 
 
+def useText(row: ScanRow) -> str:
+    """Return whether a scan is used, or why not, in a word or two."""
+    if row.code is None:
+        return _("used")
+    return exclusionText(row.code) if row.used else f"✗ {exclusionText(row.code)}"
+
+
+def describeScan(row: ScanRow) -> str:
+    """Return why a scan is excluded, and what was read of it."""
+    facts = [
+        row.modality.value if row.modality else "",
+        _("{shape} voxels").format(shape=" × ".join(str(one) for one in reversed(row.shape_kji)))
+        if row.shape_kji
+        else "",
+        _("patient {patient}").format(patient=row.patient) if row.patient else "",
+    ]
+    parts = (f"{row.name}:", row.reason or "", *row.notes, f"({', '.join(filter(None, facts))})")
+    return " ".join(one for one in parts if one not in ("", "()"))
+
+
 def _cells(row: ScanRow) -> list["qt.QTableWidgetItem"]:
-    """Make the cells of a scan; those of an excluded one are disabled, so that Qt grays them."""
+    """Make the cells of a scan."""
     items = []
     for text in (
         row.name,
-        exclusionText(row.code) if row.code else _("used"),
-        row.modality.value if row.modality else "",
+        useText(row),
         "" if row.slices is None else str(row.slices),
-        " × ".join(str(one) for one in reversed(row.shape_kji or ())),
         " × ".join(f"{one:.3g}" for one in row.spacing_mm or ()),
-        row.patient,
-        row.reason or " ".join(row.notes),
     ):
         item = qt.QTableWidgetItem(text)
-        flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
-        item.setFlags(flags if row.used else qt.Qt.ItemIsSelectable)
-        item.setToolTip(row.reason or " ".join(row.notes) or row.name)
+        item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
+        item.setToolTip(describeScan(row))
         items.append(item)
     return items

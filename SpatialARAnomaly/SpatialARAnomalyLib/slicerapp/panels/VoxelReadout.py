@@ -60,9 +60,9 @@ class VoxelReadout:
         nll = None
         if self._crosshair is not None and self._crosshair.GetCursorPositionRAS(place):
             nll = nllAt(self._result, (place[0], place[1], place[2]))
-        return (
-            _("Point at the scan to read its NLL.") if nll is None else readout(self._result, nll)
-        )
+        if nll is None:
+            return _("Point at the scan to read how unlikely it is.")
+        return readout(self._result, nll)
 
 
 def nllAt(result: Result, ras: tuple[float, float, float]) -> float | None:

@@ -15,24 +15,27 @@ from SpatialARAnomalyLib.service.text import number_text, size_number
 
 
 def caseText(calibration: Calibration, score: float | None) -> str:
-    """Return `p = 0.03 (rough: 12 normal scans)`, or why there is no p-value."""
+    """Return `3 % of normal scans look as unusual`, or why no p-value is known."""
     if score is None or not calibration.case_scores:
-        return _("no p-value: the model has no case scores")
+        return _("unknown: the model has no case scores")
     p = calibration.case_p_value(score)
     if p is None:
-        text = _("no p-value: {count} held-out normal scans, at least {least} are needed")
+        text = _("unknown: {count} held-out normal scans, at least {least} are needed")
         return text.format(count=calibration.volumes, least=MIN_NORMALS)
-    sign = "≤" if p <= least_case_p(calibration.volumes) else "="
-    text = _("p {sign} {p} ({basis})")
-    return text.format(sign=sign, p=f"{p:.2g}", basis=basisText(calibration))
+    text = _("{share} of normal scans look as unusual")
+    if p <= least_case_p(calibration.volumes):
+        text = _("at most {share} of normal scans look as unusual")
+    text = text.format(share=share(p))
+    return _("{text} (rough estimate)").format(text=text) if calibration.is_rough else text
 
 
 def caseTip(calibration: Calibration) -> str:
     """Explain the case p-value."""
     tip = _(
-        "Share of normal scans whose case score is at least as high. The score is the mean NLL of "
-        "the highest hundredth of voxels above the median, compared with {count} held-out normal "
-        "scans. p = 0.03 means 3 in 100 normal scans. A small finding can be real with any p."
+        "Case p-value: share of normal scans whose case score is at least as high. The score is "
+        "the mean NLL of the highest hundredth of voxels above the median, compared with {count} "
+        "held-out normal scans. It is no probability of disease: a small finding can be real with "
+        "any value."
     ).format(count=calibration.volumes)
     return f"{tip} {_fewNormals(calibration)}".strip()
 
@@ -102,10 +105,12 @@ def share(value: float) -> str:
 
 
 def basisText(calibration: Calibration) -> str:
-    """Return `20 normal scans`, or `rough: 2 normal scans`."""
+    """Return `from 20 normal scans`, or `rough estimate from 2 normal scans`."""
     if calibration.volumes == 1:
-        return _("rough: 1 normal scan")
-    text = _("rough: {count} normal scans") if calibration.is_rough else _("{count} normal scans")
+        return _("rough estimate from 1 normal scan")
+    text = _("from {count} normal scans")
+    if calibration.is_rough:
+        text = _("rough estimate from {count} normal scans")
     return text.format(count=calibration.volumes)
 
 

@@ -32,7 +32,7 @@ def stageName(stage: str) -> str:
         "fit": _("Training the model"),
         "calibrate": _("Calibrating"),
         "copy": _("Copying"),
-        "verify": _("Verifying"),
+        "verify": _("Checking"),
         "remove": _("Removing the originals"),
         "weights": _("Installing the weights"),
         "download": _("Downloading"),
