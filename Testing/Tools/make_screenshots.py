@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from Harness import color_scheme, grab, load_scripted_module, run_events, start, wait_until
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from service.small_site import SHAPE_KJI, SPACING_MM
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti
 from SpatialARAnomalyLib.service.demo.demo import head_with_lesion
@@ -25,7 +25,7 @@ from SpatialARAnomalyLib.service.demo.phantom import normal_head
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "Resources/Screenshots"
 ICONS = ROOT / "SpatialARAnomaly/Resources/Icons"
-VIEW_PX, THUMBNAIL_PX, GAP_PX = 560, 200, 8
+VIEW_PX, THUMBNAIL_PX, GAP_PX, LETTER_PX = 560, 200, 8, 16
 VIEWS = ("Red", "Yellow", "Green")
 WAIT_S = 900
 EPOCHS_SEEN = 5
@@ -36,6 +36,32 @@ def view(name: str) -> Image.Image:
     import slicer
 
     return Image.fromarray(slicer.app.layoutManager().sliceWidget(name).view.pixels())
+
+
+def lettered(name: str, side_px: int) -> Image.Image:
+    """Grab a slice view with the anatomical directions at its edges."""
+    import slicer
+
+    image = view(name).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    ras_from_xy = slicer.util.arrayFromVTKMatrix(
+        slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().GetXYToRAS()
+    )
+    right, up = ras_from_xy[:3, 0], ras_from_xy[:3, 1]
+    middle, edge = side_px // 2, LETTER_PX
+    draw = ImageDraw.Draw(image)
+    for direction, place in (
+        (-right, (edge, middle)),
+        (right, (side_px - edge, middle)),
+        (up, (middle, edge)),
+        (-up, (middle, side_px - edge)),
+    ):
+        axis = int(np.abs(direction).argmax())
+        letter = ("RL", "AP", "SI")[axis][int(direction[axis] < 0)]
+        font = ImageFont.load_default(LETTER_PX)
+        draw.text(
+            place, letter, fill="white", font=font, anchor="mm", stroke_width=2, stroke_fill="black"
+        )
+    return image
 
 
 def save(image: Image.Image, path: Path) -> None:
@@ -50,9 +76,9 @@ def beside_views(panel: Image.Image) -> Image.Image:
     whole = Image.new("RGB", (panel.width + GAP_PX + VIEW_PX, height), "black")
     whole.paste(panel, (0, 0))
     left = panel.width + GAP_PX
-    whole.paste(view("Red"), (left, 0))
+    whole.paste(lettered("Red", VIEW_PX), (left, 0))
     for index, name in enumerate(VIEWS[1:]):
-        small = view(name).resize((half, half), Image.Resampling.LANCZOS)
+        small = lettered(name, half)
         whole.paste(small, (left + index * (half + GAP_PX), VIEW_PX + GAP_PX))
     return whole
 
