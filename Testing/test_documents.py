@@ -138,6 +138,14 @@ def test_controls_named_in_bold_exist(page):
     assert {button for button in buttons if button.lower() not in texts} == set()
 
 
+def test_the_tutorial_names_controls_as_the_panel_does():
+    """All bold texts; `slicerapp/panels/test_tutorial.py` clicks them."""
+    bold = set(re.findall(r"\*\*([^*]+)\*\*", read(ROOT / "Resources/Docs/tutorial.md")))
+    assert "Detect anomalies" in bold
+    texts = set(shown_texts().split("\n"))
+    assert {one for one in bold if one.lower() not in texts} == set()
+
+
 def test_every_page_is_in_an_index():
     docs = ROOT / "Resources/Docs"
     for index in (docs / "README.md", docs / "decisions/README.md"):
