@@ -3,12 +3,14 @@
 import ast
 import functools
 import importlib
+import itertools
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import typer
+from PIL import Image
 from SpatialARAnomalyLib.service.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -160,20 +162,60 @@ def test_generated_pages_are_current(tool):
     assert read(made.PAGE) == made.page()
 
 
-def options(command) -> set[str]:
-    """The options of a command and of its subcommands."""
-    own = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
-    return own.union(*map(options, getattr(command, "commands", {}).values()))
+PICTURE = re.compile(r"!\[([^\]]*)\]\(<?([^)>]+)>?\)")
+MAX_PICTURE_BYTES = 2_000_000
 
 
-def test_options_named_in_documents_exist():
-    known = {"--help", *options(typer.main.get_command(app))}
-    assert {"--model", "--allow-download"} < known
-    named = set()
+def test_pictures_can_be_seen_and_are_described():
     for document in DOCUMENTS:
-        for block in re.findall(
-            r"spatial-ar-anomaly [a-z].*?(?=\n\n|```|`)", read(document), re.DOTALL
-        ):
-            named |= set(re.findall(r"--[a-z][a-z-]+", block))
-    assert named
-    assert {option for option in named if option not in known} == set()
+        for words, file in PICTURE.findall(read(document)):
+            assert len(words) > 5, f"{document.name}: say what {file} shows"
+            path = document.parent / file
+            assert path.stat().st_size < MAX_PICTURE_BYTES, file
+            with Image.open(path) as image:
+                image.verify()
+
+
+def test_no_picture_is_left_over():
+    texts = "".join(map(read, [*DOCUMENTS, ROOT / "CMakeLists.txt"]))
+    pictures = [
+        *(ROOT / "Resources/Screenshots").iterdir(),
+        *(ROOT / "Resources/Docs/pictures").iterdir(),
+    ]
+    assert [path.name for path in pictures if path.name not in texts] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_links_to_the_web_are_encrypted_and_whole(document):
+    links = re.findall(r"\]\(([a-z]+:[^)]*)\)", read(document))
+    assert [one for one in links if not re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", one)] == []
+
+
+def commands(command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], set[str]]:
+    """The options of each command by its words; groups have those of their commands."""
+    own = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    found = {words: {"--help", "-h", *own}}
+    for name, below in getattr(command, "commands", {}).items():
+        deeper = commands(below, (*words, name))
+        found |= deeper
+        found[words] |= deeper[(*words, name)]
+    return found
+
+
+def test_commands_named_in_documents_exist_with_their_options():
+    known = commands(typer.main.get_command(app))
+    assert "--markdown" in known["models", "show"]
+    checked = 0
+    for document in DOCUMENTS:
+        text = read(document).replace("\\\n", " ")
+        for line in re.findall(r"spatial-ar-anomaly (?=[a-z-])([^`\n]*)", text):
+            words = line.split("#")[0].split()
+            plain = tuple(itertools.takewhile(lambda word: not word.startswith("-"), words))
+            if plain[:1] == ("COMMAND",):  # stands for any
+                continue
+            named = plain[:2] if plain[:2] in known else plain[:1]
+            assert named in known, f"{document.name}: {line}"
+            options = {one.split("=")[0] for one in words if re.match(r"--?[a-z]", one)}
+            assert options <= known[named], f"{document.name}: {line}"
+            checked += 1
+    assert checked > 40

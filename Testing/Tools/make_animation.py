@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from Harness import color_scheme, grab, load_scripted_module, run_events, start, wait_until
@@ -74,13 +75,10 @@ def play(module: object, film: Film) -> None:
     film.take(2500)
     ui.detectButton.click()
     run_events(0.5)
-    shown = ui.progressBar.value if hasattr(ui, "progressBar") else 0
-    for _ in range(6):
-        wait_until(lambda: not logic.busy or _moved(ui, shown), WAIT_S, "the progress")
-        if not logic.busy:
-            break
-        shown = ui.progressBar.value
-        film.take(450)
+    for share in (0.2, 0.4, 0.6, 0.8):
+        wait_until(partial(_reached, logic, ui, share), WAIT_S, "the progress")
+        if logic.busy:
+            film.take(450)
     wait_until(lambda: not logic.busy, WAIT_S, "the detection")
     run_events(0.5)
     film.take(3000)
@@ -93,9 +91,9 @@ def play(module: object, film: Film) -> None:
     film.take(3500)
 
 
-def _moved(ui: object, shown: int) -> bool:
-    """Return whether the bar has moved by a tenth."""
-    return abs(ui.progressBar.value - shown) >= ui.progressBar.maximum / 10
+def _reached(logic: object, ui: object, share: float) -> bool:
+    """Return whether the bar has come so far, or the detection has ended."""
+    return not logic.busy or ui.progressBar.value >= share * ui.progressBar.maximum
 
 
 def main() -> None:
