@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from SpatialARAnomalyLib.engine.errors import OutputError
 
 PARTIAL_PREFIX = ".partial-"
@@ -51,19 +49,6 @@ def read_json(path: Path) -> Any:
         return json.loads(content.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def map_array(path: Path) -> np.ndarray:
-    """Map the array of a `.npy` file, read-only; raises `OSError`, or else `ValueError`."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # also `SyntaxError` and `tokenize.TokenError`, of a damaged header
-        raise ValueError("not an array in a .npy file") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError("not an array in a .npy file")
-    return array
 
 
 @contextmanager

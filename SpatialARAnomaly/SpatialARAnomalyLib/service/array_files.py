@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Num, Shaped, UInt16
 
+from SpatialARAnomalyLib.engine.array_file import map_array
 from SpatialARAnomalyLib.engine.errors import InputError
-from SpatialARAnomalyLib.engine.files import map_array
 from SpatialARAnomalyLib.engine.volumes.refusals import single_precision
 from SpatialARAnomalyLib.service.outputs import write_atomically
 

@@ -142,7 +142,7 @@ SCANS = [
     (missing, "does not exist"),
     (empty_folder, "is empty"),
     (folder_without_images, "no DICOM images"),
-    (two_series, r"--series"),
+    (two_series, "column volume of a table"),  # the localizer
     (flat_image, "2-D image"),
     (over_time, "3 volumes"),
     (color, "one gray value"),

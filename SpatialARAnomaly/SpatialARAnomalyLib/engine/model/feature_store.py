@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float16
 
+from SpatialARAnomalyLib.engine.array_file import map_array
 from SpatialARAnomalyLib.engine.errors import EncoderError
-from SpatialARAnomalyLib.engine.files import map_array, replacing, unwritable
+from SpatialARAnomalyLib.engine.files import replacing, unwritable
 
 PREPARATION_VERSION = 1
 """Version of the steps from volume to tokens. Raise it when slicing, intensity, body mask or
