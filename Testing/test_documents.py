@@ -141,7 +141,7 @@ def test_controls_named_in_bold_exist(page):
 
 
 def test_the_tutorial_names_controls_as_the_panel_does():
-    """All bold texts; `slicerapp/panels/test_tutorial.py` clicks them."""
+    """All bold texts; `slicerapp/panels/test_tutorial_page.py` clicks them."""
     bold = set(re.findall(r"\*\*([^*]+)\*\*", read(ROOT / "Resources/Docs/tutorial.md")))
     assert "Detect anomalies" in bold
     texts = set(shown_texts().split("\n"))
