@@ -74,6 +74,8 @@ def scoring_flop(
         (taps or (5 if layer else 4)) * widths[layer] * widths[layer + 1]
         for layer in range(spec.layers)
     )
+    if spec.shrinkage < 1:
+        branch += channels**2  # errors times W
     return 2 * tokens * len(spec.dilations) * branch
 
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 from service.batch import odd_scans
 from service.small_site import tree
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
+from SpatialARAnomalyLib.engine.files import PARTIAL_PREFIX
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service import jobs
 from SpatialARAnomalyLib.service.batch import processes
@@ -199,7 +200,9 @@ def test_processes_killed_at_20_moments_cost_nothing(tmp_path):
             break
     columns = ("scan", "state", "code", "reason", "findings", "notices")
     assert site.table(*columns) == serial.table(*columns)
-    found, expected = tree(site.out), tree(serial.out)
+    # One killed before it has a lock may leave a folder for a day (`engine.files`).
+    found = {name: file for name, file in tree(site.out).items() if PARTIAL_PREFIX not in name}
+    expected = tree(serial.out)
     del found["status.csv"], expected["status.csv"]
     assert found == expected
 
