@@ -148,6 +148,16 @@ def test_the_tutorial_names_controls_as_the_panel_does():
     assert {one for one in bold if one.lower() not in texts} == set()
 
 
+@pytest.mark.parametrize("page", ["tutorial.md", "for_radiologists.md"])
+def test_names_in_italics_are_those_of_the_panel(page):
+    text = re.sub(r"\*\*[^*]+\*\*", "", read(ROOT / "Resources/Docs" / page))
+    italic = set(re.findall(r"\*([A-Z][^*]+)\*", text))
+    assert {"Threshold", "Per normal scan"} <= italic
+    texts = shown_texts().replace(":", "").replace("\n", " ")
+    parts = {part.lower() for one in italic for part in re.split(" → ", one)}
+    assert {one for one in parts if one not in texts} == set()
+
+
 def test_every_page_is_in_an_index():
     docs = ROOT / "Resources/Docs"
     for index in (docs / "README.md", docs / "decisions/README.md"):
