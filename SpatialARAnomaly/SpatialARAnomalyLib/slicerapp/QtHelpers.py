@@ -78,13 +78,13 @@ def rowHeight(table: "qt.QTableWidget") -> int:
 
 
 def fitTable(table: "qt.QTableWidget", atLeast: int, atMost: int) -> None:
-    """Make a table as high as its rows, within limits."""
+    """Make a table as high as its rows, within limits; a scroll bar hides none of few rows."""
     rows = min(max(int(table.property("rowCount")), atLeast), atMost)
-    table.setFixedHeight(
-        int(table.horizontalHeader().property("sizeHint").height())
-        + rows * rowHeight(table)
-        + 2 * int(table.property("frameWidth"))
-    )
+    header = table.horizontalHeader()
+    height = int(header.property("sizeHint").height()) + rows * rowHeight(table)
+    if rows < atMost and header.length() > int(table.viewport().property("width")):
+        height += int(table.horizontalScrollBar().property("sizeHint").height())
+    table.setFixedHeight(height + 2 * int(table.property("frameWidth")))
 
 
 def tableItem(value: object, toolTip: str = "", editable: bool = False) -> "qt.QTableWidgetItem":
@@ -109,6 +109,8 @@ def fillTable(table: "qt.QTableWidget", rows: Sequence[Sequence["qt.QTableWidget
         for column, item in enumerate(items):
             table.setItem(row, column, item)
     table.setSortingEnabled(sorting)
+    # Its arrow would make every column wider by the height of the header.
+    table.horizontalHeader().setSortIndicatorShown(False)
     table.blockSignals(blocked)
 
 

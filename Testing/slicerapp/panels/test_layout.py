@@ -103,6 +103,20 @@ def test_the_table_grows_with_the_findings(full):
     assert heights[0] == heights[1] < heights[2] < heights[3] == heights[4]
 
 
+def test_no_scroll_bar_hides_the_only_finding(full):
+    from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import readRows, writeFindings
+
+    review, table = full.widget.panel.review, full.ui.findingsTable
+    sections(full, {"detect", "review"})
+    writeFindings(review._result.table, readRows(review._result.table)[:1], [])
+    for width in WIDTHS_PX:
+        shown_at(full, width)
+        review.refresh()
+        run_events()
+        assert table.viewport().height >= table.rowHeight(0), width
+    assert not table.horizontalScrollBar().isVisible()
+
+
 def test_texts_survive_letters_half_as_large_again(full):
     font = qt.QFont(qt.QApplication.font())
     larger = qt.QFont(font)

@@ -59,6 +59,7 @@ class EncodersPanel:
         ui.encodersTable.setMinimumHeight(rowHeight(ui.encodersTable) * (ROWS_SHOWN + 1))
         self._jobs = JobRunner(ui.encodersProgressBar, self._showStatus, log, self._jobsChanged)
         self._jobs.onMissingPackage = lambda: self.onMissingPackage()
+        self._showStatus("")
         self._connections = Connections(
             (ui.encodersGetButton.clicked, self._getOrCancel),
             (ui.encodersCheckButton.clicked, self._check),
@@ -253,6 +254,7 @@ class EncodersPanel:
 
     def _showStatus(self, text: str) -> None:
         self._ui.encodersStatusLabel.setText(text)
+        self._ui.encodersStatusLabel.setVisible(bool(text))
 
 
 def _columns() -> list[tuple[str, str]]:

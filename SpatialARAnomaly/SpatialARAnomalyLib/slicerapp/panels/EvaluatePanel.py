@@ -49,6 +49,7 @@ class EvaluatePanel:
         self._picture = PictureLabel(ui.evaluateSection)
         ui.evaluatePictureFrame.layout().addWidget(self._picture)
         ui.evaluateTable.setVisible(False)
+        self._showStatus("")
         self._connections = Connections(
             (ui.evaluateButton.clicked, self._evaluateOrCancel),
             (ui.evaluateSaveButton.clicked, self._save),
@@ -197,6 +198,7 @@ class EvaluatePanel:
 
     def _showStatus(self, text: str) -> None:
         self._ui.evaluateStatusLabel.setText(text)
+        self._ui.evaluateStatusLabel.setVisible(bool(text))
 
 
 def _columnTitle(score: str) -> str:

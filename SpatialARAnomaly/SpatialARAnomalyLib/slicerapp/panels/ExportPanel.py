@@ -35,6 +35,7 @@ class ExportPanel:
         for format_ in ExportFormat:
             ui.exportFormatSelector.addItem(format_.label(), format_.name)
         ui.exportFolderEdit.setCurrentPath(Settings.exportFolder())
+        self._showStatus("")
         self._connections = Connections(
             (ui.exportButton.clicked, self._export),
             (ui.exportFormatSelector.currentIndexChanged, self.refresh),
@@ -135,3 +136,4 @@ class ExportPanel:
 
     def _showStatus(self, text: str) -> None:
         self._ui.exportStatusLabel.setText(text)
+        self._ui.exportStatusLabel.setVisible(bool(text))

@@ -76,6 +76,7 @@ class ModelsPanel:
         self._shownCard: ListedModel | None = None
         self._cardFolder: WorkFolder | None = None
         self._jobs = JobRunner(ui.modelsProgressBar, self._showStatus, log, self._jobsChanged)
+        self._showStatus("")
         self._connections = Connections(
             (ui.modelsSection.contentsCollapsed, self.reload),
             (ui.modelsTable.cellDoubleClicked, self._use),
@@ -347,6 +348,7 @@ class ModelsPanel:
 
     def _showStatus(self, text: str) -> None:
         self._ui.modelsStatusLabel.setText(text)
+        self._ui.modelsStatusLabel.setVisible(bool(text))
 
 
 def _fileFilter() -> str:
