@@ -78,12 +78,12 @@ def rowHeight(table: "qt.QTableWidget") -> int:
 
 
 def fitTable(table: "qt.QTableWidget", atLeast: int, atMost: int) -> None:
-    """Make a table as high as its rows, within limits; a scroll bar hides none of few rows."""
+    """Make a table as high as its rows, within limits; its scroll bar hides none of few rows."""
     rows = min(max(int(table.property("rowCount")), atLeast), atMost)
-    header = table.horizontalHeader()
-    height = int(header.property("sizeHint").height()) + rows * rowHeight(table)
-    if rows < atMost and header.length() > int(table.viewport().property("width")):
-        height += int(table.horizontalScrollBar().property("sizeHint").height())
+    height = int(table.horizontalHeader().property("sizeHint").height()) + rows * rowHeight(table)
+    bar = table.horizontalScrollBar()
+    if rows < atMost and int(bar.property("maximum")) > 0:
+        height += int(bar.property("sizeHint").height())
     table.setFixedHeight(height + 2 * int(table.property("frameWidth")))
 
 

@@ -109,11 +109,10 @@ def test_no_scroll_bar_hides_the_only_finding(full):
     review, table = full.widget.panel.review, full.ui.findingsTable
     sections(full, {"detect", "review"})
     writeFindings(review._result.table, readRows(review._result.table)[:1], [])
+    review.refresh()
     for width in WIDTHS_PX:
         shown_at(full, width)
-        review.refresh()
-        run_events()
-        assert table.viewport().height >= table.rowHeight(0), width
+        assert 0 <= table.viewport().height - table.rowHeight(0) < 4, width
     assert not table.horizontalScrollBar().isVisible()
 
 

@@ -165,6 +165,7 @@ class ReviewPanel:
             (self._arranged.timeout, self._fitComparison),
             *([(layout.layoutChanged, self._layoutChanged)] if layout is not None else ()),
             (ui.findingsTable.itemChanged, self._itemChanged),
+            (ui.findingsTable.horizontalScrollBar().rangeChanged, self._fitTable),
             (ui.thresholdSlider.valueChanged, self._thresholdMoved),
             (ui.opacitySlider.valueChanged, self._opacityMoved),
             (ui.undoButton.clicked, self._undoReview),
@@ -255,7 +256,7 @@ class ReviewPanel:
         self.view.show(
             {int(row["rank"]): self._cells(row) for row in self._rows}, self.view.chosen()
         )
-        fitTable(self._ui.findingsTable, *ROWS)
+        self._fitTable()
         if result is not None:
             showReviews(result, self._rows)
         ui = self._ui
@@ -291,6 +292,9 @@ class ReviewPanel:
         self._refreshButtons()
         self._showThresholdText()
         self._showCase()
+
+    def _fitTable(self, *_unused: object) -> None:
+        fitTable(self._ui.findingsTable, *ROWS)
 
     def _refreshButtons(self) -> None:
         ui = self._ui
