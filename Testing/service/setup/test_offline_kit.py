@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 from engine.dinov3_examples import save_transformers, vit
@@ -191,6 +192,19 @@ def test_torch_comes_from_the_index_of_its_build_and_nothing_else_does(
     manifest = kit_of(tmp_path / "kit", wanted)
     assert manifest.wheels == ("beta==1.0", "epsilon==1.0", "torch==2.9+cu126")
     assert names_in(tmp_path / "kit") == ["beta", "epsilon", "torch"]
+
+
+def test_a_failure_of_pip_names_the_requirements_that_disagree():
+    """As pip prints them; a link that it looked at is no cause."""
+    lines = [
+        "Looking in links: kit", "ERROR: Cannot install torch==2.13.0", "",
+        "The conflict is caused by:", "    torch 2.13.0 depends on setuptools>=77",
+        "    The user requested (constraint) setuptools==65.5", "ERROR: ResolutionImpossible",
+    ]  # fmt: skip
+    fails = [sys.executable, "-c", f"print({chr(10).join(lines)!r}); raise SystemExit(1)"]
+    with pytest.raises(SetupError) as caught:
+        offline_kit._run(fails, SilentReporter(), "pip-failed", "pip could not.")
+    assert str(caught.value).splitlines() == ["pip could not.", *(lines[i] for i in (1, 4, 5, 6))]
 
 
 def test_a_missing_uv_is_reported(index, tmp_path, monkeypatch):

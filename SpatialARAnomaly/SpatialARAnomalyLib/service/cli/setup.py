@@ -100,7 +100,7 @@ def offline_kit(
             "--constraints",
             exists=True,
             dir_okay=False,
-            help="Packages that the other machine has and keeps, as 'pip freeze' lists them; "
+            help="Packages that the other machine has and keeps, as 'pip freeze --all' lists them; "
             "by default those of Slicer 5.12.",
         ),
     ] = None,

@@ -346,8 +346,10 @@ def _run(
             raise
     if process.returncode:
         report.check_cancelled()  # Ctrl-C ends the program too, which is not a failure
-        errors = [line for line in printed if line.startswith("ERROR")] or printed
-        raise SetupError(code, "\n".join([text, *errors]))
+        if any(line.startswith("ERROR") for line in printed):
+            # pip indents the requirements that disagree.
+            printed = [line for line in printed if line.startswith(("ERROR", "    "))]
+        raise SetupError(code, "\n".join([text, *printed]))
 
 
 def _keep_only(folder: Path, kept: Iterable[str]) -> None:

@@ -197,7 +197,7 @@ def write_constraints(file: Path, held: Mapping[str, str]) -> None:
 
 
 def read_constraints(file: Path) -> dict[str, str]:
-    """Read the versions, by normalized package, from a file of `pip freeze > FILE`.
+    """Read the versions, by normalized package, from a file of `pip freeze --all > FILE`.
 
     Windows' PowerShell writes UTF-16. Lines other than `name==version` are skipped.
     Raises `SetupError` `constraints` if the file is unreadable or has no such line.
