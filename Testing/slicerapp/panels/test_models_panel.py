@@ -41,7 +41,7 @@ class Models:
 
     def settle(self) -> None:
         """Wait until nothing runs here."""
-        wait_until(lambda: not self.panel.busy and not self.panel.listing, 60, "the models")
+        wait_until(lambda: not self.panel.busy and not self.panel.listing, 200, "the models")
         run_events()
 
     def click(self, button_name: str, **given) -> str:
