@@ -121,7 +121,9 @@ def test_a_closed_queue_gives_nothing_and_stops_what_runs():
     queue.put(request(1))
     queue.next()
     queue.put(request(2))
-    assert [one.id for one in queue.close()] == [2]
+    queue.close()
     assert queue.cancelled()
     assert queue.next() is None
+    assert [one.id for one in queue.clear()] == [2]
+    assert queue.clear() == []
     assert not queue.put(request(3))

@@ -69,7 +69,7 @@ class Worker:
     def __init__(self, events: EventPipe) -> None:
         self._queue = RequestQueue()
         self._events = events
-        self.shutdown = Shutdown(self._cancel_jobs)
+        self.shutdown = Shutdown(self._queue.close)
         events.on_broken = self.shutdown.begin
 
     def greet(self) -> None:
@@ -107,7 +107,7 @@ class Worker:
                 )
 
     def run_jobs(self) -> None:
-        """Run requests in order until the shutdown begins."""
+        """Run requests in order until the shutdown begins; cancel those that still wait."""
         while (request := self._queue.next()) is not None:
             last = self._run(request)
             self._queue.done()
@@ -115,6 +115,8 @@ class Worker:
                 self._send(last, request.id)
             except (TypeError, ValueError) as error:  # JSON cannot hold the result
                 self._send_failure(internal_error(error), request.id)
+        for waiting in self._queue.clear():
+            self._send(CancelledEvent(), waiting.id)
 
     def _run(self, request: Request) -> Event:
         """Run a request and return its last event."""
@@ -146,10 +148,6 @@ class Worker:
                     for name, fact in known.facts.items()
                 },
             )
-
-    def _cancel_jobs(self) -> None:
-        for request in self._queue.close():
-            self._send(CancelledEvent(), request.id)
 
     def _send_failure(self, error: SpatialARError, id_: int | None) -> None:
         self._send(FailedEvent(code=error.code, text=error.message, facts=error.facts), id_)

@@ -83,13 +83,17 @@ class RequestQueue:
         with self._changed:
             self._changed.wait_for(lambda: self.cancelled() or not self.paused())
 
-    def close(self) -> list[Request]:
-        """Accept no more, stop the running request, and return those that waited."""
+    def close(self) -> None:
+        """Accept no more and stop the running request."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def clear(self) -> list[Request]:
+        """Remove and return the requests that wait."""
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()
-            self._closed = True
-            self._changed.notify_all()
             return left
 
     def _is_known(self, id_: int) -> bool:
