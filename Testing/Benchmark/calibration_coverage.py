@@ -9,7 +9,9 @@ log-normal, gamma-distributed (`skewed`) or have heavy tails (`heavy`, t with 4 
 
 First table, at an asked rate of 0.01: the share of new normal scans inside the interval for one
 scan; the share of cohorts whose mean over many new scans is inside the interval for the mean (both
-should be 0.95 or a little more); and that interval's ends divided by the asked rate (median).
+should be 0.95 or a little more); that interval's ends divided by the asked rate (median); the mean
+over new scans divided by the asked rate (median of cohorts) and the share of cohorts in which it is
+above 1.5, with the threshold of `rates_of_others` and with that of all held-out scans pooled.
 Second table: how often a normal scan gets p ≤ 0.05 and p ≤ 0.01, over all cohorts; the range for
 p ≤ 0.05 of nine of ten models; and how often 60 fresh normal scans of one model pass as uniform
 (Kolmogorov-Smirnov p > 0.01).
@@ -21,10 +23,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 from SpatialARAnomalyLib.engine.cards.calibration import case_p_value, interval_of
+from SpatialARAnomalyLib.engine.scoring.calibration_fit import rates_of_others
 
 NORMALS = (2, 3, 5, 8, 12, 20, 40, 60)
 COHORTS, FRESH = 200, 60
 RATE, LEAST = 0.01, 1e-5
+NLL = np.geomspace(2.0, 200.0, 400)
+"""Rising thresholds at which shares are taken."""
 COLORS = ("#1b7837", "#2166ac", "#b2182b")
 WORLDS = ("alike", "rims", "unlike")
 
@@ -42,21 +47,30 @@ def above(world: str, random: np.random.Generator, scans: int):
 def rate_row(world: str, normals: int, random: np.random.Generator) -> dict[str, float]:
     """Measure the coverage of a rate's intervals."""
     shares_above = above(world, random, normals + 1000)
-    low, high = np.zeros((COHORTS, 1)), np.full((COHORTS, 1), 300.0)
-    for _ in range(35):
-        middle = (low + high) / 2
-        more = shares_above(middle)[:, :normals].mean(axis=1, keepdims=True) > RATE
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
-    shares = shares_above(high)
+    known = np.stack([shares_above(one)[:, :normals] for one in NLL], axis=-1)
+    judged = [rates_of_others(cohort, [RATE]) for cohort in known]
+    at = {"plain": np.full(COHORTS, RATE), "of others": np.array([one[0][0] for one in judged])}
+    ratio = {}
+    for way, asked in at.items():
+        thresholds = [
+            np.interp(rate, cohort.mean(axis=0)[::-1], NLL[::-1])
+            for rate, cohort in zip(asked, known, strict=True)
+        ]
+        new = shares_above(np.array(thresholds)[:, None])[:, normals:]
+        ratio[way] = new.mean(axis=1) / RATE
     one, mean, ends = [], [], []
-    for cohort in shares:
-        interval = interval_of(RATE, cohort[:normals].tolist(), LEAST)
-        new = cohort[normals:]
-        one.append(np.mean((new >= interval.scan[0]) & (new <= interval.scan[1])))
-        mean.append(interval.mean[0] <= new.mean() <= interval.mean[1])
+    for cohort, (_, shares) in zip(new, judged, strict=True):
+        interval = interval_of(RATE, shares[:, 0].tolist(), LEAST)
+        one.append(np.mean((cohort >= interval.scan[0]) & (cohort <= interval.scan[1])))
+        mean.append(interval.mean[0] <= cohort.mean() <= interval.mean[1])
         ends.append(interval.mean)
     low_end, high_end = np.median(ends, axis=0) / RATE
-    return {"one": np.mean(one), "mean": np.mean(mean), "low": low_end, "high": high_end}
+    return {
+        "one": np.mean(one), "mean": np.mean(mean), "low": low_end, "high": high_end,
+        "plain": np.median(ratio["plain"]), "others": np.median(ratio["of others"]),
+        "plain above": np.mean(ratio["plain"] > 1.5),
+        "others above": np.mean(ratio["of others"] > 1.5),
+    }  # fmt: skip
 
 
 LAWS = {
@@ -146,13 +160,16 @@ def main() -> None:
     picture = parser.parse_args().picture
     random = np.random.default_rng(0)
     rates, cases = {}, {}
-    print("| scans | held-out normals | one scan inside | mean inside | interval / rate |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| scans | held-out normals | one scan inside | mean inside | interval / rate "
+          "| new / asked | above 1.5 | pooled: new / asked | above 1.5 |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for world in WORLDS:
         for normals in NORMALS:
             row = rates[world, normals] = rate_row(world, normals, random)
             print(f"| {world} | {normals} | {row['one']:.2f} | {row['mean']:.2f} "
-                  f"| {row['low']:.2g} to {row['high']:.2g} |", flush=True)  # fmt: skip
+                  f"| {row['low']:.2g} to {row['high']:.2g} "
+                  f"| {row['others']:.2f} | {row['others above']:.2f} "
+                  f"| {row['plain']:.2f} | {row['plain above']:.2f} |", flush=True)  # fmt: skip
     print()
     print("| case scores | held-out normals | p ≤ 0.05 | 9 of 10 models | p ≤ 0.01 | KS passed |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import stats
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.scoring import calibration_fit as module
@@ -13,6 +14,7 @@ from SpatialARAnomalyLib.engine.scoring.calibration_fit import (
     LEVELS,
     case_score,
     fit_calibration,
+    rates_of_others,
     thin_sample,
 )
 from SpatialARAnomalyLib.engine.slices.slice_stack import AxisTiling
@@ -25,8 +27,8 @@ GRID_RATES = (0.5, 0.25, 0.1, 0.01, 1e-3, 1e-4)
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    """Of scans whose voxels and tokens have the same NLL."""
-    return both(SAMPLE[:10_000], SAMPLE[10_000:])
+    """Of a scan whose voxels and tokens have the same NLL."""
+    return both(SAMPLE)
 
 
 def both(*samples: np.ndarray) -> Calibration:
@@ -125,10 +127,10 @@ def test_a_sample_of_one_value_says_little():
 
 
 def test_what_is_kept_is_of_the_whole_sample(calibration):
-    assert (calibration.volumes, calibration.tokens) == (2, 20_000)
+    assert (calibration.volumes, calibration.tokens) == (1, 20_000)
     assert (calibration.nll[0], calibration.nll[-1]) == (SAMPLE.min(), SAMPLE.max())
-    other_order = both(SAMPLE[::-1])
-    assert other_order.nll == other_order.token_nll == calibration.nll
+    assert calibration.nll == pytest.approx(calibration.token_nll)
+    assert both(SAMPLE[::-1]) == calibration
 
 
 @pytest.mark.parametrize(("volumes", "step"), [(1, 2), (2, 4), (3, 7), (500, 1000)])
@@ -209,31 +211,79 @@ def test_a_calibration_rests_on_something():
         Calibration(levels=(0.0, 1.0), nll=(0.0, 1.0), token_nll=(0.0, 1.0), tokens=0, volumes=1)
 
 
+UNLIKE = (SAMPLE[:5000], 1.3 * SAMPLE[5000:9000], 0.9 * SAMPLE[9000:])
+"""Scans of different spread and size."""
+
+
 def test_every_volume_weighs_the_same_however_many_voxels_it_has():
-    """Twice the voxels in one of two volumes change nothing; the mean of shares is the rate."""
-    one, other = SAMPLE[:4000], 1.3 * SAMPLE[4000:6000]
-    calibration = both(one, other)
-    finer = both(np.repeat(one, 5), other)
+    calibration = both(*UNLIKE)
+    finer = both(np.repeat(UNLIKE[0], 5), *UNLIKE[1:])
     for rate in GRID_RATES[:4]:
-        threshold = calibration.threshold(rate)
-        shares = [np.mean(one > threshold), np.mean(other > threshold)]
+        assert finer.threshold(rate) == pytest.approx(calibration.threshold(rate), rel=0.01)
+        of_tokens = np.interp(1 - rate, calibration.levels, calibration.token_nll)
+        shares = [np.mean(one > of_tokens) for one in UNLIKE]
         assert np.mean(shares) == pytest.approx(rate, abs=1 / 2000)
-        assert finer.threshold(rate) == pytest.approx(threshold, rel=0.01)
-        assert calibration.p_value(threshold) == pytest.approx(rate, abs=2 / 2000)
+        assert calibration.p_value(of_tokens) == pytest.approx(rate, abs=2 / 2000)
 
 
-def test_quantiles_of_equal_volumes_are_numpys(calibration):
-    np.testing.assert_allclose(calibration.nll, np.quantile(SAMPLE, LEVELS), rtol=1e-9)
+def test_quantiles_of_equal_volumes_are_numpys():
+    calibration = both(SAMPLE[:10_000], SAMPLE[10_000:])
+    np.testing.assert_allclose(calibration.token_nll, np.quantile(SAMPLE, LEVELS), rtol=1e-9)
+    assert (calibration.nll[0], calibration.nll[-1]) == (SAMPLE.min(), SAMPLE.max())
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.1, 0.01])
+def test_every_scan_judged_by_the_others_has_the_rate_on_average(rate):
+    """The search by hand: one strictness for all, so that the mean share is the rate."""
+
+    def mean_quantile(samples: list[np.ndarray], share: float) -> float:
+        low, high = 0.0, 30.0
+        for _ in range(50):
+            nll = (low + high) / 2
+            more = np.mean([np.mean(one > nll) for one in samples]) > share
+            low, high = (nll, high) if more else (low, nll)
+        return high
+
+    def judged(strictness: float) -> list[float]:
+        return [
+            float(np.mean(one > mean_quantile([o for o in UNLIKE if o is not one], strictness)))
+            for one in UNLIKE
+        ]
+
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.mean(judged(middle)) > rate else (middle, high)
+    calibration = both(*UNLIKE)
+    expected = mean_quantile(list(UNLIKE), high)
+    assert calibration.threshold(rate) == pytest.approx(expected, rel=0.02)
+    kept = [one[calibration.rates.index(rate)] for one in calibration.volume_shares]
+    assert kept == pytest.approx(judged(high), rel=0.05, abs=2e-4)
+    assert np.mean(kept) == pytest.approx(rate, rel=1e-6)
+
+
+def test_new_scans_have_about_the_rate():
+    """Gamma NLL whose scale differs from scan to scan, with three held-out scans in each cohort."""
+    random, rate = np.random.default_rng(0), 0.01
+    nll = stats.gamma.isf(np.logspace(0, -7, 300)[1:], 8) * 1.3
+    scale = np.exp(random.normal(0, 0.2, (300, 103)))
+    plain, asked = [], []
+    for cohort in scale:
+        shares = stats.gamma.sf(nll / cohort[:, None], 8)
+        known, fresh = shares[:3], shares[3:].mean(axis=0)
+        mean = known.mean(axis=0)[::-1]
+        plain.append(np.interp(rate, mean, fresh[::-1]))
+        asked.append(np.interp(rates_of_others(known, [rate])[0][0], mean, fresh[::-1]))
+    assert np.median(plain) > 1.4 * rate
+    assert 0.7 * rate < np.median(asked) < 1.2 * rate
+    assert np.mean(asked) < 0.75 * np.mean(plain)
 
 
 def test_shares_and_case_scores_of_every_volume_are_kept():
-    volumes = [SAMPLE[:5000], 1.2 * SAMPLE[5000:8000], 0.9 * SAMPLE[8000:]]
-    calibration = both(*volumes)
+    calibration = both(*UNLIKE)
     assert len(calibration.rates) == len(calibration.volume_shares[0])
-    for volume, shares in zip(volumes, calibration.volume_shares, strict=True):
-        counted = [np.mean(volume > calibration.threshold(rate)) for rate in calibration.rates]
-        assert shares == pytest.approx(counted)
-    assert calibration.case_scores == tuple(sorted(map(case_score, volumes)))
+    assert np.mean(calibration.volume_shares, axis=0)[:5] == pytest.approx(calibration.rates[:5])
+    assert calibration.case_scores == tuple(sorted(map(case_score, UNLIKE)))
     again = Calibration.from_dict(json.loads(json.dumps(calibration.to_dict())))
     assert again == calibration
     assert again.rate_interval(0.01) == calibration.rate_interval(0.01) is not None
@@ -258,7 +308,8 @@ def test_of_one_volume_nothing_is_said_of_the_spread():
     assert alone.is_rough
 
 
-def test_the_rate_interval_holds_the_rate_and_ends_where_tokens_do(calibration):
+def test_the_rate_interval_holds_the_rate_and_ends_where_tokens_do():
+    calibration = both(SAMPLE[:10_000], SAMPLE[10_000:])
     for rate in np.logspace(-0.6, -3.2, 40).tolist():
         interval = calibration.rate_interval(rate)
         for low, high in (interval.scan, interval.mean):
@@ -286,6 +337,7 @@ def test_twenty_normal_scans_are_enough():
         ({"case_scores": (2.0, float("inf"))}, "case_scores must hold a rising number"),
     ],
 )
-def test_figures_of_volumes_that_cannot_be_are_refused(calibration, change, rule):
+def test_figures_of_volumes_that_cannot_be_are_refused(change, rule):
+    calibration = both(SAMPLE[:10_000], SAMPLE[10_000:])
     with pytest.raises(SpecError, match=rule):
         dataclasses.replace(calibration, **change)

@@ -67,7 +67,7 @@ class RateInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Spec):
-    """Quantiles of the NLL in the body of normal scans that were not trained on.
+    """The NLL in the body of normal scans that were not trained on.
 
     Every scan has the same weight, whatever its number of voxels: a rate is the mean over
     scans, and finer voxels do not count as more scans.
@@ -82,11 +82,13 @@ class Calibration(Spec):
     """
 
     levels: tuple[float, ...]
-    """Share of the voxels at or below `nll`, and of the tokens at or below `token_nll`."""
+    """Share at or below: of a new scan's voxels `nll`, of the tokens `token_nll`."""
     nll: tuple[float, ...]
-    """Quantiles of the NLL of body voxels in nats per channel, ascending."""
+    """The NLL that a share of 1 - level of a new scan's body voxels exceeds, in nats per channel,
+    ascending."""
     token_nll: tuple[float, ...]
-    """Quantiles of the NLL of tokens whose center lies in the body, as `nll`."""
+    """Quantiles of the NLL of tokens whose center lies in the body, in nats per channel,
+    ascending."""
     tokens: int
     """Number of tokens whose center lies in the body."""
     volumes: int
@@ -94,8 +96,8 @@ class Calibration(Spec):
     rates: tuple[float, ...] = ()
     """Falling false-positive rates."""
     volume_shares: tuple[tuple[float, ...], ...] = ()
-    """Share of the body voxels above the threshold of each of `rates`, per held-out volume; may
-    be empty."""
+    """Share of the body voxels above the threshold that the other held-out volumes set for each
+    of `rates`, per held-out volume; may be empty."""
     case_scores: tuple[float, ...] = ()
     """Case score of every held-out volume, ascending; may be empty."""
     findings: FindingCounts | None = None

@@ -1,6 +1,5 @@
 """Fitting a calibration to held-out normal scans, and the case score."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -62,24 +61,60 @@ def fit_calibration(
     voxel_samples: Sequence[Float[np.ndarray, " _"]],
     token_samples: Sequence[Float[np.ndarray, " _"]],
 ) -> Calibration:
-    """Fit a calibration to the NLL of the body's voxels and tokens, an array per held-out scan."""
-    calibration = Calibration(
+    """Fit a calibration to the NLL of the body's voxels and tokens, an array per held-out scan.
+
+    The threshold of a rate is that of `rates_of_others`.
+    """
+    nll = _quantiles(voxel_samples)
+    shares = np.array([_shares_above(one, nll) for one in voxel_samples])
+    levels = 1.0 - rates_of_others(shares, 1.0 - LEVELS)[0]
+    return Calibration(
         levels=tuple(LEVELS.tolist()),
-        nll=_quantiles(voxel_samples),
-        token_nll=_quantiles(token_samples),
+        nll=tuple(np.interp(levels, LEVELS, nll).tolist()),
+        token_nll=tuple(_quantiles(token_samples).tolist()),
         tokens=sum(one.size for one in token_samples),
         volumes=len(voxel_samples),
-    )
-    thresholds = [calibration.threshold(rate) for rate in RATES]
-    return dataclasses.replace(
-        calibration,
         rates=RATES,
-        volume_shares=tuple(
-            tuple(float(np.mean(one > threshold)) for threshold in thresholds)
-            for one in voxel_samples
-        ),
+        volume_shares=tuple(map(tuple, rates_of_others(shares, RATES)[1].tolist())),
         case_scores=tuple(sorted(case_score(one) for one in voxel_samples)),
     )
+
+
+def rates_of_others(
+    shares: Float[np.ndarray, "n t"], rates: Float[np.ndarray, " r"] | Sequence[float]
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "n r"]]:
+    """Return how strict a threshold must be for a new scan to have the asked rate on average.
+
+    With few scans, the threshold that a share of all of them exceeds is too low for new ones:
+    each scan helped to set it. So every scan is judged by the same threshold of the other scans,
+    and that becomes as strict as makes their mean share the rate (leave-one-out; one scan has
+    no others, and its share is the rate).
+
+    Args:
+        shares: Share of every scan above each of the same rising thresholds.
+        rates: Rates asked for.
+
+    Returns:
+        The mean share of all scans above the threshold of each rate, and the share of every scan
+        above the threshold of its others.
+    """
+    shares = np.concatenate([np.ones((len(shares), 1)), shares], axis=1)[:, ::-1]
+    pooled = shares.mean(axis=0)
+    if len(shares) == 1:
+        return np.asarray(rates), np.asarray(rates)[None]
+    others = (len(shares) * pooled - shares) / (len(shares) - 1)
+    judged = np.array([np.interp(pooled, *pair) for pair in zip(others, shares, strict=True)])
+    mean = judged.mean(axis=0)
+    return (
+        np.interp(rates, mean, pooled),
+        np.array([np.interp(rates, mean, one) for one in judged]),
+    )
+
+
+def _shares_above(
+    sample: Float[np.ndarray, " _"], nll: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, " t"]:
+    return 1.0 - np.searchsorted(np.sort(sample), nll, side="right") / sample.size
 
 
 RIM_EDGES = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
@@ -117,7 +152,7 @@ def fit_rim(
     return RimCorrection(distances=(*middles, RIM_EDGES[-1] + 0.25), nll=(*excess, 0.0))
 
 
-def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
+def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " t"]:
     """Return quantiles at `LEVELS` of all samples, each sample with the same weight.
 
     For samples of equal size they are those of `numpy.quantile`.
@@ -139,4 +174,4 @@ def _quantiles(samples: Sequence[Float[np.ndarray, " _"]]) -> tuple[float, ...]:
     at -= at[0]
     if at[-1] > 0:
         at /= at[-1]
-    return tuple(np.maximum.accumulate(np.interp(LEVELS, at, nll)).tolist())
+    return np.maximum.accumulate(np.interp(LEVELS, at, nll))
