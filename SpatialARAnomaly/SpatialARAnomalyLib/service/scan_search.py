@@ -1,15 +1,18 @@
 """The search for scans: below folders, in tables (CSV), in files."""
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt64
 
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
-from SpatialARAnomalyLib.engine.volumes.dicom_series import DicomSeries, list_series
+from SpatialARAnomalyLib.engine.volumes.dicom_series import UNKNOWN, list_series
 from SpatialARAnomalyLib.engine.volumes.formats import (
     VOLUME_SUFFIXES,
     Format,
@@ -24,6 +27,16 @@ from SpatialARAnomalyLib.service.scans import ScanSource, shown_name
 DICOM = "DICOM"
 
 
+@dataclass(frozen=True)
+class FoundSeries:
+    """A DICOM series that was found, without its headers, which would fill the memory."""
+
+    uid: str
+    number: int | None
+    is_scan: bool
+    """False for what is not taken for a scan unless it is named (`DicomSeries.not_a_scan`)."""
+
+
 @dataclass(kw_only=True)
 class FoundScan:
     """Something that may be a scan, found by its name and header."""
@@ -35,8 +48,8 @@ class FoundScan:
     source: ScanSource
     folders: tuple[str, ...] = ()
     """Folders that hold the scan, from the searched one down; () where none was searched."""
-    series: DicomSeries | None = None
-    """Headers of a DICOM series until it is read."""
+    series: FoundSeries | None = None
+    """The DICOM series, where a folder was searched."""
     error: SpatialARError | None = None
     """Why it cannot be read."""
 
@@ -54,24 +67,23 @@ def search_scans(
     folders = [path for path in paths if os.path.isdir(path)]
     several = len(folders) > 1
     found: list[FoundScan] = []
-    others: list[tuple[Path, list[Path]]] = []
-    for folder in folders:
-        volumes, rest = _walk(folder, several, report)
-        found += volumes
-        others.append((folder, rest))
-    total, done = sum(len(rest) for _, rest in others), 0
-
-    def counted(paths: Iterable[Path]) -> Iterator[Path]:
-        nonlocal done
-        for path in paths:
-            yield path
-            done += 1
-            report.progress(done, total, "file")
-
     skipped: Counter[str] = Counter()
-    for folder, rest in others:
-        found += _dicom_scans(folder, rest, counted, several, report, skipped)
-        skipped.update(other_formats(rest))
+    total, done = 0, 0
+    for folder in folders:
+        for _, names in _walk(folder):
+            report.check_cancelled()
+            total += len(names)
+
+    def counted(names: Iterable[str]) -> Iterator[str]:
+        nonlocal done
+        for name in names:
+            report.check_cancelled()
+            yield name
+            done += 1
+            report.progress(min(done, total), total, "file")  # more may have come since
+
+    for folder in folders:
+        found += _scans_below(folder, counted, several, report, skipped)
     if skipped:
         report.notice("files-skipped", f"Files of other kinds are left out: {count_text(skipped)}.")
     files = [path for path in paths if path not in folders]
@@ -112,10 +124,29 @@ def _in_tables(tables: Iterable[Path], report: Reporter) -> list[ScanSource]:
     return found
 
 
-def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[FoundScan], list[Path]]:
-    """Return the volume files below a folder as scans, and the other files."""
+def _walk(
+    folder: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield all folders below one, and the names of the files in each, in order."""
+    for place, inside, names in os.walk(folder, onerror=onerror):
+        inside.sort()
+        # macOS leaves hidden companions on drives of other systems.
+        yield Path(place), sorted(name for name in names if not name.startswith("."))
+
+
+def _scans_below(
+    folder: Path,
+    counted: Callable[[Iterable[str]], Iterator[str]],
+    several: bool,
+    report: Reporter,
+    skipped: Counter[str],
+) -> list[FoundScan]:
+    """Return the scans below a folder, and those parts of it that cannot be listed.
+
+    `skipped` counts other files by their kind.
+    """
     found: list[FoundScan] = []
-    rest: list[Path] = []
+    series = _SeriesParts()
 
     def add_unreadable(error: OSError) -> None:
         path = Path(error.filename or folder)
@@ -123,22 +154,21 @@ def _walk(folder: Path, several: bool, report: Reporter) -> tuple[list[FoundScan
         known = unreadable_error(error)
         found.append(FoundScan(name=name, kind="folder", source=source, error=known))
 
-    for place, inside, names in os.walk(folder, onerror=add_unreadable):
-        report.check_cancelled()
-        inside.sort()
-        for name in sorted(names):
-            path = Path(place, name)
-            if name.startswith("."):
-                continue  # macOS leaves hidden companions on drives of other systems
+    for place, names in _walk(folder, add_unreadable):
+        rest = []
+        inside = (str(folder), *place.relative_to(folder).parts)
+        for name in counted(names):
+            path = place / name
             if os.path.exists(path) and not os.path.isfile(path):
                 continue  # a pipe or a device could be read for ever
             if has_volume_suffix(path) and not is_dicom(path):
-                name = _name_within(path, folder, several)
-                inside_folder = (str(folder), *path.relative_to(folder).parts[:-1])
-                found.append(_found(ScanSource(path=path), name, inside_folder))
+                name_within = _name_within(path, folder, several)
+                found.append(_found(ScanSource(path=path), name_within, inside))
             else:
                 rest.append(path)
-    return found, rest
+        skipped.update(series.add(place, rest, report))
+        skipped.update(other_formats(rest))
+    return found + _dicom_scans(series.parts(), folder, several)
 
 
 def _found(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> FoundScan:
@@ -152,43 +182,86 @@ def _found(source: ScanSource, name: str, folders: tuple[str, ...] = ()) -> Foun
     return FoundScan(name=name, kind=kind, source=source, folders=folders)
 
 
-def _dicom_scans(
-    folder: Path,
-    files: Iterable[Path],
-    counted: Callable[[Iterable[Path]], Iterator[Path]],
-    several: bool,
-    report: Reporter,
-    skipped: Counter[str],
-) -> list[FoundScan]:
-    """Return the series among the files, which are in order of their folders.
+@dataclass(kw_only=True)
+class _Part:
+    """A series, or a part of one, as little of it as the search needs."""
 
-    A series that an archive spread over several folders is one scan. A copy of it is
-    another. `skipped` counts files without images.
+    place: Path
+    series: FoundSeries
+    images: UInt64[np.ndarray, " n"]
+    """Hashes of `DicomSeries.image_names`."""
+    files: list[Path] | None
+    """Its files, and damaged ones beside them; None where its folder holds no others."""
+
+
+class _SeriesParts:
+    """The series of several folders.
+
+    A series that an archive spread over several folders is one scan. A copy of it is another.
     """
-    by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for path in files:
-        by_folder[path.parent].append(path)
-    parts: dict[tuple[str, str], list[tuple[Path, DicomSeries]]] = {}
-    for place, paths in by_folder.items():
-        for series in list_series(counted(paths), report.check_cancelled):
-            if not series.has_images:
-                skipped[series.kind] += len(series.files)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], list[_Part]] = {}
+
+    def add(self, place: Path, paths: Sequence[Path], report: Reporter) -> Counter[str]:
+        """Add the series of a folder; return the numbers of files without images, by kind."""
+        listed = list_series(paths, report.check_cancelled)
+        damaged = [file.path for one in listed if one.uid == UNKNOWN for file in one.files]
+        skipped: Counter[str] = Counter()
+        for one in listed:
+            if not one.has_images:
+                skipped[one.kind] += len(one.files)
                 continue
-            known = parts.setdefault((series.uid, series.modality), [])
-            for number, (earlier_place, earlier) in enumerate(known):
-                if not earlier.image_names & series.image_names:
-                    common = Path(os.path.commonpath([earlier_place, place]))
-                    known[number] = (common, earlier.merge(series))
+            files = [file.path for file in one.files] + damaged
+            part = _Part(
+                place=place,
+                series=FoundSeries(one.uid, one.number, one.not_a_scan is None),
+                images=np.array([hash(name) & _MASK for name in one.image_names], np.uint64),
+                files=files if len(listed) > 1 else None,
+            )
+            known = self._known.setdefault((one.uid, one.modality), [])
+            for number, earlier in enumerate(known):
+                if not np.isin(earlier.images, part.images).any():
+                    known[number] = _merge(earlier, part, files)
                     break
             else:
-                known.append((place, series))
-    found = [one for known in parts.values() for one in known]
+                known.append(part)
+        return skipped
+
+    def parts(self) -> list[_Part]:
+        """Return all series, in the order in which they were found."""
+        return [part for known in self._known.values() for part in known]
+
+
+_MASK = (1 << 64) - 1
+
+
+def _merge(earlier: _Part, later: _Part, files: list[Path]) -> _Part:
+    """Return a series of two parts; `files` are those of the later one."""
+    first = earlier.files
+    if first is None:
+        _, names = next(_walk(earlier.place), (earlier.place, []))
+        first = [earlier.place / name for name in names]
+    series = replace(earlier.series, is_scan=earlier.series.is_scan or later.series.is_scan)
+    return _Part(
+        place=Path(os.path.commonpath([earlier.place, later.place])),
+        series=series,
+        images=np.concatenate([earlier.images, later.images]),
+        files=first + files,
+    )
+
+
+def _dicom_scans(parts: Sequence[_Part], folder: Path, several: bool) -> list[FoundScan]:
+    """Return the series below a folder as scans, in order of their folders."""
+    count = Counter(part.place for part in parts)
     scans = []
-    for place, series in sorted(found, key=lambda one: (str(one[0]), one[1].number or 0)):
+    for part in sorted(parts, key=lambda one: (str(one.place), one.series.number or 0)):
+        place, series = part.place, part.series
         name = _name_within(place, folder, several)
-        if sum(place == other for other, _ in found) > 1:
+        if count[place] > 1:
             name = f"{name}, series {series.uid if series.number is None else series.number}"
-        source = ScanSource(path=place, series=series.uid)
+        files = tuple(path.relative_to(place).as_posix() for path in part.files or ())
+        source = ScanSource(path=place, series=series.uid, files=files)
         inside = place.relative_to(folder).parts if place.is_relative_to(folder) else ()
         scans.append(
             FoundScan(

@@ -15,7 +15,12 @@ from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import is_dicom
-from SpatialARAnomalyLib.engine.volumes.dicom_series import UNKNOWN, choose_series, list_series
+from SpatialARAnomalyLib.engine.volumes.dicom_series import (
+    UNKNOWN,
+    DicomSeries,
+    choose_series,
+    list_series,
+)
 from SpatialARAnomalyLib.engine.volumes.files import (
     has_volume_suffix,
     read_volume_file,
@@ -41,6 +46,9 @@ class ScanSource(Spec):
     """A volume file, a DICOM file, or a folder with a DICOM series."""
     series: str | None = None
     """Number or UID of the series, where the folder holds several."""
+    files: tuple[str, ...] = ()
+    """The files of the series, as paths within the folder, where they are known and it holds
+    others, which then are not read."""
     volume: int | None = None
     """Number of the volume from 1, where the series or file holds several (times, echoes)."""
     allow_gaps: bool = False
@@ -92,13 +100,13 @@ class ScanSource(Spec):
             name = self.label
             volume = Volume(read_voxels(self.voxels), affine_array(self.affine), self.modality)
         elif path.is_dir() or is_dicom(path):
-            series = list_series(path if path.is_dir() else [path], check_cancelled)
+            series = self.list_series(check_cancelled)
             if not series:
                 raise _no_images_error(path)
             chosen = choose_series(series, self.series)
             # The root of a disc has no name.
             name = (path.resolve().name or "scan") if path.is_dir() else path.stem
-            if len(series) > 1 and chosen.number is not None:
+            if (len(series) > 1 or self.files) and chosen.number is not None:
                 name = f"{name}_series{chosen.number}"
             volume = read_series(
                 chosen, check_cancelled, volume=self.volume, allow_gaps=self.allow_gaps
@@ -125,6 +133,13 @@ class ScanSource(Spec):
                 volume = volume.noted("choice-unused", text)
         return name, self.masked(check_scan(volume), report)
 
+    def list_series(self, check_cancelled: Callable[[], None]) -> list[DicomSeries]:
+        """List the series of a DICOM file, of a folder, or of those of its files that are given."""
+        path = self.path or Path()
+        if self.files:
+            return list_series([path / name for name in self.files], check_cancelled)
+        return list_series(path if path.is_dir() else [path], check_cancelled)
+
     def masked(self, volume: Volume, report: Reporter) -> Volume:
         """Return the scan's volume with its mask, if it has one; raises as `read` does."""
         if self.mask is None:
@@ -139,7 +154,7 @@ class ScanSource(Spec):
         for name in ("path", "voxels", "mask"):
             if values[name] is not None:
                 values[name] = os.path.abspath(values[name])
-        return {key: value for key, value in values.items() if value is not None}
+        return {key: value for key, value in values.items() if value not in (None, [])}
 
 
 def _is_volume_file(path: Path) -> bool:

@@ -35,7 +35,7 @@ class Site:
     """A folder of odd scans, and the batches over it."""
 
     def __init__(self, folder: Path, **scans: str) -> None:
-        self.out, self.log = folder / "out", folder / "log"
+        self.out, self.log, self.in_one_folder = folder / "out", folder / "log", False
         self.files = {}
         for name, content in scans.items():
             self.files[name] = folder / f"{name}.txt"
@@ -45,7 +45,12 @@ class Site:
         """Run the batch; the scans that were begun, in order."""
         self.log.write_text("")
         scans = [
-            BatchScan(name=f"sub/{name}", inputs={"path": str(file)}, files=(file,))
+            BatchScan(
+                name=f"sub/{name}",
+                inputs={"path": str(file)},
+                files=(file.parent if self.in_one_folder else file,),
+                inside=(file.name,) if self.in_one_folder else (),
+            )
             for name, file in self.files.items()
         ]
         work = Work(job="detect_scan", spec={"log": str(self.log), "factor": factor})
@@ -119,6 +124,14 @@ def test_a_change_of_scan_settings_or_results_is_a_new_scan(tmp_path):
     (odd / "result.txt").unlink()
     odd.rmdir()
     assert site.run(factor=2) == ["b"]
+
+
+def test_a_change_in_a_folder_of_several_scans_is_one_of_its_scan(tmp_path):
+    site = Site(tmp_path, a="fine", b="good")
+    site.in_one_folder = True
+    assert site.run() == ["a", "b"]
+    site.files["a"].write_text("better")
+    assert site.run() == ["a"]
 
 
 def test_a_row_that_was_cut_off_is_not_counted(tmp_path):

@@ -178,6 +178,16 @@ class TestScans:
             f"/scans/normal_{number}.nii.gz" for number in range(3)
         ]
 
+    def test_the_table_of_an_archive_shows_the_rows_that_need_a_look(self, opened, monkeypatch):
+        from SpatialARAnomalyLib.slicerapp.panels import TrainScans
+
+        monkeypatch.setattr(TrainScans, "MAX_ROWS", 2)
+        assert len(survey(opened).rows) == 4
+        table = opened.ui.trainScansTable
+        uses = [table.item(row, 1).text() for row in range(table.rowCount)]
+        assert uses == ["✗ duplicate", "used"]
+        assert opened.ui.trainCountLabel.text.endswith("The table shows 2 of them.")
+
     def test_scans_of_the_scene_are_handed_over_as_they_are(self, opened):
         voxels = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
         affine = np.array([[0, -2, 0, 5], [1, 0, 0, 6], [0, 0.5, 3, 7], [0, 0, 0, 1.0]])

@@ -61,6 +61,8 @@ class BatchScan:
     """Inputs of the job."""
     files: tuple[Path, ...] = ()
     """Files and folders by whose sizes and times a change of the scan is noticed."""
+    inside: tuple[str, ...] = ()
+    """Paths within the folder that is the first of these, where it holds other scans, too."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,12 @@ def _fingerprint(scan: BatchScan, settings: Any) -> str:
     """Return a hash of the scan's files (names, sizes, times), the settings and the version."""
     found = []
     for path in scan.files:
-        below = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        if scan.inside and path is scan.files[0]:
+            below = [path / name for name in scan.inside]
+        elif path.is_dir():
+            below = sorted(one for one in path.rglob("*") if one.is_file())
+        else:
+            below = [path]
         for one in below:
             try:
                 about = one.stat()

@@ -24,6 +24,7 @@ from SpatialARAnomalyLib.engine.errors import SetupError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.batch.places import (
     DEATHS,
+    POLL_S,
     Outcome,
     Outcomes,
     ScanRequest,
@@ -36,9 +37,6 @@ from SpatialARAnomalyLib.service.jobs import JOBS
 
 LOCAL, SLURM = "local", "slurm"
 """Schedulers that a command starts itself; anything else is the address of one that runs."""
-
-POLL_S = 0.2
-"""Seconds between two looks whether the user cancelled."""
 
 LOOK_S = 5.0
 """Seconds between two looks how many workers there are."""

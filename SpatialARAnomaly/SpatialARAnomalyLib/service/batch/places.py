@@ -16,6 +16,9 @@ from SpatialARAnomalyLib.service.jobs import JOBS
 DEATHS = 3
 """Processes that may die with a scan before it fails; Dask's `allowed-failures` is the same."""
 
+POLL_S = 0.2
+"""Seconds between two looks whether the user cancelled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:

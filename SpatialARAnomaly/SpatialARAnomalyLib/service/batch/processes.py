@@ -15,6 +15,7 @@ from SpatialARAnomalyLib.engine.errors import SetupError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.batch.places import (
     DEATHS,
+    POLL_S,
     Outcome,
     Outcomes,
     ScanRequest,
@@ -25,9 +26,6 @@ from SpatialARAnomalyLib.service.events import PROTOCOL
 
 COMMAND = [sys.executable, "-m", "SpatialARAnomalyLib.service.worker.main"]
 """Starts a worker, whose protocol is `Resources/Docs/worker.md`."""
-
-POLL_S = 0.2
-"""Seconds between two looks whether the user cancelled."""
 
 END_S = 10.0
 """Seconds in which a worker ends by itself; it kills itself after four."""

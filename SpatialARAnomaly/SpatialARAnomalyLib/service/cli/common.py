@@ -1,5 +1,6 @@
 """Options, progress, cancelling, errors and exit codes of all commands."""
 
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import typer
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
-from SpatialARAnomalyLib.engine.specs import Orientation
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Orientation
 from SpatialARAnomalyLib.service.cli.hints import hint
 from SpatialARAnomalyLib.service.events import (
     PROTOCOL,
@@ -101,6 +102,25 @@ ENCODER_HELP = (
     "'demonstration', a transformers folder, a .safetensors file (timm's or Meta's layout), "
     "or a hub id such as timm/vit_small_patch16_dinov3.lvd1689m."
 )
+
+
+def _results_options(
+    encoder: ModelEncoderOption = None,
+    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
+    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
+    refine_outlines: RefineOption = FindingsSpec.refine_outlines,
+    allow_mismatch: MismatchOption = False,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Options of the commands that detect; fields of `ResultsSpec`."""
+
+
+def with_results_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with `**options` the options of a detection, before its `as_json`."""
+    *first, as_json, _ = inspect.signature(command).parameters.values()
+    shared = inspect.signature(_results_options).parameters.values()
+    command.__signature__ = inspect.Signature([*first, *shared, as_json])  # type: ignore[attr-defined]
+    return command
 
 
 @contextmanager

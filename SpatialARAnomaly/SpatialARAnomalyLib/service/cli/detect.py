@@ -3,32 +3,25 @@
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from SpatialARAnomalyLib.engine.device import Device
 from SpatialARAnomalyLib.engine.errors import SpecError
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.service.cli.common import (
     EXIT_INCOMPLETE,
-    DeviceOption,
     DownloadOption,
-    FalsePositiveRateOption,
     JobsOption,
     JsonOption,
-    MinVolumeOption,
-    MismatchOption,
-    ModelEncoderOption,
     ModelOption,
     OrientationOption,
     Outcome,
     OverwriteOption,
-    RefineOption,
     ResultsOption,
     SchedulerOption,
     WorkerMemoryOption,
     run_job,
+    with_results_options,
 )
 from SpatialARAnomalyLib.service.events import EventReporter
 from SpatialARAnomalyLib.service.pacs.address import is_pacs_address, parse_address
@@ -39,6 +32,7 @@ EPILOG = (
 )
 
 
+@with_results_options
 def detect(
     inputs: Annotated[
         list[str],
@@ -70,12 +64,6 @@ def detect(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the results.  [default: the input's]")
     ] = None,
-    encoder: ModelEncoderOption = None,
-    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
-    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
-    refine_outlines: RefineOption = FindingsSpec.refine_outlines,
-    allow_mismatch: MismatchOption = False,
-    device: DeviceOption = Device.AUTO,
     allow_download: DownloadOption = False,
     report: Annotated[
         bool, typer.Option("--report", help="Also write a report (one HTML file).")
@@ -98,6 +86,7 @@ def detect(
     scheduler: SchedulerOption = None,
     worker_memory: WorkerMemoryOption = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Find what does not look normal in a scan, or in each of many.
 
@@ -123,15 +112,10 @@ def detect(
         from SpatialARAnomalyLib.service.scans import ScanSource, find_one_scan
 
         spec = ResultsSpec(
+            **options,
             model=model,
             name=name,
-            encoder=encoder,
-            false_positive_rate=false_positive_rate,
-            min_volume_ml=min_volume_ml,
-            refine_outlines=refine_outlines,
-            device=device,
             allow_download=allow_download,
-            allow_mismatch=allow_mismatch,
             overwrite=overwrite,
             report=report,
             title=title,
@@ -178,6 +162,6 @@ def detect(
             result |= {"pacs": store_results(pacs, files, report_)}
         return result, lambda: print_detection(detection, files)
 
-    run_job(job, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=options["device"])
     if not complete:
         raise typer.Exit(EXIT_INCOMPLETE)

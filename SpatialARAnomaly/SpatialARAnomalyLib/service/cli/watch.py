@@ -1,23 +1,16 @@
 """The command `watch`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.specs import FindingsSpec
 from SpatialARAnomalyLib.service.cli.common import (
-    DeviceOption,
-    FalsePositiveRateOption,
     JsonOption,
-    MinVolumeOption,
-    MismatchOption,
-    ModelEncoderOption,
     ModelOption,
     Outcome,
-    RefineOption,
     ResultsOption,
     run_job,
+    with_results_options,
 )
 from SpatialARAnomalyLib.service.events import EventReporter
 from SpatialARAnomalyLib.service.pacs.address import EVERY_S, parse_address
@@ -28,6 +21,7 @@ EPILOG = (
 )
 
 
+@with_results_options
 def watch(
     address: Annotated[
         str, typer.Argument(metavar="ADDRESS", help="A PACS and a query: dicomweb://…?Modality=MR")
@@ -47,13 +41,8 @@ def watch(
     every_s: Annotated[
         int, typer.Option("--every", min=1, help="Seconds from one query to the next.")
     ] = EVERY_S,
-    encoder: ModelEncoderOption = None,
-    false_positive_rate: FalsePositiveRateOption = FindingsSpec.false_positive_rate,
-    min_volume_ml: MinVolumeOption = FindingsSpec.min_volume_ml,
-    refine_outlines: RefineOption = FindingsSpec.refine_outlines,
-    allow_mismatch: MismatchOption = False,
-    device: DeviceOption = Device.AUTO,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Process the series of a PACS that a query finds, and new ones as they come.
 
@@ -67,13 +56,8 @@ def watch(
         from SpatialARAnomalyLib.service.pacs.watch import watch as watch_pacs
 
         spec = ResultsSpec(
+            **options,
             model=model,
-            encoder=encoder,
-            false_positive_rate=false_positive_rate,
-            min_volume_ml=min_volume_ml,
-            refine_outlines=refine_outlines,
-            device=device,
-            allow_mismatch=allow_mismatch,
             dicom=store,
         )
         counts = watch_pacs(
@@ -91,4 +75,4 @@ def watch(
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
         return dict(counts), lambda: print(f"Series: {text}")
 
-    run_job(job, as_json=as_json, device=device)
+    run_job(job, as_json=as_json, device=options["device"])

@@ -41,7 +41,7 @@ def find_batch(paths: Sequence[Path], report: Reporter) -> list[FoundScan] | Non
     found = search_scans(paths, (), report)
     if len(paths) == 1 and paths[0].is_dir():
         series = [one.series for one in found if one.series is not None]
-        scans = len(found) - len(series) + sum(one.not_a_scan is None for one in series)
+        scans = len(found) - len(series) + sum(one.is_scan for one in series)
         in_one_folder = all(one.source.path == paths[0] for one in found)
         if scans <= 1 or (series and in_one_folder):
             return None
@@ -99,8 +99,9 @@ def detect_batch(
             orientation=None if one.series is not None else source.orientation,
         )
         files = (at,) if scan.mask is None else (at, scan.mask)
-        one.series = None  # frees thousands of headers
-        scans.append(BatchScan(name=name, inputs=scan.to_dict(), files=files))
+        scans.append(
+            BatchScan(name=name, inputs=scan.to_dict(), files=files, inside=one.source.files)
+        )
     report.stage("detect", 2, 2)
     return run_batch(
         Work(job="detect_scan", spec=spec.to_dict() | {"model": os.path.abspath(spec.model)}),

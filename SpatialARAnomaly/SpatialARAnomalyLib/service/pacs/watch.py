@@ -14,7 +14,7 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, PacsError,
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.service.batch.batch import BREAKDOWNS, stops_all
-from SpatialARAnomalyLib.service.batch.places import ScanRequest, Work, do
+from SpatialARAnomalyLib.service.batch.places import POLL_S, ScanRequest, Work, do
 from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec
 from SpatialARAnomalyLib.service.outputs import make_folder
 from SpatialARAnomalyLib.service.pacs.address import EVERY_S, PacsAddress
@@ -43,9 +43,6 @@ MAX_TRIES = 3
 
 _OF_ONE_SERIES = {"pacs-incomplete", "pacs-not-found", "pacs-store", "pacs-failed"}
 """Codes after which the PACS is asked for the next series all the same."""
-
-_POLL_S = 0.2
-"""Seconds between looks for a cancel while waiting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +227,7 @@ class _Watch:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             self._report.check_cancelled()
-            time.sleep(min(_POLL_S, left_s))
+            time.sleep(min(POLL_S, left_s))
 
 
 class _Notices(SilentReporter):

@@ -15,11 +15,7 @@ from SpatialARAnomalyLib.engine.scoring.suitability_fit import measure_volume
 from SpatialARAnomalyLib.engine.slices.slice_stack import PlaneVolume
 from SpatialARAnomalyLib.engine.specs import Modality, Orientation, Plane, Region, Spec
 from SpatialARAnomalyLib.engine.volumes.dicom import read_series
-from SpatialARAnomalyLib.engine.volumes.dicom_series import (
-    DicomSeries,
-    choose_series,
-    list_series,
-)
+from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series
 from SpatialARAnomalyLib.engine.volumes.volume import Volume, check_scan, infer_modality
 from SpatialARAnomalyLib.service.scan_search import FoundScan, search_scans
 from SpatialARAnomalyLib.service.scans import ScanSource
@@ -120,17 +116,17 @@ class ScanReader:
         self,
         source: ScanSource,
         check_cancelled: Callable[[], None],
-        series: DicomSeries | None = None,
     ) -> NormalScan:
         """Read and hash a scan for the first time; raises whatever readers raise for bad files.
 
         The body mask depends on the modality: the one stated by the file, else by the user,
-        else inferred from the values. `series` are the headers of a DICOM series, if known.
+        else inferred from the values.
         """
         begun_s = time.perf_counter()
         notices = _Notices()
-        if series is None and source.path is not None and source.path.is_dir():
-            series = choose_series(list_series(source.path, check_cancelled), source.series)
+        series = None
+        if source.path is not None and source.path.is_dir():
+            series = choose_series(source.list_series(check_cancelled), source.series)
         if series is None:
             _, volume = source.read(check_cancelled, notices)
         else:

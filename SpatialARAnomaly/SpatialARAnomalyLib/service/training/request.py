@@ -174,7 +174,7 @@ class ScanRow(Spec):
     """`used` or `excluded`."""
     code: str | None = None
     """Why it is excluded: `unreadable`, `duplicate`, `other-modality`, `other-spacing`,
-    `no-orientation`, `too-small` or `too-many`; `unlike` for a used scan that does not look like
+    `no-orientation` or `too-small`; `unlike` for a used scan that does not look like
     the others."""
     reason: str | None = None
     """The reason as a sentence."""

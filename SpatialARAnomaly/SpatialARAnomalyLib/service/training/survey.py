@@ -35,9 +35,6 @@ from SpatialARAnomalyLib.service.user_folder import models_folder
 if TYPE_CHECKING:
     from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 
-MAX_SCANS = 1000
-"""Scans that are read; the tokens of more would fill a disk."""
-
 MEASURES_WITHOUT_ENCODER = ("contrast", "shape")
 """Measures by which scans are compared before they are embedded."""
 
@@ -203,13 +200,10 @@ def read_candidates(
     """
     for done, candidate in enumerate(candidates, start=1):
         report.check_cancelled()
-        if candidate.code is None and done > MAX_SCANS:
-            candidate.exclude("too-many", f"Only the first {MAX_SCANS} scans are read.")
-        elif candidate.code is None:
+        if candidate.code is None:
             _read(candidate, reader, report)
         if strict:
             candidate.refuse()
-        candidate.series = None  # frees thousands of headers
         report.progress(done, len(candidates), "volume")
 
 
@@ -221,7 +215,7 @@ def _read(candidate: Candidate, reader: ScanReader, report: Reporter) -> None:
     if candidate.source.path is not None:
         candidate.source = replace(candidate.source, orientation=reader.orientation)
     try:
-        candidate.scan = reader.read(candidate.source, report.check_cancelled, candidate.series)
+        candidate.scan = reader.read(candidate.source, report.check_cancelled)
     except Cancelled:
         raise
     except SpatialARError as error:

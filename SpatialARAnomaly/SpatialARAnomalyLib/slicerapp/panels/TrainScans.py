@@ -42,6 +42,9 @@ NAME = 0
 ROWS = 3, 9
 """Rows that the table shows at least and at most."""
 
+MAX_ROWS = 1000
+"""Rows of the table; more would take longer than a frame."""
+
 
 class TrainScans:
     """The folder, the list of loaded scans, and the table of a survey.
@@ -244,7 +247,7 @@ class TrainScans:
         self._rows = sorted(
             result.rows if result is not None else (),
             key=lambda row: (row.used, row.code != "unlike"),
-        )
+        )[:MAX_ROWS]
         fillTable(table, [_cells(row) for row in self._rows])
         fitTable(table, *ROWS)
         self._showChosen()
@@ -281,6 +284,8 @@ def countText(result: SurveyResult) -> str:
             for code, count in excluded.items()
         )
         text = _("{text} Not used: {reasons}.").format(text=text, reasons=reasons)
+    if found > MAX_ROWS:
+        text += " " + _("The table shows {count} of them.").format(count=MAX_ROWS)
     return text
 
 
@@ -311,7 +316,6 @@ def exclusionText(code: str) -> str:
         "other-spacing": _("other spacing"),
         "no-orientation": _("no orientation"),
         "too-small": _("too small"),
-        "too-many": _("too many"),
         "unlike": _("used ⚠"),
     }.get(code, code or _("not used"))
 
