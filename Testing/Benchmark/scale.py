@@ -1,22 +1,28 @@
 """Costs of a batch, measured on this machine, and an archive on 1 to 64 GPUs, simulated.
 
 PYTHONPATH=Testing .venv/bin/python Testing/Benchmark/scale.py measure --model MODEL.safetensors
+PYTHONPATH=Testing .venv/bin/python Testing/Benchmark/scale.py memory --model MODEL.safetensors
 PYTHONPATH=Testing .venv/bin/python Testing/Benchmark/scale.py simulate
 
 `measure` detects in small generated heads: in a loop, as a batch in this process, and in two
-processes. Processor time is what counts on a machine that others share. `simulate` prints the
-tables of `Resources/Docs/scale.md`.
+processes. Processor time is what counts on a machine that others share; that of a batch is also
+divided into the detections and the rest. `memory` runs the command `detect` on 100 scans and on
+as many as `--scans`. `simulate` prints the tables of `Resources/Docs/scale.md`.
 """
 
 import argparse
 import heapq
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 SHAPE_KJI, SPACING_MM = (6, 48, 48), (4.8, 4.8, 20.0)
 
@@ -113,18 +119,12 @@ def timed(name: str, scans: int, run: Callable[[], object]) -> None:
     )
 
 
-def measure(model: Path, scans: int) -> None:
-    """Measure a loop, a batch in this process and in two, with as many small heads."""
-    from SpatialARAnomalyLib.engine.progress import SilentReporter
+@contextmanager
+def many_heads(scans: int) -> Iterator[tuple[Path, list[Path]]]:
+    """Give a folder, and the files of as many heads in its folder `in`."""
     from SpatialARAnomalyLib.engine.volumes.files import write_nifti
-    from SpatialARAnomalyLib.service.batch.places import Here, Place
-    from SpatialARAnomalyLib.service.batch.processes import Processes
     from SpatialARAnomalyLib.service.demo.phantom import normal_head
-    from SpatialARAnomalyLib.service.detection.detect_many import detect_batch, find_batch
-    from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec, detect_to_files
-    from SpatialARAnomalyLib.service.scans import ScanSource
 
-    report, spec = SilentReporter(), ResultsSpec(model=model)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         (folder / "in").mkdir()
@@ -135,6 +135,44 @@ def measure(model: Path, scans: int) -> None:
         for number in range(8, scans):
             files.append(folder / "in" / f"{number}.nii.gz")
             os.link(files[number % 8], files[-1])
+        yield folder, files
+
+
+def measure_memory(model: Path, scans: int) -> None:
+    """Print the peak memory of the command `detect` for 100 scans and for as many."""
+    main = "from SpatialARAnomalyLib.service.cli.main import main; main()"
+    for count in (100, scans):
+        with many_heads(count) as (folder, _):
+            command = [sys.executable, "-c", main, "detect", folder / "in", "--model", model]
+            process = subprocess.Popen([*map(str, command), "--out", str(folder / "out")])
+            _, status, used = os.wait4(process.pid, 0)
+            assert status == 0
+            print(f"{count} scans: peak {used.ru_maxrss / 1024:.1f} MiB", flush=True)
+
+
+def measure(model: Path, scans: int) -> None:
+    """Measure a loop, a batch in this process and in two, with as many small heads."""
+    from SpatialARAnomalyLib.engine.progress import SilentReporter
+    from SpatialARAnomalyLib.service.batch.places import Here, Place
+    from SpatialARAnomalyLib.service.batch.processes import Processes
+    from SpatialARAnomalyLib.service.detection import result_files
+    from SpatialARAnomalyLib.service.detection.detect_many import detect_batch, find_batch
+    from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec, detect_to_files
+    from SpatialARAnomalyLib.service.scans import ScanSource
+
+    report, spec = SilentReporter(), ResultsSpec(model=model)
+    inside_s = 0.0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal inside_s
+        begun = processor_s()
+        try:
+            return detect_to_files(*arguments)
+        finally:
+            inside_s += processor_s() - begun
+
+    result_files.detect_to_files = counted
+    with many_heads(scans) as (folder, files):
 
         def batch(name: str, place: Place) -> None:
             found = find_batch([folder / "in"], report) or []
@@ -149,7 +187,13 @@ def measure(model: Path, scans: int) -> None:
 
         batch("warm", Here())
         timed("loop", scans, lambda: loop("loop"))
+        inside_s, begun = 0.0, processor_s()
         timed("batch", scans, lambda: batch("one", Here()))
+        rest_s = processor_s() - begun - inside_s
+        print(
+            f"beside detections: {1e3 * rest_s / scans:.2f} ms a scan, "
+            f"{100 * rest_s / inside_s:.1f} %"
+        )
         timed("loop again", scans, lambda: loop("again"))
         timed("batch again", scans, lambda: batch("more", Here()))
         timed("1 process", scans, lambda: batch("first", Processes(1)))
@@ -159,12 +203,14 @@ def measure(model: Path, scans: int) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("measure", "simulate"))
+    parser.add_argument("what", choices=("measure", "memory", "simulate"))
     parser.add_argument("--model", type=Path)
     parser.add_argument("--scans", type=int, default=200)
     options = parser.parse_args()
     if options.what == "simulate":
         print_simulation()
+    elif options.what == "memory":
+        measure_memory(options.model, options.scans)
     else:
         measure(options.model, options.scans)
 

@@ -59,6 +59,13 @@ def scan(inputs, spec, output, report):
             raise OutputError("output-unwritable", "The disk is full.")
         case "die" if Path(spec["log"]).read_text().split().count(path.stem) <= int(number):
             os.kill(os.getpid(), signal.SIGKILL)
+        case "fill":
+            _ = b"x" * (int(number) << 20)
+            time.sleep(60)
+        case "alone":
+            with open(f"{spec['log']}.alone", "x"):
+                time.sleep(float(number))
+            os.remove(f"{spec['log']}.alone")
         case "sleep":
             end = time.monotonic() + float(number)
             while time.monotonic() < end:

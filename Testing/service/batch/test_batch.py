@@ -41,7 +41,9 @@ class Site:
             self.files[name] = folder / f"{name}.txt"
             self.files[name].write_text(content)
 
-    def run(self, jobs: int = 1, factor: int = 1, report=SilentReporter(), scheduler=None):
+    def run(
+        self, jobs: int = 1, factor: int = 1, report=SilentReporter(), scheduler=None, memory=None
+    ):
         """Run the batch; the scans that were begun, in order."""
         self.log.write_text("")
         scans = [
@@ -55,7 +57,7 @@ class Site:
         ]
         work = Work(job="detect_scan", spec={"log": str(self.log), "factor": factor})
         self.outcome = run_batch(
-            work, scans, self.out, choose_place(jobs, scheduler), {"factor": factor},
+            work, scans, self.out, choose_place(jobs, scheduler, memory), {"factor": factor},
             report,
             columns=lambda values: {"findings": values["length"]},
         )  # fmt: skip

@@ -75,6 +75,43 @@ def test_a_local_cluster_makes_the_table_of_this_process(tmp_path):
     assert ("sub/a",) not in site.table("scan")
 
 
+@pytest.mark.usefixtures("_dask")
+def test_a_scan_above_the_memory_limit_fails_and_costs_no_other(tmp_path):
+    import dask
+
+    site = Site(tmp_path, a="fine", b="fill 600", c="good", d="fine")
+    with dask.config.set({"distributed.worker.memory.terminate": 0.9}):
+        begun = site.run(2, scheduler="local", memory="500MB")
+    assert begun.count("b") == 3
+    assert site.table("scan", "state", "code") == [
+        ("sub/a", "done", ""),
+        ("sub/b", "failed", "cluster-memory"),
+        ("sub/c", "done", ""),
+        ("sub/d", "done", ""),
+    ]
+    assert "above it" in dict(site.table("scan", "reason"))["sub/b"]
+
+
+@pytest.mark.usefixtures("_dask")
+def test_a_gpu_computes_one_scan_at_a_time(tmp_path):
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    scans = {f"s{number}": "alone 0.05" for number in range(8)}
+    site, options = Site(tmp_path, **scans), {"nthreads": 2, "host": "127.0.0.1"}
+    workers = {
+        "with": {"cls": Nanny, "options": options | {"resources": {"GPU": 1}}},
+        "without": {"cls": Nanny, "options": options},
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    with SpecCluster(workers, scheduler) as cluster, Client(cluster) as client:
+        processes = client.run(os.getpid)
+        infos = client.scheduler_info(n_workers=-1)["workers"]
+        site.run(scheduler=cluster.scheduler_address)
+    assert site.outcome.is_complete  # a scan beside another one fails
+    used = {int(line.split()[1]) for line in site.log.read_text().splitlines()}
+    assert used == {processes[one] for one in processes if infos[one]["resources"]}
+
+
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("SpatialARAnomalyLib.service.batch.cluster.CONNECT_S", 0.2)
     with pytest.raises(SpatialARError) as caught:

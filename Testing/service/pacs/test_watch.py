@@ -11,8 +11,9 @@ import time
 import pytest
 from service.dicom_site import dicom_head
 from SpatialARAnomalyLib.engine.device import Device
-from SpatialARAnomalyLib.engine.errors import OutputError, PacsError
+from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, PacsError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.service.batch.processes import Processes
 from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec
 from SpatialARAnomalyLib.service.pacs.address import parse_address
 from SpatialARAnomalyLib.service.pacs.client import Pacs, PacsSeries
@@ -138,6 +139,30 @@ def test_every_series_is_processed_once(orthanc, site, tmp_path, monkeypatch):
             with pytest.raises(PacsError):
                 watch(request(orthanc, site, out), Notices())
     assert watch(request(orthanc, site, out), Notices())["done"] == 3
+
+
+@pytest.mark.slow
+def test_two_processes_end_what_they_have_begun(orthanc, site, tmp_path):
+    """At a cancel after the first result, too: the other series that was begun is stored."""
+    for seed in (5, 6, 7, 8):
+        orthanc.upload(dicom_head(tmp_path / str(seed), seed=seed))
+
+    class Cancelling(Notices):
+        done = 0
+
+        def progress(self, done, total, unit):
+            self.done = done
+
+        def check_cancelled(self):
+            if self.done:
+                raise Cancelled
+
+    asked = request(orthanc, site, tmp_path / "night", place=Processes(2))
+    counts = watch(asked, Cancelling())
+    assert (counts["arriving"], counts["done"]) == (2, 2)
+    assert not (tmp_path / "night" / INCOMING).exists()
+    assert watch(asked, Notices())["done"] == 4
+    assert sum(orthanc.holds().values()) == 4 * (6 + 4)
 
 
 RUN = """

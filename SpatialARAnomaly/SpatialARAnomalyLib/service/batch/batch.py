@@ -28,7 +28,9 @@ from SpatialARAnomalyLib.service.outputs import make_folder, remove_empty
 
 LOCK_FILE = ".lock"
 
-BREAKDOWNS = {"internal", "out-of-memory", "process-died", "output-incomplete"}
+BREAKDOWNS = {
+    *("internal", "out-of-memory", "cluster-memory", "process-died", "output-incomplete"),
+}
 """Codes of what broke; any other error means that the scan cannot be used."""
 
 _FOR_ALL = {

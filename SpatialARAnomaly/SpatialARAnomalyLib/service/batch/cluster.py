@@ -20,7 +20,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import start_imports
-from SpatialARAnomalyLib.engine.errors import SetupError
+from SpatialARAnomalyLib.engine.errors import SetupError, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.service.batch.places import (
     DEATHS,
@@ -46,6 +46,9 @@ CONNECT_S = 30
 
 GPU = "GPU"
 """Resource of a worker (`dask worker --resources GPU=1`); a scan takes one."""
+
+AT_LIMIT = "worker-restart-memory"
+"""Dask's topic of the workers that were ended above their memory limit."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held by the scan that a worker computes: models and GPU memory are for one."""
@@ -125,7 +128,8 @@ class _Run:
         self._client, self._work, self._report = client, work, report
         self._waiting, self._again = iter(requests), list[ScanRequest]()
         self._suspects: list[ScanRequest] = []
-        self._deaths: dict[str, int] = {}
+        self._deaths: dict[str, list[str]] = {}
+        """Addresses of the workers that died with a scan, by its name."""
         self._sent: dict[Future[Outcome], ScanRequest] = {}
         self._ended: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self._number = 0
@@ -204,15 +208,27 @@ class _Run:
         if future.status == "error":
             error = future.exception(timeout=CONNECT_S)
             if isinstance(error, KilledWorker):
-                self._deaths[request.name] = deaths = self._deaths.get(request.name, 0) + 1
-                if deaths == DEATHS:
-                    return Outcome(error=died())
+                deaths = self._deaths.setdefault(request.name, [])
+                deaths.append(error.last_worker.address)
+                if len(deaths) == DEATHS:
+                    return Outcome(error=self._why_died(deaths))
                 self._suspects.append(request)
                 return None
             traceback.print_exception(error, file=sys.stderr)
             return Outcome(error=internal_error(error))
         self._again.append(request)
         return None
+
+    def _why_died(self, workers: list[str]) -> SpatialARError:
+        """Return the error of a scan with which these workers died."""
+        ended = {event["worker"] for _, event in self._client.get_events(AT_LIMIT) or ()}
+        if ended.isdisjoint(workers):
+            return died()
+        return SpatialARError(
+            "cluster-memory",
+            "A worker must stay below its memory limit; with this scan "
+            f"{len(ended.intersection(workers))} were ended above it.",
+        )
 
 
 def do_on_worker(work: Work, request: ScanRequest, version: str) -> Outcome:

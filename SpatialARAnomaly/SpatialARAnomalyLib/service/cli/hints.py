@@ -43,6 +43,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "checkpoint-damaged": "Start the training again with --restart.",
     "checkpoint-other": "Repeat its command to resume it, or discard it with --restart.",
     "cluster-lost": "Start the scheduler and its workers, and repeat the command to resume.",
+    "cluster-memory": "Raise --worker-memory, and repeat the command to try the scan again.",
     "cluster-missing": 'Install the packages: pip install "spatial-ar-anomaly[cluster]"',
     "cluster-unreachable": (
         "Check the address; for slurm the settings in ~/.config/dask/jobqueue.yaml."

@@ -5,10 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from SpatialARAnomalyLib.service.cli.common import (
+    JobsOption,
     JsonOption,
     ModelOption,
     Outcome,
     ResultsOption,
+    SchedulerOption,
+    WorkerMemoryOption,
     run_job,
     with_results_options,
 )
@@ -41,6 +44,9 @@ def watch(
     every_s: Annotated[
         int, typer.Option("--every", min=1, help="Seconds from one query to the next.")
     ] = EVERY_S,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    worker_memory: WorkerMemoryOption = None,
     as_json: JsonOption = False,
     **options: Any,
 ) -> None:
@@ -51,6 +57,7 @@ def watch(
     """
 
     def job(report: EventReporter) -> Outcome:
+        from SpatialARAnomalyLib.service.batch.choose import choose_place
         from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec
         from SpatialARAnomalyLib.service.pacs.watch import WatchRequest
         from SpatialARAnomalyLib.service.pacs.watch import watch as watch_pacs
@@ -69,6 +76,7 @@ def watch(
                 days=days,
                 once=once,
                 every_s=every_s,
+                place=choose_place(jobs, scheduler, worker_memory),
             ),
             report,
         )

@@ -4,8 +4,8 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +14,14 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, OutputError, PacsError,
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.service.batch.batch import BREAKDOWNS, stops_all
-from SpatialARAnomalyLib.service.batch.places import POLL_S, ScanRequest, Work, do
+from SpatialARAnomalyLib.service.batch.places import (
+    HERE,
+    POLL_S,
+    Outcome,
+    Place,
+    ScanRequest,
+    Work,
+)
 from SpatialARAnomalyLib.service.detection.result_files import ResultsSpec
 from SpatialARAnomalyLib.service.outputs import make_folder
 from SpatialARAnomalyLib.service.pacs.address import EVERY_S, PacsAddress
@@ -61,6 +68,8 @@ class WatchRequest:
     """End after one scan of the PACS."""
     every_s: float = EVERY_S
     settle_s: float = SETTLE_S
+    place: Place = HERE
+    """Where to compute."""
 
 
 def watch(
@@ -137,12 +146,27 @@ class _Watch:
                 self._wait(self._request.settle_s)
                 self._see()
         ready = self._list_ready()
-        for number, series in enumerate(ready):
-            self._report.check_cancelled()
-            self._report.progress(number, len(ready), "scan")
-            self._process(series)
         if ready:
-            self._report.progress(len(ready), len(ready), "scan")
+            self._process(ready)
+        self._report.check_cancelled()
+
+    def _process(self, ready: Sequence[PacsSeries]) -> None:
+        begun: dict[str, PacsSeries] = {}
+        scans = self._fetch(ready, begun)
+        self._report.progress(0, len(ready), "scan")
+        try:
+            with closing(self._request.place.run(self._work, scans, self._quiet)) as outcomes:
+                for number, (scan, outcome) in enumerate(outcomes, start=1):
+                    self._take(begun[scan.name], outcome)
+                    self._forget(begun.pop(scan.name))
+                    self._report.progress(number, len(ready), "scan")
+        except SpatialARError:  # which all would meet, and which says nothing of these
+            for uid in begun:
+                self._state.undo_begin(uid)
+            raise
+        finally:
+            for series in begun.values():
+                self._forget(series)
 
     def _see(self) -> None:
         address = self._request.address
@@ -162,58 +186,75 @@ class _Watch:
     def _list_ready(self) -> list[PacsSeries]:
         return self._state.list_ready(self._clock() - self._request.settle_s)
 
-    def _process(self, series: PacsSeries) -> None:
+    def _fetch(
+        self, ready: Sequence[PacsSeries], begun: dict[str, PacsSeries]
+    ) -> Iterator[ScanRequest]:
+        """Fetch one series after the other, and note which; end early at a cancel."""
+        for series in ready:
+            try:
+                self._report.check_cancelled()
+            except Cancelled:
+                return
+            tries, code = self._state.begin(series.uid)
+            if tries > MAX_TRIES:
+                text = f"it broke off {MAX_TRIES} times"
+                self._end(series.uid, FAILED, code or "process-died", text)
+                continue
+            begun[series.uid] = series
+            folder = self._folder(series)
+            folder.parent.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+            try:
+                images = self._pacs.fetch(series, folder)
+            except PacsError as error:
+                if error.code not in _OF_ONE_SERIES:
+                    raise
+                self._try_again(series.uid, error)
+                self._forget(begun.pop(series.uid))
+                continue
+            begun[series.uid] = replace(series, images=images)
+            yield ScanRequest(
+                name=series.uid,
+                inputs=ScanSource(path=folder).to_dict(),
+                output=Path(os.path.abspath(self._request.out)) / series.uid,
+            )
+
+    def _folder(self, series: PacsSeries) -> Path:
+        return self._request.out / INCOMING / series.uid
+
+    def _forget(self, series: PacsSeries) -> None:
+        """Remove the images of a series."""
+        shutil.rmtree(self._folder(series), ignore_errors=True)
+
+    def _take(self, series: PacsSeries, outcome: Outcome) -> None:
+        """Store the results of a series, and note its outcome; raises what all would meet."""
         uid = series.uid
-        tries, code = self._state.begin(uid)
-        if tries > MAX_TRIES:
-            self._end(uid, FAILED, code or "process-died", f"it broke off {MAX_TRIES} times")
-            return
-        folder = self._request.out / INCOMING / uid
+        for code, text in outcome.notices:
+            self._quiet.notice(code, text)
         try:
-            text = self._detect(series, folder)
+            if len(self._pacs.list_images(series.study, uid)) > series.images:
+                self._state.undo_begin(uid)
+                self._state.see([replace(series, images=-1)], self._clock())
+                return
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.values is not None
+            if self._request.store:
+                files = {kind: Path(file) for kind, file in outcome.values["files"].items()}
+                store_results(self._pacs, files, self._quiet)
         except PacsError as error:
             if error.code not in _OF_ONE_SERIES:
-                self._state.undo_begin(uid)
                 raise
             self._try_again(uid, error)
         except SpatialARError as error:
             if stops_all(error.code):
-                self._state.undo_begin(uid)
                 raise
             if error.code not in BREAKDOWNS:
                 self._end(uid, REFUSED, error.code, error.message)
             else:
                 self._try_again(uid, error)
         else:
-            if text is not None:
-                self._end(uid, DONE, "", text)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _detect(self, series: PacsSeries, folder: Path) -> str | None:
-        """Process a series; return the outcome in words, None if it has grown meanwhile."""
-        folder.parent.mkdir(mode=stat.S_IRWXU, exist_ok=True)
-        images = self._pacs.fetch(series, folder)
-        scan = ScanRequest(
-            name=series.uid,
-            inputs=ScanSource(path=folder).to_dict(),
-            output=self._request.out / series.uid,
-        )
-        outcome = do(self._work, scan)
-        for code, text in outcome.notices:
-            self._quiet.notice(code, text)
-        if len(self._pacs.list_images(series.study, series.uid)) > images:
-            self._state.undo_begin(series.uid)
-            self._state.see([replace(series, images=-1)], self._clock())
-            return None
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.values is not None
-        if self._request.store:
-            files = {kind: Path(file) for kind, file in outcome.values["files"].items()}
-            store_results(self._pacs, files, self._quiet)
-        found = len(outcome.values["findings"])
-        return f"{found} finding{'' if found == 1 else 's'}"
+            found = len(outcome.values["findings"])
+            self._end(uid, DONE, "", f"{found} finding{'' if found == 1 else 's'}")
 
     def _try_again(self, uid: str, error: SpatialARError) -> None:
         self._state.note(uid, ARRIVING, error.code)

@@ -93,6 +93,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "checkpoint-damaged": discard,
         "checkpoint-other": discard,
         "cluster-lost": _("Start the scheduler and its workers, then try again."),
+        "cluster-memory": _("Give the workers more memory, then try again."),
         "cluster-missing": install,
         "cluster-unreachable": _("Check the address of the scheduler."),
         "cluster-version": _("Install the same version on all machines."),

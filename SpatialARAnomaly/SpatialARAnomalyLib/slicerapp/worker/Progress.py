@@ -23,6 +23,8 @@ def stageName(stage: str) -> str:
     """Return the name of a stage that the user sees."""
     return {
         "send": _("Sending the volume"),
+        "list": _("Looking for scans"),
+        "estimate": _("Estimating"),
         "make": _("Making normal heads"),
         "read": _("Reading"),
         "embed": _("Embedding slices"),
