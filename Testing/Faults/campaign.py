@@ -25,8 +25,30 @@ from service.small_site import Site, make_site
 
 from Faults.faults import Fault
 from Faults.nursery import LIBRARY, TESTING, Ended, Nursery
-from Faults.operations import OPERATIONS, Command, Operation, prepare_site
+from Faults.operations import (
+    OPERATIONS,
+    WORKER_OPERATIONS,
+    Command,
+    Operation,
+    prepare_site,
+)
 from Faults.whole import temporary_files, torn_files
+
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL)
+"""Signals by which libraries, or the system, end a process that has no memory left."""
+
+GONE_CODES = {"model-missing", "input-missing", "input-unreadable"}
+"""Further errors that a folder which has vanished may cause."""
+
+PLACES = {
+    "train": ("brain.training", "brain.training/features", "."),
+    "detect": ("results", "."),
+    "evaluate": ("evaluated", "."),
+    "export": ("exported", "."),
+    "import": ("models", "."),
+    "model export": (".",),
+}
+"""Folders that vanish: of results, a training, a feature store, a library, and all of them."""
 
 DISK_CODES = {"output-unwritable", "training-unwritable", "encoder-disk-full", "encoder-cache"}
 """Errors that say that a file cannot be written."""
@@ -41,12 +63,18 @@ class Tally:
     problems: list[str] = field(default_factory=list)
     """Torn files, lost results, runs that failed afterwards, files that were left, bad messages."""
     resumed: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    """How the runs with a fault ended: "done", the code of an error, or a signal."""
 
     def __str__(self) -> str:
-        tried = ", ".join(f"{name}: {number}" for name, number in sorted(self.tried.items()))
+        tried, ends = (
+            ", ".join(f"{name}: {number}" for name, number in sorted(counts.items()))
+            for counts in (self.tried, self.ends)
+        )
         return (
-            f"{self.tried.total()} faults ({tried}); {self.resumed} repeated with success, "
-            f"{len(self.problems)} problems" + "".join(f"\n  {one}" for one in self.problems)
+            f"{self.tried.total()} faults ({tried}); ended as {ends}; {self.resumed} repeated "
+            f"with success, {len(self.problems)} problems"
+            + "".join(f"\n  {one}" for one in self.problems)
         )
 
 
@@ -56,16 +84,19 @@ class Campaign:
     def __init__(self, nursery: Nursery, site: Site, scratch: Path) -> None:
         self._nursery, self._site, self._scratch = nursery, site, scratch
         self._operations: dict[str, int] = {}
-        self._model = b""
+        self._models: dict[str, bytes] = {}
+        self._can_mount = can_mount(scratch)
         self.tally = Tally()
         prepare_site(site, self._run)
         self.operations(OPERATIONS["train"])
 
-    def _run(self, folder: Path, command: Command, fault: Fault | None = None) -> Ended:
+    def _run(
+        self, folder: Path, command: Command, fault: Fault | None = None, *, in_worker: bool = False
+    ) -> Ended:
         places = {"SPATIAL_AR_ANOMALY_HOME": "settings", "TMPDIR": "tmp", "HF_HOME": "hub"}
         (folder / "tmp").mkdir(exist_ok=True)
         names = {name: str(folder / place) for name, place in places.items()}
-        return self._nursery.run(folder, command, fault, **names)
+        return self._nursery.run(folder, command, fault, in_worker=in_worker, **names)
 
     def operations(self, operation: Operation) -> int:
         """Return the number of file operations without a fault, and check the result."""
@@ -76,8 +107,9 @@ class Campaign:
                 assert torn_files(folder) == []
                 assert temporary_files(folder) == []
                 self._operations[operation.name] = ended.operations
-                if operation.name == "train":
-                    self._model = (folder / "brain.safetensors").read_bytes()
+                if "train" in operation.name:
+                    model = (folder / "brain.safetensors").read_bytes()
+                    self._models[operation.name] = model
         return self._operations[operation.name]
 
     @contextmanager
@@ -90,9 +122,11 @@ class Campaign:
     def meet(self, operation: Operation, fault: Fault) -> None:
         """Let an operation meet a fault; check what it left, repeat it, check again."""
         self.operations(operation)
+        in_worker = operation.name in WORKER_OPERATIONS
         with self._folder(operation) as folder:
             before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-            ended = self._run(folder, operation.command(self._site, folder), fault)
+            command = operation.command(self._site, folder)
+            ended = self._run(folder, command, fault, in_worker=in_worker)
             self.check(operation, fault, folder, before, ended)
 
     def check(
@@ -105,28 +139,32 @@ class Campaign:
     ) -> None:
         """Check what a fault left, repeat the operation, check again."""
         what = f"{operation.name}, {fault}"
+        in_worker = operation.name in WORKER_OPERATIONS
         self.tally.tried[operation.name] += 1
+        self.tally.ends[_describe(ended)] += 1
         found = [f"torn: {one}" for one in torn_files(folder)]
         found += [f"lost: {path.name}" for path in before if not path.exists()]
         other = folder / "models" / "other.safetensors"
         if other in before and other.read_bytes() != before[other]:
             found.append("changed: another model")
         found += self._bad_end(operation, fault, ended)
-        again = self._run(folder, operation.command(self._site, folder))
-        done_before = again.code == 2 and again.last.get("code") == "output-exists"
-        if again.code != 0 and not done_before:
+        command = operation.command(self._site, folder)
+        again = self._run(folder, command, in_worker=in_worker)
+        done_before = again.last.get("code") == "output-exists"
+        if (again.code != 0 or again.last.get("event") != "result") and not done_before:
             found.append(f"cannot be repeated: {again.code} {again.output[-300:]}")
-        elif done_before:  # complete results are not lost; replaced, they leave nothing either
-            command = [*operation.command(self._site, folder), "--overwrite"]  # type: ignore[misc]
-            if (replaced := self._run(folder, command)).code != 0:
+        elif done_before and isinstance(command, list):
+            # Complete results are not lost; replaced, they leave nothing either.
+            replaced = self._run(folder, [*command, "--overwrite"])
+            if replaced.code != 0:
                 found.append(f"cannot be replaced: {replaced.output[-300:]}")
         found += [f"torn afterwards: {one}" for one in torn_files(folder)]
         found += [f"left: {one}" for one in temporary_files(folder)]
         if list((folder / "tmp").iterdir()) and fault.kind not in ("signal", "write"):
             found.append(f"left: {os.listdir(folder / 'tmp')}")
-        if operation.name.startswith("train"):
-            trained = (folder / "brain.safetensors").read_bytes()
-            if trained != self._model:
+        if "train" in operation.name:
+            model = folder / "brain.safetensors"
+            if not model.exists() or model.read_bytes() != self._models[operation.name]:
                 found.append("another model than without the fault")
         self.tally.resumed += not found
         self.tally.problems += [f"{what}: {one}" for one in found]
@@ -134,16 +172,25 @@ class Campaign:
     def _bad_end(self, operation: Operation, fault: Fault, ended: Ended) -> list[str]:
         """Return what is wrong with the exit code and the last message."""
         is_job = operation.name == "export"  # without the worker, a signal ends it at once
-        if fault.kind in ("write", "clock"):
+        if "Traceback" in ended.output:
+            good = False
+        elif fault.kind in ("write", "clock"):
             good = ended.code in (0, -signal.SIGXFSZ)
+        elif operation.name in WORKER_OPERATIONS and fault.number != signal.SIGKILL:
+            expected = 0 if fault.number == signal.SIGSTOP else 128 + fault.number
+            good = ended.code == expected and ended.last["event"] in ("result", "cancelled")
         elif fault.kind == "signal":
             cancelled = ended.code == 130 and ended.last.get("event") == "cancelled"
             good = cancelled or ended.code == -signal.SIGKILL or (is_job and ended.code < 0)
+        elif fault.kind == "memory" and ended.code < 0:
+            good = -ended.code in CRASHES  # of a library; the shell or the panel says so
         else:
             codes = {"out-of-memory"} if fault.kind == "memory" else DISK_CODES
-            named = ended.last.get("code") in codes and (is_job or "hint" in ended.last)
-            good = ended.code == 2 and named
-        return [] if good or ended.code == 0 else [f"ended: {ended.code} {ended.output[-600:]}"]
+            codes = codes | GONE_CODES if fault.kind == "vanish" else codes
+            named = ended.last.get("code") in codes and (is_job or bool(ended.last.get("hint")))
+            named = named or "[out-of-memory]\n" in ended.output  # before there are events
+            good = ended.code in (0, 2) and (named or ended.last.get("event") == "result")
+        return [] if good else [f"ended: {ended.code} {ended.output[-600:]}"]
 
     # The faults
 
@@ -170,6 +217,47 @@ class Campaign:
         at = random.randint(1, self.operations(operation) + 1)
         self.meet(operation, Fault("refuse", at, int(number)))
 
+    def kill_worker(self, random: np.random.RandomState) -> None:
+        """Signal a worker process at a random moment of its job."""
+        operation = WORKER_OPERATIONS[str(random.choice(sorted(WORKER_OPERATIONS)))]
+        number = random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSTOP])
+        at = random.randint(1, self.operations(operation) + 1)
+        self.meet(operation, Fault("signal", at, int(number)))
+
+    def exhaust(self, random: np.random.RandomState) -> None:
+        """Give an operation less memory than it may need."""
+        names = sorted(OPERATIONS)
+        operation = OPERATIONS[str(random.choice(names))]
+        self.meet(operation, Fault("memory", int(10 ** random.uniform(5, 8.3))))
+
+    def vanish(self, random: np.random.RandomState) -> None:
+        """Remove or unmount a folder that an operation writes into, at a random moment."""
+        operation = OPERATIONS[str(random.choice(sorted(PLACES)))]
+        place = str(random.choice(PLACES[operation.name]))
+        self.vanish_at(operation, place, random.randint(1, self.operations(operation) + 1))
+
+    def vanish_at(self, operation: Operation, place: str, at: int) -> None:
+        """Remove or unmount a folder at an operation; check, repeat in a new one, check again."""
+        self.operations(operation)
+        fault = Fault("vanish", at, place=place)
+        with self._disk(operation) if place == "." else self._folder(operation) as folder:
+            ended = self._run(folder, operation.command(self._site, folder), fault)
+            torn = torn_files(folder)  # what it wrote afterwards
+            operation.prepare(self._site, folder)
+            self.check(operation, fault, folder, {}, ended)
+            self.tally.problems += [f"{operation.name}, {fault}: torn: {one}" for one in torn]
+
+    @contextmanager
+    def _disk(self, operation: Operation) -> Iterator[Path]:
+        """Give a disk of its own where that is possible, else a folder."""
+        if not self._can_mount:
+            with self._folder(operation) as folder:
+                yield folder
+            return
+        with small_disk(self._scratch / "disk") as folder:
+            operation.prepare(self._site, folder)
+            yield folder
+
     def fill_disk(self, random: np.random.RandomState) -> None:
         """Run an operation on a disk that is too small for it; repeat it with more space."""
         operation = OPERATIONS[str(random.choice(sorted(OPERATIONS)))]
@@ -194,6 +282,14 @@ class Campaign:
             return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def _describe(ended: Ended) -> str:
+    if ended.code < 0:
+        return signal.Signals(-ended.code).name
+    if "[out-of-memory]\n" in ended.output:
+        return "out-of-memory"
+    return str(ended.last.get("code", ended.last.get("event")))
+
+
 def resize_disk(folder: Path, size: int) -> None:
     """Change the size of a small disk in bytes."""
     subprocess.run(
@@ -211,8 +307,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
-        folder.rmdir()
+        subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False, timeout=60)
+        shutil.rmtree(folder)  # a fault may have unmounted it before
 
 
 def can_mount(scratch: Path) -> bool:
@@ -254,6 +350,9 @@ def main() -> None:
     """Run the campaign that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--worker-kills", type=int, default=0)
+    parser.add_argument("--little-memory", type=int, default=0)
+    parser.add_argument("--vanished", type=int, default=0)
     parser.add_argument("--refusals", type=int, default=0)
     parser.add_argument("--full-disks", type=int, default=0)
     parser.add_argument("--hammer-s", type=float, default=0)
@@ -266,7 +365,9 @@ def main() -> None:
         os.environ["SPATIAL_AR_ANOMALY_HOME"] = str(scratch / "settings")
         site = make_site(scratch / "site")
         for what, count in (
-            ("kill", asked.kills), ("refuse", asked.refusals), ("fill_disk", asked.full_disks),
+            ("kill", asked.kills), ("kill_worker", asked.worker_kills),
+            ("refuse", asked.refusals), ("fill_disk", asked.full_disks),
+            ("exhaust", asked.little_memory), ("vanish", asked.vanished),
         ):  # fmt: skip
             random = np.random.RandomState(asked.seed)
             campaign = Campaign(nursery, site, scratch) if count else None

@@ -4,8 +4,10 @@ Seconds would meet another moment on every machine. `Fault.begin` is called in t
 is to fail, which must be a child process: most faults cannot be taken back.
 """
 
+import ctypes
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -62,11 +64,14 @@ class Fault:
         write: A file that grows beyond `at` bytes kills the process within the write.
         quota: A file that grows beyond `at` bytes makes the write fail (EFBIG).
         memory: The process may allocate `at` more bytes.
+        vanish: At operation `at` the folder `place` is removed, or unmounted where it is a disk.
     """
 
     kind: str
     at: int = 0
     number: int = 0
+    place: str = ""
+    """A path within the folder of the operation."""
 
     def begin(self, folder: Path) -> None:
         """Let it happen to this process; operations below `folder` count."""
@@ -80,15 +85,21 @@ class Fault:
             limit = pages * resource.getpagesize() + self.at
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         else:
+            object.__setattr__(self, "_place", folder / self.place)
             watched = watched_operations(folder, self._meet)
             watched.__enter__()
             object.__setattr__(self, "_watched", watched)  # until the process ends
 
     # Set in spite of `frozen`: the count is not part of the fault.
     _done = 0
+    _place = Path()
 
     def _meet(self, event: str, _: object) -> None:
         object.__setattr__(self, "_done", self._done + 1)
+        if self.kind == "vanish" and self._done == self.at and self._place.exists():
+            detach = 2  # as `umount -l`: files that are open stay so
+            if ctypes.CDLL(None).umount2(os.fsencode(self._place), detach):
+                shutil.rmtree(self._place)
         if self.kind == "signal" and self._done == self.at:
             os.kill(os.getpid(), self.number)
         if self.kind == "clock" and self._done == self.at:

@@ -4,8 +4,8 @@
 
 prints for every kind how the readings ended. Each kind runs in a child process with a limit of
 memory and of time for an input; a crash, a hang, an unexpected exception or too much memory names
-the seed. With `--coverage KIND`, atheris (pip install atheris) searches inputs by coverage until
-it is stopped.
+the seed. With `--coverage KIND --seconds N`, atheris (pip install atheris) searches inputs by
+coverage.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from engine import header_fuzz
+from engine import header_fuzz, odd_examples
 from engine.dicom_examples import small_series
 from engine.model_examples import CARD
 from SpatialARAnomalyLib.engine.errors import SpatialARError
@@ -138,9 +138,36 @@ def _compressed_dicom(path: Path, random: np.random.RandomState) -> Path:
     return file
 
 
+def _other_shape(path: Path, random: np.random.RandomState) -> Path:
+    """A file of two to five dimensions, of gray values, colors or vectors."""
+    import nibabel as nib
+    import SimpleITK as sitk
+
+    shape = ((5, 4), (6, 5, 4), (1, 5, 4), (2, 6, 5, 4), (2, 1, 6, 5, 4))[random.randint(5)]
+    channels = int(random.choice([1, 1, 2, 3, 4]))
+    suffix = str(random.choice([".nii", ".nrrd", ".mha"]))
+    file = path.with_name(f"shape{suffix}")
+    voxels = np.arange(np.prod(shape) * channels).reshape(*shape, channels).astype("u1")
+    if suffix == ".nii" and channels == 3:
+        colors = voxels.view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+        nib.save(nib.Nifti1Image(colors.T, np.eye(4)), file)
+    elif len(shape) < 4:
+        image = sitk.GetImageFromArray(voxels[..., 0] if channels == 1 else voxels, channels > 1)
+        sitk.WriteImage(image, str(file))
+    elif suffix == ".nrrd":
+        odd_examples.nrrd(file, voxels[..., 0])
+    else:
+        nib.save(nib.Nifti1Image(voxels.T, np.eye(4)), file.with_suffix(".nii"))
+        file.with_suffix(".nii").replace(file)  # MetaImage in name only
+    if random.rand() < 0.5:
+        file.write_bytes(mutate(file.read_bytes(), random))
+    return file
+
+
 READERS: dict[str, Callable[[Path, np.random.RandomState], None]] = {
     **{name: _volume(make) for name, make in header_fuzz.KINDS.items()},
     "compressed DICOM": _volume(_compressed_dicom),
+    "2-D, 3-D, color, vectors": _volume(_other_shape),
 }
 
 
@@ -245,7 +272,8 @@ def _array(folder: Path, random: np.random.RandomState) -> None:
     from SpatialARAnomalyLib.service.array_files import read_voxels
 
     path = folder / "key.npy"
-    np.save(path, np.zeros((2, 3, 4, 5), "<f2"))
+    kind = ("<f2", ">i2", "u1", "<f8", "?", [("R", "u1"), ("G", "u1")], "<U3")[random.randint(7)]
+    np.save(path, np.zeros((2, 3, 4, 5)[: random.randint(5)], kind))
     path.write_bytes(mutate(path.read_bytes(), random))
     _ = "key" in FeatureStore(folder)
     read_voxels(path)
@@ -334,24 +362,45 @@ def run_child(kinds: Iterable[str], seeds: range) -> dict[str, dict[str, int]]:
     return ends
 
 
-def search_by_coverage(kind: str) -> None:
-    """Let atheris make seeds and bytes that reach new code; runs until it is stopped."""
+def search_by_coverage(kind: str, seconds: int) -> None:
+    """Let atheris make bytes that reach new code, from valid ones; it exits at a defect."""
     import atheris
 
-    folder = Path(tempfile.mkdtemp(), "inputs")
+    global mutate, mutated_text
+    top = Path(tempfile.mkdtemp())
+    folder, corpus = top / "inputs", top / "corpus"
     folder.mkdir()
-    read_seed(kind, 0, folder)  # imports
+    corpus.mkdir()
+    given: list[bytes] = []
+
+    def note(valid: bytes, _: object) -> bytes:
+        given.append(valid)
+        return valid
+
+    mutate, mutated_text = note, lambda value, _: note(json.dumps(value).encode(), _)
+    seeds = []  # those of inputs whose bytes are changed as a whole
+    for seed in range(60):
+        given.clear()
+        read_seed(kind, seed, folder)
+        if given:
+            seeds.append(seed)
+            (corpus / str(seed)).write_bytes(given[-1])
     for name, module in list(sys.modules.items()):
-        for one in list(vars(module).values()) if name.startswith("SpatialARAnomalyLib") else ():
-            if isinstance(one, FunctionType) and one.__module__ == name:
-                atheris.instrument_func(one)
+        if name.startswith("SpatialARAnomalyLib"):
+            classes = [one for one in vars(module).values() if isinstance(one, type)]
+            for owner in (module, *classes):
+                for one in list(vars(owner).values()):
+                    if isinstance(one, FunctionType) and one.__module__ == name:
+                        atheris.instrument_func(one)
 
     def one(data: bytes) -> None:
-        global mutate
-        mutate = lambda valid, random: data if len(data) > 64 else data + valid[len(data) :]  # noqa: E731
-        read_seed(kind, len(data), folder)
+        global mutate, mutated_text
+        mutate = mutated_text = lambda *_: data
+        read_seed(kind, seeds[len(data) % len(seeds)], folder)
 
-    atheris.Setup([sys.argv[0]], one)
+    options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST_S}", "-rss_limit_mb=4096"]
+    options += ["-max_len=8192", f"-artifact_prefix={top}/"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
 
 
@@ -362,6 +411,7 @@ def main() -> int:
     parser.add_argument("--parsers", type=int, default=700)
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--coverage", choices=KINDS)
+    parser.add_argument("--seconds", type=int, default=0, help="of --coverage; 0 for no end")
     parser.add_argument("--child", nargs="+", metavar="FIRST END KIND")
     options = parser.parse_args()
     if options.child:
@@ -370,7 +420,7 @@ def main() -> int:
         print(json.dumps({kind: run_seeds(kind, seeds) for kind in kinds}))
         return 0
     if options.coverage:
-        search_by_coverage(options.coverage)
+        search_by_coverage(options.coverage, options.seconds)
     defects = 0
     for kinds, total in ((READERS, options.readers), (PARSERS, options.parsers)):
         for kind in kinds:

@@ -63,14 +63,21 @@ class Nursery:
         folder: Path,
         command: list[object] | dict[str, Any],
         fault: Fault | None = None,
+        *,
+        in_worker: bool = False,
         **environment: str,
     ) -> Ended:
-        """Run a command line, or a job of the worker, in `folder`; only its files count."""
+        """Run a command line, or a job of the worker, in `folder`; only its files count.
+
+        With `in_worker` it is a whole worker process behind two pipes, whose operations are not
+        counted.
+        """
         request = {
             "folder": str(folder),
             "command": command if isinstance(command, dict) else [str(one) for one in command],
             "fault": None if fault is None else asdict(fault),
             "environment": environment,
+            "in_worker": in_worker,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -96,12 +103,14 @@ class Nursery:
 def _run_child(request: dict[str, Any], counted: int) -> int:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
     fault = Fault(**(request["fault"] or {"kind": "count"}))
     fault.begin(Path(request["folder"]))
     try:
         command = request["command"]
+        if request["in_worker"]:
+            from SpatialARAnomalyLib.service.worker.main import main
+
+            main()  # which ends the process
         return _run_job(**command) if isinstance(command, dict) else _run_command(command)
     finally:
         os.write(counted, str(fault.operations).encode())
@@ -143,6 +152,11 @@ def _wait(child: int) -> int:
         os.kill(child, signal.SIGCONT)
 
 
+def _is_last(line: str) -> bool:
+    """Return whether a worker says with this line how its job has ended."""
+    return any(f'"event": "{one}"' in line for one in ("result", "failed", "cancelled"))
+
+
 def main() -> None:
     """Load what commands need, then answer requests."""
     import filelock  # noqa: F401
@@ -162,31 +176,48 @@ def main() -> None:
     load_encoder("demonstration")
     print("ready", flush=True)
     for line in sys.stdin:
+        request = json.loads(line)
         (read_count, count), (read_output, output) = os.pipe(), os.pipe()
+        read_input, to_child = os.pipe()
         child = os.fork()
         if child == 0:
             code = 99
+            os.close(to_child)
+            os.dup2(read_input, 0)
             for descriptor in (1, 2):
                 os.dup2(output, descriptor)
             # Those of the parent may be files, in which Python would seek.
             sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            sys.stderr = open(2, "w", 1, encoding="utf-8", closefd=False)  # noqa: SIM115
             try:
-                code = _run_child(json.loads(line), count)
+                code = _run_child(request, count)
             except BaseException:
                 traceback.print_exc()
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             os._exit(code)
-        os.close(count)
-        os.close(output)
+        for descriptor in (count, output, read_input):
+            os.close(descriptor)
+        if request["in_worker"]:
+            message = {"protocol": 1, "id": 1, **request["command"]}
+            with contextlib.suppress(OSError):  # it died at once
+                os.write(to_child, json.dumps(message).encode() + b"\n")
+        else:
+            os.close(to_child)
         # A pipe, as a file would fall under a limit of file sizes; no thread outlives the child.
         codes: list[int] = []
         waiter = threading.Thread(target=lambda pid, to: to.append(_wait(pid)), args=(child, codes))
         waiter.start()
         with open(read_output, encoding="utf-8", errors="replace") as lines:
-            said = lines.read()
+            said = ""
+            for event in lines:
+                said += event
+                if request["in_worker"] and _is_last(event):  # the end of its input ends it
+                    os.close(to_child)
+                    request["in_worker"] = False
         waiter.join()
+        if request["in_worker"]:
+            os.close(to_child)
         with open(read_count) as file:
             operations = int(file.read() or 0)
         print(json.dumps({"code": codes[0], "output": said, "operations": operations}), flush=True)

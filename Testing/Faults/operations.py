@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from service.model_folders import add_model
 from service.small_site import Site
 from SpatialARAnomalyLib.engine.model.model_file import copy_model
+from SpatialARAnomalyLib.engine.volumes.files import read_volume_file, write_nifti_labels
 
 Command = list[object] | dict[str, Any]
 
@@ -45,6 +47,17 @@ def _import(site: Site, folder: Path) -> Command:
 
 def _export(site: Site, folder: Path) -> Command:
     return ["models", "export", site.model, folder / "copy", "--json"]
+
+
+def _evaluate(site: Site, folder: Path) -> Command:
+    return [
+        "evaluate", _cases(site), "--model", site.model, "--out", folder / "evaluated",
+        "--resamples", "20", "--device", "cpu", "--allow-mismatch", "--json",
+    ]  # fmt: skip
+
+
+def _cases(site: Site) -> Path:
+    return site.model.parent / "cases"
 
 
 def _keep_model(site: Site, folder: Path) -> None:
@@ -84,6 +97,27 @@ def _export_job(site: Site, folder: Path) -> Command:
     }
 
 
+def _in_worker(job: str, site: Site, folder: Path) -> Command:
+    """Return a request for the panel's worker, a process of its own."""
+    inputs: dict[str, Any] = {"path": str(site.normals[0])}
+    spec: dict[str, Any] = {"model": str(site.model), "device": "cpu", "allow_mismatch": True}
+    if job == "train":
+        inputs = {"normals": [{"path": str(one)} for one in site.normals]}
+        spec = {"size_px": 112, "epochs": 4, "batch_size": 8, "device": "cpu"}
+    output = folder / ("brain" if job == "train" else "results")
+    return {"job": job, "inputs": inputs, "spec": spec, "output": str(output)}
+
+
+WORKER_OPERATIONS = {
+    one.name: one
+    for one in (
+        Operation("worker train", partial(_in_worker, "train")),
+        Operation("worker detect", partial(_in_worker, "detect_scan")),
+        Operation("worker export", _export_job, repeats=True),
+    )
+}
+"""Jobs of the panel's worker."""
+
 OPERATIONS = {
     one.name: one
     for one in (
@@ -94,12 +128,21 @@ OPERATIONS = {
         Operation("export", _export_job, repeats=True),
         Operation("import", _import, _keep_library, True),
         Operation("model export", _export),
+        Operation("evaluate", _evaluate),
     )
 }
 
 
 def prepare_site(site: Site, run: Callable[[Path, Command], Any]) -> None:
-    """Write the results that operations start from, beside the model of the site."""
+    """Write the results and cases that operations start from, beside the model of the site."""
+    cases = _cases(site)
+    cases.mkdir()
+    for number, scan in enumerate(site.normals[:2]):
+        shutil.copy(scan, cases / f"{number}.nii.gz")
+    volume = read_volume_file(site.normals[0])
+    truth = np.zeros(volume.voxels.shape, np.uint8)
+    truth[2:4, 20:28, 20:28] = 1
+    write_nifti_labels(cases / "0_truth.nii.gz", truth, volume.ras_from_voxel)
     results = site.model.parent / "results"
     ended = run(site.model.parent, _detect(site, site.model.parent))
     assert ended.code == 0, ended.output

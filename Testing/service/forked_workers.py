@@ -1,8 +1,10 @@
 """Workers forked from a process that has loaded torch already, so that each starts at once.
 
 Environment variables control a worker: `EMBED_LOG` (a file in which it notes when the tokens of
-a volume are begun and done) and `KILL_AT` (`features 3`: it kills itself before it opens, renames
-or removes the third file with that in its path).
+a volume are begun and done), `KILL_AT` (`features 3`: it kills itself before it opens, renames
+or removes the third file with that in its path) and `KILL_AFTER` (`fit 0.02`: it is killed when it
+has computed so many seconds in that stage). The file `HOLD` names a stage or an `epoch 3`: having
+told of it, a job waits for a cancel or a pause, so that none comes too late.
 """
 
 import json
@@ -16,12 +18,13 @@ from pathlib import Path
 from service.worker_process import LIBRARY_FOLDER, WAIT_S, WorkerProcess
 
 _NURSERY = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 sys.path.insert(0, sys.argv.pop(1))
 from SpatialARAnomalyLib.engine.model import checkpoint, training
 from SpatialARAnomalyLib.engine.scoring import scoring
 from SpatialARAnomalyLib.engine.encoder.encoder import load_encoder
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
+from SpatialARAnomalyLib.service.events import EventReporter
 from SpatialARAnomalyLib.service.worker import main as worker
 from SpatialARAnomalyLib.service.worker import training as jobs
 import filelock, nibabel
@@ -52,6 +55,27 @@ def kill_at(part, count):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+stage, epoch = EventReporter.stage, EventReporter.epoch
+
+def hold(reporter, told):
+    with open(os.environ["HOLD"]) as file:
+        wanted = file.read()
+    while told == wanted and not reporter._cancelled() and not reporter._paused():
+        time.sleep(0.002)
+
+def tell_stage(self, name, index, of):
+    stage(self, name, index, of)
+    name_killed, _, seconds = os.environ.get("KILL_AFTER", "").partition(" ")
+    if name == name_killed:
+        signal.setitimer(signal.ITIMER_PROF, float(seconds))  # SIGPROF ends it
+    hold(self, name)
+
+def tell_epoch(self, figures):
+    epoch(self, figures)
+    hold(self, f"epoch {figures.epoch}")
+
+EventReporter.stage, EventReporter.epoch = tell_stage, tell_epoch
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
@@ -132,6 +156,9 @@ class ForkedWorker(WorkerProcess):
     def __init__(self, folder: Path, fork, environment: dict[str, str]) -> None:
         folder.mkdir()
         self.log_file = folder / "log.txt"
+        self._hold = folder / "hold"
+        self.hold_at("")
+        environment = environment | {"HOLD": str(self._hold)}
         pipes = {name: folder / name for name in ("in", "out")}
         for pipe in pipes.values():
             os.mkfifo(pipe)
@@ -139,6 +166,10 @@ class ForkedWorker(WorkerProcess):
         fork(request | {"log": str(self.log_file), "environment": environment})
         self._start_reading(_Forked(pipes["in"].open("wb"), pipes["out"].open("rb")))
         self.process.pid = self.event()["pid"]
+
+    def hold_at(self, told: str) -> None:
+        """Let jobs wait for a cancel or a pause when they have told of a stage or an epoch."""
+        self._hold.write_text(told)
 
     def until(self, wanted) -> list[dict]:
         """Return the events up to the first that is wanted, or all of a killed worker's."""

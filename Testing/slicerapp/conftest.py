@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from Harness import LoadedModule, run_events
+from Harness import LoadedModule, run_events, wait_until
 from Harness.fixtures import (  # noqa: F401 - fixtures of the tests below
     _no_slot_errors,
     app,
@@ -82,11 +82,15 @@ def opened(
     models_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> LoadedModule:
-    """The module, entered, with the quick model chosen, on the CPU, and the shared worker."""
+    """The module, entered, with the quick model chosen, on the CPU, and the shared worker.
+
+    A job that an earlier test left to be cancelled must have ended: the panel runs one at a time.
+    """
     from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.slicerapp import Settings
     from SpatialARAnomalyLib.slicerapp.worker import WorkerProcess as worker_module
 
+    wait_until(lambda: not warm_worker.busy, 120, "the end of an earlier test's job")
     Settings.setModelsFolder(models_folder)
     Settings.setDevice(Device.CPU)
     monkeypatch.setattr(worker_module, "_worker", warm_worker)

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -52,6 +52,8 @@ def _torch_missing() -> DeviceError:
 
 
 _imports: threading.Thread | None = None
+_no_memory: Exception | None = None
+"""Why torch could not be imported; it cannot be again in this process, for odd reasons."""
 
 
 def start_imports() -> None:
@@ -66,18 +68,29 @@ def start_imports() -> None:
 
 
 def _import_all() -> None:
-    with suppress(Exception):
+    global _no_memory
+    try:
         import torch  # noqa: F401
         from transformers import DINOv3ViTModel  # noqa: F401
+    except Exception as error:
+        if _no_memory is None and is_out_of_memory(error):
+            _no_memory = error
 
 
 def resolve_device(device: Device) -> "torch.device":
-    """Return the torch device; raise `DeviceError` if it is not available."""
+    """Return the torch device; raise `DeviceError` if it is not available.
+
+    Raises an error of too little memory (`is_out_of_memory`) where torch cannot be loaded into it.
+    """
     if _imports is not None:
         _imports.join()
     try:
         import torch
-    except ImportError:
+    except Exception as error:
+        if _no_memory is not None:
+            raise _no_memory from None
+        if is_out_of_memory(error) or not isinstance(error, ImportError):
+            raise
         raise _torch_missing() from None
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -114,9 +127,12 @@ def exact_float32() -> Iterator[None]:
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator", "can't allocate memory", "out of memory", "Cannot allocate memory",
     "Failed to allocate memory", "bad allocation", "bad_alloc", "can't start new thread",
+    "failed to map segment from shared object\0", "could not create a primitive\0",
+    "could not execute a primitive\0", "could not create a memory",
 )  # fmt: skip
-"""Words of other errors of too little memory: PyTorch's on the CPU and on MPS, ITK's, and those of
-threads and libraries that cannot be loaded."""
+"""Words of other errors of too little memory: PyTorch's on the CPU and on MPS, oneDNN's, ITK's, and
+those of threads and libraries that cannot be loaded. Where \0, the message must end: on a disk from
+which nothing may be run it goes on."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -127,8 +143,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (
             isinstance(error, RuntimeError | ImportError)
-            and any(one in str(error) for one in _OUT_OF_MEMORY)
+            and any(one in f"{error}\0" for one in _OUT_OF_MEMORY)
         )
+        or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
     )
 
 

@@ -154,7 +154,10 @@ def is_locked(path: Path) -> bool:
 def unwritable(what: str, error: OSError, *, code: str = "output-unwritable") -> OutputError:
     """Make the error of a failed write, without paths."""
     # numpy's error of a write that is cut short has no number.
-    return OutputError(code, f"{what} ({error.strerror or 'the disk may be full'}).")
+    reason = error.strerror or "the disk may be full"
+    if error.errno == errno.ENOENT:
+        reason = "its folder is gone"
+    return OutputError(code, f"{what} ({reason}).")
 
 
 @contextmanager

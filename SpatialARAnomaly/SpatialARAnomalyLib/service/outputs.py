@@ -9,6 +9,7 @@ from pathlib import Path
 
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.errors import OutputError
+from SpatialARAnomalyLib.engine.file_names import file_name_problem
 from SpatialARAnomalyLib.engine.files import (
     GONE,
     READY,
@@ -21,9 +22,6 @@ from SpatialARAnomalyLib.engine.files import (
     unwritable,
 )
 from SpatialARAnomalyLib.engine.progress import Reporter
-
-MAX_NAME_BYTES = 255
-"""Longest name of a file on the usual disks."""
 
 
 def make_folder(folder: Path) -> list[Path]:
@@ -120,21 +118,12 @@ def write_each(
 
 
 def check_names(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Raise `OutputError` for a name that is not a file name or is taken in the folder."""
-    # A backslash separates folders on Windows; a leading point hides a file elsewhere.
-    odd = [
-        name for name in names if Path(name).name != name or "\\" in name or name[:1] in ("", ".")
-    ]
-    if odd:
-        raise OutputError(
-            "output-name", f"The name of a result must be a file name; found {odd[0]!r}."
-        )
-    longest = max(map(len, map(os.fsencode, names)), default=0)
-    if longest > MAX_NAME_BYTES:
-        raise OutputError(
-            "output-name",
-            f"The name of a result may have {MAX_NAME_BYTES} bytes; it would have {longest}.",
-        )
+    """Raise `OutputError` for a name that some system cannot hold, or is taken in the folder."""
+    for name in names:
+        if (problem := file_name_problem(name)) is not None:
+            raise OutputError(
+                "output-name", f"The name of a result must {problem}; found {name!r}."
+            )
     existing = [name for name in names if os.path.lexists(folder / name)]
     if existing and not overwrite:
         raise OutputError(

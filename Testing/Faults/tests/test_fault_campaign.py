@@ -63,6 +63,29 @@ def test_full_disks_are_told(campaign, tmp_path):
     no_problems(campaign)
 
 
+def test_a_worker_that_is_killed_is_told_and_its_job_repeated(campaign):
+    random = np.random.RandomState(2)
+    for _ in range(3):
+        campaign.kill_worker(random)
+    no_problems(campaign)
+
+
+def test_too_little_memory_is_told(campaign):
+    for name, megabytes in (("train again", 10), ("train", 45), ("evaluate", 20), ("import", 0.5)):
+        campaign.meet(OPERATIONS[name], Fault("memory", int(megabytes * 1e6)))
+    no_problems(campaign)
+    assert campaign.tally.ends["out-of-memory"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "at"),
+    [("train", "brain.training/features", 23), ("detect", ".", 20), ("import", "models", 7)],
+)
+def test_a_folder_that_vanishes_is_told(campaign, name, place, at):
+    campaign.vanish_at(OPERATIONS[name], place, at)
+    no_problems(campaign)
+
+
 def test_a_clock_that_jumps_changes_nothing(campaign):
     for seconds in (10 * 365 * 86400, -10 * 365 * 86400):
         campaign.meet(OPERATIONS["detect again"], Fault("clock", 8, seconds))

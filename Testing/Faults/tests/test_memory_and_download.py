@@ -7,9 +7,12 @@ import pytest
 import torch
 from engine import dinov3_examples as examples
 from Faults.campaign import can_mount, resize_disk, small_disk
-from Faults.whole import torn_files
+from Faults.whole import temporary_files, torn_files
 from service.loopback_hub import HUB_ID, only_hub
+from service.small_site import TRAIN_OPTIONS, run
+from SpatialARAnomalyLib.engine.encoder.encoder import DINOv3Encoder
 from SpatialARAnomalyLib.engine.errors import DeviceError, EncoderError
+from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.service.encoders import dinov3_license
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder, download
@@ -50,11 +53,53 @@ def test_a_full_disk_stops_a_download(tmp_path, monkeypatch):
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
         ImportError("libtorch.so: failed to map segment: Cannot allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object"),
         RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
     ],
-    ids=["cuda", "python", "system", "library", "thread"],
+    ids=["cuda", "python", "system", "library", "segment", "thread", "product"],
 )
 def test_too_little_memory_has_one_message(error):
     known = as_user_error(error)
     assert isinstance(known, DeviceError)
     assert known.code == "out-of-memory"
+
+
+def test_a_library_that_may_not_be_run_is_no_lack_of_memory():
+    text = "libtorch.so: failed to map segment from shared object: Operation not permitted"
+    assert as_user_error(ImportError(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [("detect", (DINOv3Encoder, "embed")), ("train", (AutoregressiveModel, "forward"))],
+    ids=["detect", "train"],
+)
+def test_a_gpu_without_free_memory_is_told_and_the_next_run_succeeds(
+    command, place, site, tmp_path, monkeypatch
+):
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setenv("SPATIAL_AR_ANOMALY_HOME", str(tmp_path / "settings"))
+    arguments = ["train", *site.normals, "--out", tmp_path / "brain", *TRAIN_OPTIONS]
+    if command == "detect":
+        arguments = [
+            "detect",
+            site.normals[0],
+            "--model",
+            site.model,
+            "--out",
+            tmp_path / "results",
+        ]
+        arguments += ["--device", "cpu", "--allow-mismatch"]
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, refuse)
+        failed = run(*arguments)
+    assert failed.exit_code == 2
+    assert "too little free memory for this job. [out-of-memory]" in failed.stderr
+    assert "Close other programs" in failed.stderr
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "brain.safetensors").exists()
+    assert run(*arguments).exit_code == 0
+    assert temporary_files(tmp_path) == []

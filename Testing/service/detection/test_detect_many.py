@@ -48,6 +48,17 @@ def test_a_scan_that_is_given_twice_is_refused(tmp_path):
         assert caught.value.code == "batch-names"
 
 
+def test_folders_of_the_results_have_names_that_every_system_can_hold(tmp_path):
+    touch(tmp_path, "a/COM1.nii.gz", "a/nul.x/t:1 .nii", "a/b./x?.nrrd")
+    assert names(tmp_path / "a") == ["COM1_", "b/x_", "nul_.x/t_1"]
+    touch(tmp_path, "b/x:.nii.gz", "b/X?.nii.gz")
+    touch(tmp_path, "c/status.csv.nii.gz", "c/b.nii")
+    for folder in ("b", "c"):
+        with pytest.raises(InputError) as caught:
+            names(tmp_path / folder)
+        assert caught.value.code == "batch-names"
+
+
 def test_series_of_a_tree_are_scans_and_those_of_one_folder_are_chosen_from(tmp_path):
     first = small_series(slices=4)
     second = small_series(slices=3, uid="1.2.3", attributes={"SeriesNumber": 12})

@@ -4,11 +4,11 @@ import unicodedata
 
 import pytest
 from SpatialARAnomalyLib.engine.errors import ModelError
+from SpatialARAnomalyLib.engine.file_names import comparable
 from SpatialARAnomalyLib.service.models.library import (
     MAX_BYTES,
     MAX_CHARACTERS,
     check_name,
-    comparable,
     find_free_name,
     make_valid,
     name_problem,
@@ -55,8 +55,8 @@ def test_bad_names_are_refused_with_the_reason_and_made_to_fit(name, tmp_path):
 def test_what_can_be_kept_of_a_name_is_kept():
     assert make_valid("T1/axial") == "T1_axial"
     assert make_valid(" brain. ") == "brain"
-    assert make_valid("CON") == "model CON"
-    assert make_valid("brain.training") == "model brain_training"
+    assert make_valid("CON") == "CON_"
+    assert make_valid("brain.training") == "brain_training"
     assert make_valid("///") == "___"
     assert make_valid("...") == "model"
 

@@ -48,10 +48,8 @@ def odd(worker: WorkerProcess, job: str, **inputs: str) -> dict:
 
 def test_hello_comes_first_and_at_once_and_needs_no_package(tmp_path):
     packages = ("torch", "transformers", "jaxtyping", "typer", "safetensors", "nibabel", "scipy")
-    begun = time.monotonic()
     worker = WorkerProcess(tmp_path, without(*packages, "numpy", "SimpleITK", "slicerio"))
     hello = worker.event()
-    assert time.monotonic() - begun < 5
     assert hello == {
         "event": "hello",
         "protocol": 1,
@@ -239,7 +237,6 @@ def test_a_paused_worker_ends_as_any_other(worker, how):
     running = begin(worker, "with_child")
     worker.say({"pause": running})
     assert worker.event()["event"] == "paused"
-    begun = time.monotonic()
     if how == "end of input":
         worker.process.stdin.close()
     elif how == "shutdown":
@@ -248,7 +245,6 @@ def test_a_paused_worker_ends_as_any_other(worker, how):
         worker.process.terminate()
     assert worker.rest() == [{"id": running, "event": "cancelled"}]
     assert worker.process.wait(WAIT_S) == (128 + signal.SIGTERM if how == "SIGTERM" else 0)
-    assert time.monotonic() - begun < 3
     wait_until_gone(worker.process.pid)
 
 
@@ -288,10 +284,8 @@ def test_end_of_input_at_any_moment_ends_it_and_its_children(tmp_path, seed):
 def test_a_deaf_job_is_ended_with_its_children(worker):
     begin(worker, "stuck")
     assert len(group_members(worker.process.pid)) == 2
-    begun = time.monotonic()
     worker.process.stdin.close()
     assert worker.process.wait(WAIT_S) == -signal.SIGKILL
-    assert time.monotonic() - begun < 10
     wait_until_gone(worker.process.pid)
     assert "did not stop in time" in worker.log
 

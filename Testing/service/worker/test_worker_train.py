@@ -96,10 +96,12 @@ def is_epoch(number):
 
 def cancelled_after(worker, inputs, model, epoch, spec=SPEC):
     """A training that was cancelled after so many epochs."""
+    worker.hold_at(f"epoch {epoch}")
     job = worker.submit("train", inputs, spec, model)
     worker.until(is_epoch(epoch))
     worker.say({"cancel": job})
     assert worker.until(lambda event: event["event"] in LAST)[-1]["event"] == "cancelled"
+    worker.hold_at("")
 
 
 def in_scene(inputs, folder):
@@ -155,6 +157,7 @@ def test_what_a_survey_finds_is_trained_on(worker, inputs, tmp_path):
 
 @pytest.mark.parametrize("stage", ["embed", "fit"])
 def test_a_pause_changes_nothing_of_the_model(worker, inputs, uninterrupted, tmp_path, stage):
+    worker.hold_at(stage)
     job = worker.submit("train", inputs, SPEC, tmp_path / "model")
     worker.until(lambda event: event.get("name") == stage)
     worker.say({"pause": job})
@@ -224,6 +227,7 @@ def test_another_training_of_that_name_leaves_the_first_as_it_was(worker, inputs
 def test_a_discarded_training_is_gone_and_nothing_else(worker, nursery, inputs, tmp_path):
     cancelled_after(worker, inputs, tmp_path / "model", 1)
     (left,) = list_unfinished(tmp_path)
+    worker.hold_at("fit")
     job = worker.submit("train", inputs, SPEC, tmp_path / "model")
     worker.until(lambda event: event.get("name") == "fit")
     (running,) = list_unfinished(tmp_path)
@@ -362,16 +366,16 @@ def test_an_array_is_copied_where_it_cannot_be_linked(inputs, tmp_path, monkeypa
 
 
 def moments(seed: int):
-    """When to kill: at a file operation on tokens or checkpoint, or some time into the stage."""
+    """When to kill: at a file operation on tokens or checkpoint, or some work into the stage."""
     random = np.random.RandomState(seed)
     for life in range(KILLS):
         stage, part = (("embed", "features"), ("fit", "checkpoint"))[life >= KILLS // 2]
         if life % 2:
             most = 5 if stage == "embed" else 9
-            yield stage, f"{part} {random.randint(1, most)}", None
+            yield {"KILL_AT": f"{part} {random.randint(1, most)}"}
         else:
             most = 0.015 if stage == "embed" else 0.05
-            yield stage, None, random.uniform(0, most)
+            yield {"KILL_AFTER": f"{stage} {random.uniform(1e-4, most)}"}
 
 
 def check_whole(folder) -> int:
@@ -391,14 +395,10 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
     model, log = tmp_path / "models" / "model.safetensors", tmp_path / "embeddings"
     stages, tokens, epochs = Counter(), {}, 0
     spec = SPEC
-    for stage, kill_at, delay in moments(seed=4):
-        worker = nursery.worker(EMBED_LOG=str(log), **({"KILL_AT": kill_at} if kill_at else {}))
+    for moment in moments(seed=4):
+        worker = nursery.worker(EMBED_LOG=str(log), **moment)
         worker.submit("train", inputs, spec, model)
-        heard = worker.until(lambda event, stage=stage: event.get("name") == stage)
-        if delay is not None:
-            time.sleep(delay)
-            worker.process.kill()
-        heard += worker.until(lambda event: False)
+        heard = worker.until(lambda event: False)
         worker.close()
         assert not [event for event in heard if event["event"] in LAST], heard[-1]
         # The first file is touched before the first stage is told.
@@ -420,7 +420,7 @@ def test_twenty_kills_change_nothing(nursery, inputs, uninterrupted, tmp_path):
         assert (left.running, left.finished, left.epochs) == (False, False, EPOCHS)
         # From now on as after a restart of Slicer: by what the folder itself says.
         inputs, spec, model = {"normals": left.sources}, left.spec.to_dict(), left.model
-    assert stages["embed"] >= 7, stages
+    assert stages["embed"] >= 5, stages
     assert stages["fit"] >= 10, stages
     assert 0 < epochs < EPOCHS
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from SpatialARAnomalyLib.engine.device import is_out_of_memory
 from SpatialARAnomalyLib.engine.encoder.key_layouts import (
     CONVNEXT,
     VIT,
@@ -244,6 +245,8 @@ def _empty_network(architecture: str, settings: Settings, name: str) -> Any:
     # An incompatible package (an old transformers, a torchvision for another torch) can
     # raise any exception here.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise EncoderError(
             "encoder-software",
             "Encoders need the package transformers, 4.56 or newer; it cannot be imported "

@@ -3,11 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from SpatialARAnomalyLib.engine.errors import SpatialARError
@@ -50,20 +49,38 @@ def save_checkpoint(
         "best_epoch": run.best_epoch,
         "curve": [figures.to_dict() for figures in run.curve],
     }
-    # Not `save_file`, whose own temporary file remains after a kill.
-    content = save(
-        {name: value.contiguous() for name, value in tensors.items()},
-        metadata={"fit": json.dumps(about)},
-    )
     try:
-        with replacing(path) as partial:
-            partial.write_bytes(content)
+        with replacing(path) as partial, partial.open("wb") as file:
+            _write(file, tensors, {"fit": json.dumps(about)})
     except OSError as error:
         raise unwritable(
             "The checkpoint of the training cannot be written",
             error,
             code="training-unwritable",
         ) from None
+
+
+def _write(file: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write float32 tensors as safetensors, one after the other.
+
+    Its own functions copy all of them at once and panic where the memory for that is missing, or
+    leave a temporary file after a kill.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, value in tensors.items():
+        assert value.dtype is torch.float32, f"{name} is {value.dtype}"
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(value.shape),
+            "data_offsets": [at, at + value.nbytes],
+        }
+        at += value.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for value in tensors.values():
+        file.write(value.numpy().tobytes())
 
 
 def check_checkpoint(path: Path, fingerprint: str) -> None:

@@ -66,14 +66,19 @@ class FeatureStore:
     def __contains__(self, key: str) -> bool:
         """Return whether the tokens are there, with the length that the file's header states."""
         try:
-            self.open(key)
+            map_array(self._path(key))
         except (OSError, ValueError):  # missing, or cut off by a failed disk or copy
             return False
         return True
 
     def open(self, key: str) -> Float16[np.ndarray, "n c h w"]:
-        """Map the tokens from disk, read-only."""
-        return map_array(self._path(key))
+        """Map the tokens from disk, read-only; raises `OutputError` where the folder is gone."""
+        try:
+            return map_array(self._path(key))
+        except OSError as error:
+            raise unwritable(
+                "The stored tokens cannot be read", error, code="training-unwritable"
+            ) from None
 
     def write(
         self,
@@ -88,7 +93,7 @@ class FeatureStore:
             EncoderError: `encoder-not-finite` where a token is not finite in half precision.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # its parent may vanish, with its disk
             with replacing(self._path(key)) as partial, partial.open("wb") as file:
                 np.lib.format.write_array_header_1_0(
                     file, {"descr": "<f2", "fortran_order": False, "shape": shape}

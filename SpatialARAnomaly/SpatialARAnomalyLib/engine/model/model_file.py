@@ -26,6 +26,7 @@ from SpatialARAnomalyLib.engine.cards.encoder_card import EncoderCard
 from SpatialARAnomalyLib.engine.cards.rim import RimCorrection
 from SpatialARAnomalyLib.engine.cards.suitability import Suitability
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError, SpatialARError, SpecError
+from SpatialARAnomalyLib.engine.file_names import file_name_problem
 from SpatialARAnomalyLib.engine.files import (
     move_new,
     partial_folder,
@@ -146,6 +147,10 @@ def check_free(path: Path, overwrite: bool) -> None:
     path = model_path(path)
     if path.name == SUFFIX:
         raise OutputError("output-name", "A model's file must have a name.")
+    if (problem := file_name_problem(path.name)) is not None:
+        raise OutputError(
+            "output-name", f"The name of a model's file must {problem}; found {path.name!r}."
+        )
     # Not `Path.exists`, which raises where a parent folder may not be searched.
     if not os.path.lexists(path):
         return

@@ -173,11 +173,14 @@ def confirm_or_exit(question: str) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error of the body as `fail` does."""
+    """Print an error of the body that the user can act on, as `fail` does."""
     try:
         yield
-    except SpatialARError as error:
-        fail(error)
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        fail(known)
 
 
 def _print_json(event: Event) -> None:

@@ -31,7 +31,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "array-format": _REPORT,
     "array-size": _REPORT,
     "array-unreadable": _REPORT,
-    "batch-names": "Leave it out, or detect in it on its own.",
+    "batch-names": "Rename it, leave it out, or detect in it on its own.",
     "batch-running": "Wait until that command has ended, or choose another --out.",
     "body-without-tokens": "Use a smaller --fov-mm or a larger --size-px.",
     "case-score-input": "Use a scan that shows the body.",
@@ -209,7 +209,10 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "nll-missing": "Detect again.",
     "normal-changed": "Start the training again.",
     "normal-unusable": "Leave it out, or exclude all such scans with --skip-unusable.",
-    "out-of-memory": "Close other programs, use a smaller --size-px or another --device.",
+    "out-of-memory": (
+        "Close other programs, or use a machine with more memory; a training needs less with a "
+        "smaller --size-px."
+    ),
     "orientation-missing": "Choose the other one, or leave --orientation out.",
     "orientation-unstated": (
         "Check the scan in a viewer; --allow-unstated-orientation uses such scans as they are."
@@ -217,13 +220,15 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "output-exists": "Choose another place, or replace what is there with --overwrite.",
     "output-folder": "Choose another folder for the results.",
     "output-incomplete": _REPORT,
-    "output-name": "Choose a short name without slashes that does not begin with a dot.",
+    "output-name": "Choose a short name of letters, digits, - and _.",
     "output-not-a-batch": "Choose a new --out.",
     "output-not-a-demo": "Choose another folder with --out.",
     "output-not-a-model": _OTHER_NAME,
     "output-not-a-training": "Choose another --out, or move that folder away.",
     "output-not-an-evaluation": "Choose another folder with --out.",
-    "output-unwritable": "Free disk space, or choose another folder that you may write to.",
+    "output-unwritable": (
+        "Free disk space, connect the drive again, or choose another folder that you may write to."
+    ),
     "package-missing": _INSTALL,
     "pacs-address": (
         "The login goes into SPATIAL_AR_ANOMALY_PACS_USER and _PASSWORD, or a netrc file; "
@@ -287,7 +292,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "torch-missing": _INSTALL,
     "training-diverged": "Lower --learning-rate.",
     "training-running": "Wait until it has ended, or choose another --out.",
-    "training-unwritable": "Free disk space and repeat the command, which resumes the training.",
+    "training-unwritable": (
+        "Free disk space or connect the drive again, then repeat the command: it resumes."
+    ),
     "truth-place": _TRUTH,
     "truth-size": _TRUTH,
     "truth-values": _TRUTH,

@@ -66,7 +66,11 @@ def main() -> None:
         # A character that the console cannot show becomes a stand-in, not an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="spatial-ar-anomaly")
+    try:
+        with exit_on_error():  # also while the options are read
+            app(prog_name="spatial-ar-anomaly")
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
 
 
 def _print_version(wanted: bool) -> bool:

@@ -43,8 +43,8 @@ def _model(named: str, folder: Path | None) -> Path:
     A name may also be that of a file in the working folder, unless `folder` is given. Exits with
     an error if it fits several files: a command that renames or deletes must not guess.
     """
+    from SpatialARAnomalyLib.engine.file_names import comparable
     from SpatialARAnomalyLib.engine.model.model_file import model_path
-    from SpatialARAnomalyLib.service.models.library import comparable
     from SpatialARAnomalyLib.service.models.listing import list_models
 
     file = model_path(Path(named))

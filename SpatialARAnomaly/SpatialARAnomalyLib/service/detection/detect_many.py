@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from SpatialARAnomalyLib.engine.errors import InputError
+from SpatialARAnomalyLib.engine.file_names import comparable, make_file_name
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix, volume_name
 from SpatialARAnomalyLib.service.batch.batch import BatchOutcome, BatchScan, run_batch
 from SpatialARAnomalyLib.service.batch.places import Place, Work
-from SpatialARAnomalyLib.service.batch.table import Row
+from SpatialARAnomalyLib.service.batch.table import STATUS_FILE, Row
 from SpatialARAnomalyLib.service.detection.result_files import RUN_FILE, ResultsSpec
 from SpatialARAnomalyLib.service.scan_search import FoundScan, search_scans
 from SpatialARAnomalyLib.service.scan_table import SUFFIX
@@ -129,7 +130,8 @@ def name_scans(found: Sequence[FoundScan], paths: Sequence[Path]) -> list[str]:
 
     A name lacks the suffix of its file, unless another scan beside it would have the same; that
     of one of several series in a folder has the series' number, or its UID where several have
-    that number. Raises `InputError` where two scans would have the same name.
+    that number. What some system cannot hold in the name of a folder is replaced. Raises
+    `InputError` where two scans would have the same name.
     """
     named = [path for path in paths if path.suffix.lower() != SUFFIX or path.is_dir()]
     roots = [one if one.is_dir() else one.parent for one in map(_absolute, named)]
@@ -164,16 +166,25 @@ def name_scans(found: Sequence[FoundScan], paths: Sequence[Path]) -> list[str]:
         long if counts[_folded(brief)] > 1 else brief
         for long, brief in zip(names, short, strict=True)
     ]
-    for folded, count in Counter(map(_folded, chosen)).items():
+    for folded, count in Counter([*map(_folded, chosen), STATUS_FILE]).items():
         if count > 1:
-            raise InputError("batch-names", f"Every scan may be given once; {folded!r} is again.")
-    return [path.as_posix() for path in chosen]
+            raise InputError(
+                "batch-names",
+                "Every scan needs a name of its own, also where case and special characters do not "
+                f"count; {folded!r} is there twice.",
+            )
+    return [_as_folder(path) for path in chosen]
 
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
+def _as_folder(path: Path) -> str:
+    """Return a name as that of a folder which every system can hold."""
+    return "/".join(map(make_file_name, path.parts))
+
+
 def _folded(path: Path) -> str:
-    """Return a name as file systems without case compare it."""
-    return path.as_posix().casefold()
+    """Return the name of the folder as file systems without case compare it."""
+    return comparable(_as_folder(path))

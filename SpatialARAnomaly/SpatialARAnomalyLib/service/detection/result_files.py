@@ -18,6 +18,7 @@ import numpy as np
 from SpatialARAnomalyLib import __version__
 from SpatialARAnomalyLib.engine.device import require_torch, start_imports
 from SpatialARAnomalyLib.engine.errors import SpecError
+from SpatialARAnomalyLib.engine.file_names import make_file_name
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding
@@ -120,7 +121,8 @@ def detect_to_files(
     name, volume = scan.read(report.check_cancelled, report)
     prepared = prepare_scan(volume, card, spec.allow_mismatch, report)
     images = read_source(volume) if spec.dicom else None
-    files = result_names(name if spec.name is None else spec.name, spec.report, spec.dicom)
+    name = make_file_name(name) if spec.name is None else spec.name
+    files = result_names(name, spec.report, spec.dicom)
     with write_atomically(
         output,
         list(files.values()),

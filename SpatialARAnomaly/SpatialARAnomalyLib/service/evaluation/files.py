@@ -23,6 +23,7 @@ from SpatialARAnomalyLib.engine.evaluation.metrics import (
     average_precision,
     dice,
 )
+from SpatialARAnomalyLib.engine.file_names import make_file_name
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import EvaluationSpec, Orientation, Spec
@@ -247,7 +248,7 @@ def evaluate_to_files(
 
 def _kept_names(number: int, case: Case) -> tuple[str, str]:
     """Return the names of a scan's NLL volume and review picture, which its number makes unique."""
-    name = f"{number:03}_{case.name}".replace("\\", "_")  # no separator on any system
+    name = make_file_name(f"{number:03}_{case.name}")
     return name + RESULT_SUFFIXES["nll"], name + RESULT_SUFFIXES["review"]
 
 

@@ -5,7 +5,6 @@ A model's name is a file name too, on every system that the model may travel to 
 
 import dataclasses
 import os
-import unicodedata
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from SpatialARAnomalyLib.engine.errors import ModelError, OutputError
+from SpatialARAnomalyLib.engine.file_names import comparable, file_name_problem, make_file_name
 from SpatialARAnomalyLib.engine.files import move_new, remove_stale_partials
 from SpatialARAnomalyLib.engine.model.model_file import (
     SUFFIX,
@@ -33,15 +33,6 @@ from SpatialARAnomalyLib.service.training.folder import SUFFIX as TRAINING_SUFFI
 MAX_CHARACTERS = 80
 MAX_BYTES = 200
 """Bytes of a name in UTF-8; file systems take 255, suffix included."""
-
-SEPARATORS = '/\\:*?"<>|'
-"""Characters that a file name must not hold on Windows."""
-
-RESERVED = {
-    "con", "prn", "aux", "nul", "conin$", "conout$",
-    *(f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"),
-}  # fmt: skip
-"""Names of Windows' devices, which it reserves with any extension."""
 
 
 class Arrival(StrEnum):
@@ -205,18 +196,10 @@ def _progress_callback(report: Reporter, model: Path) -> Callable[[int], None]:
 
 def name_problem(name: str) -> str | None:
     """Return what is wrong with a name, to follow "A model's name must"; None for a valid one."""
-    if not name.strip():
-        return "not be empty"
     if len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         return f"have at most {MAX_CHARACTERS} characters ({MAX_BYTES} bytes in UTF-8)"
-    if any(_is_control(one) for one in name):
-        return "not hold control characters"
-    if any(one in SEPARATORS for one in name):
-        return f"hold none of {' '.join(SEPARATORS)}"
-    if name != name.strip() or name.endswith(".") or name.startswith("."):
-        return "neither begin nor end with a space or a point"
-    if name.split(".")[0].strip().casefold() in RESERVED:
-        return "not be one that Windows reserves for a device"
+    if (problem := file_name_problem(name)) is not None:
+        return problem
     for suffix in (TRAINING_SUFFIX, SUFFIX):
         if name.casefold().endswith(suffix):
             return f"not end with {suffix}"
@@ -234,11 +217,8 @@ def make_valid(name: str) -> str:
     """Return the name itself if a model can have it, else a similar one."""
     if name_problem(name) is None:
         return name
-    kept = "".join("_" if _is_control(one) or one in SEPARATORS else one for one in name)
-    kept = _shorten(kept.strip().strip(".").strip(), 0)
-    if name_problem(kept) is not None:
-        kept = _shorten(f"model {kept}".replace(".", "_").strip(), 0)
-    return kept if name_problem(kept) is None else "model"
+    kept = _shorten(make_file_name(name, "model"), 0)
+    return kept if name_problem(kept) is None else _shorten(kept.replace(".", "_"), 0)
 
 
 def find_free_name(name: str, taken: Collection[str]) -> str:
@@ -252,17 +232,6 @@ def find_free_name(name: str, taken: Collection[str]) -> str:
         ending = f" ({number})"
         free = _shorten(name, len(ending)) + ending
     return free
-
-
-def comparable(name: str) -> str:
-    """Return a form that is equal for names which people or file systems take for the same."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _is_control(one: str) -> bool:
-    # Format characters may reverse the text that follows; two of them belong to scripts.
-    kind = unicodedata.category(one)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and one not in "\u200c\u200d")
 
 
 def _shorten(name: str, by: int) -> str:

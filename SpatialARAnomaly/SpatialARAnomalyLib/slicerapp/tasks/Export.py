@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.engine.errors import InputError, SpatialARError
+from SpatialARAnomalyLib.engine.file_names import make_file_name
 from SpatialARAnomalyLib.slicerapp.scene.FindingsTable import COLUMNS, REJECTED, Row, readRows
 from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
@@ -69,7 +70,7 @@ class ExportFormat(Enum):
 
 def fileName(name: str) -> str:
     """Make a file name for every file system from a node's name."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "scan"
+    return make_file_name(re.sub(r"[^\w.-]+", "_", name).strip("._"))
 
 
 class Export:

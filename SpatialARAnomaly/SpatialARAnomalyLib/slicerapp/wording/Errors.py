@@ -225,7 +225,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "output-exists": _("Choose another folder or name."),
         "output-folder": otherFolder,
         "output-incomplete": report,
-        "output-name": _("Choose a short name without slashes that does not begin with a dot."),
+        "output-name": _("Choose a short name of letters, digits, - and _."),
         "output-not-a-batch": otherFolder,
         "output-not-a-demo": otherFolder,
         "output-not-a-model": otherName,
@@ -284,7 +284,7 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "torch-missing": install,
         "training-diverged": _("Choose another 'Network', or leave out unusual scans."),
         "training-running": _("Wait until it has ended, or cancel it."),
-        "training-unwritable": _("Free disk space, then click 'Resume'."),
+        "training-unwritable": _("Free disk space or connect the drive, then click 'Resume'."),
         "transform-nonlinear": _(
             "Harden the transform on a copy of the volume, then choose the copy."
         ),
@@ -312,7 +312,10 @@ def allHints() -> dict[str, str | tuple[str, ...]]:
         "watch-running": otherFolder,
         "watch-state": otherFolder,
         "window-not-ct": _("Choose CT as 'Modality'."),
-        "worker-died": (_("Try again. See the log below.\n{logTail}"), tryAgain),
+        "worker-died": (
+            _("It may need more memory: close other programs, then try again. Log:\n{logTail}"),
+            _("It may need more memory: close other programs, then try again."),
+        ),
         "worker-ended": tryAgain,
         "worker-garbage": tryAgain,
         "worker-held": _("Try again when that has ended."),
