@@ -116,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         _draw_families(options)
         return
     work = options.work or options.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     encoder = load_encoder(options.encoder, device=device)
     spec = CohortSpec(

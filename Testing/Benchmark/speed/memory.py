@@ -130,6 +130,7 @@ def _fitted(options: Options, slices: int) -> dict[str, Any]:
     """Measure `fit` on random tokens, which are deleted afterwards because they are large."""
     channels, side = _quick_tokens() if options.quick else (CHANNELS, TOKENS)
     folder = options.work / "memory-store"
+    folder.mkdir(parents=True, exist_ok=True)
     store = FeatureStore(folder)
     random = np.random.default_rng(0)
     try:

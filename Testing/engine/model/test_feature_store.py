@@ -25,7 +25,7 @@ TOKENS = np.random.RandomState(3).normal(scale=4.0, size=SHAPE).astype(np.float3
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    return FeatureStore(tmp_path / "not yet" / "features")
+    return FeatureStore(tmp_path / "features")
 
 
 def files(store: FeatureStore) -> list[str]:
@@ -191,3 +191,12 @@ def test_what_was_read_is_let_go_and_read_again(store):
     assert np.array_equal(read, tokens.astype(np.float16))
     release_pages(read)  # not mapped: nothing happens
     assert np.array_equal(read, tokens.astype(np.float16))
+
+
+def test_a_folder_that_vanished_is_not_made_again(tmp_path):
+    store = FeatureStore(tmp_path / "gone" / "features")
+    for use in (lambda: store.write("key", SHAPE, batches(7)), lambda: store.open("key")):
+        with pytest.raises(OutputError, match="its folder is gone") as caught:
+            use()
+        assert caught.value.code == "training-unwritable"
+    assert not store.folder.parent.exists()

@@ -187,10 +187,8 @@ def test_a_model_is_one_file_without_pickle_or_path(file, tmp_path):
     assert b"__reduce__" not in content
 
 
-@pytest.mark.parametrize(
-    "name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 243, "undecodable \udce4"]
-)
-def test_any_name_is_kept(tmp_path, name):
+@pytest.mark.parametrize("name", ["Gehirn Größe", "脳モデル", "مخ", "a" * 243])
+def test_any_name_that_every_system_can_hold_is_kept(tmp_path, name):
     card = save_model(tmp_path / name, dataclasses.replace(CARD, name=name), small_model())
     assert card.name == name
     assert load_model(tmp_path / name)[0] == card

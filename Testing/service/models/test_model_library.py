@@ -215,7 +215,7 @@ def test_progress_is_told_in_stages(there, file):
 
 def test_a_name_that_no_disk_takes_is_told(file, there, tmp_path):
     long = tmp_path / ("n" * 300)
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="must have at most 255 bytes"):
         export_model(file, long, QUIET, overwrite=True)
     assert unchanged(there, lambda: import_model(long, there, QUIET)).code == "model-missing"
 
