@@ -177,7 +177,7 @@ LIGHT = [
     "service.models.library",
     "service.encoders.catalog",
     "service.user_folder",
-    "service.worker.redaction",
+    "service.redaction",
     "service.encoders.library",
     "service.encoders.dinov3_license",
     "service.training.request",

@@ -10,9 +10,9 @@ from SpatialARAnomalyLib.engine.errors import InputError, OutputError
 from SpatialARAnomalyLib.engine.volumes.files import read_volume_file
 from SpatialARAnomalyLib.service.encoders import hub, registry
 from SpatialARAnomalyLib.service.outputs import write_atomically
+from SpatialARAnomalyLib.service.redaction import redact_folders
 from SpatialARAnomalyLib.service.scans import find_scans
 from SpatialARAnomalyLib.service.user_folder import HOME_VARIABLE, user_folder
-from SpatialARAnomalyLib.service.worker.redaction import redact_folders
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def opened(
     Settings.setModelsFolder(models_folder)
     Settings.setDevice(Device.CPU)
     monkeypatch.setattr(worker_module, "_worker", warm_worker)
+    monkeypatch.setattr(worker_module, "_batchWorker", warm_worker)
     module = load_module(MODULE)
     monkeypatch.setattr(sys.modules["SpatialARAnomaly"], "stopSharedWorker", lambda: None)
     module.enter()

@@ -1,6 +1,5 @@
 """Results without a detection: an NLL volume of known blobs, added by the panel's code."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,11 +50,10 @@ def add_result(
 ) -> Any:
     """Add a scan and its result to the scene, as a detection does."""
     from slicerapp.heads import add_volume
-    from SpatialARAnomalyLib.engine.device import Device
     from SpatialARAnomalyLib.engine.scoring.findings import find_in_box
     from SpatialARAnomalyLib.service.worker.detection import finding_values
     from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import newImage
-    from SpatialARAnomalyLib.slicerapp.tasks.Detection import Detection, DetectionSettings
+    from SpatialARAnomalyLib.slicerapp.tasks.Detection import addResult
 
     nll = blobs()
     scan = add_volume((nll * 100).astype(np.int16), affine, name)
@@ -65,12 +63,6 @@ def add_result(
     voxels[:] = nll
     threshold = calibration().threshold(rate)
     findings, box = find_in_box(nll, np.asarray(affine), calibration(), threshold, 0.0)
-    detection = object.__new__(Detection)  # without a worker
-    detection.volumeId, detection._affine = scan.GetID(), np.asarray(affine)
-    detection.settings = DetectionSettings(
-        model=Path("quick"), falsePositiveRate=rate, leastVolumeMl=0.0,
-        device=Device.CPU, allowMismatch=False,
-    )  # fmt: skip
     event = {
         "calibration": calibration().to_dict(), "case_score": CASE_SCORE,
         "cautions": [{"code": code, "text": f"Text of {code}."} for code in cautions],
@@ -78,4 +70,4 @@ def add_result(
         "false_positive_rate": rate, "findings": [finding_values(one) for one in findings],
         "labels_start_kji": None if box is None else list(box.start_kji),
     }  # fmt: skip
-    return detection._addToScene(event, image, None if box is None else box.labels)
+    return addResult(scan, event, image, None if box is None else box.labels, 0.0, False)

@@ -75,6 +75,8 @@ class Job:
 JOBS = {
     "detect": Job("worker.detection", "detect", writes_output=True),
     "detect_scan": Job("detection.result_files", "detect_scan", writes_output=True),
+    "detect_batch": Job("worker.batch", "detect_batch", writes_output=True),
+    "saved_result": Job("worker.batch", "saved_result", writes_output=True),
     "dicom_volumes": Job("worker.dicom", "name_volumes"),
     "dicom_volume": Job("worker.dicom", "read_volume", writes_output=True),
     "find": Job("worker.detection", "find", writes_output=True),

@@ -28,8 +28,15 @@ from SpatialARAnomalyLib.slicerapp.tasks.Detection import (
 )
 from SpatialARAnomalyLib.slicerapp.tasks.DicomVolume import DicomVolume
 from SpatialARAnomalyLib.slicerapp.tasks.Evaluation import Evaluation, OnEvaluated
-from SpatialARAnomalyLib.slicerapp.tasks.Export import Export, ExportFormat, exportDicomSeg
+from SpatialARAnomalyLib.slicerapp.tasks.Export import (
+    Export,
+    ExportFormat,
+    checkDicomSeg,
+    exportDicomSeg,
+    hasDicomExporter,
+)
 from SpatialARAnomalyLib.slicerapp.tasks.FindingsUpdate import FindingsUpdate
+from SpatialARAnomalyLib.slicerapp.tasks.SavedResult import SavedResult, SavedScan
 from SpatialARAnomalyLib.slicerapp.wording.Errors import asUserError
 from SpatialARAnomalyLib.slicerapp.worker.Progress import Progress
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import WorkerProcess, sharedWorker
@@ -119,6 +126,10 @@ class Logic:
             lambda end: DicomVolume(node, self.worker, choose, self._reportProgress, end), onEnd
         )
 
+    def loadSaved(self, scan: SavedScan, onEnd: Callable[[Outcome], None]) -> None:
+        """Load a scan of a batch and its result into the scene."""
+        self._start(lambda end: SavedResult(scan, self.worker, self._reportProgress, end), onEnd)
+
     def makeDemonstrationModel(
         self, models: Path, device: Device, onEnd: Callable[[Outcome], None]
     ) -> None:
@@ -187,9 +198,11 @@ class Logic:
         if not folder.is_absolute():
             raise InputError("export-folder", _("Expected a folder to export to; none is chosen."))
         if format_ is ExportFormat.DICOM_SEG:
-            exportDicomSeg(result, folder, withRejected=withRejected)
-            onEnd(Outcome(), [folder])
-            return
+            checkDicomSeg(result)
+            if hasDicomExporter():
+                exportDicomSeg(result, folder, withRejected=withRejected)
+                onEnd(Outcome(), [folder])
+                return
         Export(
             result,
             format_,
@@ -224,6 +237,8 @@ class Logic:
 
     def _onSceneStartClose(self, scene: "slicer.vtkMRMLScene", event: str) -> None:
         self._findingsUpdate.cancel()
+        if isinstance(self._task, SavedResult):
+            self.cancel()
         if isinstance(self._task, Detection):
             self._fail(
                 InputError(

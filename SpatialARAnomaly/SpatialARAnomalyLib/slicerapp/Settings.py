@@ -79,6 +79,16 @@ def setExportFolder(folder: str) -> None:
     _setValue("ExportFolder", folder)
 
 
+def batchFolder(what: str) -> str:
+    """Return the `Scans` or `Results` of the last batch: a folder, or a table."""
+    return _value(f"Batch{what}")
+
+
+def setBatchFolder(what: str, folder: str) -> None:
+    """Set the `Scans` or `Results` of the last batch."""
+    _setValue(f"Batch{what}", folder)
+
+
 def workerPython() -> str:
     """Return the Python that runs the worker; empty for Slicer's own."""
     return _value("WorkerPython")

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from SpatialARAnomalyLib.slicerapp.Logic import Logic
 from SpatialARAnomalyLib.slicerapp.panels.Appearance import nameControls, showIcons
+from SpatialARAnomalyLib.slicerapp.panels.BatchPanel import BatchPanel
 from SpatialARAnomalyLib.slicerapp.panels.DetectPanel import DetectPanel, LogPanel
 from SpatialARAnomalyLib.slicerapp.panels.Dialogs import Dialogs
 from SpatialARAnomalyLib.slicerapp.panels.EncodersPanel import EncodersPanel
@@ -24,6 +25,7 @@ from SpatialARAnomalyLib.slicerapp.scene.Result import Result
 from SpatialARAnomalyLib.slicerapp.Settings import RememberedParameters
 from SpatialARAnomalyLib.slicerapp.setup.Dependencies import Dependencies
 from SpatialARAnomalyLib.slicerapp.tasks.Training import sharedTrainer
+from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import sharedBatchWorker
 
 MORE_SECTIONS = ("Train", "Models", "Evaluate", "Encoders", "Setup")
 """The .ui files of the sections of the second tab, in order."""
@@ -55,13 +57,19 @@ class Panel:
         self.evaluate = EvaluatePanel(ui, logic, dialogs)
         self.review = ReviewPanel(ui, logic, self._onResultChosen, dialogs)
         self.detect = DetectPanel(ui, logic, log, self.review.review, dialogs)
+        batchWorker = sharedBatchWorker()
+        batchWorker.log = log
+        self.batch = BatchPanel(
+            ui, logic, batchWorker, log, self.detect.settings, self._reviewSaved, dialogs
+        )
         self.train = TrainPanel(ui, log, self.detect.chooseModel, dialogs)
         self.encoders = EncodersPanel(ui, logic.worker, log, dialogs)
         self.models = ModelsPanel(ui, logic, log, self.detect, self.encoders.obtain, dialogs)
         self.encoders.onChanged = self._onEncodersChanged
-        packages = Dependencies(logic.worker, lambda: logic.busy, others=(sharedTrainer().worker,))
+        others = (sharedTrainer().worker, batchWorker)
+        packages = Dependencies(logic.worker, lambda: logic.busy, others=others)
         self.setup = SetupPanel(ui, packages, dialogs)
-        for section in (self.detect, self.train, self.encoders):
+        for section in (self.detect, self.batch, self.train, self.encoders):
             section.onMissingPackage = self.openSetup
         self.detect.packagesAreMissing = lambda: not packages.external and bool(packages.missing())
         self.detect.onOpenSetup = self.openSetup
@@ -74,6 +82,12 @@ class Panel:
         self._imported = False
         scene = slicer.mrmlScene
         self._nodeAddedTag = scene.AddObserver(scene.NodeAddedEvent, self._onNodeAdded)
+
+    def _reviewSaved(self, result: Result) -> None:
+        """Show a scan of a batch and its result."""
+        if self._parameters is not None:
+            self._parameters.inputVolume = result.scan
+        self.review.review(result)
 
     def _onResultChosen(self, result: Result | None) -> None:
         self._hideResults()
@@ -112,6 +126,7 @@ class Panel:
             self._chooseScan()
         self.review.setParameters(parameters)
         self.detect.setParameters(parameters)
+        self.batch.refresh()
         self.train.setParameters(parameters)
 
     def _onNodeAdded(self, scene: object, event: str) -> None:
@@ -153,6 +168,7 @@ class Panel:
         self._remembered.update(self._parameters)
         self.review.update()
         self.detect.refresh()
+        self.batch.refresh()
 
     def enter(self) -> None:
         """Update the sections when the user opens the module."""
@@ -176,8 +192,8 @@ class Panel:
         self._sceneTimer.timeout.disconnect(self._onSceneTimer)
         self.setParameters(None)
         self.tabs.currentChanged.disconnect(self._onTabChosen)
-        self.logic.worker.log = doNothing
-        for section in (self.review, self.models, self.detect, self.train):
+        self.logic.worker.log = sharedBatchWorker().log = doNothing
+        for section in (self.review, self.models, self.detect, self.batch, self.train):
             section.cleanup()
         for section in (self.export, self.evaluate, self.setup, self.encoders):
             section.cleanup()

@@ -31,13 +31,10 @@ from SpatialARAnomalyLib.service.encoders.library import (
     remove_encoder,
 )
 from SpatialARAnomalyLib.service.encoders.loading import hub_folder
+from SpatialARAnomalyLib.service.redaction import TOKEN, redact_paths
 from SpatialARAnomalyLib.service.text import size_text
 from SpatialARAnomalyLib.service.user_folder import user_folder
-from SpatialARAnomalyLib.service.worker.protocol import (
-    TOKEN,
-    Request,
-)
-from SpatialARAnomalyLib.service.worker.redaction import redact_paths
+from SpatialARAnomalyLib.service.worker.protocol import Request
 from typer.testing import CliRunner
 
 SECRET = "hf_SeCrEt0123456789"

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import slicerio
+from engine.dicom_examples import Series
 from Harness import run_events, wait_until
+from pydicom.uid import MRImageStorage
 from slicerapp.heads import add_volume, detected, head_with_lesion
 from slicerapp.panels.test_detection import placed
 from slicerapp.panels.test_review import mask, rows_of
@@ -254,7 +256,10 @@ def test_the_button_says_why_it_cannot_be_clicked(opened, tmp_path, monkeypatch)
     result.scan.SetAttribute("DICOM.instanceUIDs", "1.2.3")
     monkeypatch.setattr(slicer, "dicomDatabase", object(), raising=False)
     opened.widget.panel.export.refresh()
-    assert "not installed" in ui.exportButton.toolTip
+    assert ui.exportButton.isEnabled()
+    result.modelFacts = {}
+    opened.widget.panel.export.refresh()
+    assert "detect again" in ui.exportButton.toolTip
     assert not ui.exportButton.isEnabled()
 
 
@@ -490,3 +495,90 @@ def test_with_all_rejected_there_is_no_dicom_seg(shown, tmp_path, monkeypatch):
         module.ui.rejectButton.click()
     assert "finding" in export(module, tmp_path / "out", "DICOM_SEG")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def dicom_result(opened, tmp_path, monkeypatch):
+    """A result in a scan that Slicer loaded from DICOM with its slices in the other order."""
+    import slicer
+
+    series = Series(
+        stored=(blobs() * 100).astype(np.uint16)[::-1],
+        orientation=(0.8, 0.6, 0.0, -0.36, 0.48, 0.8),
+        attributes={
+            "Modality": "MR", "SOPClassUID": MRImageStorage,
+            "StudyInstanceUID": "1.2.3.4", "FrameOfReferenceUID": "1.2.3.5", "PatientID": "P-17",
+        },
+    )  # fmt: skip
+    files = sorted(series.write(tmp_path / "dicom").iterdir())
+    flip = np.diag([1.0, 1.0, -1.0, 1.0])
+    flip[2, 3] = len(series.stored) - 1
+    result = add_result(series.ras_from_voxel @ flip)
+    result.scan.SetAttribute("DICOM.instanceUIDs", " ".join(map(str, range(len(files)))))
+    result.modelFacts = result.modelFacts | {"weights_sha256": "ab" * 32}
+    database = types.SimpleNamespace(
+        fileForInstance=lambda uid: str(files[int(uid)]), instanceValue=lambda uid, tag: "MR"
+    )
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    opened.widget.panel.review.review(result)
+    run_events()
+    return opened, result, files
+
+
+def places_of(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Places (RAS mm) of the nonzero voxels [i, j, k], sorted."""
+    ijk = np.argwhere(voxels)
+    found = ijk @ affine[:3, :3].T + affine[:3, 3]
+    return found[np.lexsort(np.round(found, 3).T)]
+
+
+def test_dicom_seg_without_slicers_exporter_lies_on_the_images(dicom_result, tmp_path):
+    import highdicom as hd
+    import pydicom
+    from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel
+
+    module, result, files = dicom_result
+    module.widget.panel.review.view.choose(2)
+    module.ui.rejectButton.click()
+    for again in ("one", "two"):
+        assert export(module, tmp_path / again, "DICOM_SEG").startswith("Written: Scan_seg.dcm")
+    segmentation, same = (
+        hd.seg.segread(tmp_path / f"{one}/Scan_seg.dcm") for one in ("one", "two")
+    )
+    assert segmentation.SOPInstanceUID == same.SOPInstanceUID
+    names = {
+        number: segmentation.get_segment_description(number).segment_label
+        for number in segmentation.segment_numbers
+    }
+    assert names == {1: "Finding 1", 2: "Finding 3"}
+    image = pydicom.dcmread(files[0], stop_before_pixels=True)
+    for tag in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
+        assert segmentation[tag].value == image[tag].value
+    assert segmentation.SeriesInstanceUID != image.SeriesInstanceUID
+    volume = segmentation.get_volume(combine_segments=True)
+    for number, rank in ((1, 1), (2, 3)):
+        found = places_of(volume.array == number, LPS_FROM_RAS @ volume.affine)
+        expected = places_of(mask(result, rank).T, rasFromVoxel(result.volume))
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_dicom_seg_of_a_moved_scan_is_refused(dicom_result, tmp_path):
+    from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import rasFromVoxel, setRasFromVoxel
+
+    module, result, _files = dicom_result
+    moved = rasFromVoxel(result.volume)
+    moved[:3, 3] += 1.0
+    setRasFromVoxel(result.volume, moved)
+    assert "grid of its DICOM images" in export(module, tmp_path / "out", "DICOM_SEG")
+    assert not (tmp_path / "out").exists()
+
+
+def test_dicom_seg_without_highdicom_says_what_to_install(monkeypatch, app):
+    from SpatialARAnomalyLib.engine.errors import SetupError
+    from SpatialARAnomalyLib.service.detection import dicom_source
+    from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
+
+    monkeypatch.setattr(dicom_source, "find_spec", lambda name: None)
+    with pytest.raises(SetupError) as caught:
+        dicom_source.require_dicom_packages(["highdicom"])
+    assert "pip install highdicom" in inOneLine(caught.value)

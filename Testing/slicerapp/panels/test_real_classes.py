@@ -14,7 +14,7 @@ def path_fields(module) -> dict:
         for name, widget in vars(module.ui).items()
         if widget.inherits("QWidget") and type(widget).__name__ == "ctkPathLineEdit"
     }
-    assert len(fields) == 5
+    assert len(fields) == 7
     return fields
 
 
@@ -23,7 +23,13 @@ def test_every_path_can_be_taken_back(opened, tmp_path):
     from SpatialARAnomalyLib.slicerapp import Settings
     from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import pythonSlicer, workerPython
 
+    def results() -> str:
+        opened.ui.batchScansEdit.setCurrentPath(str(tmp_path))
+        return tip(opened.ui.batchButton)
+
     taken = {
+        "batchScansEdit": lambda: tip(opened.ui.batchButton),
+        "batchResultsEdit": results,
         "exportFolderEdit": lambda: tip(opened.ui.exportButton),
         "modelsFolderEdit": Settings.modelsFolder,
         "setupPythonEdit": workerPython,

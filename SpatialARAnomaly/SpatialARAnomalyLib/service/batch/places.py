@@ -12,6 +12,7 @@ from SpatialARAnomalyLib.engine.errors import Cancelled, SpatialARError
 from SpatialARAnomalyLib.engine.progress import Reporter, SilentReporter
 from SpatialARAnomalyLib.service.events import as_user_error, internal_error, missing_package
 from SpatialARAnomalyLib.service.jobs import JOBS
+from SpatialARAnomalyLib.service.redaction import redact_paths
 
 DEATHS = 3
 """Processes that may die with a scan before it fails; Dask's `allowed-failures` is the same."""
@@ -93,7 +94,7 @@ def do(
     except Exception as error:
         known = missing_package(error) or as_user_error(error)
         if known is None:
-            traceback.print_exc(file=sys.stderr)
+            print(redact_paths(traceback.format_exc(), request), file=sys.stderr)
             known = internal_error(error)
     seconds = time.perf_counter() - begun_s
     return Outcome(values=values, error=known, notices=tuple(notices.found), seconds=seconds)

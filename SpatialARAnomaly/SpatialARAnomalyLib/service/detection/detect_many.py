@@ -15,6 +15,7 @@ from SpatialARAnomalyLib.engine.volumes.files import has_volume_suffix, volume_n
 from SpatialARAnomalyLib.service.batch.batch import BatchOutcome, BatchScan, run_batch
 from SpatialARAnomalyLib.service.batch.places import Place, Work
 from SpatialARAnomalyLib.service.batch.table import STATUS_FILE, Row
+from SpatialARAnomalyLib.service.csv_files import cell
 from SpatialARAnomalyLib.service.detection.result_files import RUN_FILE, ResultsSpec
 from SpatialARAnomalyLib.service.scan_search import FoundScan, search_scans
 from SpatialARAnomalyLib.service.scan_table import SUFFIX
@@ -123,6 +124,26 @@ def _columns(values: dict[str, Any]) -> Row:
         "strongest": findings[0]["strength"] if findings else None,
         "case_p_value": values["case_p_value"],
     }
+
+
+def find_named(paths: Sequence[Path], name: str, report: Reporter) -> tuple[str, ScanSource]:
+    """Return the scan that a name in the table of a batch stands for, with its whole name.
+
+    The name leads to its place in a folder, which is searched first. Raises `InputError` where
+    no scan has the name.
+    """
+    searched = [list(paths)]
+    if len(paths) == 1 and paths[0].is_dir():
+        place = paths[0] / name
+        within = place if place.is_dir() else place.parent
+        if within.is_dir() and _absolute(within).is_relative_to(_absolute(paths[0])):
+            searched.insert(0, [within])
+    for some in searched:
+        found = search_scans(some, (), report)
+        for one, whole in zip(found, name_scans(found, paths), strict=True):
+            if str(cell(whole)) == name:
+                return whole, replace(one.source, patient=None)
+    raise InputError("input-missing", f"{name!r} does not exist.")
 
 
 def name_scans(found: Sequence[FoundScan], paths: Sequence[Path]) -> list[str]:

@@ -7,22 +7,21 @@ the model and the settings, so that a repeated detection makes the same objects.
 import hashlib
 import uuid
 import warnings
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt16
 
 from SpatialARAnomalyLib import __version__
-from SpatialARAnomalyLib.engine.specs import Modality
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality
 from SpatialARAnomalyLib.service.detection.detect import Detection
 from SpatialARAnomalyLib.service.detection.dicom_source import SourceImages
-from SpatialARAnomalyLib.service.detection.findings_table import (
-    TERMINOLOGY,
-    finding_row,
-    rank_color,
-)
+from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY, finding_row
 from SpatialARAnomalyLib.service.detection.review_case import ReviewCase
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
+from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, finding_segment
 from SpatialARAnomalyLib.service.text import RESEARCH_NOTICE
 
 PROGRAM = "SpatialARAnomaly"
@@ -109,7 +108,13 @@ def dicom_results(detection: Detection, case: ReviewCase, source: SourceImages) 
     with warnings.catch_warnings(action="ignore"):  # of values that the scan's own headers hold
         results = {}
         if detection.findings:
-            results[SEG] = _segmentation(detection, source, identity)
+            results[SEG] = _segmentation(
+                detection.labels,
+                [finding_segment(one.rank) for one in detection.findings],
+                _algorithm(detection),
+                source,
+                identity,
+            )
         results["dicom_nll"] = _parametric_map(detection, source, identity)
         results["dicom_review"] = _secondary_capture(case, source, identity)
         results["dicom_report"] = _report(detection, source, identity, dict(results))
@@ -131,7 +136,39 @@ def _origin(kind: str, identity: str) -> dict[str, Any]:
     }
 
 
+def reviewed_segmentation(
+    labels: UInt16[np.ndarray, "k j i"],
+    segments: Sequence[Segment],
+    model: str,
+    weights_sha256: str,
+    spec: FindingsSpec,
+    source: SourceImages,
+) -> Any:
+    """Return findings that a user has reviewed, and perhaps edited, as DICOM SEG.
+
+    `labels` lie on the grid of the images. The same labels, segments, model and settings make the
+    same object.
+    """
+    parts = (
+        *source.identity,
+        weights_sha256,
+        repr((spec.false_positive_rate, spec.min_volume_ml)),
+        hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest(),
+        repr(segments),
+        __version__,
+    )
+    identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    with warnings.catch_warnings(action="ignore"):  # of values that the scan's own headers hold
+        algorithm = _algorithm_values(model, weights_sha256, spec)
+        return _segmentation(labels, segments, algorithm, source, identity, "SEMIAUTOMATIC")
+
+
 def _algorithm(detection: Detection) -> dict[str, Any]:
+    card = detection.card
+    return _algorithm_values(card.name, card.weights_sha256, detection.spec)
+
+
+def _algorithm_values(model: str, weights_sha256: str, spec: FindingsSpec) -> dict[str, Any]:
     from pydicom.sr.codedict import codes
 
     return {
@@ -139,10 +176,10 @@ def _algorithm(detection: Detection) -> dict[str, Any]:
         "version": __version__,
         "family": codes.cid7162.ArtificialIntelligence,
         "parameters": {
-            "model": detection.card.name,
-            "model_sha256": detection.card.weights_sha256,
-            "false_positive_rate": f"{detection.spec.false_positive_rate:g}",
-            "min_volume_ml": f"{detection.spec.min_volume_ml:g}",
+            "model": model,
+            "model_sha256": weights_sha256,
+            "false_positive_rate": f"{spec.false_positive_rate:g}",
+            "min_volume_ml": f"{spec.min_volume_ml:g}",
         },
     }
 
@@ -165,35 +202,45 @@ def _frames(source: SourceImages) -> dict[str, Any]:
     }
 
 
-def _segmentation(detection: Detection, source: SourceImages, identity: str) -> Any:
+def _segmentation(
+    labels: UInt16[np.ndarray, "k j i"],
+    segments: Sequence[Segment],
+    algorithm: dict[str, Any],
+    source: SourceImages,
+    identity: str,
+    kind: str = "AUTOMATIC",
+) -> Any:
+    """Return segments, numbered from 1, as DICOM SEG; `kind` is that of findings (0062,0008)."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import Segmentation, SegmentDescription
 
-    algorithm = AlgorithmIdentificationSequence(**_algorithm(detection))
-    segments = [
-        SegmentDescription(
-            segment_number=one.rank,
-            segment_label=f"Finding {one.rank}",
-            segmented_property_category=_concept(*TERMINOLOGY["category"]),
-            segmented_property_type=_concept(*TERMINOLOGY["type"]),
-            algorithm_type="AUTOMATIC",
-            algorithm_identification=algorithm,
-            tracking_uid=result_uid(identity, "finding", one.rank),
-            tracking_id=f"Finding {one.rank}",
-            display_color=CIELabColor.from_rgb(
-                *(round(255 * channel) for channel in rank_color(one.rank))
-            ),
+    identification = AlgorithmIdentificationSequence(**algorithm)
+    numbers = np.zeros(np.iinfo(np.uint16).max + 1, np.uint16)
+    descriptions = []
+    for number, one in enumerate(segments, start=1):
+        numbers[one.value] = number
+        is_finding = one.id == finding_segment(one.value).id
+        descriptions.append(
+            SegmentDescription(
+                segment_number=number,
+                segment_label=one.name[:64] or one.id[:64],
+                segmented_property_category=_concept(*TERMINOLOGY["category"]),
+                segmented_property_type=_concept(*TERMINOLOGY["type"]),
+                algorithm_type=kind if is_finding else "MANUAL",
+                algorithm_identification=identification if is_finding else None,
+                tracking_uid=result_uid(identity, "finding", one.value),
+                tracking_id=one.name[:64] or one.id[:64],
+                display_color=CIELabColor.from_rgb(*(round(255 * part) for part in one.color)),
+            )
         )
-        for one in detection.findings
-    ]
     result = Segmentation(
         **_frames(source),
         **_origin(SEG, identity),
-        pixel_array=detection.labels[source.slices],
+        pixel_array=numbers[labels[source.slices]],
         segmentation_type="BINARY",
-        segment_descriptions=segments,
-        device_serial_number=detection.card.weights_sha256[:16],
+        segment_descriptions=descriptions,
+        device_serial_number=algorithm["parameters"]["model_sha256"][:16],
         content_label="FINDINGS",
         content_description=RESEARCH_NOTICE,
     )

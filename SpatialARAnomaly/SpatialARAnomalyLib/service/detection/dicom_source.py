@@ -1,6 +1,7 @@
 """The DICOM images of a scan as sources of DICOM results: what is copied from them, and checks."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -69,9 +70,9 @@ class SourceImages:
     """SOP Instance UID and frame number of every slice."""
 
 
-def require_dicom_packages() -> None:
-    """Raise `SetupError` if the packages of the extra `dicomweb` are not installed."""
-    for package in ("highdicom", "dicomweb_client"):
+def require_dicom_packages(packages: Sequence[str] = ("highdicom", "dicomweb_client")) -> None:
+    """Raise `SetupError` if packages of the extra `dicomweb` are not installed."""
+    for package in packages:
         if find_spec(package) is None:
             raise SetupError(
                 "dicomweb-missing",

@@ -21,7 +21,6 @@ from SpatialARAnomalyLib.engine.errors import SpecError
 from SpatialARAnomalyLib.engine.file_names import make_file_name
 from SpatialARAnomalyLib.engine.model.model_file import read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
-from SpatialARAnomalyLib.engine.scoring.findings import Finding
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.service.csv_files import write_table
 from SpatialARAnomalyLib.service.detection.detect import (
@@ -40,13 +39,15 @@ from SpatialARAnomalyLib.service.detection.dicom_source import (
 from SpatialARAnomalyLib.service.detection.findings_table import (
     FINDING_COLUMNS,
     finding_row,
-    rank_color,
 )
 from SpatialARAnomalyLib.service.detection.model_cache import MODELS
 from SpatialARAnomalyLib.service.detection.report import write_report
 from SpatialARAnomalyLib.service.detection.review_case import case_of
 from SpatialARAnomalyLib.service.detection.review_picture import write_review
-from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
+from SpatialARAnomalyLib.service.detection.segmentation_file import (
+    finding_segment,
+    write_segmentation,
+)
 from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
 from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.setup.packages import installed_version
@@ -166,7 +167,10 @@ def write_results(
     writers: dict[str, Callable[[Path], object]] = {
         "nll": lambda path: write_nrrd(path, detection.nll, ras_from_voxel),
         "segmentation": lambda path: write_segmentation(
-            path, detection.labels, ras_from_voxel, list(map(_segment, detection.findings))
+            path,
+            detection.labels,
+            ras_from_voxel,
+            [finding_segment(one.rank) for one in detection.findings],
         ),
         "labels": lambda path: write_nifti_labels(
             path,
@@ -186,15 +190,6 @@ def write_results(
         for kind, data_set in dicom_results(detection, case, images).items():
             writers[kind] = partial(data_set.save_as, enforce_file_format=True)
     write_each(folder, {file: writers[kind] for kind, file in files.items()}, report)
-
-
-def _segment(finding: Finding) -> Segment:
-    return Segment(
-        value=finding.rank,
-        id=f"Finding_{finding.rank}",
-        name=f"Finding {finding.rank}",
-        color=rank_color(finding.rank),
-    )
 
 
 def _write_manifest(path: Path, detection: Detection, files: dict[str, str]) -> None:

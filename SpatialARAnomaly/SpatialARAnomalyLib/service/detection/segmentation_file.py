@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt16
 
 from SpatialARAnomalyLib.engine.specs import Spec
 from SpatialARAnomalyLib.engine.volumes.geometry import LPS_FROM_RAS
-from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY
+from SpatialARAnomalyLib.service.detection.findings_table import TERMINOLOGY, rank_color
 
 _PLACEHOLDER = "-"
 """Placeholder of a text that `_write_texts` replaces."""
@@ -30,6 +30,11 @@ class Segment(Spec):
         self._require(0 < self.value <= np.iinfo(np.uint16).max, "value must lie in [1, 65535]")
         self._require(bool(self.id.strip()), "id must not be empty")
         self._require(all(0 <= one <= 1 for one in self.color), "color must lie in [0, 1]")
+
+
+def finding_segment(rank: int) -> Segment:
+    """Return the segment of a finding."""
+    return Segment(value=rank, id=f"Finding_{rank}", name=f"Finding {rank}", color=rank_color(rank))
 
 
 def write_segmentation(

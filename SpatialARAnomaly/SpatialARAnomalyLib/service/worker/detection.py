@@ -11,7 +11,7 @@ from jaxtyping import UInt16
 from SpatialARAnomalyLib.engine.cards.calibration import Calibration
 from SpatialARAnomalyLib.engine.device import require_torch, start_imports
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
-from SpatialARAnomalyLib.engine.model.model_file import read_card
+from SpatialARAnomalyLib.engine.model.model_file import ModelCard, read_card
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import Finding, LabelBox, find_in_box
 from SpatialARAnomalyLib.engine.specs import FindingsSpec, Modality, Spec
@@ -121,20 +121,25 @@ def detect(
         "case_score": detection.case_score,
         "case_p_value": detection.case_p_value,
         **detection.caution_values(),
-        "model": {
-            "name": card.name,
-            "weights_sha256": card.weights_sha256,
-            "modality": card.modality.value,
-            "plane": card.slices.plane.value,
-            "card": card_facts(card),
-            "notices": list(card_notices(card)),
-        },
+        "model": model_values(card),
         "calibration": card.calibration.to_dict(),
         "token_mm": card.token_mm,
         "device": detection.device,
         "seconds": detection.seconds,
         "mismatches": list(detection.mismatches),
         "warm": dict(MODELS.reused),
+    }
+
+
+def model_values(card: ModelCard) -> dict[str, Any]:
+    """Return what a result says of its model."""
+    return {
+        "name": card.name,
+        "weights_sha256": card.weights_sha256,
+        "modality": card.modality.value,
+        "plane": card.slices.plane.value,
+        "card": card_facts(card),
+        "notices": list(card_notices(card)),
     }
 
 
@@ -212,11 +217,17 @@ def _common_values(
     spec: FindingsSpec,
 ) -> dict[str, Any]:
     """Return the values that the results of `detect` and `find` have in common."""
-    return {
-        "files": {"labels": None if box is None else str(output / LABELS_FILE)},
-        "labels_start_kji": None if box is None else list(box.start_kji),
+    return label_values(output, box) | {
         "findings": [finding_values(finding) for finding in findings],
         "threshold_nll": calibration.threshold(spec.false_positive_rate),
         "false_positive_rate": spec.false_positive_rate,
         "supported": calibration.supports(spec.false_positive_rate),
+    }
+
+
+def label_values(output: Path, box: LabelBox | None) -> dict[str, Any]:
+    """Return the file of the label map, and its place in the scan."""
+    return {
+        "files": {"labels": None if box is None else str(output / LABELS_FILE)},
+        "labels_start_kji": None if box is None else list(box.start_kji),
     }

@@ -15,7 +15,7 @@ from SpatialARAnomalyLib.service.encoders.library import (
     remove_encoder,
 )
 from SpatialARAnomalyLib.service.encoders.loading import hub_folder
-from SpatialARAnomalyLib.service.worker.protocol import TOKEN
+from SpatialARAnomalyLib.service.redaction import TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)

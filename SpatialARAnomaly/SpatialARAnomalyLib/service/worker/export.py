@@ -1,5 +1,6 @@
 """The job `export`: reviewed findings in the formats of other programs."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, Float64, UInt16
 
 from SpatialARAnomalyLib.engine.errors import InputError, SpecError
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.scoring.findings import LabelBox
-from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.engine.specs import FindingsSpec, Spec
+from SpatialARAnomalyLib.engine.volumes.dicom import read_series
+from SpatialARAnomalyLib.engine.volumes.dicom_series import choose_series, list_series
 from SpatialARAnomalyLib.engine.volumes.files import write_nifti_labels, write_nrrd
 from SpatialARAnomalyLib.engine.volumes.geometry import check_ras_from_voxel
 from SpatialARAnomalyLib.engine.volumes.volume import Volume
@@ -26,6 +29,8 @@ from SpatialARAnomalyLib.service.array_files import (
     read_voxels,
 )
 from SpatialARAnomalyLib.service.csv_files import write_table
+from SpatialARAnomalyLib.service.detection.dicom_results import reviewed_segmentation
+from SpatialARAnomalyLib.service.detection.dicom_source import read_source, require_dicom_packages
 from SpatialARAnomalyLib.service.detection.report import (
     ReportFacts,
     case_from_facts,
@@ -33,6 +38,9 @@ from SpatialARAnomalyLib.service.detection.report import (
 )
 from SpatialARAnomalyLib.service.detection.segmentation_file import Segment, write_segmentation
 from SpatialARAnomalyLib.service.outputs import write_atomically, write_each
+
+VOXEL_TOLERANCE = 0.1
+"""Distance that is rounding, between a voxel and that of the images, in voxels."""
 
 
 class ExportFormat(StrEnum):
@@ -44,6 +52,7 @@ class ExportFormat(StrEnum):
     FINDINGS = "findings"
     NLL = "nll"
     REPORT = "report"
+    DICOM_SEG = "dicom_seg"
 
 
 SUFFIXES = {
@@ -53,8 +62,23 @@ SUFFIXES = {
     ExportFormat.FINDINGS: "_findings.csv",
     ExportFormat.NLL: "_nll.nrrd",
     ExportFormat.REPORT: "_report.html",
+    ExportFormat.DICOM_SEG: "_seg.dcm",
 }
 """Endings of the files' names, after the name of the scan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomFacts(Spec):
+    """The images that a result refers to, and what made it."""
+
+    files: tuple[str, ...]
+    """The DICOM files that the scan was loaded from."""
+    volume: int | None = None
+    """Number of the scan from 1, where these hold several volumes."""
+    model: str
+    weights_sha256: str
+    false_positive_rate: float
+    min_volume_ml: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +101,8 @@ class ExportInputs(Spec):
     voxels: str | None = None
     """A `.npy` file of the scan [k, j, i]; needed, as the NLL and the next, for a report."""
     report: ReportFacts | None = None
+    dicom: DicomFacts | None = None
+    """What DICOM SEG needs."""
 
     def __post_init__(self) -> None:
         self._require(min(self.size_kji) > 0, "size_kji must be positive")
@@ -91,7 +117,7 @@ class ExportSpec(Spec):
     """Formats, and the name of the files."""
 
     formats: tuple[ExportFormat, ...] = tuple(
-        one for one in ExportFormat if one not in ("nll", "report")
+        one for one in ExportFormat if one not in ("nll", "report", "dicom_seg")
     )
     name: str = "scan"
     """Name of the scan, the beginning of the files' names."""
@@ -128,6 +154,7 @@ def export(
         ExportFormat.FINDINGS: lambda path: write_table(path, inputs.columns, inputs.findings),
         ExportFormat.NLL: lambda path: _write_nll(path, inputs),
         ExportFormat.REPORT: lambda path: _write_report(path, inputs, labels),
+        ExportFormat.DICOM_SEG: lambda path: _write_dicom_seg(path, inputs, labels, report),
     }
     names = {one: spec.name + SUFFIXES[one] for one in spec.formats}
     with write_atomically(output, list(names.values()), overwrite=spec.overwrite) as partial:
@@ -171,3 +198,54 @@ def _write_report(path: Path, inputs: ExportInputs, labels: UInt16[np.ndarray, "
     check_same_size(nll.shape, volume.voxels, "scan")
     case = case_from_facts(volume, nll, labels, inputs.findings, facts)
     write_report(path, case, facts.title, facts.space)
+
+
+def _write_dicom_seg(
+    path: Path, inputs: ExportInputs, labels: UInt16[np.ndarray, "k j i"], report: Reporter
+) -> None:
+    facts = inputs.dicom
+    if facts is None or not inputs.segments:
+        raise SpecError("spec-value", "For DICOM SEG, dicom and segments must be given.")
+    require_dicom_packages(["highdicom"])
+    series = choose_series(
+        list_series([Path(one) for one in facts.files], report.check_cancelled), None
+    )
+    volume = read_series(series, report.check_cancelled, volume=facts.volume)
+    result = reviewed_segmentation(
+        labels_on_images(labels, affine_array(inputs.ras_from_voxel), volume),
+        inputs.segments,
+        facts.model,
+        facts.weights_sha256,
+        FindingsSpec(
+            false_positive_rate=facts.false_positive_rate, min_volume_ml=facts.min_volume_ml
+        ),
+        read_source(volume),
+    )
+    result.save_as(path, enforce_file_format=True)
+
+
+def labels_on_images(
+    labels: UInt16[np.ndarray, "k j i"], ras_from_voxel: Float64[np.ndarray, "4 4"], volume: Volume
+) -> UInt16[np.ndarray, "K J I"]:
+    """Return a label map on the grid of the images that its scan was loaded from.
+
+    The scan's axes may be in another order or direction, and it may be a part of the images.
+    Raises `InputError` where its voxels are not those of the images.
+    """
+    to_images = np.linalg.inv(volume.ras_from_voxel) @ ras_from_voxel
+    steps = np.rint(to_images)
+    ends = np.array([0.0, 1.0])[:, None] * (np.array(labels.shape[::-1]) - 1)
+    corners = np.array([[*one, 1.0] for one in itertools.product(*ends.T)]).T
+    apart = np.abs((to_images - steps) @ corners).max()
+    if apart > VOXEL_TOLERANCE or not (np.abs(steps[:3, :3]).sum(axis=0) == 1).all():
+        raise InputError(
+            "dicom-grid",
+            "Expected the scan on the grid of its DICOM images; its voxels lie between theirs.",
+        )
+    k, j, i = np.nonzero(labels)
+    places = (steps[:3, :3] @ [i, j, k] + steps[:3, 3:]).astype(int)[::-1]
+    size = np.array(volume.voxels.shape)[:, None]
+    inside = ((places >= 0) & (places < size)).all(axis=0)
+    placed = np.zeros(volume.voxels.shape, np.uint16)
+    placed[tuple(places[:, inside])] = labels[k, j, i][inside]
+    return placed

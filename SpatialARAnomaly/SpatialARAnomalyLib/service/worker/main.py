@@ -30,6 +30,7 @@ from SpatialARAnomalyLib.service.events import (
     to_json,
 )
 from SpatialARAnomalyLib.service.jobs import JOBS, release_models
+from SpatialARAnomalyLib.service.redaction import redact_paths, redact_token
 from SpatialARAnomalyLib.service.worker.process import (
     EventPipe,
     Shutdown,
@@ -47,7 +48,6 @@ from SpatialARAnomalyLib.service.worker.protocol import (
     read_message,
 )
 from SpatialARAnomalyLib.service.worker.queue import RequestQueue
-from SpatialARAnomalyLib.service.worker.redaction import redact_paths, redact_token
 
 
 def main() -> None:

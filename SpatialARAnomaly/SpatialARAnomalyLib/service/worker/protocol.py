@@ -16,9 +16,6 @@ from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.service.events import PROTOCOL
 from SpatialARAnomalyLib.service.jobs import JOBS
 
-TOKEN = "token"  # noqa: S105 - the name of an input, not a secret
-"""Key of the one secret input: no event and no line of the log repeats its value."""
-
 _KEYS = ("protocol", "id", "job", "inputs", "spec", "output")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from SpatialARAnomalyLib.engine.progress import Reporter
 from SpatialARAnomalyLib.engine.specs import Spec
+from SpatialARAnomalyLib.service.redaction import redact_folders
 from SpatialARAnomalyLib.service.setup.kit_manifest import check_fits, verify_kit
 from SpatialARAnomalyLib.service.setup.packages import REQUIREMENTS, installed_version
-from SpatialARAnomalyLib.service.worker.redaction import redact_folders
 
 PACKAGES = (
     *(re.split("[<>=!~; ]", requirement)[0] for requirement in REQUIREMENTS),

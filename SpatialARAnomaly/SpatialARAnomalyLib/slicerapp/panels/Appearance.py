@@ -49,6 +49,8 @@ def _names() -> dict[str, str]:
         "resultMenuButton": _("More on the result"),
         "findingsTable": _("Findings"),
         "progressBar": _("Progress of the detection"),
+        "batchProgressBar": _("Progress of the batch"),
+        "batchTable": _("Scans of the batch"),
         "evaluateTable": _("Metrics"),
         "trainScansTable": _("Surveyed scans"),
         "trainProgressBar": _("Progress of the training"),

@@ -280,17 +280,12 @@ class DetectPanel:
             return _("There is no model yet: make the demonstration model, or import one.")
         return None if entry.card is not None else _("The chosen model cannot be used.")
 
-    def _detectOrCancel(self, *_unused: object) -> None:
-        if self._logic.busy:
-            self._report(_("Cancelling…"))
-            self._logic.cancel()
-            self.refresh()
-            return
+    def settings(self) -> DetectionSettings | None:
+        """Return the settings of a detection; None without a usable model, or a scene."""
         entry, parameters = self.chosenModel(), self._parameters
         if entry is None or entry.card is None or parameters is None:
-            self.refresh()
-            return
-        settings = DetectionSettings(
+            return None
+        return DetectionSettings(
             model=entry.path,
             falsePositiveRate=parameters.falsePositiveRate,
             leastVolumeMl=parameters.leastVolumeMl,
@@ -298,7 +293,19 @@ class DetectPanel:
             allowMismatch=parameters.allowMismatch,
             refineOutlines=parameters.refineOutlines,
         )
-        self._log(f"detection with a model of {entry.card.modality} on {settings.device}")
+
+    def _detectOrCancel(self, *_unused: object) -> None:
+        if self._logic.busy:
+            self._report(_("Cancelling…"))
+            self._logic.cancel()
+            self.refresh()
+            return
+        settings, parameters = self.settings(), self._parameters
+        if settings is None or parameters is None:
+            self.refresh()
+            return
+        modality = self.chosenModel().card.modality
+        self._log(f"detection with a model of {modality} on {settings.device}")
         mask = self._ui.maskSelector.currentNode()
         self._start(
             lambda: self._logic.startDetection(

@@ -49,18 +49,26 @@ class JobRunner:
         spec: dict[str, Any] | None = None,
         output: Path | None = None,
         status: str = "",
+        cancelled: str = "",
+        onEvent: Callable[[Event], None] = doNothing,
         onError: Callable[[SpatialARError], bool] = lambda error: False,
     ) -> None:
-        """Run a job; `status` is shown until the first progress.
+        """Run a job; `status` is shown until the first progress, `cancelled` after a cancel.
 
-        `onResult` gets the result and returns the status text; `onError` gets the error and
-        returns whether it handled it.
+        `onEvent` gets every event before the last. `onResult` gets the result and returns the
+        status text; `onError` gets the error and returns whether it handled it.
         """
 
         def showProgress(progress: Progress) -> None:
             if not self.cancelling and not self._closed:
                 showShare(self._bar, progress.share)
                 self._showStatus(progress.text)
+
+        reportProgress = progressCallback(showProgress)
+
+        def receive(event: Event) -> None:
+            reportProgress(event)
+            onEvent(event)
 
         def end(event: Event) -> None:
             self._cancelJob, self.cancelling = None, False
@@ -69,7 +77,11 @@ class JobRunner:
             if event["event"] == "result":
                 self._showStatus(onResult(event))
             else:
-                self._showError(job, outcomeOf(event).error, onError)
+                error = outcomeOf(event).error
+                if error is None:
+                    self._showStatus(cancelled or _("Cancelled. Nothing was changed."))
+                else:
+                    self._showError(job, error, onError)
             self._onChange()
 
         self._showStatus(status)
@@ -80,7 +92,7 @@ class JobRunner:
             inputs=inputs,
             spec=spec or {},
             output=output,
-            onEvent=progressCallback(showProgress),
+            onEvent=receive,
             onEnd=end,
         )
         # The job has ended already if the process could not be started.
@@ -89,11 +101,9 @@ class JobRunner:
         self._onChange()
 
     def _showError(
-        self, job: str, error: SpatialARError | None, onError: Callable[[SpatialARError], bool]
+        self, job: str, error: SpatialARError, onError: Callable[[SpatialARError], bool]
     ) -> None:
-        if error is None:
-            self._showStatus(_("Cancelled. Nothing was changed."))
-        elif not onError(error):
+        if not onError(error):
             self._log(f"{job} failed: {error.code}")
             self._showStatus("⚠ " + inOneLine(error))
             if isMissingPackage(error):

@@ -61,6 +61,16 @@ class DetectionSettings:
     allowMismatch: bool = False
     refineOutlines: bool = FindingsSpec.refine_outlines
 
+    def spec(self) -> dict[str, Any]:
+        """Return the settings of the worker's job."""
+        return {
+            "false_positive_rate": self.falsePositiveRate,
+            "min_volume_ml": self.leastVolumeMl,
+            "refine_outlines": self.refineOutlines,
+            "device": self.device.value,
+            "allow_mismatch": self.allowMismatch,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -104,7 +114,6 @@ class Detection:
         self.settings = settings
         self.volumeId: str = volume.GetID()
         self._state = volumeState(volume)
-        self._affine = rasFromVoxel(volume)
         self._worker = worker
         self._onProgress = onProgress
         self._onEnd = onEnd
@@ -117,7 +126,7 @@ class Detection:
         self._onProgress(Progress(0.0, stageName("send")))
         self._inputs: dict[str, Any] = {
             "voxels": str(self.folder.path / VOXELS_FILE),
-            "ras_from_voxel": self._affine.tolist(),
+            "ras_from_voxel": rasFromVoxel(volume).tolist(),
             "modality": modalityOf(volume),
             "model": str(settings.model),
             "dicom_files": dicomFilesOf(volume),
@@ -164,13 +173,7 @@ class Detection:
         self._job = self._worker.submit(
             "detect",
             inputs=self._inputs,
-            spec={
-                "false_positive_rate": self.settings.falsePositiveRate,
-                "min_volume_ml": self.settings.leastVolumeMl,
-                "refine_outlines": self.settings.refineOutlines,
-                "device": self.settings.device.value,
-                "allow_mismatch": self.settings.allowMismatch,
-            },
+            spec=self.settings.spec(),
             output=self.folder.path / "results",
             onEvent=self._onWorkerEvent,
             onEnd=self._onAnswer,
@@ -229,7 +232,15 @@ class Detection:
             error = error or self._volumeProblem()
             if error is not None:
                 raise error
-            result = self._addToScene(event, image, labels)
+            settings = self.settings
+            result = addResult(
+                slicer.mrmlScene.GetNodeByID(self.volumeId),
+                event,
+                image,
+                labels,
+                settings.leastVolumeMl,
+                settings.refineOutlines,
+            )
         except Exception as problem:  # the task must end in any case
             self._end(Outcome(error=asUserError(problem)))
             return
@@ -247,52 +258,57 @@ class Detection:
             )
         return None
 
-    def _addToScene(
-        self, event: dict[str, Any], image: "vtk.vtkImageData", labels: np.ndarray | None
-    ) -> Result:
-        """Add all nodes of the result; after an error none of them remains."""
-        scene = slicer.mrmlScene
-        scan = scene.GetNodeByID(self.volumeId)
-        name = scan.GetName()
-        added = []
-        try:
-            volume = scene.AddNewNodeByClass(
-                "vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(f"{name} NLL")
-            )
-            added.append(volume)
-            setRasFromVoxel(volume, self._affine)
-            volume.SetAndObserveImageData(image)
-            volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
-            result = Result(volume)
-            result.scan = scan
-            result.calibration = Calibration.from_dict(event["calibration"])
-            result.caseScore = float(event["case_score"])
-            result.cautions = [str(one["text"]) for one in event["cautions"]]
-            result.modelName = str(event["model"]["name"])
-            result.modelFacts = event["model"] | {"mismatches": event.get("mismatches", [])}
-            result.falsePositiveRate = float(event["false_positive_rate"])
-            result.leastVolumeMl = self.settings.leastVolumeMl
-            if self.settings.refineOutlines:
-                result.tokenMm = float(event["token_mm"])
-            segmentation = addSegmentation(f"{name} anomalies", scan)
-            added.append(segmentation)
-            rows = event["findings"]
-            start = event["labels_start_kji"] or (0, 0, 0)
-            writeSegments(segmentation, labels, start, self._affine, rows)
-            result.segmentation = segmentation
-            table = addTable(f"{name} findings")
-            added.append(table)
-            writeFindings(table, rows, [])
-            result.table = table
-            result.mark()
-            prepareOverlay(result)
-            for node in added:
-                placeBeside(node, scan)
-        except BaseException:
-            for node in reversed(added):
-                scene.RemoveNode(node)
-            raise
-        return result
+
+def addResult(
+    scan: "slicer.vtkMRMLScalarVolumeNode",
+    event: dict[str, Any],
+    image: "vtk.vtkImageData",
+    labels: np.ndarray | None,
+    leastVolumeMl: float,
+    isRefined: bool,
+) -> Result:
+    """Add all nodes of a `detect` result to the scene; after an error none of them remains."""
+    scene = slicer.mrmlScene
+    name, affine = scan.GetName(), rasFromVoxel(scan)
+    added = []
+    try:
+        volume = scene.AddNewNodeByClass(
+            "vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(f"{name} NLL")
+        )
+        added.append(volume)
+        setRasFromVoxel(volume, affine)
+        volume.SetAndObserveImageData(image)
+        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+        result = Result(volume)
+        result.scan = scan
+        result.calibration = Calibration.from_dict(event["calibration"])
+        result.caseScore = float(event["case_score"])
+        result.cautions = [str(one["text"]) for one in event["cautions"]]
+        result.modelName = str(event["model"]["name"])
+        result.modelFacts = event["model"] | {"mismatches": event.get("mismatches", [])}
+        result.falsePositiveRate = float(event["false_positive_rate"])
+        result.leastVolumeMl = leastVolumeMl
+        if isRefined:
+            result.tokenMm = float(event["token_mm"])
+        segmentation = addSegmentation(f"{name} anomalies", scan)
+        added.append(segmentation)
+        rows = event["findings"]
+        start = event["labels_start_kji"] or (0, 0, 0)
+        writeSegments(segmentation, labels, start, affine, rows)
+        result.segmentation = segmentation
+        table = addTable(f"{name} findings")
+        added.append(table)
+        writeFindings(table, rows, [])
+        result.table = table
+        result.mark()
+        prepareOverlay(result)
+        for node in added:
+            placeBeside(node, scan)
+    except BaseException:
+        for node in reversed(added):
+            scene.RemoveNode(node)
+        raise
+    return result
 
 
 def loadLabels(event: dict[str, Any]) -> tuple[np.ndarray | None, Iterator[None]]:

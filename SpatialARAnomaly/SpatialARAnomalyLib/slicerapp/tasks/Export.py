@@ -17,6 +17,8 @@ from SpatialARAnomalyLib.slicerapp.scene.LabelsOnGrid import mergeLabels
 from SpatialARAnomalyLib.slicerapp.scene.NllFiles import NllFiles
 from SpatialARAnomalyLib.slicerapp.scene.NodeConversion import (
     DICOM_INSTANCES,
+    dicomFilesOf,
+    dicomVolumeOf,
     rasFromVoxel,
     sceneFromLocal,
     voxelsOf,
@@ -104,6 +106,8 @@ class Export:
             labels, start, segments = collectSegments(
                 result, set() if withRejected else _rejectedSegments(result)
             )
+            if format_ is ExportFormat.DICOM_SEG and not segments:
+                raise _allRejected()
             np.save(self._work.path / LABELS_FILE, labels, allow_pickle=False)
         except BaseException:
             self._work.remove()
@@ -126,6 +130,8 @@ class Export:
             "name": fileName(scan.GetName()),
             "overwrite": overwrite,
         }
+        if format_ is ExportFormat.DICOM_SEG:
+            self._inputs["dicom"] = dicomFacts(result)
         wanted = {"nll": result.volume} if "nll" in format_.value else {}
         if format_ is ExportFormat.REPORT:
             wanted = {"nll": result.volume, "voxels": scan}
@@ -263,20 +269,49 @@ def nameDicomSegProblem(result: Result) -> str | None:
         return _("DICOM SEG needs Slicer's DICOM database, which is not open.")
     if not _segmentIds(result):
         return _("DICOM SEG needs at least one finding.")
+    if not hasDicomExporter() and "weights_sha256" not in result.modelFacts:
+        return _("DICOM SEG needs a result of this version: detect again.")
+    return None
+
+
+def hasDicomExporter() -> bool:
+    """Return whether Slicer's own exporter of DICOM SEG is installed (QuantitativeReporting)."""
     try:
         import DICOMSegmentationPlugin  # noqa: F401
     except ImportError:
-        return _("DICOM SEG needs Slicer's DICOM segmentation exporter, which is not installed.")
-    return None
+        return False
+    return True
+
+
+def dicomFacts(result: Result) -> dict[str, Any]:
+    """Return the scan's DICOM files, and what made the result, for the worker's DICOM SEG."""
+    return {
+        "files": dicomFilesOf(result.scan),
+        "volume": dicomVolumeOf(result.scan),
+        "model": result.modelName,
+        "weights_sha256": str(result.modelFacts["weights_sha256"]),
+        "false_positive_rate": result.falsePositiveRate,
+        "min_volume_ml": result.leastVolumeMl,
+    }
+
+
+def checkDicomSeg(result: Result) -> None:
+    """Raise `InputError` if the result cannot be exported as DICOM SEG."""
+    problem = nameDicomSegProblem(result)
+    if problem is not None:
+        raise InputError("dicom-seg", problem)
+
+
+def _allRejected() -> InputError:
+    return InputError("dicom-seg", _("All findings were rejected; none is left to write."))
 
 
 def exportDicomSeg(result: Result, folder: Path, *, withRejected: bool) -> None:
     """Write DICOM SEG with Slicer's own exporter; raises `SpatialARError` with its message."""
-    problem = nameDicomSegProblem(result)
-    if problem is not None:
-        raise InputError("dicom-seg", problem)
     try:
         _exportKeptSegments(result, folder, set() if withRejected else _rejectedSegments(result))
+    except InputError:
+        raise
     except Exception as error:
         raise SpatialARError(
             "dicom-seg-failed",
@@ -290,7 +325,7 @@ def _exportKeptSegments(result: Result, folder: Path, skipped: set[str]) -> None
     ids = _segmentIds(result)
     kept = [segment for segment in ids if segment not in skipped]
     if not kept:
-        raise OSError(_("All findings were rejected; none is left to write."))
+        raise _allRejected()
     folder.mkdir(parents=True, exist_ok=True)
     if kept == ids:
         _writeDicomSeg(segmentation, folder)

@@ -39,6 +39,7 @@ def stageName(stage: str) -> str:
         "weights": _("Installing the weights"),
         "download": _("Downloading"),
         "check": _("Loading the encoder"),
+        "detect": _("Detecting anomalies"),
     }.get(stage, stage)
 
 
@@ -53,6 +54,8 @@ def showShare(bar: "qt.QProgressBar", share: float) -> None:
 
 def timeLeft(seconds: float) -> str:
     """Return the remaining time in words."""
+    if seconds >= 2.5 * 3600:
+        return _("about {hours} h left").format(hours=round(seconds / 3600))
     if seconds >= 90:
         return _("about {minutes} min left").format(minutes=round(seconds / 60))
     return _("about {seconds} s left").format(seconds=max(1, round(seconds)))

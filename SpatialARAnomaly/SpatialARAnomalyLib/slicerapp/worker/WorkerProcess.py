@@ -447,6 +447,7 @@ def _endProcess(process: "qt.QProcess", pid: int | None) -> None:
 
 
 _worker: WorkerProcess | None = None
+_batchWorker: WorkerProcess | None = None
 
 
 def sharedWorker() -> WorkerProcess:
@@ -458,10 +459,22 @@ def sharedWorker() -> WorkerProcess:
     return _worker
 
 
+def sharedBatchWorker() -> WorkerProcess:
+    """Return the worker of batches: a review does not wait for the hours that one takes."""
+    global _batchWorker
+    if _batchWorker is None:
+        sharedWorker()
+        _batchWorker = WorkerProcess()
+    return _batchWorker
+
+
 def stopSharedWorker() -> None:
-    """End the panel's worker when Slicer quits or the module is unloaded."""
-    global _worker
+    """End the panel's workers when Slicer quits or the module is unloaded."""
+    global _worker, _batchWorker
     if _worker is not None:
         slicer.app.disconnect("aboutToQuit()", stopSharedWorker)
         _worker.stop()
         _worker = None
+    if _batchWorker is not None:
+        _batchWorker.stop()
+        _batchWorker = None

@@ -1,11 +1,11 @@
 """What goes to the log or to a bug report tells nothing of where things lie."""
 
 import pytest
-from SpatialARAnomalyLib.service.worker.protocol import Request
-from SpatialARAnomalyLib.service.worker.redaction import (
+from SpatialARAnomalyLib.service.redaction import (
     redact_folders,
     redact_paths,
 )
+from SpatialARAnomalyLib.service.worker.protocol import Request
 
 PLACE = "/archive/Müller, Anna/t1 gadolinium.npy"
 REQUEST = Request(

@@ -4,12 +4,26 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Protocol, runtime_checkable
 
-from SpatialARAnomalyLib.service.worker.protocol import TOKEN, Request
+TOKEN = "token"  # noqa: S105 - the name of an input, not a secret
+"""Key of the one secret input: no event and no line of the log repeats its value."""
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\\/\s'\":;,()]+[\\/])+")
+
+
+@runtime_checkable
+class Request(Protocol):
+    """What a job was asked to do."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Inputs of the job."""
+
+    @property
+    def output(self) -> str | Path | None:
+        """Folder of its results."""
 
 
 def redact_folders(text: str) -> str:
@@ -35,7 +49,7 @@ def redact_token(text: str, request: Request) -> str:
 def redact_paths(text: str, request: Request) -> str:
     """Return the text without the request's token, paths, and folders' and files' names."""
     text = redact_token(text, request)
-    named = sorted({*_paths(request.inputs), *_paths({"output": request.output})}, key=len)
+    named = sorted({*_paths(request.inputs), *_paths({"output": str(request.output)})}, key=len)
     for path in reversed(named):
         if re.search(r"[\\/]", path):
             text = text.replace(path, "<path>")
