@@ -261,6 +261,7 @@ class Campaign:
     def fill_disk(self, random: np.random.RandomState) -> None:
         """Run an operation on a disk that is too small for it; repeat it with more space."""
         operation = OPERATIONS[str(random.choice(sorted(OPERATIONS)))]
+        self.operations(operation)
         needed = self._needed_bytes(operation)
         with small_disk(self._scratch / "disk") as folder:
             operation.prepare(self._site, folder)

@@ -10,6 +10,7 @@ coverage.
 
 import argparse
 import contextlib
+import gc
 import gzip
 import json
 import logging
@@ -30,10 +31,14 @@ import numpy as np
 from engine import header_fuzz, odd_examples
 from engine.dicom_examples import small_series
 from engine.model_examples import CARD
+from SpatialARAnomalyLib.engine import errors
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 
 HUGE = (b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\0" * 8, b"99999999999999999999", b"1e999", b"NaN")
 NESTED = b"[" * 100_000
+OURS = str(Path(errors.__file__).parents[1])
+"""Folder of the code whose coverage counts."""
+
 SLOWEST_S = 20
 """Far more than an input takes on a loaded machine, and less than a hang."""
 
@@ -385,13 +390,12 @@ def search_by_coverage(kind: str, seconds: int) -> None:
         if given:
             seeds.append(seed)
             (corpus / str(seed)).write_bytes(given[-1])
-    for name, module in list(sys.modules.items()):
-        if name.startswith("SpatialARAnomalyLib"):
-            classes = [one for one in vars(module).values() if isinstance(one, type)]
-            for owner in (module, *classes):
-                for one in list(vars(owner).values()):
-                    if isinstance(one, FunctionType) and one.__module__ == name:
-                        atheris.instrument_func(one)
+    for function in gc.get_objects():
+        is_ours = type(function) is FunctionType and str(function.__module__).startswith(
+            "SpatialARAnomalyLib"
+        )
+        if is_ours and function.__code__.co_filename.startswith(OURS):  # no generated code
+            atheris.instrument_func(function)
 
     def one(data: bytes) -> None:
         global mutate, mutated_text
@@ -399,7 +403,7 @@ def search_by_coverage(kind: str, seconds: int) -> None:
         read_seed(kind, seeds[len(data) % len(seeds)], folder)
 
     options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST_S}", "-rss_limit_mb=4096"]
-    options += ["-max_len=8192", f"-artifact_prefix={top}/"]
+    options += ["-max_len=65536", f"-artifact_prefix={top}/"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
 

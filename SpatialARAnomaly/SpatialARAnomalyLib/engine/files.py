@@ -152,7 +152,9 @@ def is_locked(path: Path) -> bool:
 
 
 def unwritable(what: str, error: OSError, *, code: str = "output-unwritable") -> OutputError:
-    """Make the error of a failed write, without paths."""
+    """Make the error of a failed write, without paths; raises `MemoryError` if that ran out."""
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from None
     # numpy's error of a write that is cut short has no number.
     reason = error.strerror or "the disk may be full"
     if error.errno == errno.ENOENT:

@@ -118,7 +118,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if not abs(value) <= sys.float_info.max:
             raise error("spec-value", "be finite")
         return float(value)
-    if kind is Path and isinstance(value, str) and value:
+    if kind is Path and isinstance(value, str) and value and "\0" not in value:
         return Path(value)
     if type(value) is not kind:
         raise error("spec-type", f"be {kind.__name__}")

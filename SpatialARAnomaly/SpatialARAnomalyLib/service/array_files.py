@@ -1,5 +1,6 @@
 """Arrays that the panel and the worker exchange in `.npy` files."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def _read(path: Path, what: str, kinds: str) -> Any:
     try:
         array = map_array(path)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
         raise InputError(
             "array-unreadable", f"The {what} cannot be read ({error.strerror or 'damaged file'})."
         ) from None

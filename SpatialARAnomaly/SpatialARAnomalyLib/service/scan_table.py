@@ -39,6 +39,8 @@ def read_scan_table(
     """
     try:
         text = _decode(path, report)
+        if "\0" in text:  # no name of a file has one
+            raise TableProblem("it is not a text of comma-separated values")
         lines = list(
             csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
         )

@@ -13,8 +13,11 @@ from SpatialARAnomalyLib.engine.cards.encoder_card import read_json
 from SpatialARAnomalyLib.engine.errors import SpatialARError
 from SpatialARAnomalyLib.engine.files import MAX_JSON_BYTES
 from SpatialARAnomalyLib.engine.model.feature_store import FeatureStore
+from SpatialARAnomalyLib.engine.progress import SilentReporter
 from SpatialARAnomalyLib.engine.specs import AutoregressiveSpec, SliceSpec
 from SpatialARAnomalyLib.service.array_files import read_voxels
+from SpatialARAnomalyLib.service.scan_search import search_scans
+from SpatialARAnomalyLib.service.scans import ScanSource
 from SpatialARAnomalyLib.service.training.folder import TrainingFolder
 from SpatialARAnomalyLib.service.training.request import TrainSpec
 
@@ -84,3 +87,13 @@ def test_a_damaged_header_of_an_array_is_an_error(tmp_path, end):
     with pytest.raises(SpatialARError) as caught:
         read_voxels(path)
     assert caught.value.code == "array-format"
+
+
+@pytest.mark.parametrize("text", ["scan\na\0.nii\n", "scan;truth\na.nii;\0\n", "scan,mask\nb,\0\n"])
+def test_a_table_that_names_no_file_is_an_error(tmp_path, text):
+    path = tmp_path / "cases.csv"
+    path.write_text(text)
+    with pytest.raises(SpatialARError, match="not a text of comma-separated values"):
+        search_scans([path], [], SilentReporter())
+    with pytest.raises(SpatialARError, match="path"):
+        ScanSource.from_dict({"path": "a\0.nii"})

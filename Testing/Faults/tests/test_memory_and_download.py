@@ -1,5 +1,6 @@
 """Too little memory, and a disk that is full while weights arrive: one message, nothing torn."""
 
+import errno
 import sys
 
 import numpy as np
@@ -12,8 +13,10 @@ from service.loopback_hub import HUB_ID, only_hub
 from service.small_site import TRAIN_OPTIONS, run
 from SpatialARAnomalyLib.engine.encoder.encoder import DINOv3Encoder
 from SpatialARAnomalyLib.engine.errors import DeviceError, EncoderError
+from SpatialARAnomalyLib.engine.files import unwritable
 from SpatialARAnomalyLib.engine.model.autoregressive import AutoregressiveModel
 from SpatialARAnomalyLib.engine.progress import SilentReporter
+from SpatialARAnomalyLib.engine.volumes.refusals import unreadable_error
 from SpatialARAnomalyLib.service.encoders import dinov3_license
 from SpatialARAnomalyLib.service.encoders.hub import cached_folder, download
 from SpatialARAnomalyLib.service.events import as_user_error
@@ -103,3 +106,10 @@ def test_a_gpu_without_free_memory_is_told_and_the_next_run_succeeds(
     assert not (tmp_path / "brain.safetensors").exists()
     assert run(*arguments).exit_code == 0
     assert temporary_files(tmp_path) == []
+
+
+def test_a_file_that_finds_no_memory_is_no_bad_file():
+    full = OSError(errno.ENOMEM, "Cannot allocate memory")
+    for make in (unreadable_error, lambda error: unwritable("It cannot be written", error)):
+        with pytest.raises(MemoryError):
+            make(full)

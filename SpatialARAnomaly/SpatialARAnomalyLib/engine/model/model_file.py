@@ -11,6 +11,7 @@ tensors are the same bytes on every machine. Reading a card needs numpy only.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -425,6 +426,8 @@ def _tensor_blocks(
 
 
 def _unreadable(error: OSError) -> ModelError:
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from None
     return ModelError(
         "model-unreadable", f"The model file cannot be read ({error.strerror or error})."
     )

@@ -1,5 +1,6 @@
 """Errors and checks that the readers of all file formats share."""
 
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -18,7 +19,12 @@ DEFLATE_RATIO = 1032
 
 
 def unreadable_error(error: OSError) -> InputError:
-    """Make the error of a file or folder that the operating system does not open."""
+    """Make the error of a file or folder that the operating system does not open.
+
+    Raises `MemoryError` where memory ran out.
+    """
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from None
     return InputError(
         "input-unreadable", f"The input cannot be opened: {error.strerror or 'unknown reason'}."
     )
