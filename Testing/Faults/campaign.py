@@ -153,10 +153,13 @@ class Campaign:
         done_before = again.last.get("code") == "output-exists"
         if (again.code != 0 or again.last.get("event") != "result") and not done_before:
             found.append(f"cannot be repeated: {again.code} {again.output[-300:]}")
-        elif done_before and isinstance(command, list):
-            # Complete results are not lost; replaced, they leave nothing either.
-            replaced = self._run(folder, [*command, "--overwrite"])
-            if replaced.code != 0:
+        elif done_before:  # complete results are not lost; replaced, they leave nothing either
+            if isinstance(command, list):
+                command = [*command, "--overwrite"]
+            else:
+                command = command | {"spec": command["spec"] | {"overwrite": True}}
+            replaced = self._run(folder, command, in_worker=in_worker)
+            if replaced.code != 0 or replaced.last.get("event") != "result":
                 found.append(f"cannot be replaced: {replaced.output[-300:]}")
         found += [f"torn afterwards: {one}" for one in torn_files(folder)]
         found += [f"left: {one}" for one in temporary_files(folder)]

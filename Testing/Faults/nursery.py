@@ -25,6 +25,9 @@ LIBRARY = TESTING.parent / "SpatialARAnomaly"
 STOPPED_S = 0.05
 """Seconds after which a stopped process is continued."""
 
+HUNG_S = 200.0
+"""Seconds after which a process hangs: it is ended by SIGALRM, which nothing else sends."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -143,13 +146,18 @@ def _run_job(job: str, inputs: dict[str, Any], spec: dict[str, Any], output: str
 
 
 def _wait(child: int) -> int:
-    """Wait for the end of a child; continue it where it is stopped."""
-    while True:
-        _, status = os.waitpid(child, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(STOPPED_S)
-        os.kill(child, signal.SIGCONT)
+    """Wait for the end of a child; continue it where it is stopped, and end it where it hangs."""
+    killer = threading.Timer(HUNG_S, os.kill, (child, signal.SIGALRM))
+    killer.start()
+    try:
+        while True:
+            _, status = os.waitpid(child, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(STOPPED_S)
+            os.kill(child, signal.SIGCONT)
+    finally:
+        killer.cancel()
 
 
 def _is_last(line: str) -> bool:

@@ -1,6 +1,7 @@
 """Choosing the torch device, exact float32 arithmetic, and memory that runs out."""
 
 import errno
+import mmap
 import os
 import sys
 import threading
@@ -14,6 +15,10 @@ from SpatialARAnomalyLib.engine.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+
+
+THREAD_BYTES = 32 << 20
+"""Memory that must be free where a thread is started: its stack, and room for its first steps."""
 
 
 def choose_threads(count: int | None = None) -> None:
@@ -51,6 +56,14 @@ def _torch_missing() -> DeviceError:
     )
 
 
+def require_thread_memory() -> None:
+    """Raise an error of too little memory (`is_out_of_memory`) where a thread could not start.
+
+    Python waits for ever for the start of a thread that itself finds no memory for it.
+    """
+    mmap.mmap(-1, THREAD_BYTES).close()
+
+
 _imports: threading.Thread | None = None
 _no_memory: Exception | None = None
 """Why torch could not be imported; it cannot be again in this process, for odd reasons."""
@@ -63,6 +76,7 @@ def start_imports() -> None:
     import neither. A failed import is repeated, and reported, at its first use.
     """
     global _imports
+    require_thread_memory()
     _imports = threading.Thread(target=_import_all, name="imports of torch and transformers")
     _imports.start()
 

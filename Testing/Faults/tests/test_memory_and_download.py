@@ -11,6 +11,8 @@ from Faults.campaign import can_mount, resize_disk, small_disk
 from Faults.whole import temporary_files, torn_files
 from service.loopback_hub import HUB_ID, only_hub
 from service.small_site import TRAIN_OPTIONS, run
+from SpatialARAnomalyLib.engine import device
+from SpatialARAnomalyLib.engine.encoder.batching import prefetch
 from SpatialARAnomalyLib.engine.encoder.encoder import DINOv3Encoder
 from SpatialARAnomalyLib.engine.errors import DeviceError, EncoderError
 from SpatialARAnomalyLib.engine.files import unwritable
@@ -113,3 +115,14 @@ def test_a_file_that_finds_no_memory_is_no_bad_file():
     for make in (unreadable_error, lambda error: unwritable("It cannot be written", error)):
         with pytest.raises(MemoryError):
             make(full)
+
+
+def test_a_thread_that_would_wait_for_memory_for_ever_is_not_started(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(device.mmap, "mmap", refuse)
+    for start in (device.start_imports, lambda: next(prefetch(range(3)))):
+        with pytest.raises(OSError, match="allocate") as caught:
+            start()
+        assert device.is_out_of_memory(caught.value)

@@ -9,7 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from SpatialARAnomalyLib.engine.device import is_out_of_memory, release_gpu_memory
+from SpatialARAnomalyLib.engine.device import (
+    is_out_of_memory,
+    release_gpu_memory,
+    require_thread_memory,
+)
 from SpatialARAnomalyLib.engine.encoder.encoder import Encoder
 from SpatialARAnomalyLib.engine.encoder.key_layouts import CONVNEXT, VIT
 from SpatialARAnomalyLib.engine.progress import Reporter
@@ -103,6 +107,7 @@ def prefetch(items: Iterable[ItemT], depth: int = 2) -> Iterator[ItemT]:
     before it. The thread ends when this generator is closed.
     """
     source, end = iter(items), object()
+    require_thread_memory()
     pool = ThreadPoolExecutor(max_workers=1)
     try:
         waiting = deque(pool.submit(next, source, end) for _ in range(depth))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, Real, Shaped
 
+from SpatialARAnomalyLib.engine.device import require_thread_memory
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.volumes.dicom_frames import Frame
 from SpatialARAnomalyLib.engine.volumes.dicom_headers import (
@@ -155,6 +156,7 @@ def _decode(
     stream.seek(file.pixels_at)
     encoded = generate_frames(stream, number_of_frames=file.frames)
     frames = ((index, data) for index, data in enumerate(encoded) if index in wanted)
+    require_thread_memory()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(frames, min(BATCH_FRAMES, len(wanted)))):
             with native_stderr_silenced():
