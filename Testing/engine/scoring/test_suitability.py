@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from SpatialARAnomalyLib.engine.cards import suitability as suitability_cards
 from SpatialARAnomalyLib.engine.cards.suitability import (
     MEASURES,
     UNLIKE_P,
@@ -137,6 +138,20 @@ def test_other_contrasts_bodies_and_orientations_are_flagged_without_tokens(
         distances = distances_from_others([*heads, look], [str(n) for n in range(9)], MEASURES)
         found[name] = verdicts(distances, MEASURES)[-1].unlike
     assert found == {"normal": False} | dict.fromkeys(odd, True)
+
+
+def test_a_scan_of_many_is_compared_with_some_of_them(monkeypatch) -> None:
+    random = np.random.default_rng(0)
+    distances = np.exp(random.normal(scale=0.1, size=(60, len(MEASURES)))).tolist()
+    distances[17] = [5.0] * len(MEASURES)
+    all_others = verdicts(distances, MEASURES)
+    monkeypatch.setattr(suitability_cards, "MAX_OTHERS", 59)
+    assert verdicts(distances, MEASURES) == all_others
+    monkeypatch.setattr(suitability_cards, "MAX_OTHERS", 20)
+    some = verdicts(distances, MEASURES)
+    assert {one.normals for one in some} == {20}
+    assert some[17].unlike
+    assert np.argmin([one.p_value for one in some]) == 17
 
 
 def test_the_gain_of_the_scanner_does_not_matter() -> None:

@@ -33,6 +33,11 @@ _MAX_STEPS = 50.0
 """Largest excess that counts, which keeps exponentials finite."""
 
 
+MAX_OTHERS = 1000
+"""Normal scans with which one of them is compared: evenly spaced ones of more, whose pairs would
+take longer than reading them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """A scan as a whole."""
@@ -159,8 +164,9 @@ def _logarithms(distances: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def verdicts(distances: Sequence[Sequence[float]], measures: Sequence[str]) -> list[Verdict | None]:
-    """Compare each normal scan with the others by their distances."""
-    return [
-        verdict_of(one, [*distances[:number], *distances[number + 1 :]], measures)
-        for number, one in enumerate(distances)
-    ]
+    """Compare each normal scan with the others by their distances, with at most `MAX_OTHERS`."""
+    found = []
+    for number, one in enumerate(distances):
+        others = [*distances[:number], *distances[number + 1 :]]
+        found.append(verdict_of(one, others[:: -(-len(others) // MAX_OTHERS) or 1], measures))
+    return found
