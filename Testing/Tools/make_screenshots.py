@@ -95,7 +95,17 @@ def grab_both(module: object, name: str, work: Path) -> None:
 
 def open_only(module: object, *names: str) -> None:
     """Open these sections of the panel, on their tab, and close the others."""
-    for name in ("detect", "review", "export", "evaluate", "train", "models", "encoders", "setup"):
+    for name in (
+        "detect",
+        "batch",
+        "review",
+        "export",
+        "evaluate",
+        "train",
+        "models",
+        "encoders",
+        "setup",
+    ):
         getattr(module.ui, f"{name}Section").collapsed = name not in names
     module.widget.panel.tabs.setCurrentIndex(0 if "detect" in names else 1)
     run_events(0.3)
@@ -126,6 +136,27 @@ def detect_and_review(module: object, work: Path) -> None:
     module.ui.acceptButton.click()
     grab_both(module, "panel", work)
     save(beside_views(Image.open(work / "light.png").convert("RGB")), SCREENSHOTS / "module.png")
+
+
+def search_folder(module: object, work: Path) -> None:
+    """Search a folder of scans, and choose one of them in the table."""
+    folder = work / "archive"
+    folder.mkdir()
+    write_nifti(folder / "head 1.nii.gz", head_with_lesion(1)[0])
+    write_nifti(folder / "head 2.nii.gz", normal_head(2))
+    write_nifti(folder / "head 3.nii.gz", normal_head(3))
+    (folder / "head 4.nii.gz").write_bytes(b"")
+    ui, panel = module.ui, module.widget.panel
+    ui.batchSection.setVisible(True)
+    open_only(module, "detect", "batch")
+    os.environ["HOME"] = str(work)  # the pictures are the same wherever they are made
+    ui.batchScansEdit.setCurrentPath("~/archive")
+    ui.batchResultsEdit.setCurrentPath("~/results")
+    ui.batchButton.click()
+    wait_until(lambda: not panel.batch.busy and not panel.batch.reading, WAIT_S, "the batch")
+    ui.batchTable.horizontalHeader().sectionClicked.emit(0)
+    ui.batchTable.selectRow(0)
+    grab_both(module, "batch", work)
 
 
 def evaluate(module: object, work: Path) -> None:
@@ -209,6 +240,7 @@ def make(models: Path | None, work: Path) -> None:
         module.widget.panel.detect.demonstrationAction.trigger()
         wait_until(lambda: not module.widget.logic.busy, WAIT_S, "the demonstration model")
     detect_and_review(module, work)
+    search_folder(module, work)
     evaluate(module, work)
     models_and_encoders(module, work)
     train(module, work)

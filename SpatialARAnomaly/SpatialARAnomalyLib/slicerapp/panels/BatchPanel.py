@@ -33,7 +33,7 @@ from SpatialARAnomalyLib.slicerapp.wording.Errors import inOneLine
 from SpatialARAnomalyLib.slicerapp.worker.ArrayTransfer import Transfer
 from SpatialARAnomalyLib.slicerapp.worker.WorkerProcess import Event, WorkerProcess
 
-SCAN, STATE, FINDINGS, STRONGEST, NOTE = range(5)
+SCAN, STATE, FINDINGS, STRONGEST = range(4)
 """Columns of the table."""
 
 ROWS = 3, 9
@@ -41,9 +41,6 @@ ROWS = 3, 9
 
 POLL_MS = 1000
 """Milliseconds between two looks for scans that have ended."""
-
-NOTE_PX = 90
-"""Width of the column of times and reasons at first."""
 
 
 class BatchPanel:
@@ -75,15 +72,14 @@ class BatchPanel:
         self._loaded: dict[tuple[Path, str], str] = {}
         """Ids of results in the scene, by folder and scan."""
         self._readAgain = False
-        self._sortedBy, self._ascending = NOTE, True
+        self._sortedBy, self._ascending = -1, True
         self._jobs = JobRunner(ui.batchProgressBar, self._showStatus, log, self.refresh)
         table = ui.batchTable
         columns = [
             (_("Scan"), _("Path within the folder. Click a title to sort.")),
-            (_("State"), ""),
+            (_("State"), _("How the search of the scan ended, and how long it took.")),
             (_("Findings"), ""),
             (_("Strongest"), _("Strength of the strongest finding.")),
-            (_("Time or reason"), _("Time of the scan, or why it has no result.")),
         ]
         prepareTable(table, columns, stretched=SCAN)
         header = table.horizontalHeader()
@@ -92,7 +88,6 @@ class BatchPanel:
         header.setSectionResizeMode(SCAN, qt.QHeaderView.Stretch)
         header.setResizeContentsPrecision(0)  # of `resizeColumnToContents`: the visible rows
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.setColumnWidth(NOTE, NOTE_PX)
         ui.batchScansEdit.setCurrentPath(Settings.batchFolder("Scans"))
         ui.batchResultsEdit.setCurrentPath(Settings.batchFolder("Results"))
         self._poll = qt.QTimer()
@@ -373,10 +368,11 @@ def countText(counts: dict[str, int]) -> str:
     return text
 
 
-def stateText(state: str) -> str:
-    """Return the state of a scan in words."""
-    words = {DONE: _("done"), REFUSED: _("✗ unusable"), FAILED: _("✗ failed")}
-    return words.get(state, state)
+def stateText(row: Row) -> str:
+    """Return the state of a scan in words, with the time that it took."""
+    words = {REFUSED: _("✗ unusable"), FAILED: _("✗ failed")}
+    time = durationText(_number(row["seconds"]) or 0.0)
+    return words.get(row["state"]) or _("done, {time}").format(time=time)
 
 
 def describeRow(row: Row) -> str:
@@ -396,19 +392,16 @@ def _number(text: Any) -> float | None:
 
 def _cells(row: Row) -> "dict[int, qt.QTableWidgetItem]":
     """Make the cells of a scan by column; a column without a cell is sorted to the end."""
-    isDone = row["state"] == DONE
-    seconds, strongest = _number(row["seconds"]), _number(row["strongest"])
     values: dict[int, Any] = {
         SCAN: str(row["scan"]),
-        STATE: stateText(str(row["state"])),
-        NOTE: durationText(seconds or 0.0) if isDone else str(row["reason"]),
+        STATE: stateText(row),
     }
-    findings = _number(row["findings"])
+    findings, strongest = _number(row["findings"]), _number(row["strongest"])
     if findings is not None:
         values[FINDINGS] = int(findings)
     if strongest is not None:
         values[STRONGEST] = float(f"{strongest:.3g}")
-    toolTip = str(row["scan"] if isDone else row["reason"])
+    toolTip = str(row["scan"] if row["state"] == DONE else row["reason"])
     items = {column: tableItem(value, toolTip) for column, value in values.items()}
     items[SCAN].setData(qt.Qt.UserRole, str(row["scan"]))
     return items
