@@ -38,3 +38,21 @@ def test_a_failed_import_is_reported_when_the_package_is_needed(monkeypatch):
     with pytest.raises(DeviceError) as caught:
         device.resolve_device(device.Device.CPU)
     assert caught.value.code == "torch-missing"
+
+
+def test_torch_that_finds_no_memory_is_not_called_missing(monkeypatch):
+    class Full:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torch":
+                raise ImportError("libtorch.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(device, "_imports", None)
+    monkeypatch.setattr(device, "_no_memory", None)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+    device.start_imports()
+    for _ in range(2):  # later imports may fail for other reasons
+        with pytest.raises(ImportError) as caught:
+            device.resolve_device(device.Device.CPU)
+        assert device.is_out_of_memory(caught.value)
+        monkeypatch.setitem(sys.modules, "torch", None)
