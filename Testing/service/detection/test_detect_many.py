@@ -9,7 +9,11 @@ from engine.dicom_examples import small_series
 from service.small_site import run, tree
 from SpatialARAnomalyLib.engine.errors import InputError
 from SpatialARAnomalyLib.engine.progress import SilentReporter
-from SpatialARAnomalyLib.service.detection.detect_many import find_batch, name_scans
+from SpatialARAnomalyLib.service.batch.places import ScanRequest, Work, do
+from SpatialARAnomalyLib.service.detection import detect_many
+from SpatialARAnomalyLib.service.detection.detect_many import find_batch, find_named, name_scans
+from SpatialARAnomalyLib.service.jobs import Job
+from SpatialARAnomalyLib.service.scan_search import search_scans
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -81,6 +85,53 @@ def test_series_of_a_tree_are_scans_and_those_of_one_folder_are_chosen_from(tmp_
     assert names(tmp_path / "flat", tmp_path / "study" / "b") == [
         "flat/series 1.2.5", f"flat/series {first.uid}", "flat/series 12", "study/b",
     ]  # fmt: skip
+
+
+def test_a_name_leads_back_to_its_scan(tmp_path, monkeypatch):
+    """In folders and DICOM trees by a search of its own folder, where the name tells it."""
+    touch(tmp_path, "a/x.nii.gz", "a/b/x.nii", "a/b/x.nrrd", "a/nul.x/t:1.nii", "a/'=1.nii")
+    for number, place in enumerate(("d", "d", "d/deep", "e")):
+        series = small_series(slices=2, uid=f"1.2.{number}", attributes={"SeriesNumber": number})
+        for file in series.write(tmp_path / "written").iterdir():
+            (tmp_path / "a" / place).mkdir(parents=True, exist_ok=True)
+            file.rename(tmp_path / "a" / place / f"{number} {file.name}")
+    table = tmp_path / "a" / "cases.csv"
+    table.write_text("scan\nx.nii.gz\nb/x.nii\n")
+    searched = []
+
+    def search(paths, *more):
+        searched.append(list(paths))
+        return search_scans(paths, *more)
+
+    for paths in ([tmp_path / "a"], [table], [tmp_path / "a" / "b", tmp_path / "a" / "d"]):
+        found = find_batch(paths, SilentReporter())
+        monkeypatch.setattr(detect_many, "search_scans", search)
+        for one, name in zip(found, name_scans(found, paths), strict=True):
+            searched.clear()
+            assert find_named(paths, name, SilentReporter()) == (name, one.source)
+            if paths == [tmp_path / "a"] and name in ("b/x.nii", "d/series 1", "d/deep", "e"):
+                assert len(searched) == 1
+                assert searched[0] != [paths[0]]
+        monkeypatch.undo()
+        with pytest.raises(InputError) as caught:
+            find_named(paths, "b/gone", SilentReporter())
+        assert caught.value.code == "input-missing"
+
+
+def test_the_traceback_of_a_scan_hides_its_place(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "Müller Anna" / "scan.nii.gz"
+
+    def fail(*_unused):
+        raise RuntimeError(f"cannot open {path}, {str(path)!r}")
+
+    monkeypatch.setattr(Job, "run", fail)
+    request = ScanRequest(name="scan", inputs={"path": str(path)}, output=tmp_path / "out")
+    outcome = do(Work(job="detect_scan", spec={}), request)
+    assert outcome.error is not None
+    assert outcome.error.code == "internal"
+    told = capsys.readouterr().err
+    assert "RuntimeError: cannot open <path>" in told
+    assert "Anna" not in told
 
 
 def test_one_scan_is_detected_as_ever(tmp_path):

@@ -176,6 +176,8 @@ def test_an_error_of_all_scans_is_told_with_what_to_do(opened, archive):
     opened.ui.batchResultsEdit.setCurrentPath(str(archive.parent / "full"))
     assert "Choose another folder." in run_batch(opened)
     assert [one.name for one in (archive.parent / "full").iterdir()] == ["file"]
+    choose(opened, archive / "sub")  # one scan is a batch, too
+    assert run_batch(opened) == "1 of 1 scans are done."
 
 
 def write_status(folder: Path, count: int) -> None:
