@@ -128,7 +128,7 @@ def test_overlay_and_outline_are_on_the_lesion(tutorial):
 def test_a_stricter_threshold_shows_less_at_once(tutorial, opened):
     _result, (red, _yellow, _green), _before = tutorial
     shown = []
-    for value in (2.0, 3.0, 5.5):
+    for value in (1.0, 2.0, 3.0):
         opened.ui.thresholdSlider.setValue(value)
         shown.append(np.count_nonzero(is_colored(red.pixels())))
     assert shown[0] > shown[1] > shown[2]
