@@ -83,7 +83,7 @@ class BatchPanel:
         ]
         prepareTable(table, columns, stretched=SCAN)
         header = table.horizontalHeader()
-        # Widths that follow 10,000 rows would be computed anew with every new one.
+        # Widths that follow 10,000 rows would be computed again with every new one.
         header.setSectionResizeMode(qt.QHeaderView.Interactive)
         header.setSectionResizeMode(SCAN, qt.QHeaderView.Stretch)
         header.setResizeContentsPrecision(0)  # of `resizeColumnToContents`: the visible rows
@@ -188,7 +188,7 @@ class BatchPanel:
         ui.batchProgressBar.setVisible(self.busy)
         if self.busy:
             ui.batchButton.setText(_("Cancel"))
-            stopping = _("It stops after the current batch.") if self._jobs.cancelling else None
+            stopping = _("It stops after the current slices.") if self._jobs.cancelling else None
             enable(ui.batchButton, stopping, _("Stop; scans that are done are kept."))
         else:
             if self._poll.isActive():

@@ -30,7 +30,7 @@ class BatchRows:
                 about = os.fstat(file.fileno())
                 identity = about.st_ino, about.st_dev
                 if identity != self._file or about.st_size < self._at:
-                    self._file, self._at = identity, 0  # it was written anew
+                    self._file, self._at = identity, 0  # it was written again
                 file.seek(self._at)
                 while piece := file.read(PIECE_BYTES):
                     whole = piece[: piece.rfind(b"\n") + 1]
