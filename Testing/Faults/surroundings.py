@@ -2,7 +2,8 @@
 
     PYTHONPATH=Testing:SpatialARAnomaly python -m Faults.surroundings
 
-Other faults meet children of a warm process; here everything is imported anew, as a user does.
+Other faults meet children of a warm process; here every command starts by itself, as a
+user's does.
 """
 
 import os

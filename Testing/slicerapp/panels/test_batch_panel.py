@@ -117,7 +117,7 @@ def test_a_folder_is_searched_resumed_and_reviewed(opened, archive, scene):
     assert ui.findingsTable.rowCount == len(result.findings)
     ijk = np.linalg.inv(head.ras_from_voxel) @ [*peakOf(result.findings[0]), 1.0]
     assert near(lesion, np.rint(ijk[2::-1]).astype(int))
-    # The findings are those of a detection: another threshold finds them anew.
+    # The findings are those of a detection: another threshold updates them.
     saved = result.findings
     opened.widget.panel.review.updateFindings()
     wait_until(lambda: not opened.widget.logic.finding, 60, "the findings")

@@ -97,10 +97,7 @@ class BatchPanel:
             (ui.folderButton.clicked, self._chooseFolder),
             (ui.batchButton.clicked, self._detectOrCancel),
             (ui.batchReviewButton.clicked, lambda *_unused: self._review()),
-            (
-                ui.batchOpenButton.clicked,
-                lambda *_unused: self._dialogs.openFolder(self._results()),
-            ),
+            (ui.batchOpenButton.clicked, self._openFolder),
             (table.itemSelectionChanged, lambda *_unused: self._showChosen()),
             (table.cellDoubleClicked, lambda *_unused: self._review()),
             (header.sectionClicked, self._sort),
